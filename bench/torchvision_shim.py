@@ -1,0 +1,45 @@
+"""Import this before torchvision: it stands in for torchvision's compiled operators where they cannot be loaded.
+
+torchvision's wheel is built against one build of torch. Beside another build (the CPU one, say) its extension does not
+load, and `import torchvision` then fails because it registers shape functions for two operators that nobody declared.
+No classification, segmentation or backbone network calls them, so declaring their names is enough.
+Where the extension loads, this module declares nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def _extension_loads() -> bool:
+    """Whether torchvision's own operators can be loaded beside this torch."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    try:
+        for path in Path(spec.origin).parent.glob("_C*.*"):
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
+    except (ImportError, OSError):
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+def _declare() -> torch.library.Library | None:
+    """Declare the operators' names. The library is kept: when it goes, so do the names."""
+    if _extension_loads():
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for schema in OPERATORS:
+        library.define(schema)  # type: ignore[no-untyped-call]
+    return library
+
+
+LIBRARY = _declare()

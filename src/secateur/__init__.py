@@ -1,0 +1,54 @@
+"""secateur: a pruning compiler. A trained network in, a smaller one out that is proven to compute the same.
+
+    slim = secateur.compile(model, "l1", example_inputs=(x,), macs=0.5)
+    print(slim.report)
+    slim.save("slim.onnx")
+
+Importing this package loads neither torch nor onnx; what needs them loads them when it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import Compiled, apply, compile, inspect, load, trace, verify
+    from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, Unsupported, VerifyError
+    from .passes import PASSES, Pipeline
+    from .passes.law import Verification
+    from .passes.recipe import Recipe
+    from .policy import Policy
+    from .report import Report
+
+_HOMES = {
+    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "trace", "verify"), "secateur.api"),
+    **dict.fromkeys(
+        ("BudgetError", "Error", "Graph", "InputError", "LawError", "PassError", "Unsupported", "VerifyError"),
+        "secateur.ir",
+    ),
+    **dict.fromkeys(("PASSES", "Pipeline"), "secateur.passes"),
+    "Verification": "secateur.passes.law",
+    "Recipe": "secateur.passes.recipe",
+    "Policy": "secateur.policy",
+    "Report": "secateur.report",
+}
+
+__all__ = [
+    "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
+    "Recipe", "Report", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile", "inspect",
+    "load", "trace", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'secateur' has no attribute '{name}'")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,384 @@
+"""``compile`` and its sisters: everything that the command line does, for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, LawError, Unsupported
+from secateur.passes import PASSES, Pipeline
+from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.analysis.cost import Costs, cost
+from secateur.passes.analysis.coupling import Couple
+from secateur.passes.analysis.notes import Coupling
+from secateur.passes.law import Verification, check
+from secateur.passes.pipeline import Pass, Ran, build, parse_spec, print_pass
+from secateur.passes.recipe import Recipe, recipe_of
+from secateur.passes.rewrite.canonicalize import Canonicalize
+
+from . import __version__
+from .files import write_whole
+from .policy import BUDGETS, OTHER_BUDGETS, Policy, check_budget
+from .report import Report, group_rows, keep_of, layer_rows, versions
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
+    Model = nn.Module | ExportedProgram | ModelProto | str | Path | Graph
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A network made smaller, with what is known about it. ``dense`` is the graph it was made from."""
+
+    graph: Graph
+    dense: Graph
+    recipe: Recipe
+    report: Report
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the slim network. Torch tensors give torch tensors, NumPy arrays give NumPy arrays.
+
+        One output comes back alone, several as a tuple. Raises InputError for missing or unknown inputs.
+        """
+        given = {**dict(zip((v.name for v in self.graph.inputs), inputs, strict=False)), **named}
+        wanted = [v.name for v in self.graph.inputs]
+        if len(inputs) > len(wanted) or set(given) != set(wanted):
+            raise InputError(
+                f"network '{self.graph.name}' takes the inputs {', '.join(wanted)}; given: {', '.join(given)}"
+            )
+        tensors = any(type(x).__module__.partition(".")[0] == "torch" for x in given.values())
+        outputs = evaluate(self.graph, {name: _array(x) for name, x in given.items()})
+        if tensors:
+            import torch
+
+            outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in outputs]  # type: ignore[misc]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def module(self) -> GraphModule:
+        """A torch module of its own that trains, saves and exports; parameters keep their names."""
+        from secateur.ir.exporters.torch import to_module
+
+        return to_module(self.graph)
+
+    def save(self, path: str | Path) -> None:
+        """Write ONNX. The file appears whole or not at all. Raises InputError."""
+        save_onnx(self.graph, path)
+
+    def build(self, **_: Any) -> Any:
+        """Raises Unsupported: there is no code generation yet."""
+        raise Unsupported("build: code generation isn't part of this version; save ONNX and run it in ONNX Runtime")
+
+
+def compile(
+    model: Model,
+    policy: Policy | str | Path = "l1",
+    *,
+    example_inputs: Any = None,
+    calibration: Iterable[Any] | None = None,
+    target: str | None = None,
+    seed: int = 0,
+    protect: Sequence[str] = (),
+    round_to: int | str | None = None,
+    macs: float | int | str | None = None,
+    params: float | int | str | None = None,
+    bytes: float | int | str | None = None,
+    latency_ms: float | None = None,
+    sparsity: float | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Compiled:
+    """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
+
+    ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
+    globs of layer names to leave alone. ``progress`` is told the name of each stage. ``target`` "native" or None.
+    Raises InputError, Unsupported, BudgetError, and LawError where the result is not what it must be.
+    """
+    _only_this_version(target, latency_ms, sparsity)
+    chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
+    tell = progress or _quiet
+    tell("read the model")
+    dense = _with_baseline(capture(model, example_inputs))
+    check_weights(dense)
+    check_protect(dense, chosen.protect)
+    trail = _Trail(tell)
+    slim = Pipeline(chosen.passes(seed), (trail.see,))(dense)
+    slim, recipe = _with_recipe(slim)
+    verification = None
+    if verify:
+        tell("check the law")
+        verification = check(dense, slim, recipe, run=evaluate, seed=seed)
+    remarks = _remarks(calibration, chosen) + tuple(getattr(slim.note(Allocation), "remarks", ()))
+    report = make_report(dense, slim, trail, chosen.spec, seed, verification, remarks)
+    if verification is not None and not verification.passed:
+        raise LawError(_broken(dense, verification))
+    return Compiled(slim, dense, recipe, report)
+
+
+def inspect(model: Model, *, example_inputs: Any = None, protect: Sequence[str] = ()) -> Report:
+    """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed."""
+    dense = _with_baseline(capture(model, example_inputs))
+    check_protect(dense, protect)
+    trail = _Trail(_quiet)
+    coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,))(dense)
+    trail.coupled = coupled
+    return make_report(dense, None, trail, "none", 0, None, ())
+
+
+def verify(
+    original: Model,
+    slim: Model,
+    recipe: Recipe | str | Path,
+    *,
+    seed: int = 0,
+    given: Sequence[Mapping[str, Array]] = (),
+) -> Verification:
+    """Check the law from the recipe alone, on random and given inputs. Raises InputError where they do not fit."""
+    known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    dense, small = capture(original), capture(slim)
+    _same_interface(dense, small)
+    return check(dense, small, known, run=evaluate, seed=seed, given=given)
+
+
+def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = None) -> Graph:
+    """Replay a recipe on a model of the same network, whatever its weights are now. Raises InputError."""
+    known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    graph = capture(model, example_inputs)
+    missing = sorted(set(known.weights) - set(graph.weights))
+    if missing:
+        raise InputError(
+            f"recipe: '{graph.name}' has no weight '{missing[0]}'{_close(missing[0], graph.weights)}; "
+            "the recipe was made for another network"
+        )
+    return known.apply(Canonicalize()(graph))
+
+
+def load(path: str | Path | ModelProto) -> Graph:
+    """The graph of an ONNX file or ModelProto. Raises InputError and Unsupported."""
+    from secateur.ir.frontends import onnx
+
+    if isinstance(path, str | Path):
+        if not Path(path).exists():
+            raise InputError(f"there is no file '{path}'; check the path")
+        if Path(path).is_dir():
+            raise InputError(f"'{path}' is a folder; name the .onnx file in it")
+    return onnx.load(path)
+
+
+def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
+    """The graph of a torch module at these example inputs. Raises InputError and Unsupported."""
+    from secateur.ir.frontends import torch
+
+    return torch.trace(module, example_inputs, name=name)
+
+
+def capture(model: Model, example_inputs: Any = None) -> Graph:
+    """The graph of any model that ``compile`` takes. Raises InputError."""
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, str | Path):
+        return load(model)
+    kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
+    if "onnx.ModelProto" in kinds:
+        return load(model)  # type: ignore[arg-type]
+    if "torch.ExportedProgram" in kinds:
+        return trace(model, example_inputs)
+    if "torch.Module" not in kinds:
+        raise InputError(
+            f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
+            f"this is a {type(model).__name__}"
+        )
+    if example_inputs is None:
+        raise InputError(
+            f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
+            "tensor of the shape it takes"
+        )
+    return trace(model, example_inputs)
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run a graph on NumPy arrays by input name."""
+    from secateur.ir.exporters import torch
+
+    return list(torch.evaluate(graph, dict(inputs)))
+
+
+def save_onnx(graph: Graph, path: str | Path) -> None:
+    """Write a graph as ONNX, whole or not at all. Raises InputError and Unsupported."""
+    from secateur.ir.exporters.onnx import save
+
+    if Path(path).suffix.lower() != ".onnx":
+        raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
+    write_whole(path, lambda temporary: save(graph, temporary))
+
+
+def check_weights(graph: Graph) -> None:
+    """Raise InputError where a weight holds NaN."""
+    for name, weight in graph.weights.items():
+        if weight.dtype.kind != "f" or not np.isnan(weight.min(initial=0)):  # min hands NaN on
+            continue
+        users = [n.label for n in graph.users.get(name, ())]
+        where = f" of layer '{users[0]}'" if users else ""
+        count = int(np.isnan(weight).sum())
+        raise InputError(
+            f"'{graph.name}': weight '{name}'{where} holds {count} NaN of {weight.size} numbers, so nothing can be "
+            "compared or checked; repair or retrain the model"
+        )
+
+
+def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
+    """Raise InputError where a pattern matches no layer, with the names that come close."""
+    labels = list(dict.fromkeys(node.label for node in graph.nodes))
+    for pattern in patterns:
+        if not fnmatch.filter(labels, pattern) and not any(fnmatch.fnmatchcase(label, pattern) for label in labels):
+            named = [row.label for row in cost(graph).layers] or labels
+            near = _close(pattern.replace("*", ""), named) or f"; layers are named {', '.join(named[:5])}, ..."
+            raise InputError(
+                f"protect: '{pattern}' matches no layer of '{graph.name}'{near}. `secateur inspect` lists them all"
+            )
+
+
+def make_report(
+    dense: Graph,
+    slim: Graph | None,
+    trail: _Trail,
+    policy: str,
+    seed: int,
+    verification: Verification | None,
+    remarks: tuple[str, ...],
+) -> Report:
+    """Put together what the passes found and did."""
+    coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
+    keep = keep_of(trail.coupled) if trail.coupled is not None else None
+    done = slim.note(Allocation) if slim is not None else None
+    budget = None
+    if done is not None:
+        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved}
+    noted = dense.note(Baseline)
+    before = noted.costs if noted else cost(dense)
+    return Report(
+        model=dense.name,
+        policy=policy,
+        seed=seed,
+        versions=versions(),
+        before=before.totals(),
+        after=cost(slim).totals() if slim is not None else None,
+        budget=budget,
+        verification=dataclasses.asdict(verification) if verification else None,
+        groups=tuple(group_rows(coupling, keep)) if coupling else (),
+        layers=tuple(layer_rows(before, trail.coupled, slim)),
+        passes=tuple(trail.ran),
+        remarks=remarks,
+        secateur=__version__,
+    )
+
+
+class _Trail:
+    """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
+
+    def __init__(self, tell: Progress) -> None:
+        self.ran: list[dict[str, Any]] = []
+        self.coupled: Graph | None = None
+        self.tell = tell
+
+    def see(self, ran: Ran) -> None:
+        self.tell(ran.step.name)
+        self.ran.append({"spec": print_pass(ran.step), "seconds": round(ran.seconds, 4)})
+        if ran.after.note(Coupling) is not None:
+            self.coupled = ran.after
+        elif ran.before.note(Coupling) is not None:
+            self.coupled = ran.before
+
+
+def _policy(
+    policy: Policy | str | Path, protect: Sequence[str], round_to: int | str | None, budgets: Mapping[str, Any]
+) -> Policy:
+    given = {kind: value for kind, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise InputError(f"{len(given)} budgets were given ({', '.join(given)}); give one, or compile twice")
+    chosen = Policy.parse(policy)
+    for kind, value in given.items():
+        chosen = chosen.with_budget(kind, value)
+    if isinstance(protect, str):
+        protect = (protect,)
+    if round_to is not None:
+        chosen = dataclasses.replace(chosen, round_to=round_to)
+    return dataclasses.replace(chosen, protect=(*chosen.protect, *protect))
+
+
+def _only_this_version(target: str | None, latency_ms: float | None, sparsity: float | None) -> None:
+    if latency_ms is not None:
+        check_budget("latency_ms", latency_ms)
+    if sparsity is not None:
+        raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
+    if target not in (None, "native"):
+        raise Unsupported(f"target '{target}': code generation isn't part of this version; leave target out")
+
+
+def _with_baseline(graph: Graph) -> Graph:
+    return graph.with_note(Baseline(cost(graph)))
+
+
+def _with_recipe(slim: Graph) -> tuple[Graph, Recipe]:
+    """The recipe that ``slim`` left; a policy that prunes nothing gets that of the identity."""
+    recipe = slim.note(Recipe)
+    if recipe is None:
+        coupled = slim if slim.note(Coupling) is not None else Couple()(slim)
+        coupling = coupled.note(Coupling)
+        assert coupling is not None
+        recipe = recipe_of(coupled, coupling, np.ones(coupling.size, bool))
+    return slim, recipe
+
+
+def _remarks(calibration: Iterable[Any] | None, policy: Policy) -> tuple[str, ...]:
+    if calibration is None:
+        return ()
+    return (f"calibration was given and not needed: '{policy.criterion or 'none'}' reads the weights alone",)
+
+
+def _broken(graph: Graph, verification: Verification) -> str:
+    return (
+        f"'{graph.name}': the slim network differs from the masked original by {verification.max_rel_err:.1e} "
+        f"(relative, {verification.inputs} inputs); nothing was written. This is a fault in secateur: please report "
+        "it with the model, or protect the layers that `secateur inspect` ties in an unexpected way"
+    )
+
+
+def _same_interface(dense: Graph, small: Graph) -> None:
+    one, other = ([(v.name, tuple(v.shape)) for v in g.inputs] for g in (dense, small))
+    if one != other or len(dense.outputs) != len(small.outputs):
+        raise InputError(
+            f"'{small.name}' takes {other} and gives {len(small.outputs)} outputs, '{dense.name}' takes {one} and "
+            f"gives {len(dense.outputs)}: these are not the same network before and after"
+        )
+
+
+def _close(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.4)
+    return f"; close are {', '.join(near)}" if near else ""
+
+
+def _array(x: Any) -> Array:
+    return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+
+
+def _quiet(stage: str) -> None:
+    return None
+
+
+__all__ = [
+    "BUDGETS", "OTHER_BUDGETS", "PASSES", "Compiled", "Costs", "Pass", "apply", "build", "capture", "compile",
+    "evaluate", "inspect", "load", "parse_spec", "save_onnx", "trace", "verify",
+]  # fmt: skip

@@ -1,0 +1,153 @@
+"""The command line: ``secateur compile | inspect | verify | apply | passes``.
+
+Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+
+app = typer.Typer(
+    name="secateur", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it is replaced at the very end.")]
+Protect = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Layers that keep their output channels, such as 'head.*'.")
+]
+Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - is stdout.")]
+Source = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model.", show_default=False)]
+LATER = "Not available in this version."
+
+
+@app.callback(invoke_without_command=True)
+def front(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Make trained networks smaller, and prove that they still compute the same."""
+    if version:
+        typer.echo(f"secateur {__version__}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command("compile", short_help="Prune a model under a budget, and check the result.")
+def compile_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
+    policy: Annotated[str, typer.Option(help="A preset (l1, none), a spec line, or a TOML file.")] = "l1",
+    macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
+    params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
+    bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
+    latency_ms: Annotated[float | None, typer.Option("--latency-ms", help=LATER, hidden=True)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that need it; none here does.")
+    ] = None,
+    protect: Protect = None,
+    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths become multiples of this.")] = None,
+    target: Annotated[str, typer.Option(help=LATER, hidden=True)] = "native",
+    library: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
+    tune: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    records: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
+    sparsity: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    block: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    json_: Json = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Prune IN.onnx under a budget and write OUT.onnx, checked against the original.
+
+    A budget is what remains: --macs 50% leaves at most half of the multiply-accumulates.
+    Exit codes: 0 done, 1 budget missed or a check failed (nothing is written), 2 unusable input.
+    """
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        later = {
+            "--latency-ms": latency_ms, "--library": library, "--tune": tune, "--records": records,
+            "--sparsity": sparsity, "--block": block, "--target": None if target == "native" else target,
+        }  # fmt: skip
+        cli_work.refuse(later)
+        job = cli_work.CompileJob(
+            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
+            round_to, recipe, report, json_, seed, dry_run, overwrite,
+        )  # fmt: skip
+        cli_work.compile_model(job)
+
+
+@app.command("inspect", short_help="Show cost, channel groups, and what is frozen and why.")
+def inspect_command(source: Source, protect: Protect = None, json_: Json = None, debug: Debug = False) -> None:
+    """Show layers, cost, channel groups with the reasons of their ties, and what is frozen and why."""
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        cli_work.inspect_model(source, tuple(protect or ()), json_)
+
+
+@app.command("verify", short_help="Check a slim model against its original.")
+def verify_command(
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL.onnx", show_default=False)],
+    slim: Annotated[Path, typer.Argument(metavar="SLIM.onnx", show_default=False)],
+    recipe: Annotated[Path, typer.Option(metavar="R.json", help="What was kept.", show_default=False)],
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", metavar="FILE.npz", help="Inputs by name, beside the random ones.")
+    ] = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Check that SLIM equals ORIGINAL with the dropped channels at zero. Exit code 1 if it does not."""
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        cli_work.verify_models(original, slim, recipe, tuple(inputs or ()), seed)
+
+
+@app.command("apply", short_help="Replay a recipe on a model of the same network.")
+def apply_command(
+    recipe: Annotated[Path, typer.Argument(metavar="R.json", help="A recipe.", show_default=False)],
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Replay a recipe on a model of the same network, for example after fine-tuning; checked as in compile."""
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        cli_work.apply_recipe(recipe, source, out, overwrite)
+
+
+@app.command("passes", short_help="List every pass with its options.")
+def passes_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One pass.", show_default=False)] = None,
+    debug: Debug = False,
+) -> None:
+    """List every pass with its options and its paper."""
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        cli_work.list_passes(name)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="secateur")
+
+
+if __name__ == "__main__":
+    main()

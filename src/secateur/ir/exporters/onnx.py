@@ -1,0 +1,236 @@
+"""ONNX out: ``to_onnx`` builds a ModelProto, ``save`` writes it to a file.
+
+A graph that came from ONNX keeps its operator set, names, metadata and dynamic axes; nodes that no pass has changed are
+written as they were read. Other graphs are written in operator set 18.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from ..errors import InputError
+from ..frontends.onnx_origin import OnnxOrigin
+from ..graph import Array, Graph, Sym, Value
+from .onnx_compute import COMPUTE
+from .onnx_emit import Emitter, Rule, element_type
+from .onnx_movement import MOVES
+from .onnx_opaque import emit_opaque, emit_original
+from .onnx_unary import UNARY_RULES
+from .onnx_varying import following, other_shapes
+
+OPSET, IR_VERSION = 18, 8
+OLDEST_IR = 4  # the first in which weights need not be listed as inputs
+LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
+EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
+
+__all__ = ["EMIT", "save", "to_onnx"]
+
+
+def to_onnx(graph: Graph) -> ModelProto:
+    """The graph as an ONNX model with weights inside and the shape of every value.
+
+    Raises Unsupported where an operator cannot be written, with its name and the reason.
+    """
+    model, arrays = _frame(graph)
+    for name, array in arrays.items():
+        model.graph.initializer.append(_tensor(name, array))
+    return model
+
+
+def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
+    """The model without its weights, and the weights by their names in the file."""
+    origin = graph.note(OnnxOrigin)
+    model = _header(graph, origin)
+    names = dict(origin.names) if origin else {}
+    opset = origin.opset if origin else OPSET
+    taken = {names.get(n, n) for n in (*graph.values, *graph.weights)}
+    emitter = Emitter(graph, opset, names, taken)
+    for node in graph.nodes:
+        emitter.label = node.label
+        emitter.current_outs = frozenset(emitter.outs(node))
+        if origin is None or not emit_original(emitter, node, origin):
+            EMIT[node.op](emitter, node)
+    arrays = {emitter.real(n): a for n, a in graph.weights.items()}
+    outputs = _outputs(graph, emitter, arrays, origin)
+    arrays.update(emitter.extra)
+    del model.graph.input[:], model.graph.output[:], model.graph.value_info[:]
+    varying = other_shapes(graph)
+    old_inputs = _infos(origin, "input")
+    model.graph.input.extend(
+        _info(v, emitter.real(v.name), varying, old_inputs.get(emitter.real(v.name))) for v in graph.inputs
+    )
+    model.graph.node.extend(emitter.nodes)
+    old_outputs = _infos(origin, "output")
+    for name, value in outputs:
+        model.graph.output.append(_info(value, name, varying, old_outputs.get(name)))
+    _describe(model, graph, emitter, varying)
+    return model, arrays
+
+
+def _header(graph: Graph, origin: OnnxOrigin | None) -> ModelProto:
+    model = ModelProto()
+    if origin is not None:
+        model.ParseFromString(origin.header)
+        model.ir_version = max(model.ir_version, OLDEST_IR)
+        if not any(o.domain in ("", "ai.onnx") for o in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid("", origin.opset))
+        return model
+    model.ir_version = IR_VERSION
+    model.producer_name = "secateur"
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    model.graph.name = graph.name
+    return model
+
+
+def _infos(origin: OnnxOrigin | None, which: str) -> dict[str, ValueInfoProto]:
+    if origin is None:
+        return {}
+    header = ModelProto.FromString(origin.header)
+    return {i.name: i for i in (header.graph.input if which == "input" else header.graph.output)}
+
+
+def _outputs(
+    graph: Graph, e: Emitter, arrays: Mapping[str, Array], origin: OnnxOrigin | None
+) -> list[tuple[str, Value]]:
+    """Names and types of the outputs, one each; constants, inputs and repeated values go through an Identity."""
+    header = list(_infos(origin, "output"))
+    made: list[tuple[str, Value]] = []
+    used: set[str] = set()
+    for i, name in enumerate(graph.outputs):
+        value, real = graph.value(name), e.real(name)
+        wanted = header[i] if i < len(header) else real
+        plain = real not in arrays and real not in used and name in graph.producer
+        if not plain or wanted != real:
+            e.label, e.current_outs = "", frozenset()
+            target = wanted if wanted not in e.taken and wanted not in used else e.fresh(f"{real}_output")
+            e.taken.add(target)
+            real = e.add("Identity", [real], target)
+        used.add(real)
+        made.append((real, value))
+    return made
+
+
+def _info(
+    value: Value, name: str, varying: Mapping[str, tuple[int, ...]] | None, old: ValueInfoProto | None = None
+) -> ValueInfoProto:
+    """The type of a value; a dimension that may vary has a name or none, as the file had it."""
+    info = ValueInfoProto()
+    info.name = name
+    info.type.tensor_type.elem_type = element_type(value.dtype)
+    shape = info.type.tensor_type.shape
+    shape.SetInParent()
+    others = (varying or {}).get(value.name, value.shape)
+    dims = old.type.tensor_type.shape.dim if old is not None else []
+    for i, d in enumerate(value.shape):
+        dim = shape.dim.add()
+        given = dims[i] if len(dims) == len(value.shape) else None
+        if isinstance(d, Sym):
+            text = given.dim_param if given is not None else d.name
+            if text:
+                dim.dim_param = text
+        elif others[i] == d and not (given is not None and varying is None and not given.HasField("dim_value")):
+            dim.dim_value = d
+        elif given is not None and given.dim_param:
+            dim.dim_param = given.dim_param
+    if old is not None and old.doc_string:
+        info.doc_string = old.doc_string
+    return info
+
+
+def _describe(model: ModelProto, graph: Graph, e: Emitter, varying: Mapping[str, tuple[int, ...]] | None) -> None:
+    """Record the shape of every value between inputs and outputs that is known for certain."""
+    if varying is None:
+        return
+    unsure = following(graph)
+    ends = {i.name for i in (*model.graph.input, *model.graph.output)}
+    for node in graph.nodes:
+        for value in node.outputs:
+            real = e.real(value.name)
+            if real not in ends and value.name not in unsure:
+                model.graph.value_info.append(_info(value, real, varying))
+
+
+def _tensor(name: str, array: Array) -> TensorProto:
+    if array.dtype.byteorder == ">" or array.dtype == object:
+        return onnx.numpy_helper.from_array(np.asarray(array), name)
+    tensor = TensorProto(name=name, dims=array.shape)
+    tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor.raw_data = array.tobytes()
+    return tensor
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+def save(graph: Graph, path: str | Path) -> None:
+    """Write the graph to an ONNX file: whole, or not at all.
+
+    Weights beyond 2 GB go to a file beside it. Raises InputError where the file cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target} is a directory; name a file in it, for example {target / 'model.onnx'}")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist; create it or choose another")
+    model, arrays = _frame(graph)
+    temporary: list[Path] = []
+    try:
+        if sum(a.nbytes for a in arrays.values()) > LARGEST:
+            data = target.with_name(target.name + ".data")
+            _write_external(model, arrays, data, temporary)
+        else:
+            model.graph.initializer.extend(_tensor(n, a) for n, a in arrays.items())
+        part = _scratch(target, temporary)
+        with part.open("wb") as file:
+            file.write(model.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        for scratch in list(temporary):
+            final = target if scratch == part else target.with_name(target.name + ".data")
+            os.replace(scratch, final)
+            temporary.remove(scratch)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror or error}; nothing was changed. "
+            "Choose a folder that is writable and has room"
+        ) from error
+    finally:
+        for scratch in temporary:
+            scratch.unlink(missing_ok=True)
+
+
+def _scratch(target: Path, temporary: list[Path]) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    temporary.append(Path(name))
+    # mkstemp makes files that only their owner may read; written models follow the user's own mask.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(name, 0o666 & ~mask)
+    return Path(name)
+
+
+def _write_external(model: ModelProto, arrays: Mapping[str, Array], data: Path, temporary: list[Path]) -> None:
+    """Weights one after another in a file of their own; small ones stay in the model."""
+    part = _scratch(data, temporary)
+    with part.open("wb") as file:
+        for name, array in arrays.items():
+            if array.nbytes < 1024 or array.dtype == object:
+                model.graph.initializer.append(_tensor(name, array))
+                continue
+            tensor = model.graph.initializer.add()
+            tensor.name = name
+            tensor.dims.extend(array.shape)
+            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            tensor.data_location = TensorProto.EXTERNAL
+            places: Sequence[tuple[str, str]] = (
+                ("location", data.name), ("offset", str(file.tell())), ("length", str(array.nbytes)),
+            )  # fmt: skip
+            for key, value in places:
+                tensor.external_data.add(key=key, value=value)
+            np.ascontiguousarray(array).tofile(file)

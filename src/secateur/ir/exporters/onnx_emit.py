@@ -1,0 +1,149 @@
+"""The pen of the ONNX exporter: names, nodes and constants of the model under construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from ..errors import Unsupported
+from ..graph import Array, Graph, Node, Sym, numpy_dtype
+
+Rule = Callable[["Emitter", Node], None]
+
+
+def element_type(short: str) -> int:
+    """ONNX's element type of one of the IR's short names."""
+    if short == "str":
+        return int(onnx.TensorProto.STRING)
+    return int(onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(short)))
+
+
+@dataclass
+class Emitter:
+    """Collects ONNX nodes for one graph in one operator set.
+
+    ``names`` maps IR names to those in the file; ``taken`` are all names in use; ``extra`` holds the constants
+    that the IR keeps in attributes and ONNX in tensors.
+    """
+
+    graph: Graph
+    opset: int
+    names: Mapping[str, str]
+    taken: set[str]
+    nodes: list[NodeProto] = field(default_factory=list)
+    extra: dict[str, Array] = field(default_factory=dict)
+    pool: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+    label: str = ""
+
+    # -- asking -----------------------------------------------------------------------------------------------
+    def real(self, name: str | None) -> str:
+        """The name in the file; absent inputs are the empty string."""
+        return "" if name is None else self.names.get(name, name)
+
+    def ins(self, node: Node) -> list[str]:
+        return [self.real(i) for i in node.inputs]
+
+    def outs(self, node: Node) -> list[str]:
+        return [self.real(v.name) for v in node.outputs]
+
+    def shape(self, node: Node, i: int = 0) -> tuple[int, ...]:
+        """The shape of the i-th input."""
+        name = node.inputs[i]
+        assert name is not None
+        return self.graph.value(name).shape
+
+    def dtype(self, node: Node, i: int = 0) -> str:
+        name = node.inputs[i]
+        assert name is not None
+        return self.graph.value(name).dtype
+
+    def static(self, node: Node, dims: Sequence[int], why: str) -> tuple[int, ...]:
+        """The dimensions as plain sizes. Raises Unsupported where one of them may vary."""
+        if any(isinstance(d, Sym) for d in dims):
+            raise self.unsupported(node, f"{why} must be known, and {list(dims)} may vary: export at a fixed size")
+        return tuple(int(d) for d in dims)
+
+    def unsupported(self, node: Node, why: str) -> Unsupported:
+        return Unsupported(f"{node.op} {node.source} cannot be written as ONNX operator set {self.opset}: {why}")
+
+    def needs(self, node: Node, opset: int, what: str) -> None:
+        """Raise Unsupported in operator sets older than ``opset``."""
+        if self.opset < opset:
+            raise self.unsupported(
+                node, f"{what} exists since {opset}: convert the model first (onnx.version_converter)"
+            )
+
+    # -- writing ----------------------------------------------------------------------------------------------
+    def fresh(self, base: str) -> str:
+        """A name that nothing has yet."""
+        number = 0
+        while (name := f"{base}_{number}") in self.taken:
+            number += 1
+        self.taken.add(name)
+        return name
+
+    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str] | str | None = None, **attrs: Any) -> str:
+        """Append an ONNX node; ``outputs`` defaults to one fresh name. Returns the first output."""
+        if outputs is None:
+            outputs = [self.fresh(f"{self.label}_{kind}")]
+        elif isinstance(outputs, str):
+            outputs = [outputs]
+        given = list(inputs)
+        while given and not given[-1]:
+            given.pop()
+        name = self.fresh_node(kind, outputs[0])
+        kept = {k: v for k, v in attrs.items() if v is not None}
+        self.nodes.append(onnx.helper.make_node(kind, given, list(outputs), name=name, **kept))
+        return outputs[0]
+
+    def fresh_node(self, kind: str, output: str) -> str:
+        """What the node is called: its layer where it gives the layer's result, else layer and operator."""
+        return self.label if self.label and output in self.current_outs else f"{self.label or output}/{kind}"
+
+    current_outs: frozenset[str] = frozenset()
+
+    def const(self, array: Array) -> str:
+        """The name of an initialiser with this content; equal small constants share one."""
+        array = np.asarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.pool:
+            name = self.fresh("secateur.const")
+            self.pool[key] = name
+            self.extra[name] = array
+        return self.pool[key]
+
+    def ints(self, values: Sequence[int]) -> str:
+        """An int64 vector as an initialiser."""
+        return self.const(np.array([int(v) for v in values], np.int64))
+
+    def scalar(self, value: float, dtype: str) -> str:
+        """A rank-0 constant."""
+        return self.const(np.array(value, numpy_dtype(dtype)))
+
+    def axes(self, kind: str, x: str, axes: Sequence[int], since: int, out: str | None = None, **attrs: Any) -> str:
+        """A node whose axes are an input since operator set ``since`` and an attribute before."""
+        if self.opset >= since:
+            return self.add(kind, [x, self.ints(axes)], out, **attrs)
+        return self.add(kind, [x], out, axes=[int(a) for a in axes], **attrs)
+
+    def unsqueeze(self, x: str, axes: Sequence[int], out: str | None = None) -> str:
+        return self.axes("Unsqueeze", x, axes, 13, out) if axes else x
+
+    def cast(self, x: str, have: str, want: str) -> str:
+        """``x`` in another element type, if it has another."""
+        return x if have == want else self.add("Cast", [x], to=element_type(want))
+
+    def vector(self, node: Node, i: int, width: int, default: float) -> str:
+        """The i-th input as a vector of ``width``: filled in where absent, repeated where it has one element."""
+        dtype = self.dtype(node)
+        name = node.inputs[i] if i < len(node.inputs) else None
+        if name is None:
+            return self.const(np.full(width, default, numpy_dtype(dtype)))
+        if self.graph.value(name).shape == (width,):
+            return self.real(name)
+        return self.add("Expand", [self.real(name), self.ints([width])])

@@ -1,0 +1,82 @@
+"""Torch out: a graph becomes a trainable torch.fx.GraphModule, which also serves as executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from secateur.ir.errors import InputError
+from secateur.ir.frontends.torch_arrays import to_numpy, to_torch
+from secateur.ir.graph import Array, Graph
+
+from .torch_emit import Emitter, identifier
+from .torch_lower import LOWER
+
+__all__ = ["LOWER", "evaluate", "to_module"]
+
+
+def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
+    """The network as a torch module in eval mode, its parameters under their original names.
+
+    It takes the graph's inputs in order. A graph captured from torch returns the same structure
+    as the original; any other one tensor, or a tuple. With ``copy=False`` weights share the
+    graph's memory, so training would write into it. Raises Unsupported for operators of other
+    formats that torch cannot express.
+    """
+    return _build(graph, copy, structured=True)
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run the network on these inputs, by input name; returns its outputs in order.
+
+    Raises InputError for an input that is missing or unknown.
+    """
+    names = [v.name for v in graph.inputs]
+    if set(names) != set(inputs):
+        raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
+    module = _build(graph, copy=False, structured=False)
+    with torch.no_grad():
+        outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
+    return [to_numpy(o) for o in outs]
+
+
+def _build(graph: Graph, copy: bool, structured: bool) -> fx.GraphModule:
+    e = Emitter(graph, copy)
+    for value in graph.inputs:
+        e.env[value.name] = e.fx.placeholder(identifier(value.name).replace(".", "_"))
+    for node in graph.nodes:
+        made = LOWER[node.op](e, node)
+        results = made if isinstance(made, tuple) else (made,)
+        for value, result in zip(node.outputs, results, strict=True):
+            e.env[value.name] = result
+    flat = [e.arg(name) for name in graph.outputs]
+    e.fx.output(_structure(e, flat) if structured else tuple(flat))
+    title = identifier(graph.name).replace(".", "_")
+    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() else "Graph").eval()
+
+
+def _structure(e: Emitter, flat: list[Any]) -> Any:
+    """The outputs in the structure that the original module returned them in."""
+    origin = e.origin
+    leaves = origin.leaves if origin is not None else ()
+    if origin is None or origin.out_spec is None or sum(isinstance(x, int) for x in leaves) != len(flat):
+        return flat[0] if len(flat) == 1 else tuple(flat)
+    filled = [flat[leaf] if isinstance(leaf, int) else leaf[0] for leaf in leaves]
+    tree = pytree.tree_unflatten(filled, origin.out_spec)
+    return _simple(tree)
+
+
+def _simple(tree: Any) -> Any:
+    """Containers that fx can print: any mapping becomes a dict, any other sequence a tuple or list."""
+    if isinstance(tree, fx.Node) or not isinstance(tree, Mapping | list | tuple):
+        return tree
+    if isinstance(tree, Mapping):
+        return {k: _simple(v) for k, v in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_simple(v) for v in tree))
+    return type(tree)(_simple(v) for v in tree) if type(tree) in (list, tuple) else tuple(map(_simple, tree))

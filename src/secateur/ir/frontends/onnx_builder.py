@@ -1,0 +1,335 @@
+"""One conversion of an ONNX model at one choice of input sizes.
+
+The builder walks the nodes in order. Whatever depends on constants and shapes alone is evaluated on the spot,
+so shape arithmetic never reaches the IR; everything else goes through the rule table or becomes opaque.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from ..errors import Unsupported
+from ..graph import Array, Attr, Node, Source, Value, dtype_of
+from ..infer import infer_node
+from .onnx_fold import fold
+from .onnx_origin import Original
+from .onnx_read import DEFAULT_DOMAINS, captured
+from .onnx_shapes import Observer, opaque_types
+
+UNCLEAN = re.compile(r"[\s,()=#\"']")
+
+
+class Odd(Exception):
+    """This use of the operator has no counterpart in the IR: keep the node as opaque, with this reason."""
+
+
+class Misfit(Exception):
+    """The operands do not fit at these input sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One ONNX node with clean names and Python attributes. Absent optional inputs are None."""
+
+    proto: NodeProto
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]
+    attrs: Mapping[str, Any]
+    opset: int
+
+    @property
+    def kind(self) -> str:
+        return self.proto.op_type
+
+    @property
+    def label(self) -> str:
+        return self.proto.name or f"{self.proto.op_type}_{next((o for o in self.proto.output if o), '')}"
+
+    def input(self, i: int) -> str:
+        """The i-th input. Raises Misfit where the file leaves it out."""
+        name = self.inputs[i] if i < len(self.inputs) else None
+        if name is None:
+            raise Misfit(f"input {i} is missing")
+        return name
+
+    def maybe(self, i: int) -> str | None:
+        """The i-th input, or None."""
+        return self.inputs[i] if i < len(self.inputs) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One side of an If: its nodes, its graph and the clean names of its outputs."""
+
+    ops: tuple[Op, ...]
+    graph: GraphProto
+    outputs: tuple[str, ...]
+
+
+Rule = Callable[["Builder", Op], None]
+
+
+@dataclass
+class Names:
+    """Names as the text form can print them, and the way back."""
+
+    clean_of: dict[str, str] = field(default_factory=dict)
+    original: dict[str, str] = field(default_factory=dict)
+
+    def clean(self, name: str) -> str:
+        """A printable, unique stand-in for a tensor name."""
+        if name not in self.clean_of:
+            fresh = base = UNCLEAN.sub("_", name)
+            while fresh in self.original:
+                fresh = base = base + "_"
+            self.clean_of[name], self.original[fresh] = fresh, name
+        return self.clean_of[name]
+
+
+@dataclass
+class Builder:
+    """The state of one conversion. ``consts`` holds weights and everything folded."""
+
+    label: str
+    opset: int
+    model: ModelProto
+    names: Names
+    rules: Mapping[str, Rule]
+    consts: dict[str, Array]
+    observer: Observer
+    values: dict[str, Value] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    originals: dict[str, Original] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)
+    loose: set[str] = field(default_factory=set)  # values whose size depends on data, not on shapes
+    generated: int = 0
+    constants: int = 0
+    exact: bool = True
+    current: Op | None = None
+    used: Mapping[str, int] = field(default_factory=dict)
+    outputs: frozenset[str] = frozenset()
+
+    # -- what rules ask ---------------------------------------------------------------------------------------
+    def value(self, name: str) -> Value:
+        """The value or constant of this name."""
+        if name in self.consts:
+            array = self.consts[name]
+            return Value(name, array.shape, dtype_of(array))
+        return self.values[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.value(name).shape
+
+    def const(self, name: str | None) -> Array | None:
+        """The array behind a name if it is known before any run."""
+        return None if name is None else self.consts.get(name)
+
+    def array(self, op: Op, i: int, what: str) -> Array:
+        """The i-th input as an array. Raises Odd where it is computed at run time."""
+        found = self.const(op.input(i))
+        if found is None:
+            raise Odd(f"its {what} is computed at run time")
+        return found
+
+    def ints(self, op: Op, i: int, what: str) -> tuple[int, ...]:
+        """The i-th input as integers. Raises Odd where it is computed at run time."""
+        return tuple(int(v) for v in self.array(op, i, what).reshape(-1))
+
+    def floats(self, op: Op, i: int, what: str) -> tuple[float, ...]:
+        """The i-th input as floats. Raises Odd where it is computed at run time."""
+        return tuple(float(v) for v in self.array(op, i, what).reshape(-1))
+
+    def is_used(self, op: Op, i: int) -> bool:
+        """Whether anything reads the i-th output."""
+        name = op.outputs[i] if i < len(op.outputs) else None
+        return name is not None and (self.used.get(name, 0) > 0 or name in self.outputs)
+
+    # -- what rules do ----------------------------------------------------------------------------------------
+    def fresh(self) -> str:
+        """A name for a value that the file does not have."""
+        assert self.current is not None
+        base = next(o for o in self.current.outputs if o)
+        self.generated += 1
+        name = f"{base}.{self.generated}"
+        return name if name not in self.names.original else self.fresh()
+
+    def constant(self, array: Array) -> str:
+        """A new weight. Returns its name."""
+        while f"const.{self.constants}" in self.names.original:
+            self.constants += 1
+        name = f"const.{self.constants}"
+        self.constants += 1
+        self.consts[name] = array
+        return name
+
+    def emit(
+        self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, **attrs: Attr
+    ) -> str:
+        """Append a node. ``outputs`` defaults to one fresh name. Returns the first output. Raises Misfit."""
+        names = [self.fresh()] if outputs is None else list(outputs)
+        ins = list(inputs)
+        while ins and ins[-1] is None:
+            ins.pop()
+        source = Source(self.current.label if self.current else "")
+        draft = Node(op, tuple(ins), tuple(Value(n, ()) for n in names), attrs, source)
+        try:
+            derived = infer_node(draft, [None if i is None else self.value(i) for i in ins])
+        except (ValueError, IndexError, TypeError) as error:
+            raise Misfit(str(error)) from error
+        if any(0 in v.shape for v in derived):
+            raise Misfit(f"it makes a tensor of size zero, {derived[0]}")
+        self.append(Node(op, tuple(ins), derived, attrs, source))
+        return names[0]
+
+    def append(self, node: Node) -> None:
+        self.nodes.append(node)
+        for value in node.outputs:
+            self.values[value.name] = value
+
+    def result(self, op: str, inputs: Sequence[str | None], current: Op, **attrs: Attr) -> None:
+        """Emit the node that gives the ONNX node's own (first) output."""
+        out = current.outputs[0]
+        assert out is not None
+        self.emit(op, inputs, [out], **attrs)
+
+    # -- the walk ---------------------------------------------------------------------------------------------
+    def convert(self, op: Op) -> None:
+        """Fold, convert or keep one node. Raises Unsupported, or Misfit that names the node."""
+        seen = tuple(None if i is None else self.alias.get(i, i) for i in op.inputs)
+        if seen != op.inputs:
+            op = Op(op.proto, seen, op.outputs, op.attrs, op.opset)
+        if op.kind == "If" and op.inputs[0] in self.consts:
+            self._take_branch(op)
+            return
+        try:
+            self._convert(op)
+        except Misfit as error:
+            raise Misfit(self.failure(op, error)) from error
+
+    def _take_branch(self, op: Op) -> None:
+        """An If whose condition is known is the branch that it takes."""
+        taken = bool(self.consts[op.input(0)].reshape(-1)[0])
+        branch: Branch = op.attrs["then_branch" if taken else "else_branch"]
+        for tensor in branch.graph.initializer:
+            self.consts[self.names.clean(tensor.name)] = onnx.numpy_helper.to_array(tensor)
+        for inner in branch.ops:
+            self.convert(inner)
+        self.current = op
+        for out, inner_name in zip(op.outputs, branch.outputs, strict=True):
+            name = self.alias.get(inner_name, inner_name)
+            if out in self.outputs:
+                self.emit("identity", [name], [out])
+            elif out is not None:
+                self.alias[out] = name
+
+    def _convert(self, op: Op) -> None:
+        self.current, self.exact = op, True
+        if self._fold(op):
+            return
+        start, before = len(self.nodes), (self.generated, self.constants)
+        rule = self.rules.get(op.kind) if op.proto.domain in DEFAULT_DOMAINS else None
+        try:
+            if rule is None:
+                raise Odd("no rule")
+            rule(self, op)
+        except Odd:
+            del self.nodes[start:]
+            self.generated, self.constants = before
+            self._opaque(op)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise Misfit(f"unexpected operands ({type(error).__name__}: {error})") from error
+        if any(i in self.loose for i in op.inputs if i):
+            self.loose.update(v.name for n in self.nodes[start:] for v in n.outputs)
+        self._remember(op, self.nodes[start:])
+
+    def _fold(self, op: Op) -> bool:
+        out = op.outputs[0] if op.outputs else None
+        if out is None:
+            return False
+        if op.kind == "Identity" and op.inputs and op.inputs[0] in self.consts and out not in self.outputs:
+            self.alias[out] = op.inputs[0]
+            return True
+        if op.kind in ("Shape", "Size") and op.proto.domain in DEFAULT_DOMAINS:
+            name = op.input(0)
+            if name in self.loose:
+                return False
+            shape = np.array(self.shape(name), np.int64)
+            if op.kind == "Size":
+                self.consts[out] = np.array(shape.prod(), np.int64)
+            else:
+                start, end = op.attrs.get("start", 0), op.attrs.get("end", None)
+                self.consts[out] = shape[start:end]
+            return True
+        if any(i is not None and i not in self.consts for i in op.inputs):
+            return False
+        folded = fold(op.proto, op.kind, op.attrs, [None if i is None else self.consts[i] for i in op.inputs], op.opset)
+        if folded is None:
+            return False
+        for name, array in zip(op.outputs, folded, strict=False):
+            if name is not None:
+                self.consts[name] = array
+        return True
+
+    def _opaque(self, op: Op) -> None:
+        outer = [self.names.clean(n) for n in captured(op.proto)]
+        inputs = (*op.inputs, *(self.alias.get(n, n) for n in outer))
+        found = opaque_types(op.proto, [None if i is None else self.value(i) for i in op.inputs], self)
+        outputs = []
+        for name, proto_name in zip(op.outputs, op.proto.output, strict=True):
+            if name is None:
+                name = self.fresh()
+                outputs.append(Value(name, (), "f32"))
+                continue
+            shape, dtype, loose = found[proto_name]
+            outputs.append(Value(name, shape, dtype))
+            if loose:
+                self.loose.add(name)
+        domain = op.proto.domain or "ai.onnx"
+        payload = base64.b64encode(op.proto.SerializeToString()).decode()
+        attrs = {"kind": "onnx", "target": f"{domain}::{op.kind}", "payload": payload}
+        self.append(Node("opaque", inputs, tuple(outputs), attrs, Source(op.label)))
+
+    def _remember(self, op: Op, made: Sequence[Node]) -> None:
+        """Note the file's own node where one IR node stands for it, so that export can write it back verbatim."""
+        if len(made) != 1 or made[0].op == "opaque" or not self.exact:
+            return
+        node = made[0]
+        if [v.name for v in node.outputs] != list(op.outputs[: len(node.outputs)]):
+            return
+        taken: list[int | str | None] = []
+        for name in op.inputs:
+            if name is None:
+                taken.append(None)
+            elif name in node.inputs:
+                taken.append(node.inputs.index(name))
+            elif name in self.consts:
+                taken.append(name)
+            else:
+                return
+        if {i for i in taken if isinstance(i, int)} >= {i for i, n in enumerate(node.inputs) if n is not None}:
+            self.originals[node.name] = Original(op.proto.SerializeToString(), node, tuple(taken))
+
+    def failure(self, op: Op, error: Misfit) -> str:
+        """What a user reads when a node does not fit."""
+        shapes = ", ".join(str(self.value(i)) for i in op.inputs if i and (i in self.values or i in self.consts))
+        return (
+            f"{self.label}: {op.kind} '{op.label}' does not fit its inputs ({shapes}): {error}; "
+            "the file is damaged or made for other input sizes: check it with onnx.checker and export it again"
+        )
+
+
+def unknown_shape(label: str, node: NodeProto) -> Unsupported:
+    """The error for an operator that neither ONNX nor the file says the result shapes of."""
+    domain = node.domain or "ai.onnx"
+    return Unsupported(
+        f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' is an unknown operator and the file does not "
+        "record the shape of its result; add value_info for it (onnx.shape_inference in its own framework) and try again"
+    )

@@ -1,0 +1,144 @@
+"""Gets an ATen graph out of a module: torch.export, and torch.fx where export fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from secateur.ir.errors import Unsupported
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A traced network. ``bound`` maps placeholders to (name, tensor, kind: parameter, buffer, constant).
+
+    ``results`` are the leaves of the user's result: fx nodes, or 1-tuples with constants.
+    """
+
+    module: fx.GraphModule
+    bound: Mapping[str, tuple[str, torch.Tensor, str]]
+    results: tuple[Any, ...]
+    in_spec: Any
+    out_spec: Any
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, its training flags put back afterwards."""
+    flags = [(m, m.training) for m in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for child, flag in flags:
+            child.training = flag
+
+
+def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """Trace a module in eval mode. Raises Unsupported with both reasons if neither way works."""
+    with evaluating(module):
+        try:
+            return from_exported(torch.export.export(module, example_inputs, strict=False))
+        except Exception as export_error:  # torch raises many kinds; the fallback decides
+            try:
+                return _symbolic(module, example_inputs)
+            except Exception as fx_error:
+                raise Unsupported(
+                    f"{type(module).__name__} cannot be captured. torch.export: {_line(export_error)} | "
+                    f"torch.fx: {_line(fx_error)}. Check that module(*example_inputs) runs in eval mode and has no "
+                    "control flow that depends on data, or export it to ONNX and load that file."
+                ) from export_error
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
+
+
+def _mutates_views(graph: fx.Graph) -> bool:
+    """Does an in-place call write through a view, or into a tensor whose views are read later?"""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        target = node.args[0]
+        if _is_view(target):
+            return True
+        for view in target.users:
+            if order[view] < order[node] and _is_view(view) and any(order[u] > order[node] for u in view.users):
+                return True
+    return False
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or schema.is_mutable:
+        return False
+    return any(r.alias_info is not None for r in schema.returns)
+
+
+def from_exported(program: torch.export.ExportedProgram) -> Capture:
+    """Read an exported program; writes through views are made functional first."""
+    if _mutates_views(program.graph):
+        functional = program.run_decompositions({})
+        program = functional if not _lost_layers(functional.graph) else program
+    bound: dict[str, tuple[str, torch.Tensor, str]] = {}
+    kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
+    for spec in program.graph_signature.input_specs:
+        kind = kinds.get(spec.kind)
+        if kind is None:
+            continue
+        name = str(spec.target)
+        tensor = program.constants[name] if name in program.constants else program.state_dict[name]
+        bound[spec.arg.name] = (name, tensor, kind)
+    nodes = {n.name: n for n in program.graph.nodes}
+    user = [out.arg for out in program.graph_signature.output_specs if out.kind is OutputKind.USER_OUTPUT]
+    results = [(arg.value,) if hasattr(arg, "value") else nodes[arg.name] for arg in user]
+    spec = program.call_spec
+    return Capture(program.graph_module, bound, tuple(results), spec.in_spec, spec.out_spec)
+
+
+def _lost_layers(graph: fx.Graph) -> bool:
+    return any("aten.convolution_backward" in str(n.target) for n in graph.nodes)
+
+
+def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """torch.fx's symbolic trace, run on the example to give ATen calls with shapes.
+
+    Where the symbolic trace fails too, the module itself is run: that fixes the control flow to
+    what the example takes, which is what every capture does with sizes.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        traced: nn.Module = fx.symbolic_trace(module)
+    except Exception:  # control flow on values: follow the example instead
+        traced = module
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    flat, in_spec = pytree.tree_flatten((example_inputs, {}))
+    spec: list[Any] = []
+
+    def run(state: dict[str, torch.Tensor], *leaves: Any) -> list[Any]:
+        args, kwargs = pytree.tree_unflatten(list(leaves), in_spec)
+        out, out_spec = pytree.tree_flatten(torch.func.functional_call(traced, state, args, kwargs))
+        spec.append(out_spec)
+        return out
+
+    detached = {name: t.detach() for name, t in state.items()}
+    gm = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=True)(detached, *flat)
+    params = dict(module.named_parameters())
+    holders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    bound = {}
+    for node, name in zip(holders, state, strict=False):
+        bound[node.name] = (name, state[name], "parameter" if name in params else "buffer")
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    results = tuple(r if isinstance(r, fx.Node) else (r,) for r in output.args[0])
+    return Capture(gm, bound, results, in_spec, spec[-1])

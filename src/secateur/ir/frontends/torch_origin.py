@@ -1,0 +1,23 @@
+"""The note a torch capture leaves on its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class TorchOrigin:
+    """What a graph from torch must remember to become the same module again.
+
+    ``parameters`` and ``buffers`` are the module's names. ``in_spec`` and ``out_spec`` are pytree
+    specs of ``(args, kwargs)`` and of the result. ``leaves`` holds one entry per leaf of the
+    result: the position of a graph output, or a 1-tuple with a constant that is no tensor.
+    """
+
+    outlives_rewrites: ClassVar[bool] = True
+    parameters: frozenset[str] = frozenset()
+    buffers: frozenset[str] = frozenset()
+    in_spec: Any = None
+    out_spec: Any = None
+    leaves: tuple[int | tuple[Any], ...] = ()

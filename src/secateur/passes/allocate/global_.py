@@ -1,0 +1,57 @@
+"""Global allocation: one threshold over the scores of all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError
+from secateur.passes.analysis.notes import KeepMask
+
+from .budget import Allocation, before, counter, meet, notes_of, one_amount, roundings
+from .select import Ladder, by_score, climb
+
+
+@dataclass(frozen=True)
+class Global:
+    """One threshold over all scores, as low as one budget allows.
+
+    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept.
+    ``floor``: the share of every pool that stays whatever its scores, so that no layer is starved.
+    """
+
+    name: ClassVar[str] = "global"
+    macs: float | int | None = None
+    params: float | int | None = None
+    bytes: float | int | None = None
+    channels: float | int | None = None
+    round_to: int | str = "auto"
+    floor: float = 0.1
+
+    def __call__(self, graph: Graph) -> Graph:
+        amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes, channels=self.channels)
+        if not 0 <= self.floor <= 1:
+            raise InputError(f"global{{floor={self.floor:g}}}: floor is a share from 0 to 1")
+        coupling, importance = notes_of(graph, self.name)
+        ladder = climb(coupling, importance.scores, self.floor)
+        order = by_score(ladder)
+        if amount.kind == "channels":
+            width = roundings(self.round_to)[0]
+            count = _count_for_channels(ladder, order, float(amount.value))
+            mask = ladder.mask(ladder.rounded(ladder.kept(order, count), width))
+            done = Allocation(amount, coupling.size, int(mask.sum()), width)
+            return graph.with_note(KeepMask(mask), done)
+        kind = amount.kind
+        mask, done = meet(ladder, order, amount, before(graph, kind), counter(graph, kind), self.round_to)
+        return graph.with_note(KeepMask(mask), done)
+
+
+def _count_for_channels(ladder: Ladder, order: Array, share: float) -> int:
+    """How many of the free rungs stay so that ``share`` of the units in orbits that can shrink do."""
+    shrinking = ladder.least < ladder.length
+    wanted = share * float((ladder.length * ladder.cells)[shrinking].sum())
+    fixed = float((ladder.least * ladder.cells)[shrinking].sum())
+    units = fixed + np.cumsum(ladder.cells[ladder.orbit[order]])
+    return int(np.searchsorted(units, wanted + 1e-9, side="right"))

@@ -1,0 +1,185 @@
+"""Selection: which units may go, in which order, and the keep mask of any point on the way.
+
+Units of a pool that must survive in equal numbers (cells of one orbit) are taken out together, one from
+each cell: such a bundle is a **rung**. Inside its orbit a rung has a rank; rank 0 holds each cell's best
+units. A ``Ladder`` lists all rungs, and an order in which they are given up, so that every selection is a
+number of rungs kept, selections are nested, and a budget can be met by bisection. All steps are linear
+or one sort; nothing loops over units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.ir import Array
+from secateur.passes.analysis.notes import Coupling
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The rungs of a coupling under some scores.
+
+    ``rung``: int[units], the rung of each unit, -1 for none. For each rung its ``orbit``, ``rank`` and ``score``;
+    for each orbit ``length`` (rungs), ``cells`` (units in a rung) and ``least`` (rungs that must stay).
+    """
+
+    rung: Array
+    orbit: Array
+    rank: Array
+    score: Array
+    length: Array
+    cells: Array
+    least: Array
+
+    def mask(self, kept: Array) -> Array:
+        """bool[units]: the units of the first ``kept[orbit]`` rungs of each orbit."""
+        result: Array = (self.rank < kept[self.orbit])[self.rung]
+        return result
+
+    def free(self) -> Array:
+        """int[..]: the rungs that may go, in ladder order."""
+        return np.flatnonzero(self.rank >= self.least[self.orbit])
+
+    def kept(self, order: Array, count: int) -> Array:
+        """int[orbits]: rungs kept when the first ``count`` of ``order`` stay beside those that must."""
+        extra = np.bincount(self.orbit[order[:count]], minlength=len(self.least))
+        result: Array = self.least + extra
+        return result
+
+    def rounded(self, kept: Array, round_to: int) -> Array:
+        """``kept`` with widths moved to the nearest multiple of ``round_to``, in orbits larger than that.
+
+        Orbits kept whole stay whole; none falls below a multiple or below what must stay.
+        """
+        if round_to <= 1:
+            return kept
+        step = round_to // np.gcd(round_to, self.cells)
+        near = (2 * kept + step) // (2 * step) * step
+        floor = -(-np.maximum(self.least, 1) // step) * step
+        near = np.minimum(np.maximum(near, floor), self.length)
+        apart = (kept == self.length) | (kept == 0) | (self.length * self.cells <= round_to)
+        result: Array = np.where(apart, kept, near)
+        return result
+
+
+def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
+    """Build the ladder: frozen and unscored units stay, and the best of every slot and channel axis.
+
+    ``scores``: f64[units], NaN where a unit has none. ``floor``: the share of every orbit that stays.
+    """
+    size = coupling.size
+    index = np.arange(size)
+    fixed = coupling.frozen.astype(bool) | np.isnan(scores)
+    values = np.where(np.isnan(scores), 0.0, scores)
+    order = np.lexsort((index, -values, ~fixed))
+    must = fixed | _best_of_each(_axes(coupling), order, size)
+    cell, orbit_of_cell, cells = _cells(coupling)
+    order = np.lexsort((index, -values, ~must, cell))
+    sizes = np.bincount(cell, minlength=len(orbit_of_cell))
+    starts = np.cumsum(sizes) - sizes
+    rank = np.empty(size, np.int64)
+    rank[order] = index - starts[cell[order]]
+    length = np.zeros(len(cells), np.int64)
+    np.maximum.at(length, orbit_of_cell, sizes)
+    first = np.cumsum(length) - length
+    orbit = orbit_of_cell[cell]
+    rung = first[orbit] + rank
+    rungs = int(length.sum())
+    members = np.bincount(rung, minlength=rungs)
+    score = np.bincount(rung, values, rungs) / np.maximum(members, 1)
+    kept = np.bincount(rung, must, rungs) > 0
+    rung_orbit = np.repeat(np.arange(len(cells)), length)
+    least = np.bincount(rung_orbit, kept, len(cells)).astype(np.int64)
+    least = np.maximum(least, np.ceil(floor * length - 1e-9).astype(np.int64))
+    uneven = np.bincount(orbit_of_cell, sizes, len(cells)) != length * cells
+    least = np.where(uneven, length, least)
+    return Ladder(rung, rung_orbit, np.arange(rungs) - first[rung_orbit], score, length, cells, least)
+
+
+def by_share(ladder: Ladder) -> Array:
+    """Order of the free rungs in which all orbits shrink in the same proportion."""
+    free = ladder.free()
+    return free[np.lexsort((free, _share(ladder)[free]))]
+
+
+def by_score(ladder: Ladder) -> Array:
+    """Order of the free rungs by score, best first; among equals the lower unit stays."""
+    free = ladder.free()
+    return free[np.lexsort((free, -ladder.score[free]))]
+
+
+def count_for_share(ladder: Ladder, order: Array, share: float) -> int:
+    """How many rungs of a ``by_share`` order stay when every orbit keeps ``share`` of its rungs."""
+    return int(np.searchsorted(_share(ladder)[order], share, side="right"))
+
+
+def _share(ladder: Ladder) -> Array:
+    """f64[rungs]: the share of its orbit down to the middle of each rung."""
+    result: Array = (ladder.rank + 0.5) / ladder.length[ladder.orbit]
+    return result
+
+
+def select(
+    coupling: Coupling,
+    scores: Array,
+    *,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    round_to: int = 1,
+    floor: float = 0.0,
+) -> Array:
+    """bool[units]: keep ``fraction`` of every pool, or what scores at least ``threshold``."""
+    ladder = climb(coupling, scores, floor)
+    if fraction is not None:
+        order = by_share(ladder)
+        count = count_for_share(ladder, order, fraction)
+    else:
+        order = by_score(ladder)
+        least = -np.inf if threshold is None else threshold
+        count = int(np.searchsorted(-ladder.score[order], -least, side="right"))
+    return ladder.mask(ladder.rounded(ladder.kept(order, count), round_to))
+
+
+def _axes(coupling: Coupling) -> Iterable[Array]:
+    """The units along every axis that may not lose all its channels, each array once."""
+    seen: dict[int, Array] = {}
+    for slot in coupling.slots:
+        seen[id(slot.units)] = slot.units
+    for mixing in coupling.mixing:
+        seen[id(mixing.units)] = mixing.units
+    for channels in coupling.channels.values():
+        seen[id(channels.units)] = channels.units
+    return seen.values()
+
+
+def _best_of_each(axes: Iterable[Array], order: Array, size: int) -> Array:
+    """bool[units]: the first in ``order`` of each axis. Axes with a position that cannot go need none."""
+    place = np.full(size + 1, -1, np.int64)  # the last entry answers for position -1, before all others
+    place[order] = np.arange(size)
+    rows = [np.ravel(units) for units in axes if np.size(units)]
+    result = np.zeros(size, bool)
+    if not rows:
+        return result
+    starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+    best = np.minimum.reduceat(place[np.concatenate(rows)], starts)
+    result[order[best[best >= 0]]] = True
+    return result
+
+
+def _cells(coupling: Coupling) -> tuple[Array, Array, Array]:
+    """(cell of each unit, orbit of each cell, cells of each orbit), numbered from 0.
+
+    Orbits of one cell bind nothing, so those of a pool are one domain.
+    """
+    parts = np.stack([coupling.pool, coupling.orbit, coupling.cell], axis=1).astype(np.int64)
+    cells, cell = np.unique(parts, axis=0, return_inverse=True)
+    _, orbit = np.unique(cells[:, :2], axis=0, return_inverse=True)
+    alone = np.bincount(orbit.reshape(-1))[orbit.reshape(-1)] == 1
+    cells[alone, 1:] = -1
+    merged, remap = np.unique(cells, axis=0, return_inverse=True)
+    _, orbit = np.unique(merged[:, :2], axis=0, return_inverse=True)
+    orbit = orbit.reshape(-1)
+    return remap.reshape(-1)[cell.reshape(-1)], orbit, np.bincount(orbit)

@@ -1,0 +1,240 @@
+"""Operators that contract, window or reduce: where channels begin and where they end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.ir import REDUCE, Array, Node
+
+from .flow import Flow, Rule, Track, Tracks
+
+
+def _weight(flow: Flow, node: Node) -> str | None:
+    """The weight operand if it is a constant; otherwise freeze what the node reads."""
+    name = node.inputs[1]
+    assert name is not None
+    if flow.is_const(name):
+        return name
+    reason = f"{node.op} {node.label} computes its weights from data"
+    flow.freeze_value(node.inputs[0], reason)
+    flow.freeze_value(name, reason)
+    flow.blocked[node.name] = reason
+    return None
+
+
+def _columns(flow: Flow, node: Node, weight: str, axis: int, atoms: Array, groups: int = 1) -> None:
+    """Input columns of a consumer. A weight that is computed cannot be masked: the input is instead."""
+    if weight in flow.graph.weights:
+        flow.slot(weight, axis, atoms, "in", node, groups)
+    elif groups == 1:
+        flow.assign(weight, axis, atoms, node, "in")
+        flow.mix(node, 0, "sum")
+    else:
+        flow.freeze(atoms, f"{node.op} {node.label} has groups and a computed weight")
+
+
+def _rows(flow: Flow, node: Node, weight: str, axis: int, count: int) -> Array | None:
+    """Fresh atoms for the output channels, with the weight's rows and the bias."""
+    if count == 1:
+        flow.blocked[node.name] = "it has a single output channel"
+        return None
+    atoms = flow.fresh(count)
+    flow.assign(weight, axis, atoms, node, "out")
+    _bias(flow, node, atoms)
+    return atoms
+
+
+def _bias(flow: Flow, node: Node, atoms: Array) -> None:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        if flow.is_const(bias) and flow.shape(bias) == (len(atoms),):
+            flow.assign(bias, 0, atoms, node)
+        elif flow.shape(bias) == (len(atoms),):
+            flow.freeze(atoms, f"{node.op} {node.label} adds a computed bias")
+
+
+def _off_axis(flow: Flow, node: Node, track: Track, weight: str, rows: int) -> Tracks:
+    """The channels lie along an axis that the weight does not contract."""
+    flow.blocked[node.name] = "its input carries channels along another axis"
+    if track.axis == 0:  # folded into the batch: each is treated alike
+        return [track]
+    same = node.out.shape[track.axis] == len(track.atoms)
+    flow.mix(node, 0, "expand")
+    return [track if same else None]
+
+
+def _conv(flow: Flow, node: Node) -> Tracks:
+    weight, track = _weight(flow, node), flow.track(node.inputs[0])
+    if weight is None:
+        return [None]
+    count, width, groups = flow.shape(weight)[0], flow.shape(weight)[1], node.attrs["groups"]
+    if track is not None and track.axis != 1:
+        return _off_axis(flow, node, track, weight, count)
+    if groups > 1 and (width == 1 or count == groups):
+        return _groupwise(flow, node, weight, track, 0, count // groups)
+    rows = _rows(flow, node, weight, 0, count)
+    if groups > 1 and rows is not None:
+        flow.constrain(node, "out", rows, groups)
+    if track is not None:
+        _columns(flow, node, weight, 1, track.atoms, groups)
+        if groups > 1:
+            flow.constrain(node, "in", track.atoms, groups)
+    return [None if rows is None else Track(1, rows)]
+
+
+def _groupwise(flow: Flow, node: Node, weight: str, track: Track | None, axis: int, fan_out: int) -> Tracks:
+    """Depthwise, and groups with one channel on either side: a group is kept or goes as a whole."""
+    groups = node.attrs["groups"]
+    if track is None:
+        flow.blocked[node.name] = "its groups read channels that nothing can remove"
+        return [None]
+    grid = track.atoms.reshape(groups, -1)
+    flow.tie(np.repeat(grid[:, 0], grid.shape[1] - 1), grid[:, 1:].reshape(-1), node)
+    atoms = np.repeat(grid[:, 0], fan_out)
+    flow.assign(weight, axis, atoms if axis == 0 and node.op == "conv" else track.atoms, node)
+    _bias(flow, node, atoms)
+    return [Track(1, atoms)]
+
+
+def _conv_transpose(flow: Flow, node: Node) -> Tracks:
+    weight, track = _weight(flow, node), flow.track(node.inputs[0])
+    if weight is None:
+        return [None]
+    (width, fan_out), groups = flow.shape(weight)[:2], node.attrs["groups"]
+    if track is not None and track.axis != 1:
+        return _off_axis(flow, node, track, weight, fan_out)
+    if groups > 1:
+        if width == groups:
+            return _groupwise(flow, node, weight, track, 0, fan_out)
+        if track is not None:
+            flow.freeze(track.atoms, f"conv_transpose {node.label} has groups of several channels")
+        flow.blocked[node.name] = "a transposed convolution with groups of several channels"
+        return [None]
+    rows = _rows(flow, node, weight, 1, fan_out)
+    if track is not None:
+        _columns(flow, node, weight, 0, track.atoms)
+    return [None if rows is None else Track(1, rows)]
+
+
+def _linear(flow: Flow, node: Node) -> Tracks:
+    weight, track = _weight(flow, node), flow.track(node.inputs[0])
+    if weight is None:
+        return [None]
+    last = len(node.out.shape) - 1
+    row_axis = 1 if node.attrs["transposed"] else 0
+    if track is not None and track.axis != last:
+        flow.blocked[node.name] = "its input carries channels along another axis"
+        return [track]
+    rows = _rows(flow, node, weight, row_axis, node.out.shape[last])
+    if track is not None:
+        _columns(flow, node, weight, 1 - row_axis, track.atoms)
+    return [None if rows is None else Track(last, rows)]
+
+
+def _letters(node: Node, ranks: list[int]) -> tuple[list[str], str]:
+    if node.op == "einsum":
+        terms, out = node.attrs["equation"].split("->")
+        return terms.split(","), out
+    batch = "abcdefgh"[: max(ranks) - 2] if max(ranks) > 2 else ""
+    left = "k" if ranks[0] == 1 else batch[len(batch) - (ranks[0] - 2) :] + "mk"
+    right = "k" if ranks[1] == 1 else batch[len(batch) - (ranks[1] - 2) :] + "kn"
+    return [left, right], batch + ("m" if ranks[0] > 1 else "") + ("n" if ranks[1] > 1 else "")
+
+
+def _contraction(flow: Flow, node: Node) -> Tracks:
+    """matmul and einsum of activations: each letter is an axis; shared letters tie their channels."""
+    names = [i for i in node.inputs if i is not None]
+    terms, out = _letters(node, [len(flow.shape(n)) for n in names])
+    tracks = [flow.track(n) for n in names]
+    labelled: dict[str, Track] = {}
+    for term, track in zip(terms, tracks, strict=True):
+        if track is not None:
+            if term.count(term[track.axis]) > 1:
+                flow.freeze(track.atoms, f"{node.op} {node.label} takes a diagonal of it")
+                return [None]
+            best = labelled.get(term[track.axis])
+            if best is None or len(best.atoms) < len(track.atoms):
+                labelled[term[track.axis]] = track
+    for letter, master in labelled.items():
+        _tie_letter(flow, node, letter, master, names, terms)
+    for index, (term, track) in enumerate(zip(terms, tracks, strict=True)):
+        if track is not None and term[track.axis] not in out:
+            flow.mix(node, index, "sum")
+    left = sorted((c for c in labelled if c in out), key=lambda c: -len(labelled[c].atoms))
+    for letter in left[1:]:
+        flow.freeze(labelled[letter].atoms, f"{node.op} {node.label} makes a matrix with channels along two axes")
+    if not left:
+        return [None]
+    track = Track(out.index(left[0]), labelled[left[0]].atoms)
+    return [track if len(track.atoms) == node.out.shape[track.axis] else None]
+
+
+def _tie_letter(flow: Flow, node: Node, letter: str, master: Track, names: list[str], terms: list[str]) -> None:
+    for name, term in zip(names, terms, strict=True):
+        if letter not in term:
+            continue
+        axis, track = term.index(letter), flow.track(name)
+        if flow.shape(name)[axis] != len(master.atoms):
+            if track is not None and track.axis == axis:
+                flow.freeze(track.atoms, f"{node.op} {node.label} repeats it")
+        elif track is not None and track.axis == axis:
+            flow.tie(master.atoms, track.atoms, node)
+        elif flow.is_const(name):
+            flow.assign(name, axis, master.atoms, node)
+        else:
+            flow.freeze(master.atoms, f"{node.op} {node.label} contracts it with %{name}, which must stay whole")
+
+
+def _pool(flow: Flow, node: Node) -> Tracks:
+    track = flow.track(node.inputs[0])
+    size = node.attrs.get("kernel") or node.attrs["size"]
+    if track is None or track.axis < len(node.out.shape) - len(size):
+        return [track]
+    flow.mix(node, 0, "expand")
+    return [track if node.out.shape[track.axis] == len(track.atoms) else None]
+
+
+def _resize(flow: Flow, node: Node) -> Tracks:
+    track = flow.track(node.inputs[0])
+    size = node.attrs["size"] or node.attrs["scales"]
+    if track is None or track.axis < len(node.out.shape) - len(size):
+        return [track]
+    flow.freeze(track.atoms, f"resize {node.label} interpolates along it")
+    return [None]
+
+
+_REDUCTION_MODE = {"reduce_sum": "sum", "reduce_l1": "sum", "reduce_l2": "sum", "reduce_mean": "mean"}
+
+
+def _reduce(flow: Flow, node: Node) -> Tracks:
+    track = flow.track(node.inputs[0])
+    if track is None:
+        return [None]
+    axes = node.attrs["axes"] if "axes" in node.attrs else (node.attrs["axis"],)
+    if track.axis in axes:
+        flow.mix(node, 0, _REDUCTION_MODE.get(node.op, "expand"))
+        return [None]
+    if node.attrs["keepdims"]:
+        return [track]
+    return [track.moved(track.axis - sum(a < track.axis for a in axes))]
+
+
+def _stop(reason: str) -> Rule:
+    def rule(flow: Flow, node: Node) -> Tracks:
+        for name in node.inputs:
+            flow.freeze_value(name, f"{node.attrs.get('target', node.op)} {node.label} {reason}")
+        flow.blocked[node.name] = reason
+        return [None] * len(node.outputs)
+
+    return rule
+
+
+COMPUTE: dict[str, Rule] = {
+    "conv": _conv, "conv_transpose": _conv_transpose, "linear": _linear,
+    "matmul": _contraction, "einsum": _contraction,
+    "max_pool": _pool, "avg_pool": _pool, "adaptive_avg_pool": _pool, "adaptive_max_pool": _pool,
+    "resize": _resize, **dict.fromkeys(REDUCE | {"argmax", "argmin"}, _reduce),
+    "lstm": _stop("is recurrent: its channels stay as they are for now"),
+    "gru": _stop("is recurrent: its channels stay as they are for now"),
+    "opaque": _stop("is an operator that secateur does not know"),
+}  # fmt: skip

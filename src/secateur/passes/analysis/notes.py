@@ -1,0 +1,120 @@
+"""What the analyses find out about a graph, kept with it as notes keyed by type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.ir import Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels:
+    """Where a value keeps its channels: one unit per position along ``axis``; -1 has no unit."""
+
+    axis: int
+    units: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """A weight axis that carries channels.
+
+    ``units`` has one entry per position, -1 where nothing can be removed. ``role`` is "out" (rows of a
+    producer), "in" (columns of a consumer) or "tied" (a parameter applied channel by channel). For a
+    grouped convolution's input axis ``groups`` > 1 and ``units`` covers all groups one after the other.
+    """
+
+    weight: str
+    axis: int
+    units: Array
+    role: str
+    node: str
+    groups: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.weight}[{self.axis}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Units with the same slots. ``frozen`` is the reason why none of them may be removed, or None."""
+
+    id: str
+    units: Array
+    slots: tuple[str, ...]
+    why: tuple[str, ...]
+    frozen: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.units)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constraint:
+    """Blocks of positions that must keep equally many survivors (a grouped convolution's groups)."""
+
+    node: str
+    side: str
+    units: Array
+    block: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixing:
+    """A node that reads across channels without a weight that could be cut.
+
+    ``mode``: "sum" (exact on the kept channels), "mean" (exact once rescaled), "kept" (statistics over
+    the kept channels: inexact), "expand" (the node sees zeros at full width).
+    """
+
+    node: str
+    label: str
+    input: int
+    axis: int
+    units: Array
+    mode: str
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Which channels live and die together, and which may not die.
+
+    ``pool`` numbers the domain in which units compete (same producers, or bound by the same constraints);
+    ``cell`` numbers, inside a pool, the sets that must keep equally many units: cells with the same
+    ``orbit`` keep the same count. Unconstrained units have a cell of their own pool and orbit.
+    """
+
+    size: int
+    channels: Mapping[str, Channels]
+    slots: tuple[Slot, ...]
+    groups: tuple[Group, ...]
+    constraints: tuple[Constraint, ...]
+    mixing: tuple[Mixing, ...]
+    frozen: Array
+    pool: Array
+    cell: Array
+    orbit: Array
+    blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason
+
+    def live(self, units: Array, keep: Array) -> Array:
+        """bool per position: does it survive ``keep`` (bool[size])? Positions without a unit do."""
+        return np.where(units < 0, True, keep[units])
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """One score per unit, higher = keep. ``criterion`` is the spec that gave it."""
+
+    scores: Array
+    criterion: str
+
+
+@dataclass(frozen=True, eq=False)
+class KeepMask:
+    """bool per unit, True = stays."""
+
+    mask: Array

@@ -1,0 +1,232 @@
+"""Pipelines: passes in a row, verified after each, and the one-line spec that names them.
+
+``l1,global{macs=50%,round_to=8},slim`` is a list of passes with options in braces. Options are the
+fields of the pass's dataclass; those at their default are not printed. Parsing and printing are inverse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from secateur.ir import Error, Graph, InputError, PassError, VerifyError, verify
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """Graph in, graph out. A frozen dataclass whose fields are the options."""
+
+    name: ClassVar[str]
+
+    def __call__(self, graph: Graph) -> Graph: ...
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One pass that ran, for observers: its result and how long it took."""
+
+    step: Pass
+    before: Graph
+    after: Graph
+    seconds: float
+
+
+Observer = Callable[[Ran], None]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Run passes in order; after each, verify the result and tell the observers."""
+
+    passes: tuple[Pass, ...]
+    observers: tuple[Observer, ...] = ()
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Raises the pass's own error for a user's mistake, and PassError where a pass breaks the graph."""
+        interface = graph
+        done: list[str] = []
+        for step in self.passes:
+            start = time.perf_counter()
+            try:
+                after = step(graph)
+                if after is not graph:
+                    verify(after, interface=interface)
+            except VerifyError as error:
+                raise PassError(f"{step.name} broke the graph, after {done or 'nothing else'}: {error}") from error
+            except Error:
+                raise
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise PassError(f"{step.name} failed, after {done or 'nothing else'}: {what}") from error
+            ran = Ran(step, graph, after, time.perf_counter() - start)
+            for observer in self.observers:
+                observer(ran)
+            done.append(step.name)
+            graph = after
+        return graph
+
+    def __str__(self) -> str:
+        return print_spec(self.passes)
+
+
+def print_spec(passes: Sequence[Pass]) -> str:
+    """The spec line of these passes; options at their default are left out."""
+    return ",".join(print_pass(step) for step in passes)
+
+
+def print_pass(step: Pass) -> str:
+    """One pass: its name, and in braces the options that are not at their default."""
+    parts = []
+    for item in dataclasses.fields(typing.cast(Any, step)):
+        value = getattr(step, item.name)
+        if value != item.default or type(value) is not type(item.default):
+            parts.append(f"{item.name}={print_value(value)}")
+    return f"{step.name}{{{','.join(parts)}}}" if parts else step.name
+
+
+def parse_spec(text: str, table: Mapping[str, type[Any]]) -> tuple[Pass, ...]:
+    """Read a spec line with the passes of ``table``. Raises InputError that names the part at fault."""
+    steps: list[Pass] = []
+    for part in split_outside(text, ","):
+        if not part.strip():
+            raise InputError(f"spec '{text}': a pass is missing between two commas; write 'l1,global{{macs=50%}},slim'")
+        steps.append(parse_pass(part.strip(), table))
+    return tuple(steps)
+
+
+def parse_pass(text: str, table: Mapping[str, type[Any]]) -> Pass:
+    """Read one pass such as ``global{macs=50%}``."""
+    name, brace, rest = text.partition("{")
+    if brace and not rest.endswith("}"):
+        raise InputError(f"spec '{text}': the brace after '{name}' is not closed; add '}}'")
+    options: dict[str, str] = {}
+    for part in split_outside(rest[:-1], ",") if rest[:-1].strip() else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"spec '{text}': '{part.strip()}' is not an option; write name=value")
+        options[key.strip()] = value.strip()
+    return build(name.strip(), options, table)
+
+
+def build(name: str, options: Mapping[str, Any], table: Mapping[str, type[Any]]) -> Pass:
+    """Make the pass ``name`` from options, given as text or as values. Raises InputError."""
+    made = table.get(name)
+    if made is None:
+        raise InputError(f"there is no pass '{name}'{_close(name, table)}; `secateur passes` lists them")
+    hints = typing.get_type_hints(made)
+    fields = [item.name for item in dataclasses.fields(made)]
+    values: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in fields:
+            known = f"its options are {', '.join(fields)}" if fields else "it has no options"
+            raise InputError(f"pass '{name}' has no option '{key}'{_close(key, fields)}; {known}")
+        values[key] = convert(value, hints[key], f"option '{key}' of pass '{name}'")
+    return typing.cast(Pass, made(**values))
+
+
+def _close(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def print_value(value: Any) -> str:
+    """An option's value: shares as per cent, tuples in brackets, odd strings in quotes."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        percent = f"{value * 100:g}%"
+        return percent if 0 < value <= 1 and float(percent[:-1]) / 100 == value else repr(value)
+    if isinstance(value, tuple):
+        return "[" + ",".join(print_value(v) for v in value) + "]"
+    if isinstance(value, str) and (not re.fullmatch(r"[\w.*?/:+-]+", value) or _reads_otherwise(value)):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def _reads_otherwise(text: str) -> bool:
+    return not isinstance(_literal(text), str)
+
+
+def _literal(text: str) -> Any:
+    """What the text means on its own: none, bool, quoted string, number with %, K, M or G, tuple, string."""
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    if text.startswith('"') and text.endswith('"') and len(text) > 1:
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(_literal(part.strip()) for part in split_outside(text[1:-1], ",") if part.strip())
+    return number(text)
+
+
+def number(text: str) -> int | float | str:
+    """``50%`` -> 0.5, ``120M`` -> 120000000, ``8`` -> 8, ``0.5`` -> 0.5; anything else comes back as it is."""
+    found = re.fullmatch(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*([%kKMGT]?)", text)
+    if found is None:
+        return text
+    digits, unit = found.groups()
+    if unit == "%":
+        return float(digits) / 100
+    if unit:
+        return round(float(digits) * {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[unit])
+    return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else float(digits)
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """Give the value the type that the field declares. Raises InputError."""
+    if isinstance(value, str):
+        value = _literal(value)
+    if isinstance(value, list):
+        value = tuple(value)
+    wanted = list(_members(hint))
+    if type(value) in wanted:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and float in wanted:
+        return float(value)
+    if str in wanted and not isinstance(value, tuple) and value is not None:
+        return value if isinstance(value, str) else print_value(value)
+    if tuple in wanted:
+        return value if isinstance(value, tuple) else (value,)
+    names = " or ".join("none" if w is type(None) else w.__name__ for w in wanted)
+    raise InputError(f"{where} is {print_value(value)!r}; it takes {names}")
+
+
+def _members(hint: Any) -> Iterator[type]:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for member in typing.get_args(hint):
+            yield from _members(member)
+    elif origin is typing.Literal:
+        yield from dict.fromkeys(type(v) for v in typing.get_args(hint))
+    else:
+        yield origin or hint
+
+
+def split_outside(text: str, mark: str) -> list[str]:
+    """Split at ``mark`` outside braces, brackets and quotes. Raises InputError for an unclosed one."""
+    parts, start, depth, quoted, index = [], 0, 0, False, 0
+    while index < len(text):
+        char = text[index]
+        if quoted:
+            index += char == "\\"  # the next character stands for itself
+            quoted = char != '"'
+        elif char == '"':
+            quoted = True
+        elif char in "{[":
+            depth += 1
+        elif char in "}]":
+            depth -= 1
+        elif char == mark and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+        index += 1
+    if depth or quoted:
+        raise InputError(f"spec '{text}': a brace, bracket or quote is not closed")
+    return [*parts, text[start:]]

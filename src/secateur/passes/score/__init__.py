@@ -1,0 +1,8 @@
+"""Criteria: one number per unit, higher = keep."""
+
+from .l1 import L1
+from .l2 import L2
+from .random import Random
+from .slimming import Slimming
+
+__all__ = ["L1", "L2", "Random", "Slimming"]

@@ -1,0 +1,32 @@
+"""L2 norm of filters: the Euclidean variant that Li et al. (ICLR 2017) compare with L1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph
+from secateur.passes.analysis.notes import Importance
+
+from .slots import weight_scores
+
+
+@dataclass(frozen=True)
+class L2:
+    """Euclidean norm of a channel's filters (the variant of Li et al., ICLR 2017).
+
+    Several producers and several layers are treated as in ``l1``.
+    """
+
+    name: ClassVar[str] = "l2"
+    unscored: ClassVar[str] = "no floating weight produces or consumes it"
+
+    def __call__(self, graph: Graph) -> Graph:
+        return graph.with_note(Importance(weight_scores(graph, self.name, _norm), self.name))
+
+
+def _norm(rows: Array) -> Array:
+    result: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return result

@@ -1,0 +1,251 @@
+"""What to prune by and how much: a policy as a value, a TOML file, a preset or a one-line spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from secateur.ir import InputError, Unsupported
+from secateur.passes import ALLOCATORS, CRITERIA, PASSES
+from secateur.passes.allocate.budget import check_amount
+from secateur.passes.analysis.coupling import Couple
+from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
+from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.slim import Slim
+
+BUDGETS = ("macs", "params", "bytes")
+OTHER_BUDGETS = ("latency_ms",)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A criterion, an allocation under one budget, and layers to leave alone.
+
+    ``criterion`` and ``method`` are passes with their options, without braces where there are none
+    (``"l1"``, ``"global{floor=20%}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
+    bytes and what remains of it: a share (0.5) or an absolute whole number. ``protect`` are globs of layer names.
+    """
+
+    criterion: str | None = "l1"
+    method: str = "global"
+    budget: tuple[str, float | int] = ("macs", 0.5)
+    round_to: int | str = "auto"
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a name, option or number that does not exist or makes no sense."""
+        kind, value = self.budget
+        check_budget(kind, value)
+        if self.criterion is not None:
+            _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
+            _of_kind(self._allocator(), ALLOCATORS, "allocation method")
+
+    def passes(self, seed: int = 0) -> tuple[Pass, ...]:
+        """The pipeline. ``seed`` goes to criteria that draw numbers and were not given one."""
+        if self.criterion is None:
+            return (Canonicalize(),)
+        score = parse_pass(self.criterion, PASSES)
+        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:  # type: ignore[arg-type]
+            score = dataclasses.replace(score, seed=seed)  # type: ignore[type-var]
+        return (Canonicalize(), Couple(protect=self.protect), score, self._allocator(), Slim())
+
+    def _allocator(self) -> Pass:
+        method = parse_pass(self.method, PASSES)
+        kind, value = self.budget
+        options: dict[str, Any] = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+        return build(method.name, {**options, kind: value, "round_to": self.round_to}, PASSES)
+
+    def with_budget(self, kind: str, value: object) -> Policy:
+        """The same policy under another budget; ``value`` may be text such as ``50%`` or ``120M``."""
+        return dataclasses.replace(self, budget=(kind, amount(kind, value)))
+
+    @property
+    def spec(self) -> str:
+        """The one-line form: ``l1,global{macs=50%},slim``, or ``none``."""
+        if self.criterion is None:
+            return "none"
+        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim()]
+        if self.protect:
+            steps.insert(0, Couple(protect=self.protect))
+        return print_spec(steps)
+
+    def __str__(self) -> str:
+        return self.spec
+
+    def to_toml(self) -> str:
+        """The policy file."""
+        kind, value = self.budget
+        shown = print_value(value) if isinstance(value, float) else value
+        lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
+        lines += _options("criterion", self.criterion or "none")
+        lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
+        lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy file."""
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    @staticmethod
+    def parse(given: Policy | str | Path) -> Policy:
+        """A policy from what users write: a policy, a preset's name, a spec line, or the path of a TOML file.
+
+        Raises InputError that names what is unknown and what comes close.
+        """
+        if isinstance(given, Policy):
+            return given
+        text = str(given)
+        if text in PRESETS:
+            return PRESETS[text]
+        if isinstance(given, Path) or text.endswith(".toml"):
+            return Policy.load(text)
+        return from_spec(text)
+
+    @staticmethod
+    def load(path: str | Path) -> Policy:
+        """Read a policy file. Raises InputError."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"policy file '{path}' cannot be read: {error}") from error
+        try:
+            return from_toml(text)
+        except (InputError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"policy file '{path}': {error}") from error
+
+
+def check_budget(kind: str, value: float | int) -> None:
+    """Raises InputError or Unsupported for a budget that cannot be kept to."""
+    if kind in OTHER_BUDGETS:
+        raise Unsupported(
+            f"budget {kind}: measuring latency needs code generation, which isn't part of this version; "
+            f"give {', '.join(BUDGETS)}"
+        )
+    if kind not in BUDGETS:
+        raise InputError(
+            f"there is no budget '{kind}'{_close(kind, (*BUDGETS, *OTHER_BUDGETS))}; give one of {BUDGETS}"
+        )
+    check_amount(kind, value)
+
+
+def amount(kind: str, value: object) -> float | int:
+    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000; numbers as they are. Raises InputError."""
+    found = number(value.strip()) if isinstance(value, str) else value
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
+    check_budget(kind, found)
+    return found
+
+
+def from_spec(text: str) -> Policy:
+    """Read ``taylor,knapsack{macs=50%},slim``. Couple and slim may be left out. Raises InputError."""
+    if text.strip() == "none":
+        return PRESETS["none"]
+    criterion: Pass | None = None
+    allocator: Pass | None = None
+    protect: tuple[str, ...] = ()
+    for step in parse_spec(text, PASSES):
+        if step.name in CRITERIA and criterion is None:
+            criterion = step
+        elif step.name in ALLOCATORS and allocator is None:
+            allocator = step
+        elif isinstance(step, Couple):
+            protect = step.protect
+        elif not isinstance(step, Slim | Canonicalize):
+            raise InputError(
+                f"policy '{text}': '{step.name}' does not fit; a policy is a criterion ({', '.join(CRITERIA)}), an "
+                f"allocation ({', '.join(ALLOCATORS)}) and slim, as in 'l1,global{{macs=50%}},slim'"
+            )
+    if criterion is None:
+        raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
+    default = Policy()
+    if allocator is None:
+        return Policy(print_pass(criterion), protect=protect)
+    budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
+    if len(budgets) > 1:
+        raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
+    if "channels" in budgets:
+        raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
+    plain = dataclasses.replace(allocator, round_to="auto", **dict.fromkeys(budgets))  # type: ignore[type-var]
+    budget = next(iter(budgets.items()), default.budget)
+    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect)  # type: ignore[attr-defined]
+
+
+def from_toml(text: str) -> Policy:
+    """Read the policy file's text. Raises InputError for unknown sections and keys."""
+    data = tomllib.loads(text)
+    _known(data, ("budget", "score", "allocate", "protect", "compensate"), "section")
+    for name, section in data.items():
+        if not isinstance(section, dict):
+            raise InputError(f"'{name}' stands alone; write it as a section, [{name}]")
+    result = Policy()
+    score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
+    protect, compensate = data.get("protect", {}), data.get("compensate", {})
+    _known(protect, ("layers",), "key of [protect]")
+    _known(compensate, ("refit",), "key of [compensate]")
+    if compensate.get("refit"):
+        raise Unsupported("[compensate] refit: compensation isn't part of this version; remove it or set it to false")
+    round_to = allocate.pop("round_to", result.round_to)
+    criterion = score.pop("criterion", result.criterion)
+    if criterion == "none":
+        return dataclasses.replace(result, criterion=None)
+    budget = data.get("budget", {})
+    if len(budget) > 1:
+        raise InputError(f"[budget] names {len(budget)} budgets ({', '.join(budget)}); give one")
+    layers = protect.get("layers", ())
+    return Policy(
+        print_pass(build(str(criterion), score, CRITERIA)),
+        print_pass(build(str(allocate.pop("method", result.method)), allocate, ALLOCATORS)),
+        next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
+        round_to,
+        (layers,) if isinstance(layers, str) else tuple(layers),
+    )
+
+
+def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
+    for key in given:
+        if key not in names:
+            raise InputError(f"unknown {what} '{key}'{_close(key, names)}; known are {', '.join(names)}")
+
+
+def _close(word: str, names: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def _of_kind(step: Pass, table: Mapping[str, Any], what: str) -> None:
+    if step.name not in table:
+        raise InputError(f"'{step.name}' is no {what}; choose one of {', '.join(table)}")
+
+
+def _options(key: str, spec: str) -> list[str]:
+    """``name`` and its options as TOML lines."""
+    name = spec.partition("{")[0]
+    lines = [f"{key} = {_toml(name)}"]
+    if name != "none":
+        step = parse_pass(spec, PASSES)
+        for item in dataclasses.fields(step):  # type: ignore[arg-type]
+            value = getattr(step, item.name)
+            if value != item.default and value is not None:
+                lines.append(f"{item.name} = {_toml(value)}")
+    return lines
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+PRESETS: Mapping[str, Policy] = MappingProxyType({"l1": Policy(), "none": Policy(criterion=None)})

@@ -1,0 +1,131 @@
+"""The report as tables: in colour and the terminal's width, or plain and 80 columns wide."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from .report import Report
+
+WIDTH = 80
+MANY = 12  # slots of a group that are shown; the JSON has all
+COLOURS = {"pruned": "green", "frozen": "yellow", "kept": "cyan"}
+UNIT_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes of weights", "nodes": "nodes"}
+
+
+def text(report: Report, width: int = WIDTH, *, groups: bool = False) -> str:
+    """Plain text, at most ``width`` columns."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False, highlight=False)
+    show(report, console, groups=groups)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def show(report: Report, console: Console, *, groups: bool = False) -> None:
+    """Print headline, layers, groups if asked for, totals, and what was checked."""
+    console.print(f"[bold]{escape(report.model)}[/bold]  policy {escape(report.policy)}", highlight=False)
+    console.print(_layers(report))
+    if groups:
+        console.print(_groups(report))
+    console.print(_totals(report))
+    for line in closing(report):
+        console.print(escape(line), highlight=False)
+
+
+def closing(report: Report) -> list[str]:
+    """Budget, law and remarks, a line each."""
+    lines = []
+    if report.budget:
+        kind, target, achieved = (report.budget[k] for k in ("kind", "target", "achieved"))
+        lines.append(f"budget: {kind} at most {_amount(target)}, reached {_amount(achieved)}")
+    check = report.verification
+    if check:
+        lines.append(law(check))
+    frozen = [g for g in report.groups if g["frozen"]]
+    lines.append(f"groups: {len(report.groups)}, of these frozen {len(frozen)}")
+    return lines + list(report.remarks)
+
+
+def law(check: Mapping[str, Any]) -> str:
+    """The outcome of the law's check in one line."""
+    outcome = "holds" if check["passed"] else "FAILS"
+    error, inputs = check["max_rel_err"], check["inputs"]
+    return f"law: {outcome} ({check['law']}), error {error:.1e} on {inputs} inputs, against the {check['reference']}"
+
+
+def _amount(value: float | int) -> str:
+    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
+
+
+def _totals(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("total")
+    for name in ("before", "after", "left") if report.after else ("",):
+        table.add_column(name, justify="right")
+    for key, name in UNIT_NAMES.items():
+        before = report.before[key]
+        row = [name, f"{before:,}"]
+        if report.after:
+            after = report.after[key]
+            row += [f"{after:,}", f"{after / before:.1%}" if before else "-"]
+        table.add_row(*row)
+    return table
+
+
+def _layers(report: Report) -> Table:
+    """Names and reasons fold where the terminal is narrow; numbers never do."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", overflow="fold", ratio=3)
+    table.add_column("op", no_wrap=True)
+    table.add_column("widths", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("state, reason", overflow="fold", ratio=4)
+    for row in report.layers:
+        state = f"[{COLOURS[row['state']]}]{row['state']}[/]"
+        reason = f": {escape(row['reason'])}" if row["reason"] else ""
+        name, op = escape(row["name"]), row["op"].replace("conv_transpose", "convT")
+        table.add_row(name, op, _widths(row["widths"]), _pair(row["macs"]), _pair(row["params"]), state + reason)
+    return table
+
+
+def _groups(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("group", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("slots", overflow="fold", ratio=3)
+    table.add_column("ties and reasons", overflow="fold", ratio=3)
+    for group in report.groups:
+        why = [f"frozen: {group['frozen']}"] if group["frozen"] else []
+        reasons = "; ".join([*why, *group["why"]])
+        slots = [*group["slots"][:MANY], "..."] if len(group["slots"]) > MANY else group["slots"]
+        table.add_row(group["id"], str(group["size"]), escape(" ".join(slots)), escape(reasons))
+    return table
+
+
+def _widths(widths: Any) -> str:
+    before, after = widths
+    arrow = f"{before[0]}>{before[1]}"
+    return arrow if after is None or after == before else f"{arrow} {after[0]}>{after[1]}"
+
+
+def _pair(pair: Any) -> str:
+    """The number, and what is left of it if that is less."""
+    before, after = pair
+    if after is None or after == before or not before:
+        return short(before)
+    return f"{short(before)} {after / before:.0%}"
+
+
+def short(number: int) -> str:
+    """Three digits and a unit: 1230000 -> 1.23M."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,57 @@
+"""The shape of the project: light imports, the layers, the links at the top level, scripts that explain themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "tvm")
+
+
+@pytest.mark.parametrize("module", ["secateur", "secateur.ir", "secateur.passes", "secateur.codegen"])
+def test_import_loads_no_framework(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    env = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("stage", ["ir", "passes", "codegen"])
+def test_top_level_links_to_the_stages(stage: str) -> None:
+    link = ROOT / stage
+    if not link.is_symlink():
+        pytest.skip("this checkout was made without symbolic links")
+    assert not link.readlink().is_absolute()
+    assert link.resolve() == ROOT / "src" / "secateur" / stage
+
+
+def test_layers_hold() -> None:
+    command = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"]
+    env = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    """A front-door module that the contract does not name could import and be imported freely."""
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {part.strip(" ()") for layer in layers for part in layer.replace("|", ":").split(":")}
+    modules = {f"secateur.{p.stem}" for p in (ROOT / "src/secateur").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert modules - {"secateur.__init__", "secateur.__main__", "secateur.__pycache__"} <= named
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "bench").glob("*.py")), ids=lambda p: p.stem)
+def test_bench_script_says_what_it_answers(script: Path) -> None:
+    assert ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+
+
+def test_zoo_lists_each_network_once() -> None:
+    lines = (ROOT / "bench" / "zoo.csv").read_text(encoding="utf-8").splitlines()[1:]
+    names = [tuple(line.split(",")[:2]) for line in lines]
+    assert len(names) == len(set(names)) == 233
