@@ -25,9 +25,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def mobilenet_v2() -> nn.Module:
     """torchvision's network with torchvision's ImageNet weights, in eval mode."""
     import torch
-    from torchvision import models
 
-    import torchvision_shim  # noqa: F401  before torchvision
+    from torchvision_shim import models
 
     module: nn.Module = models.mobilenet_v2(weights=None)
     module.load_state_dict(torch.load(material.path("mobilenet_v2.pth"), weights_only=True))

@@ -1,9 +1,9 @@
-"""Import this before torchvision: it stands in for torchvision's compiled operators where they cannot be loaded.
+"""torchvision's models, also where its compiled operators cannot be loaded: `from torchvision_shim import models`.
 
 torchvision's wheel is built against one build of torch. Beside another build (the CPU one, say) its extension does not
 load, and `import torchvision` then fails because it registers shape functions for two operators that nobody declared.
 No classification, segmentation or backbone network calls them, so declaring their names is enough.
-Where the extension loads, this module declares nothing.
+Where the extension loads, this module declares nothing. After it, `import torchvision` and `import timm` work too.
 """
 
 from __future__ import annotations
@@ -43,3 +43,7 @@ def _declare() -> torch.library.Library | None:
 
 
 LIBRARY = _declare()
+
+from torchvision import models  # noqa: E402  the operators must be declared by now
+
+__all__ = ["LIBRARY", "models"]

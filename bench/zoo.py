@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import torchvision_shim  # noqa: F401  before torchvision
+from torchvision_shim import models
 
 LIST = Path(__file__).resolve().with_name("zoo.csv")
 
@@ -78,8 +78,6 @@ def example(zoo: str, model: str, seed: int = 0, batch: int = 1) -> Tensor:
 
 
 def _torchvision(model: str) -> nn.Module:
-    from torchvision import models
-
     # These two would spend a minute drawing truncated normals that are drawn again anyway.
     options: dict[str, Any] = {"init_weights": False} if model in {"googlenet", "inception_v3"} else {}
     built: nn.Module = models.get_model(model, weights=None, **options)
@@ -87,9 +85,7 @@ def _torchvision(model: str) -> nn.Module:
 
 
 def _segmentation(model: str) -> nn.Module:
-    from torchvision.models import segmentation
-
-    built: nn.Module = getattr(segmentation, model)(weights=None, weights_backbone=None)
+    built: nn.Module = getattr(models.segmentation, model)(weights=None, weights_backbone=None)
     return built
 
 
@@ -98,8 +94,7 @@ def _detection(model: str) -> nn.Module:
 
     The ResNets have BatchNorm, the MobileNets torchvision's default: FrozenBatchNorm2d, whose weights are buffers.
     """
-    from torchvision.models.detection import backbone_utils
-
+    backbone_utils = models.detection.backbone_utils
     name = model.removeprefix("fpn_").removesuffix("_unfrozen")
     built: nn.Module
     if name.startswith("resnet"):

@@ -121,7 +121,7 @@ def compile(
         tell("check the law")
         verification = check(dense, slim, recipe, run=evaluate, seed=seed)
     remarks = _remarks(calibration, chosen) + tuple(getattr(slim.note(Allocation), "remarks", ()))
-    report = make_report(dense, slim, trail, chosen.spec, seed, verification, remarks)
+    report = make_report(_title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks)
     if verification is not None and not verification.passed:
         raise LawError(_broken(dense, verification))
     return Compiled(slim, dense, recipe, report)
@@ -134,7 +134,7 @@ def inspect(model: Model, *, example_inputs: Any = None, protect: Sequence[str] 
     trail = _Trail(_quiet)
     coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,))(dense)
     trail.coupled = coupled
-    return make_report(dense, None, trail, "none", 0, None, ())
+    return make_report(_title(model, dense), dense, None, trail, "none", 0, None, ())
 
 
 def verify(
@@ -251,6 +251,7 @@ def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
 
 
 def make_report(
+    title: str,
     dense: Graph,
     slim: Graph | None,
     trail: _Trail,
@@ -269,7 +270,7 @@ def make_report(
     noted = dense.note(Baseline)
     before = noted.costs if noted else cost(dense)
     return Report(
-        model=dense.name,
+        model=title,
         policy=policy,
         seed=seed,
         versions=versions(),
@@ -372,6 +373,11 @@ def _close(word: str, names: Iterable[str]) -> str:
 
 def _array(x: Any) -> Array:
     return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+
+
+def _title(model: Model, graph: Graph) -> str:
+    """The file's name, or what the graph is called."""
+    return Path(model).name if isinstance(model, str | Path) else graph.name
 
 
 def _quiet(stage: str) -> None:

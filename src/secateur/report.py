@@ -18,7 +18,7 @@ from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
 if TYPE_CHECKING:
     from rich.console import Console
 
-LAYERS = frozenset({"conv", "conv_transpose", "linear", "lstm", "gru"})
+LAYERS = frozenset({"conv", "conv_transpose", "linear", "lstm", "gru"})  # what a report lists
 UNITS = ("macs", "params", "bytes", "nodes")
 
 
@@ -107,7 +107,7 @@ def layer_rows(original: Costs, coupled: Graph | None, slim: Graph | None) -> li
     reasons = _Reasons(coupled) if coupled is not None else None
     rows = []
     for row in original.layers:
-        if row.op not in LAYERS:
+        if row.widths is None:
             continue
         now = after.get(row.node) if after is not None else None
         gone = after is not None and now is None

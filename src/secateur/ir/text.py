@@ -1,7 +1,7 @@
 """The text form: deterministic, made for reading in tests and diffs, and it parses back.
 
 Weights print with shape and type; those of up to 16 elements also with their values. Comments
-(from ``#`` on) are not read back, and larger weights come back as zeros.
+(from ``#`` on) and what analyses add at the end are not read back; larger weights come back as zeros.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def print_graph(graph: Graph, comments: Mapping[str, str] | None = None) -> str:
     if graph.weights:
         lines.append("weights")
         lines += [f"  @{name} {_weight(w)}" for name, w in sorted(graph.weights.items())]
+    lines += [line for note in graph.notes.values() if hasattr(note, "lines") for line in note.lines()]
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +95,8 @@ def parse_graph(text: str) -> Graph:
         try:
             if not line:
                 continue
+            if line.startswith("group "):
+                break  # what analyses found is derived anew, not read back
             if line.startswith("graph "):
                 name = line[6:].strip()
             elif line == "weights":

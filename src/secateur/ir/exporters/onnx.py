@@ -23,7 +23,7 @@ from .onnx_emit import Emitter, Rule, element_type
 from .onnx_movement import MOVES
 from .onnx_opaque import emit_opaque, emit_original
 from .onnx_unary import UNARY_RULES
-from .onnx_varying import following, other_shapes
+from .onnx_varying import following, has_symbols, other_shapes
 
 OPSET, IR_VERSION = 18, 8
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
@@ -69,7 +69,7 @@ def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     model.graph.node.extend(emitter.nodes)
     old_outputs = _infos(origin, "output")
     for name, value in outputs:
-        model.graph.output.append(_info(value, name, varying, old_outputs.get(name)))
+        model.graph.output.append(_info(value, name, varying, old_outputs.get(name), has_symbols(graph)))
     _describe(model, graph, emitter, varying)
     return model, arrays
 
@@ -118,9 +118,16 @@ def _outputs(
 
 
 def _info(
-    value: Value, name: str, varying: Mapping[str, tuple[int, ...]] | None, old: ValueInfoProto | None = None
+    value: Value,
+    name: str,
+    varying: Mapping[str, tuple[int, ...]] | None,
+    old: ValueInfoProto | None = None,
+    is_output: bool = False,
 ) -> ValueInfoProto:
-    """The type of a value; a dimension that may vary has a name or none, as the file had it."""
+    """The type of a value; a dimension that may vary has a name or none, as the file had it.
+
+    ``is_output``: the value leaves a graph with symbolic inputs, so a dimension that the file leaves open stays open.
+    """
     info = ValueInfoProto()
     info.name = name
     info.type.tensor_type.elem_type = element_type(value.dtype)
@@ -135,7 +142,7 @@ def _info(
             text = given.dim_param if given is not None else d.name
             if text:
                 dim.dim_param = text
-        elif others[i] == d and not (given is not None and varying is None and not given.HasField("dim_value")):
+        elif others[i] == d and not (is_output and given is not None and not given.HasField("dim_value")):
             dim.dim_value = d
         elif given is not None and given.dim_param:
             dim.dim_param = given.dim_param

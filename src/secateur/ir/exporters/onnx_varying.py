@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..frontends.onnx_origin import OnnxOrigin
 from ..graph import Graph, Sym, Value
 from ..infer import infer_node
 
@@ -13,7 +14,7 @@ def other_shapes(graph: Graph) -> dict[str, tuple[int, ...]] | None:
 
     A dimension that differs from the recorded one follows the input.
     """
-    if not any(isinstance(d, Sym) for v in graph.inputs for d in v.shape):
+    if not has_symbols(graph):
         return {v.name: v.shape for v in graph.values.values()}
     for inputs in _alternatives(graph):
         found = _infer(graph, inputs)
@@ -22,7 +23,18 @@ def other_shapes(graph: Graph) -> dict[str, tuple[int, ...]] | None:
     return None
 
 
+def has_symbols(graph: Graph) -> bool:
+    """Whether any dimension of an input may vary."""
+    return any(isinstance(d, Sym) for v in graph.inputs for d in v.shape)
+
+
 def _alternatives(graph: Graph) -> Iterator[list[Value]]:
+    origin = graph.note(OnnxOrigin)
+    if origin is not None and origin.probe:
+        yield [
+            Value(v.name, tuple(origin.probe.get(d.name, d) if isinstance(d, Sym) else d for d in v.shape), v.dtype)
+            for v in graph.inputs
+        ]
     for change in (32, 64, 224, 1, 320, 512):
         yield [
             Value(v.name, tuple((2 if d == 1 else d + change) if isinstance(d, Sym) else d for d in v.shape), v.dtype)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto
 
@@ -31,8 +32,8 @@ from .onnx_shapes import Observer
 __all__ = ["OnnxOrigin", "Original", "load"]
 
 # Sizes tried for dynamic axes other than the batch, in this order; then the distance of the second probe.
-SIZES = (224, 64, 320, 640, 48, 32, 512, 96, 128, 256, 16, 8, 576, 288, 1024, 299, 4, 1)
-STEPS = (32, 64, 96, 224, 256, 320, 512, 1, 16, 8, 128)
+SIZES = (224, 48, 64, 320, 640, 32, 512, 96, 128, 256, 16, 8, 576, 288, 1024, 299, 4, 1)
+STEPS = (32, 64, 96, 224, 256, 320, 512, 16, 128, -16, -32, -64, 8, -8, 4, 1, -1)
 FINITE = frozenset(
     {"conv", "conv_transpose", "linear", "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm",
      "prelu", "lstm", "gru"}
@@ -153,6 +154,7 @@ class Converted:
     inputs: Sequence[Value]
     changed: frozenset[str] = frozenset()
     specialised: tuple[str, ...] = ()
+    probe: Mapping[str, int] = field(default_factory=dict)
 
 
 def _convert(parsed: Parsed, infos: Sequence[onnx.ValueInfoProto], axes: Sequence[Axis]) -> Converted:
@@ -164,10 +166,11 @@ def _convert(parsed: Parsed, infos: Sequence[onnx.ValueInfoProto], axes: Sequenc
     while free:
         found = probe.second(base, sizes, list(free))
         if not isinstance(found, str):
-            other, nodes = found
             names = [n for o in base.originals.values() for n in o.inputs if isinstance(n, str)]
             inputs = input_values(infos, axes, {n: Sym(sizes[n], n) for n in free}, parsed.names, sizes)
-            return Converted(base, nodes, inputs, frozenset(changed_constants(base, other, names)), tuple(texts))
+            changed = frozenset(changed_constants(base, found.builder, names))
+            texts += probe.branches(base, sizes, list(free))
+            return Converted(base, found.nodes, inputs, changed, tuple(texts), found.sizes)
         alone = {n: probe.second(base, sizes, [n]) for n in free} if len(free) > 1 else {}
         culprits = {n: r for n, r in alone.items() if isinstance(r, str)} or {next(reversed(free)): found}
         for name, why in culprits.items():
@@ -212,23 +215,72 @@ class Probe:
             f"{failure}. The sizes {names} are dynamic and none of {tried} fits: export the model with fixed sizes"
         )
 
-    def second(
-        self, base: Builder, sizes: Mapping[str, int], free: Sequence[str]
-    ) -> tuple[Builder, list[Node]] | str:
-        """Convert with the ``free`` axes at another size and merge; the reason where that cannot be."""
-        batches = {a.name for a in self.axes if a.batch}
+    def second(self, base: Builder, sizes: Mapping[str, int], free: Sequence[str]) -> Second | str:
+        """Convert with the ``free`` axes at other sizes and merge; the reason where that cannot be."""
+        other = dict(sizes)
+        ones = {n: 3 for n in free if sizes[n] == 1}
+        if len(ones) > 1 and self._accepts({**sizes, **ones}):  # a batch that several inputs name differently
+            other.update(ones)
+        else:
+            ones = {}
+        for name in (n for n in free if n not in ones):
+            found = self._elsewhere(sizes, name)
+            if isinstance(found, str):
+                return found
+            other[name] = found
+        syms = {n: Sym(sizes[n], n) for n in free}
+        try:
+            builder = self._build(other)
+            return Second(builder, merge(base, builder, syms), other)
+        except (Misfit, Unsupported, Disagree) as error:
+            return str(error)
+
+    def _accepts(self, sizes: Mapping[str, int]) -> bool:
+        try:
+            self._build(sizes)
+        except (Misfit, Unsupported):
+            return False
+        return True
+
+    def _elsewhere(self, sizes: Mapping[str, int], name: str) -> int | str:
+        """Another size that the network accepts for this axis; the reason where there is none."""
+        batch = any(a.batch and a.name == name for a in self.axes)
         reason = ""
-        for step in (1,) if set(free) <= batches else STEPS:
-            other = {n: s + (0 if n not in free else 1 if n in batches else step) for n, s in sizes.items()}
-            syms = {n: Sym(sizes[n], n) for n in free}
+        for step in (2, 1, 3) if batch else STEPS:
+            if sizes[name] + step < 1:
+                continue
             try:
-                builder = self._build(other)
-                return builder, merge(base, builder, syms)
+                self._build({**sizes, name: sizes[name] + step})
+                return sizes[name] + step
             except (Misfit, Unsupported) as error:
                 reason = reason or str(error)
-            except Disagree as error:
-                return str(error)
         return reason
+
+    def branches(self, base: Builder, sizes: Mapping[str, int], free: Sequence[str]) -> list[str]:
+        """What to tell about axes on whose size the choice of a branch depends."""
+        texts = []
+        for name in free if base.decided else ():
+            for step in (512, 1024, 4096):
+                try:
+                    other = self._build({**sizes, name: sizes[name] + step})
+                except (Misfit, Unsupported):
+                    continue
+                if other.decided != base.decided:
+                    texts.append(
+                        f"dynamic axis '{name}': an If of the file takes another branch at size {sizes[name] + step} than "
+                        f"at {sizes[name]}; the branch of {sizes[name]} is kept, so only such sizes can be used"
+                    )
+                    break
+        return texts
+
+
+@dataclass(frozen=True)
+class Second:
+    """A second conversion that agrees with the first: its state, the merged nodes and its sizes."""
+
+    builder: Builder
+    nodes: list[Node]
+    sizes: Mapping[str, int]
 
 
 def _finite(graph: Graph, label: str) -> None:
@@ -268,4 +320,6 @@ def _origin(parsed: Parsed, converted: Converted, graph: Graph) -> OnnxOrigin:
     sides = {i for o in originals.values() for i in o.inputs if isinstance(i, str)}
     constants = {n: converted.builder.consts[n] for n in sides}
     names = {c: o for c, o in parsed.names.original.items() if c != o}
-    return OnnxOrigin(header.SerializeToString(), parsed.opset, originals, constants, names, converted.specialised)
+    return OnnxOrigin(
+        header.SerializeToString(), parsed.opset, originals, constants, names, converted.specialised, converted.probe
+    )

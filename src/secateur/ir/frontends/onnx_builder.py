@@ -112,6 +112,7 @@ class Builder:
     loose: set[str] = field(default_factory=set)  # values whose size depends on data, not on shapes
     generated: int = 0
     constants: int = 0
+    decided: list[tuple[str, bool]] = field(default_factory=list)  # the branch that each If took
     exact: bool = True
     current: Op | None = None
     used: Mapping[str, int] = field(default_factory=dict)
@@ -217,6 +218,7 @@ class Builder:
     def _take_branch(self, op: Op) -> None:
         """An If whose condition is known is the branch that it takes."""
         taken = bool(self.consts[op.input(0)].reshape(-1)[0])
+        self.decided.append((op.label, taken))
         branch: Branch = op.attrs["then_branch" if taken else "else_branch"]
         for tensor in branch.graph.initializer:
             self.consts[self.names.clean(tensor.name)] = onnx.numpy_helper.to_array(tensor)
@@ -224,11 +226,11 @@ class Builder:
             self.convert(inner)
         self.current = op
         for out, inner_name in zip(op.outputs, branch.outputs, strict=True):
-            name = self.alias.get(inner_name, inner_name)
+            source = self.alias.get(inner_name, inner_name)
             if out in self.outputs:
-                self.emit("identity", [name], [out])
+                self.emit("identity", [source], [out])
             elif out is not None:
-                self.alias[out] = name
+                self.alias[out] = source
 
     def _convert(self, op: Op) -> None:
         self.current, self.exact = op, True
@@ -285,8 +287,7 @@ class Builder:
         outputs = []
         for name, proto_name in zip(op.outputs, op.proto.output, strict=True):
             if name is None:
-                name = self.fresh()
-                outputs.append(Value(name, (), "f32"))
+                outputs.append(Value(self.fresh(), (), "f32"))
                 continue
             shape, dtype, loose = found[proto_name]
             outputs.append(Value(name, shape, dtype))

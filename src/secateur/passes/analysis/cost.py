@@ -22,7 +22,7 @@ FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One operation that multiplies: ``widths`` are its input and output channels, None where it has none."""
+    """One operation that multiplies: ``op`` is its name (``conv2d``), ``widths`` are its input and output channels, None where it has none."""
 
     node: str
     label: str
@@ -70,7 +70,7 @@ def cost(graph: Graph) -> Costs:
         total += macs
         params = sum(learnable.get(name, 0) for name in dict.fromkeys(n for n in node.inputs if n))
         widths = WIDTHS[node.op](graph, node) if node.op in WIDTHS else None
-        layers.append(LayerCost(node.name, node.label, node.op, macs, params, widths))
+        layers.append(LayerCost(node.name, node.label, _op(graph, node), macs, params, widths))
     stored = sum(w.size * w.dtype.itemsize for w in graph.weights.values())
     return Costs(total, sum(learnable.values()), stored, len(graph.nodes), tuple(layers))
 
@@ -78,6 +78,13 @@ def cost(graph: Graph) -> Costs:
 def totals(graph: Graph) -> Costs:
     """The totals alone, for counting many candidates."""
     return dataclasses.replace(cost(graph), layers=())
+
+
+def _op(graph: Graph, node: Node) -> str:
+    """The operator as reports name it: convolutions with their number of spatial axes."""
+    if node.op not in ("conv", "conv_transpose"):
+        return node.op
+    return f"{node.op}{len(_shape(graph, node.inputs[1])) - 2}d"
 
 
 def _learnable(graph: Graph) -> dict[str, int]:

@@ -100,6 +100,20 @@ class Coupling:
     orbit: Array
     blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason
 
+    def lines(self) -> list[str]:
+        """One paragraph a group for the text form: size, slots, and why they are tied or frozen."""
+        out = []
+        for group in self.groups:
+            out.append(f"group {group.id}: {group.size} channels")
+            out.append(f"  slots  {' '.join(group.slots) or 'none'}")
+            out += [f"  why    {why}" for why in group.why]
+            cells = len(np.unique(self.cell[group.units]))
+            if cells > 1:
+                out.append(f"  cells  {cells} that keep equally many")
+            if group.frozen:
+                out.append(f"  frozen {group.frozen}")
+        return out
+
     def live(self, units: Array, keep: Array) -> Array:
         """bool per position: does it survive ``keep`` (bool[size])? Positions without a unit do."""
         return np.where(units < 0, True, keep[units])

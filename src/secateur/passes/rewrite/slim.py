@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node
+from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
 from secateur.passes.analysis.notes import Coupling, KeepMask, Mixing, Slot
 from secateur.passes.recipe import recipe_of
 
@@ -161,7 +161,7 @@ def _rewrite(graph: Graph, coupling: Coupling, keep: Array, weights: dict[str, A
             pieces = _MODES[m.mode](widths, pieces, m)
         for piece in pieces:
             emit(piece)
-    return graph.rewrite(nodes=nodes, weights=weights)
+    return prune_dead(graph.rewrite(nodes=nodes, weights=weights))
 
 
 def _as_value(name: str, weights: Mapping[str, Array]) -> Value:
