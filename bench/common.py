@@ -136,7 +136,8 @@ class Finished:
 def run(command: Sequence[str], *, timeout: float | None = None, threads: int | None = None) -> Finished:
     """Run a command from the repository's root and measure it, its own children not counted.
 
-    Waits with wait4, whose figures belong to this child alone, so that several may run at once.
+    Waits with wait4, whose figures belong to this child alone, so that several may run at once. On Linux the peak
+    starts from the size of the process that starts the child: keep that one small where memory is the question.
     """
     env = dict(os.environ)
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT / "bench")])

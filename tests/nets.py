@@ -16,8 +16,8 @@ CHAIN = f"""graph chain
   %c2 = conv(%r1, @c2.w) {CONV} : f32[1, 32, 8, 8]
   %r2 = relu(%c2) : f32[1, 32, 8, 8]
   %p = reduce_mean(%r2) axes=[2,3] keepdims=False : f32[1, 32]
-  %y = linear(%p, @fc.w, @fc.b) transposed=False : f32[1, 5]
-  out %y
+  %fc = linear(%p, @fc.w, @fc.b) transposed=False : f32[1, 5]
+  out %fc
 weights
   @c1.w f32[16, 3, 3, 3]
   @c2.w f32[32, 16, 3, 3]

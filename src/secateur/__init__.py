@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import Compiled, apply, compile, inspect, load, trace, verify
+    from .api import Compiled, apply, compile, inspect, load, load_library, trace, verify
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .report import Report
 
 _HOMES = {
-    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "trace", "verify"), "secateur.api"),
+    **dict.fromkeys(
+        ("Compiled", "apply", "compile", "inspect", "load", "load_library", "trace", "verify"), "secateur.api"
+    ),
     **dict.fromkeys(
         ("BudgetError", "Error", "Graph", "InputError", "LawError", "PassError", "Unsupported", "VerifyError"),
         "secateur.ir",
@@ -39,7 +41,7 @@ _HOMES = {
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
     "Recipe", "Report", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile", "inspect",
-    "load", "trace", "verify",
+    "load", "load_library", "trace", "verify",
 ]  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,28 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
-from secateur.passes import PASSES, Pipeline
+from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Baseline
-from secateur.passes.analysis.cost import Costs, cost
+from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
 from secateur.passes.law import Verification, check
-from secateur.passes.pipeline import Pass, Ran, build, parse_spec, print_pass
+from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
-from .files import write_whole
-from .policy import BUDGETS, OTHER_BUDGETS, Policy, check_budget
+from .models import capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
+from .policy import Policy, check_budget
+from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-    from torch import nn
-    from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-    Model = nn.Module | ExportedProgram | ModelProto | str | Path | Graph
+    from .models import Model
 
 Progress = Callable[[str], None]
 
@@ -120,8 +116,11 @@ def compile(
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=evaluate, seed=seed)
-    remarks = _remarks(calibration, chosen) + tuple(getattr(slim.note(Allocation), "remarks", ()))
-    report = make_report(_title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks)
+    quality = None if calibration is None else measure(dense, slim, calibration, evaluate)
+    remarks = _remarks(calibration is not None and quality is None, chosen) + tuple(
+        getattr(slim.note(Allocation), "remarks", ())
+    )
+    report = make_report(_title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality)
     if verification is not None and not verification.passed:
         raise LawError(_broken(dense, verification))
     return Compiled(slim, dense, recipe, report)
@@ -159,95 +158,15 @@ def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = No
     missing = sorted(set(known.weights) - set(graph.weights))
     if missing:
         raise InputError(
-            f"recipe: '{graph.name}' has no weight '{missing[0]}'{_close(missing[0], graph.weights)}; "
+            f"recipe: '{graph.name}' has no weight '{missing[0]}'{close_names(missing[0], graph.weights)}; "
             "the recipe was made for another network"
         )
     return known.apply(Canonicalize()(graph))
 
 
-def load(path: str | Path | ModelProto) -> Graph:
-    """The graph of an ONNX file or ModelProto. Raises InputError and Unsupported."""
-    from secateur.ir.frontends import onnx
-
-    if isinstance(path, str | Path):
-        if not Path(path).exists():
-            raise InputError(f"there is no file '{path}'; check the path")
-        if Path(path).is_dir():
-            raise InputError(f"'{path}' is a folder; name the .onnx file in it")
-    return onnx.load(path)
-
-
-def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
-    """The graph of a torch module at these example inputs. Raises InputError and Unsupported."""
-    from secateur.ir.frontends import torch
-
-    return torch.trace(module, example_inputs, name=name)
-
-
-def capture(model: Model, example_inputs: Any = None) -> Graph:
-    """The graph of any model that ``compile`` takes. Raises InputError."""
-    if isinstance(model, Graph):
-        return model
-    if isinstance(model, str | Path):
-        return load(model)
-    kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
-    if "onnx.ModelProto" in kinds:
-        return load(model)  # type: ignore[arg-type]
-    if "torch.ExportedProgram" in kinds:
-        return trace(model, example_inputs)
-    if "torch.Module" not in kinds:
-        raise InputError(
-            f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
-            f"this is a {type(model).__name__}"
-        )
-    if example_inputs is None:
-        raise InputError(
-            f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
-            "tensor of the shape it takes"
-        )
-    return trace(model, example_inputs)
-
-
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a graph on NumPy arrays by input name."""
-    from secateur.ir.exporters import torch
-
-    return list(torch.evaluate(graph, dict(inputs)))
-
-
-def save_onnx(graph: Graph, path: str | Path) -> None:
-    """Write a graph as ONNX, whole or not at all. Raises InputError and Unsupported."""
-    from secateur.ir.exporters.onnx import save
-
-    if Path(path).suffix.lower() != ".onnx":
-        raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
-    write_whole(path, lambda temporary: save(graph, temporary))
-
-
-def check_weights(graph: Graph) -> None:
-    """Raise InputError where a weight holds NaN."""
-    for name, weight in graph.weights.items():
-        if weight.dtype.kind != "f" or not np.isnan(weight.min(initial=0)):  # min hands NaN on
-            continue
-        users = [n.label for n in graph.users.get(name, ())]
-        where = f" of layer '{users[0]}'" if users else ""
-        count = int(np.isnan(weight).sum())
-        raise InputError(
-            f"'{graph.name}': weight '{name}'{where} holds {count} NaN of {weight.size} numbers, so nothing can be "
-            "compared or checked; repair or retrain the model"
-        )
-
-
-def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
-    """Raise InputError where a pattern matches no layer, with the names that come close."""
-    labels = list(dict.fromkeys(node.label for node in graph.nodes))
-    for pattern in patterns:
-        if not fnmatch.filter(labels, pattern) and not any(fnmatch.fnmatchcase(label, pattern) for label in labels):
-            named = [row.label for row in cost(graph).layers] or labels
-            near = _close(pattern.replace("*", ""), named) or f"; layers are named {', '.join(named[:5])}, ..."
-            raise InputError(
-                f"protect: '{pattern}' matches no layer of '{graph.name}'{near}. `secateur inspect` lists them all"
-            )
+def load_library(path: str | Path) -> Any:
+    """Raises Unsupported: there is no code generation yet."""
+    raise Unsupported(f"load_library('{path}'): code generation isn't part of this version; run ONNX in ONNX Runtime")
 
 
 def make_report(
@@ -259,6 +178,7 @@ def make_report(
     seed: int,
     verification: Verification | None,
     remarks: tuple[str, ...],
+    quality: Mapping[str, Any] | None = None,
 ) -> Report:
     """Put together what the passes found and did."""
     coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
@@ -282,6 +202,7 @@ def make_report(
         layers=tuple(layer_rows(before, trail.coupled, slim)),
         passes=tuple(trail.ran),
         remarks=remarks,
+        quality=quality,
         secateur=__version__,
     )
 
@@ -343,8 +264,8 @@ def _with_recipe(slim: Graph) -> tuple[Graph, Recipe]:
     return slim, recipe
 
 
-def _remarks(calibration: Iterable[Any] | None, policy: Policy) -> tuple[str, ...]:
-    if calibration is None:
+def _remarks(unneeded: bool, policy: Policy) -> tuple[str, ...]:
+    if not unneeded:
         return ()
     return (f"calibration was given and not needed: '{policy.criterion or 'none'}' reads the weights alone",)
 
@@ -366,11 +287,6 @@ def _same_interface(dense: Graph, small: Graph) -> None:
         )
 
 
-def _close(word: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.4)
-    return f"; close are {', '.join(near)}" if near else ""
-
-
 def _array(x: Any) -> Array:
     return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
 
@@ -385,6 +301,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "BUDGETS", "OTHER_BUDGETS", "PASSES", "Compiled", "Costs", "Pass", "apply", "build", "capture", "compile",
-    "evaluate", "inspect", "load", "parse_spec", "save_onnx", "trace", "verify",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library", "make_report",
+    "save_onnx", "trace", "verify",
 ]  # fmt: skip

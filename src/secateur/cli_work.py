@@ -253,8 +253,14 @@ def _json_path(json: str | None) -> Path | None:
 
 def _json_out(report: Report, json: str | None) -> None:
     if json == "-":
-        sys.stdout.write(report.to_json())
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(report.to_json())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = WHY.get(error.errno or 0, error.strerror or str(error))
+            raise InputError(f"cannot write the report to standard output: {why}") from error
 
 
 def _text(path: Path, text: str) -> None:

@@ -111,7 +111,7 @@ def layer_rows(original: Costs, coupled: Graph | None, slim: Graph | None) -> li
             continue
         now = after.get(row.node) if after is not None else None
         gone = after is not None and now is None
-        widths = [list(row.widths or (0, 0)), _widths(now, gone)]
+        widths = [list(row.widths), _widths(now, gone)]
         state, reason = _state(row, now, gone, reasons)
         rows.append(
             {

@@ -47,6 +47,12 @@ def closing(report: Report) -> list[str]:
     check = report.verification
     if check:
         lines.append(law(check))
+    if report.quality:
+        before, after = report.quality["top1"]
+        lines.append(
+            f"quality: top-1 {before:.2%} before, {after:.2%} after, agreement {report.quality['agreement']:.2%} "
+            f"on {report.quality['examples']} examples"
+        )
     frozen = [g for g in report.groups if g["frozen"]]
     lines.append(f"groups: {len(report.groups)}, of these frozen {len(frozen)}")
     return lines + list(report.remarks)

@@ -1,5 +1,7 @@
 """Allocation: what a selection must respect, and how closely budgets are met."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,7 +67,7 @@ def test_selections_are_nested(problem: tuple[Coupling, np.ndarray], order: obje
     ladder = climb(*problem)
     steps = order(ladder)  # type: ignore[operator]
     masks = [ladder.mask(ladder.rounded(ladder.kept(steps, n), round_to)) for n in range(len(steps) + 1)]
-    assert all((small <= large).all() for small, large in zip(masks, masks[1:], strict=False))
+    assert all((small <= large).all() for small, large in itertools.pairwise(masks))
     assert masks[-1].all()
 
 

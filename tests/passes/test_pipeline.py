@@ -70,7 +70,7 @@ def test_specs_read_as_written() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("l3,slim", "no pass 'l3'.*did you mean l1"),
+        ("l3,slim", "no pass 'l3'.*did you mean l2, l1"),
         ("global{mac=50%}", "no option 'mac'.*did you mean macs"),
         ("global{macs=half}", "takes float or int or none"),
         ("global{macs=50%", "not closed"),

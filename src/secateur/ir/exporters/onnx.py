@@ -15,13 +15,15 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from ..errors import InputError
-from ..frontends.onnx_origin import OnnxOrigin
-from ..graph import Array, Graph, Sym, Value
+from secateur.ir.errors import InputError
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.graph import Array, Graph, Sym, Value
+
 from .onnx_compute import COMPUTE
 from .onnx_emit import Emitter, Rule, element_type
 from .onnx_movement import MOVES
 from .onnx_opaque import emit_opaque, emit_original
+from .onnx_stream import full_tensor, tensor_head, write_model
 from .onnx_unary import UNARY_RULES
 from .onnx_varying import following, has_symbols, other_shapes
 
@@ -40,7 +42,7 @@ def to_onnx(graph: Graph) -> ModelProto:
     """
     model, arrays = _frame(graph)
     for name, array in arrays.items():
-        model.graph.initializer.append(_tensor(name, array))
+        model.graph.initializer.append(full_tensor(name, array))
     return model
 
 
@@ -164,15 +166,6 @@ def _describe(model: ModelProto, graph: Graph, e: Emitter, varying: Mapping[str,
                 model.graph.value_info.append(_info(value, real, varying))
 
 
-def _tensor(name: str, array: Array) -> TensorProto:
-    if array.dtype.byteorder == ">" or array.dtype == object:
-        return onnx.numpy_helper.from_array(np.asarray(array), name)
-    tensor = TensorProto(name=name, dims=array.shape)
-    tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    tensor.raw_data = array.tobytes()
-    return tensor
-
-
 # -- files ----------------------------------------------------------------------------------------------------
 def save(graph: Graph, path: str | Path) -> None:
     """Write the graph to an ONNX file: whole, or not at all.
@@ -190,11 +183,10 @@ def save(graph: Graph, path: str | Path) -> None:
         if sum(a.nbytes for a in arrays.values()) > LARGEST:
             data = target.with_name(target.name + ".data")
             _write_external(model, arrays, data, temporary)
-        else:
-            model.graph.initializer.extend(_tensor(n, a) for n, a in arrays.items())
+            arrays = {}
         part = _scratch(target, temporary)
         with part.open("wb") as file:
-            file.write(model.SerializeToString())
+            write_model(file, model, arrays)
             file.flush()
             os.fsync(file.fileno())
         for scratch in list(temporary):
@@ -228,16 +220,14 @@ def _write_external(model: ModelProto, arrays: Mapping[str, Array], data: Path, 
     with part.open("wb") as file:
         for name, array in arrays.items():
             if array.nbytes < 1024 or array.dtype == object:
-                model.graph.initializer.append(_tensor(name, array))
+                model.graph.initializer.append(full_tensor(name, array))
                 continue
-            tensor = model.graph.initializer.add()
-            tensor.name = name
-            tensor.dims.extend(array.shape)
-            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            tensor = tensor_head(name, array)
             tensor.data_location = TensorProto.EXTERNAL
             places: Sequence[tuple[str, str]] = (
                 ("location", data.name), ("offset", str(file.tell())), ("length", str(array.nbytes)),
             )  # fmt: skip
             for key, value in places:
                 tensor.external_data.add(key=key, value=value)
+            model.graph.initializer.append(tensor)
             np.ascontiguousarray(array).tofile(file)

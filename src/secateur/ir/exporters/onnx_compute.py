@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ..graph import Node, numpy_dtype
+from secateur.ir.graph import Node, numpy_dtype
+
 from .onnx_emit import Emitter, Rule, element_type
 
 
@@ -178,9 +179,7 @@ def _softmax(e: Emitter, node: Node) -> None:
 
 
 # -- reductions and recurrences -------------------------------------------------------------------------------
-def reduce(
-    e: Emitter, kind: str, x: str, axes: list[int], keepdims: bool, out: str | None = None
-) -> str:
+def reduce(e: Emitter, kind: str, x: str, axes: list[int], keepdims: bool, out: str | None = None) -> str:
     """One of ONNX's Reduce operators."""
     return e.axes(kind, x, axes, 13 if kind == "ReduceSum" else 18, out, keepdims=int(keepdims))
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from ..errors import Unsupported
-from ..graph import Array, Graph, Node, Sym, numpy_dtype
+from secateur.ir.errors import Unsupported
+from secateur.ir.graph import Array, Graph, Node, Sym, numpy_dtype
 
 Rule = Callable[["Emitter", Node], None]
 
@@ -39,6 +39,8 @@ class Emitter:
     extra: dict[str, Array] = field(default_factory=dict)
     pool: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     label: str = ""
+    current_outs: frozenset[str] = frozenset()
+    node_names: set[str] = field(default_factory=set)
 
     # -- asking -----------------------------------------------------------------------------------------------
     def real(self, name: str | None) -> str:
@@ -103,9 +105,17 @@ class Emitter:
 
     def fresh_node(self, kind: str, output: str) -> str:
         """What the node is called: its layer where it gives the layer's result, else layer and operator."""
-        return self.label if self.label and output in self.current_outs else f"{self.label or output}/{kind}"
+        plain = self.label and output in self.current_outs
+        return self.unique_node(self.label if plain else f"{self.label or output}/{kind}")
 
-    current_outs: frozenset[str] = frozenset()
+    def unique_node(self, name: str) -> str:
+        """The name, with a number behind it if another node has it; runtimes refuse two of one name."""
+        fresh, number = name, 1
+        while fresh in self.node_names:
+            fresh, number = f"{name}_{number}", number + 1
+        if fresh:
+            self.node_names.add(fresh)
+        return fresh
 
     def const(self, array: Array) -> str:
         """The name of an initialiser with this content; equal small constants share one."""

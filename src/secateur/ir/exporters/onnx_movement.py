@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..graph import Node, Sym
-from ..infer_movement import slice_range
-from ..ops import END
+from secateur.ir.graph import Node, Sym
+from secateur.ir.infer_movement import slice_range
+from secateur.ir.ops import END
+
 from .onnx_emit import Emitter, Rule
 
 LAST = (1 << 63) - 1  # what ONNX files write for "to the end"
@@ -120,10 +121,8 @@ def _roll(e: Emitter, node: Node) -> None:
     if not moves:
         e.add("Identity", [x], e.outs(node))
     for i, (axis, shift) in enumerate(moves):
-        if isinstance(shape[axis], Sym):
-            place = -shift  # counts from either end, whatever the size
-        else:
-            place = -(shift % int(shape[axis]))
+        # A plain shift counts from either end, whatever the size.
+        place = -shift if isinstance(shape[axis], Sym) else -(shift % int(shape[axis]))
         tail = cut(e, node, x, [axis], [place], [END], [1])
         head = cut(e, node, x, [axis], [0], [place], [1])
         x = e.add("Concat", [tail, head], e.outs(node) if i == len(moves) - 1 else None, axis=axis)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from onnx import AttributeProto, NodeProto
 
-from ..frontends.onnx_origin import OnnxOrigin
-from ..frontends.onnx_read import captured
-from ..graph import Array, Node
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.frontends.onnx_read import captured
+from secateur.ir.graph import Array, Node
+
 from .onnx_emit import Emitter
 
 
@@ -33,6 +34,7 @@ def emit_opaque(e: Emitter, node: Node) -> None:
     ]
     if renamed:
         _rename(proto, renamed)
+    _name(e, proto)
     e.nodes.append(proto)
 
 
@@ -76,8 +78,15 @@ def emit_original(e: Emitter, node: Node, origin: OnnxOrigin) -> bool:
             given.append(_side(e, i, origin.constants[i]))
     proto.input[:] = given
     proto.output[:] = [e.real(v.name) for v in node.outputs]
+    _name(e, proto)
     e.nodes.append(proto)
     return True
+
+
+def _name(e: Emitter, proto: NodeProto) -> None:
+    fresh = e.unique_node(proto.name)
+    if fresh != proto.name:  # writing an absent name would make it present
+        proto.name = fresh
 
 
 def _side(e: Emitter, name: str, array: Array) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..graph import Node
+from secateur.ir.graph import Node
+
 from .onnx_emit import Emitter, Rule
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..frontends.onnx_origin import OnnxOrigin
-from ..graph import Graph, Sym, Value
-from ..infer import infer_node
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.graph import Graph, Sym, Value
+from secateur.ir.infer import infer_node
 
 
 def other_shapes(graph: Graph) -> dict[str, tuple[int, ...]] | None:

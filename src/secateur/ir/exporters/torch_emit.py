@@ -46,14 +46,18 @@ class Emitter:
 
     def _plan_paths(self) -> None:
         """A path for every weight: its own name made fit, and no path may run through another."""
+        own = self.origin.parameters | self.origin.buffers if self.origin is not None else frozenset()
         taken: set[str] = set()
         inner: set[str] = set()
         for name in self.graph.weights:
-            path = identifier(name)
+            # torch allows more in a path than an identifier has ("block1-0"): its own names stay.
+            path = name if name in own else identifier(name)
             root = path.split(".")[0]
             if hasattr(nn.Module, root) or root in ("graph", "code", "_graph"):
                 path = f"w_{path}"
-            while path in taken or path in inner or any(p in taken for p in _prefixes(path)):
+            if any(p in taken for p in _prefixes(path)):  # it would lie inside another weight
+                path = path.replace(".", "_")
+            while path in taken or path in inner:
                 path += "_"
             taken.add(path)
             inner.update(_prefixes(path))

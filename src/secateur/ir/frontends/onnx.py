@@ -17,10 +17,11 @@ import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto
 
-from ..errors import InputError, Unsupported
-from ..graph import Array, Graph, Node, Sym, Value, prune_dead
-from ..text import reinfer
-from ..verify import verify
+from secateur.ir.errors import InputError, Unsupported
+from secateur.ir.graph import Array, Graph, Node, Sym, Value, prune_dead
+from secateur.ir.text import reinfer
+from secateur.ir.verify import verify
+
 from .onnx_builder import Branch, Builder, Misfit, Names, Op
 from .onnx_dims import Axis, dynamic_axes, input_values
 from .onnx_merge import Disagree, changed_constants, merge
@@ -267,8 +268,9 @@ class Probe:
                     continue
                 if other.decided != base.decided:
                     texts.append(
-                        f"dynamic axis '{name}': an If of the file takes another branch at size {sizes[name] + step} than "
-                        f"at {sizes[name]}; the branch of {sizes[name]} is kept, so only such sizes can be used"
+                        f"dynamic axis '{name}': an If of the file takes another branch at size "
+                        f"{sizes[name] + step} than at {sizes[name]}; the branch of {sizes[name]} is kept, "
+                        "so only such sizes can be used"
                     )
                     break
         return texts

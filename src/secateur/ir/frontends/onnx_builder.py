@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
-from ..errors import Unsupported
-from ..graph import Array, Attr, Node, Source, Value, dtype_of
-from ..infer import infer_node
+from secateur.ir.errors import Unsupported
+from secateur.ir.graph import Array, Attr, Node, Source, Value, dtype_of
+from secateur.ir.infer import infer_node
+
 from .onnx_fold import fold
 from .onnx_origin import Original
 from .onnx_read import DEFAULT_DOMAINS, captured
@@ -171,9 +172,7 @@ class Builder:
         self.consts[name] = array
         return name
 
-    def emit(
-        self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, **attrs: Attr
-    ) -> str:
+    def emit(self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, **attrs: Attr) -> str:
         """Append a node. ``outputs`` defaults to one fresh name. Returns the first output. Raises Misfit."""
         names = [self.fresh()] if outputs is None else list(outputs)
         ins = list(inputs)
@@ -275,9 +274,9 @@ class Builder:
         folded = fold(op.proto, op.kind, op.attrs, [None if i is None else self.consts[i] for i in op.inputs], op.opset)
         if folded is None:
             return False
-        for name, array in zip(op.outputs, folded, strict=False):
-            if name is not None:
-                self.consts[name] = array
+        for known, array in zip(op.outputs, folded, strict=False):
+            if known is not None:
+                self.consts[known] = array
         return True
 
     def _opaque(self, op: Op) -> None:
@@ -331,6 +330,6 @@ def unknown_shape(label: str, node: NodeProto) -> Unsupported:
     """The error for an operator that neither ONNX nor the file says the result shapes of."""
     domain = node.domain or "ai.onnx"
     return Unsupported(
-        f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' is an unknown operator and the file does not "
-        "record the shape of its result; add value_info for it (onnx.shape_inference in its own framework) and try again"
+        f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' gives a result whose shape neither the "
+        "file nor a run in ONNX Runtime tells; add value_info for it (its own framework knows the shape)"
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, ValueInfoProto
 
-from ..errors import InputError, Unsupported
-from ..graph import Sym, Value
+from secateur.ir.errors import InputError, Unsupported
+from secateur.ir.graph import Sym, Value
+
 from .onnx_builder import Names
 from .onnx_shapes import element_name
 
@@ -49,8 +50,8 @@ def dynamic_axes(model: ModelProto, infos: Sequence[ValueInfoProto], names: Name
                 continue
             if axis > 0 and _is_channel(model, info.name, axis):
                 raise InputError(
-                    f"{label}: input '{info.name}' has a dynamic channel count (axis {axis}); a convolution needs a fixed "
-                    "one: export the model with that axis fixed"
+                    f"{label}: input '{info.name}' has a dynamic channel count (axis {axis}); a convolution needs "
+                    "a fixed one: export the model with that axis fixed"
                 )
             name = _axis_name(dim.dim_param, info.name, axis, len(tensor.shape.dim), len(infos))
             if axis == 0:

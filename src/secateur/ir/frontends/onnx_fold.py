@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
-from ..graph import Array
+from secateur.ir.graph import Array
 
 LARGEST = 1 << 27  # elements; a folded tensor larger than this stays a node
 NEVER = frozenset(

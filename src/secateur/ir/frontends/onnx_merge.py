@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..graph import Node, Sym, Value
-from ..infer import infer_node
-from ..ops import END
+from secateur.ir.graph import Node, Sym, Value
+from secateur.ir.infer import infer_node
+from secateur.ir.ops import END
+
 from .onnx_builder import Builder
 
 Shape = tuple[int, ...]
@@ -28,9 +29,7 @@ def merge(a: Builder, b: Builder, syms: Mapping[str, Sym]) -> list[Node]:
     """The nodes of ``a``, respelled so that they hold at the sizes of ``b`` too. Raises Disagree."""
     if len(a.nodes) != len(b.nodes):
         raise Disagree("the number of nodes depends on it")
-    merged = []
-    for pair in zip(a.nodes, b.nodes, strict=True):
-        merged.append(_merge_node(*pair, a, b, syms))
+    merged = [_merge_node(x, y, a, b, syms) for x, y in zip(a.nodes, b.nodes, strict=True)]
     for name in a.outputs:
         if name in a.consts and not _same_const(a, b, name):
             raise Disagree(f"output '{name}' depends on it")

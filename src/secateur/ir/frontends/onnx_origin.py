@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ..graph import Array, Node
+from secateur.ir.graph import Array, Node
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import numpy_dtype
+from secateur.ir.graph import numpy_dtype
+
 from .onnx_builder import Builder, Odd, Op, Rule
 from .onnx_rules_movement import MOVEMENT, norm_axis, reduce_axes
 from .onnx_shapes import element_name

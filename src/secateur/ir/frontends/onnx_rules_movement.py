@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ..ops import END
+from secateur.ir.ops import END
+
 from .onnx_builder import Builder, Misfit, Odd, Op, Rule
 
 FAR = 1 << 30  # ONNX files spell "to the end" as INT32_MAX or INT64_MAX

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
-from ..graph import DTYPES, Value, dtype_of, numpy_dtype
+from secateur.ir.graph import DTYPES, Value, dtype_of, numpy_dtype
 
 if TYPE_CHECKING:
     from .onnx_builder import Builder
@@ -111,7 +111,8 @@ def _by_schema(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) 
 
 
 def _type_of(value: Value) -> TypeProto:
-    element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(object) if value.dtype == "str" else numpy_dtype(value.dtype))
+    kind = np.dtype(object) if value.dtype == "str" else numpy_dtype(value.dtype)
+    element = onnx.helper.np_dtype_to_tensor_dtype(kind)
     return onnx.helper.make_tensor_type_proto(element, [int(d) for d in value.shape])
 
 
@@ -135,5 +136,6 @@ def element_name(element: int) -> str:
 def _recorded(model: ModelProto, name: str) -> TypeProto | None:
     for info in (*model.graph.value_info, *model.graph.output):
         if info.name == name and info.HasField("type"):
-            return info.type
+            kind: TypeProto = info.type
+            return kind
     return None

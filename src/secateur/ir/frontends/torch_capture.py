@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     """Trace a module in eval mode. Raises Unsupported with both reasons if neither way works."""
-    with evaluating(module):
+    with evaluating(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
         try:
             return from_exported(torch.export.export(module, example_inputs, strict=False))
         except Exception as export_error:  # torch raises many kinds; the fallback decides
@@ -88,8 +90,7 @@ def _is_view(node: fx.Node) -> bool:
 def from_exported(program: torch.export.ExportedProgram) -> Capture:
     """Read an exported program; writes through views are made functional first."""
     if _mutates_views(program.graph):
-        functional = program.run_decompositions({})
-        program = functional if not _lost_layers(functional.graph) else program
+        program = program.run_decompositions({})
     bound: dict[str, tuple[str, torch.Tensor, str]] = {}
     kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
     for spec in program.graph_signature.input_specs:
@@ -104,10 +105,6 @@ def from_exported(program: torch.export.ExportedProgram) -> Capture:
     results = [(arg.value,) if hasattr(arg, "value") else nodes[arg.name] for arg in user]
     spec = program.call_spec
     return Capture(program.graph_module, bound, tuple(results), spec.in_spec, spec.out_spec)
-
-
-def _lost_layers(graph: fx.Graph) -> bool:
-    return any("aten.convolution_backward" in str(n.target) for n in graph.nodes)
 
 
 def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
@@ -134,6 +131,8 @@ def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
 
     detached = {name: t.detach() for name, t in state.items()}
     gm = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=True)(detached, *flat)
+    if _mutates_views(gm.graph):
+        raise Unsupported("the module writes in place through a view, which only torch.export can make functional")
     params = dict(module.named_parameters())
     holders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     bound = {}

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -195,10 +195,9 @@ class Importer:
             else:
                 self.env[inner] = self.env[outer] if isinstance(outer, fx.Node) else outer
 
-        results: Any = self._walk(module, bind_argument)  # type: ignore[arg-type]
-        single = not isinstance(results, list | tuple)
-        values = [self._value(r) if isinstance(r, fx.Node) else r for r in ([results] if single else results)]
-        self.env[node] = values[0] if single else tuple(values)
+        results = self._walk(cast(fx.GraphModule, module), bind_argument)
+        values = fx.map_arg(results, self._value)
+        self.env[node] = tuple(values) if isinstance(values, list) else values
 
     # Constants.
 
@@ -208,20 +207,21 @@ class Importer:
         creates = base in _CREATE
         if not creates and any(n not in self.consts for n in tensors):
             return False
-        if not creates and not tensors and "Tensor" not in str(node.target._schema.returns):  # type: ignore[union-attr]
-            self.env[node] = node.target(*self._args(node.args), **self._args(node.kwargs))  # type: ignore[operator]
-            return True
         known = [] if creates else [self.consts[n] for n in tensors]
         origins = frozenset(itertools.chain.from_iterable(c.origins for c in known))
         if base in ("rand", "randn", "bernoulli", "rand_like", "randn_like", "randint"):
             return False
         if node.target._schema.is_mutable and known and known[0].name:  # type: ignore[union-attr]
             return False  # never write into the user's weights
+        result: Any
         with torch.no_grad():
             if creates:
                 result = self._create(node, base)
             else:
                 result = node.target(*self._args(node.args), **self._args(node.kwargs))  # type: ignore[operator]
+        if not isinstance(result, torch.Tensor | tuple | list):
+            self.env[node] = result  # a size
+            return True
         folded = any(c.folded for c in known) or (bool(origins) and base in _NORMALISES)
         self.consts[node] = Const(result, origins, "", folded)
         if not isinstance(result, torch.Tensor):
@@ -386,6 +386,8 @@ def _plain(item: Any, operands: list[Value]) -> Any:
         return {"$": len(operands) - 1}
     if isinstance(item, list | tuple):
         return [_plain(i, operands) for i in item]
+    if isinstance(item, Mapping):
+        return {key: _plain(i, operands) for key, i in item.items()}
     if isinstance(item, torch.dtype | torch.layout | torch.memory_format):
         return {"torch": str(item).removeprefix("torch.")}
     if isinstance(item, torch.device):

@@ -107,6 +107,11 @@ def _copy(b: Builder, a: Args) -> Value:
     return _expand_to(b, source, a.shape)
 
 
+def _fill(b: Builder, a: Args) -> Value:
+    """x.fill_(value) and x.zero_(): nothing of x but its shape and type is left."""
+    return _expand_to(b, b.lift(a.get("value", 0), a.dtype), a.shape)
+
+
 def _repeat(b: Builder, a: Args) -> Value:
     repeats = tuple(int(r) for r in a.get("repeats", a.get("dims")))
     x: Value = a.self
@@ -293,7 +298,7 @@ MOVE: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
         **dict.fromkeys(("t", "mT", "adjoint", "numpy_T"), _turn), "movedim": _movedim, "moveaxis": _movedim,
         "squeeze": _squeeze, "unsqueeze": _unsqueeze, "expand": _expand, "expand_as": _expand_as,
-        "broadcast_to": _expand, "copy": _copy, "copy_": _copy, "repeat": _repeat, "tile": _repeat,
+        "broadcast_to": _expand, "copy": _copy, "fill": _fill, "zero": _fill, "repeat": _repeat, "tile": _repeat,
         **dict.fromkeys(("cat", "concat", "concatenate"), _cat), "stack": _stack,
         **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split"), _split),
         "unbind": _unbind, "select": _select, "slice": _slice, "narrow": _narrow,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +10,13 @@ from secateur.ir import Array, BudgetError, Graph, InputError, PassError
 from secateur.passes.analysis.cost import Costs, totals
 from secateur.passes.analysis.notes import Coupling, Importance
 
+from .estimate import Count
 from .select import Ladder
 
 KINDS = ("macs", "params", "bytes", "channels")
 AUTO_ROUNDING = (8, 4, 2, 1)
 FILL_TRIES = 12  # counts spent on using up what a wide last step left
 CLOSE = 0.005  # a budget met to this share is met
-Count = Callable[[Array], int]  # keep mask -> what the slim graph costs
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def roundings(round_to: int | str) -> tuple[int, ...]:
 
 
 def meet(
-    ladder: Ladder, order: Array, amount: Amount, before: int, count: Count, round_to: int | str
+    ladder: Ladder, order: Array, amount: Amount, before: int, count: Count, round_to: int | str, estimate: Count
 ) -> tuple[Array, Allocation]:
     """The keep mask that keeps most and costs at most the amount, one step from exceeding it.
 
@@ -116,7 +115,7 @@ def meet(
     least = -1
     tried = roundings(round_to)
     for width in tried:
-        found, reached = _search(ladder, order, width, limit, count)
+        found, reached = _search(ladder, order, width, limit, count, estimate)
         if found is not None:
             remarks: tuple[str, ...] = ()
             if width != tried[0]:
@@ -134,43 +133,47 @@ def _spell(amount: Amount) -> str:
     return f"{amount.value:.4g} of the original ({amount.value:.1%})" if amount.share else f"{amount.value:,}"
 
 
-def _search(ladder: Ladder, order: Array, width: int, limit: int, count: Count) -> tuple[Array | None, int]:
-    """(mask, cost) of the best selection within the limit, or (None, least cost)."""
+def _search(
+    ladder: Ladder, order: Array, width: int, limit: int, count: Count, estimate: Count
+) -> tuple[Array | None, int]:
+    """(mask, cost) of the best selection within the limit, or (None, least cost).
+
+    Bisection on the estimate finds where to start; from there the real count decides, in growing steps.
+    """
+    counted: dict[bytes, int] = {}
 
     def widths(kept: int) -> Array:
         return ladder.rounded(ladder.kept(order, kept), width)
 
-    low, high = 0, len(order)
-    at_low, at_high = widths(low), widths(high)
-    best = ladder.mask(at_high)
-    above = count(best)
-    if above <= limit:
-        return best, above
-    best = ladder.mask(at_low)
-    below = count(best)
-    if below > limit:
-        return None, below
-    turn = 0
+    def real(kept: int) -> int:
+        at = widths(kept)
+        key = at.tobytes()
+        if key not in counted:
+            counted[key] = count(ladder.mask(at))
+        return counted[key]
+
+    low, high = -1, len(order) + 1  # the largest that is known to fit, the smallest that is known not to
     while high - low > 1:
-        guess = (low + high) // 2
-        if turn % 3 < 2:  # two interpolations, then one halving, so that a crooked curve cannot stall it
-            guess = low + round((high - low) * (limit - below) / max(above - below, 1))
-            guess = min(max(guess, low + 1), high - 1)
-        at_guess = widths(guess)
-        if np.array_equal(at_guess, at_low):
-            low, turn = guess, 2  # nothing learnt: halve next
-            continue
-        if np.array_equal(at_guess, at_high):
-            high, turn = guess, 2
-            continue
-        turn += 1
-        mask = ladder.mask(at_guess)
-        cost = count(mask)
-        if cost <= limit:
-            low, at_low, below, best = guess, at_guess, cost, mask
+        middle = (low + high) // 2
+        fits = estimate(ladder.mask(widths(middle))) <= limit
+        low, high = (middle, high) if fits else (low, middle)
+    probe, low, high, step = max(low, 0), -1, len(order) + 1, 1
+    while high - low > 1:
+        if real(probe) <= limit:
+            low = probe
         else:
-            high, at_high, above = guess, at_guess, cost
-    return _fill(ladder, order[low:], width, at_low, best, below, limit, count)
+            high = probe
+        if low < 0:  # still above the limit: further down
+            probe = max(high - step, 0)
+        elif high > len(order):
+            probe = min(low + step, len(order))
+        else:
+            probe = (low + high) // 2
+        step *= 2
+    if low < 0:
+        return None, real(0)
+    at_low = widths(low)
+    return _fill(ladder, order[low:], width, at_low, ladder.mask(at_low), real(low), limit, count)
 
 
 def _fill(

@@ -9,6 +9,7 @@ from secateur.ir import Graph
 from secateur.passes.analysis.notes import KeepMask
 
 from .budget import Allocation, before, counter, meet, notes_of, one_amount, roundings
+from .estimate import estimator
 from .select import by_share, climb, count_for_share
 
 
@@ -38,5 +39,6 @@ class Uniform:
             done = Allocation(amount, coupling.size, int(mask.sum()), width)
             return graph.with_note(KeepMask(mask), done)
         kind = amount.kind
-        mask, done = meet(ladder, order, amount, before(graph, kind), counter(graph, kind), self.round_to)
+        real, guess = counter(graph, kind), estimator(graph, coupling, kind)
+        mask, done = meet(ladder, order, amount, before(graph, kind), real, self.round_to, guess)
         return graph.with_note(KeepMask(mask), done)

@@ -1,0 +1,113 @@
+"""From any model to a graph and back: captured, run, checked and written. torch and onnx load when needed."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError
+from secateur.passes.analysis.cost import cost
+
+from .files import write_whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    Model = nn.Module | ExportedProgram | ModelProto | str | Path | Graph
+
+
+def load(path: str | Path | ModelProto) -> Graph:
+    """The graph of an ONNX file or ModelProto. Raises InputError and Unsupported."""
+    from secateur.ir.frontends import onnx
+
+    if isinstance(path, str | Path):
+        if not Path(path).exists():
+            raise InputError(f"there is no file '{path}'; check the path")
+        if Path(path).is_dir():
+            raise InputError(f"'{path}' is a folder; name the .onnx file in it")
+    return onnx.load(path)
+
+
+def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
+    """The graph of a torch module at these example inputs. Raises InputError and Unsupported."""
+    from secateur.ir.frontends import torch
+
+    return torch.trace(module, example_inputs, name=name)
+
+
+def capture(model: Model, example_inputs: Any = None) -> Graph:
+    """The graph of any model that ``compile`` takes. Raises InputError."""
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, str | Path):
+        return load(model)
+    kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
+    if "onnx.ModelProto" in kinds:
+        return load(model)  # type: ignore[arg-type]
+    if "torch.ExportedProgram" in kinds:
+        return trace(model, example_inputs)
+    if "torch.Module" not in kinds:
+        raise InputError(
+            f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
+            f"this is a {type(model).__name__}"
+        )
+    if example_inputs is None:
+        raise InputError(
+            f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
+            "tensor of the shape it takes"
+        )
+    return trace(model, example_inputs)
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run a graph on NumPy arrays by input name."""
+    from secateur.ir.exporters import torch
+
+    return list(torch.evaluate(graph, dict(inputs)))
+
+
+def save_onnx(graph: Graph, path: str | Path) -> None:
+    """Write a graph as ONNX, whole or not at all. Raises InputError and Unsupported."""
+    from secateur.ir.exporters.onnx import save
+
+    if Path(path).suffix.lower() != ".onnx":
+        raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
+    write_whole(path, lambda temporary: save(graph, temporary))
+
+
+def check_weights(graph: Graph) -> None:
+    """Raise InputError where a weight holds NaN."""
+    for name, weight in graph.weights.items():
+        if weight.dtype.kind != "f" or not np.isnan(weight.min(initial=0)):  # min hands NaN on
+            continue
+        users = [n.label for n in graph.users.get(name, ())]
+        where = f" of layer '{users[0]}'" if users else ""
+        count = int(np.isnan(weight).sum())
+        raise InputError(
+            f"'{graph.name}': weight '{name}'{where} holds {count} NaN of {weight.size} numbers, so nothing can be "
+            "compared or checked; repair or retrain the model"
+        )
+
+
+def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
+    """Raise InputError where a pattern matches no layer, with the names that come close."""
+    labels = list(dict.fromkeys(node.label for node in graph.nodes))
+    for pattern in patterns:
+        if not fnmatch.filter(labels, pattern) and not any(fnmatch.fnmatchcase(label, pattern) for label in labels):
+            named = [row.label for row in cost(graph).layers] or labels
+            near = close_names(pattern.replace("*", ""), named) or f"; layers are named {', '.join(named[:5])}, ..."
+            raise InputError(
+                f"protect: '{pattern}' matches no layer of '{graph.name}'{near}. `secateur inspect` lists them all"
+            )
+
+
+def close_names(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.4)
+    return f"; close are {', '.join(near)}" if near else ""

@@ -1,0 +1,199 @@
+"""``compile`` and its sisters from Python."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from nets import chain, residual
+from secateur import api
+from secateur.ir import Graph, InputError, LawError, Unsupported
+from secateur.passes.analysis.cost import cost
+from secateur.passes.law import Verification
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
+    ).eval()  # fmt: skip
+
+
+def test_import_loads_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys, secateur, secateur.ir, secateur.cli; "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'tvm', 'scipy') if m in sys.modules])"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(secateur.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=here)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_exists() -> None:
+    for name in secateur.__all__:
+        assert getattr(secateur, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'prune'"):
+        secateur.prune  # noqa: B018
+
+
+def test_torch_in_and_everything_out(tmp_path: Path) -> None:
+    net, x = module(), torch.randn(1, 3, 12, 12)
+    slim = secateur.compile(net, "l1", example_inputs=(x,), macs=0.5)
+    assert slim.report.after is not None
+    assert slim.report.after["macs"] <= 0.5 * slim.report.before["macs"]
+    assert slim.report.verification is not None
+    assert slim.report.verification["passed"]
+    y = slim(x)
+    assert isinstance(y, torch.Tensor)
+    assert y.shape == (1, 5)
+    assert isinstance(slim(x.numpy()), np.ndarray)
+    again = slim.module()
+    torch.testing.assert_close(again(x), y)
+    assert set(dict(again.named_parameters())) == set(dict(net.named_parameters()))
+    slim.save(tmp_path / "slim.onnx")
+    np.testing.assert_allclose(
+        api.evaluate(secateur.load(tmp_path / "slim.onnx"), {_only(slim): x.numpy()})[0], y, atol=1e-5
+    )
+    slim.recipe.save(tmp_path / "slim.json")
+    replayed = secateur.apply(tmp_path / "slim.json", slim.dense)
+    assert cost(replayed) == cost(slim.graph)
+
+
+def _only(slim: secateur.Compiled) -> str:
+    return slim.graph.inputs[0].name
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    net, x = module(), torch.randn(1, 3, 12, 12)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    secateur.compile(net, "random", example_inputs=(x,), params="40%", seed=3)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_none_prunes_nothing() -> None:
+    graph = chain()
+    done = secateur.compile(graph, "none")
+    assert done.report.before == done.report.after
+    assert not done.recipe.weights
+    assert {row["state"] for row in done.report.layers} == {"kept"}
+
+
+def test_seeds_repeat() -> None:
+    one, two, other = (secateur.compile(residual(), "random", seed=s).report.to_dict() for s in (1, 1, 2))
+    for report in (one, two, other):
+        del report["passes"], report["seed"]
+    assert one == two
+    assert one != other
+
+
+def test_protected_layers_keep_their_channels() -> None:
+    done = secateur.compile(residual(), "l1", protect=["b"])
+    rows = {row["name"]: row for row in done.report.layers}
+    assert rows["b"]["widths"][1][1] == 24
+    assert "protected by 'b'" in rows["b"]["reason"]
+    assert done.report.policy.startswith("couple{protect=[b]}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protect": ["fcc*"]}, "'fcc\\*' matches no layer.*close are fc"),
+        ({"macs": 0.5, "params": 0.5}, "2 budgets"),
+        ({"policy": "l9"}, "no pass 'l9'"),
+        ({"macs": "lots"}, "no amount"),
+        ({"round_to": 0}, "round_to"),
+    ],
+)
+def test_mistakes(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        secateur.compile(chain(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", [{"latency_ms": 5.0}, {"sparsity": 0.8}, {"target": "cuda"}])
+def test_what_this_version_lacks(option: dict[str, object]) -> None:
+    with pytest.raises(Unsupported, match="isn't part of this version"):
+        secateur.compile(chain(), **option)  # type: ignore[arg-type]
+
+
+def test_a_failed_law_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "check", lambda *a, **k: Verification("exact", False, 0.3, 2, "masked original"))
+    with pytest.raises(LawError, match=r"3\.0e-01"):
+        secateur.compile(chain())
+
+
+def test_the_law_catches_a_wrong_slim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sabotage: a pipeline whose result has one weight changed."""
+    whole = api.Pipeline.__call__
+
+    def spoil(self: api.Pipeline, graph: Graph) -> Graph:
+        done = whole(self, graph)
+        weights = {**done.weights, "fc.w": done.weights["fc.w"][:, ::-1]}
+        return done.rewrite(weights=weights)
+
+    monkeypatch.setattr(api.Pipeline, "__call__", spoil)
+    with pytest.raises(LawError):
+        secateur.compile(chain())
+
+
+def test_nan_weights_are_refused() -> None:
+    graph = chain()
+    broken = graph.weights["c2.w"].copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(InputError, match=r"'c2\.w' of layer 'c2' holds 9 NaN"):
+        secateur.compile(graph.rewrite(weights={**graph.weights, "c2.w": broken}), "none")
+
+
+def test_models_of_the_wrong_kind() -> None:
+    with pytest.raises(InputError, match="this is a int"):
+        secateur.compile(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="example_inputs"):
+        secateur.compile(module())
+    with pytest.raises(InputError, match=r"no file 'nowhere\.onnx'"):
+        secateur.compile("nowhere.onnx")
+
+
+def test_calls_with_wrong_inputs() -> None:
+    done = secateur.compile(chain(), "none")
+    with pytest.raises(InputError, match="takes the inputs x"):
+        done()
+    with pytest.raises(InputError, match="takes the inputs x"):
+        done(z=np.zeros(3))
+
+
+def test_unneeded_calibration_is_said() -> None:
+    done = secateur.compile(chain(), calibration=[])
+    assert "not needed" in done.report.remarks[0]
+
+
+def test_labels_give_the_quality() -> None:
+    graph = chain()
+    x = np.random.default_rng(0).standard_normal((7, 3, 8, 8)).astype(np.float32)
+    labels = np.array([api.evaluate(graph, {"x": row[None]})[0].argmax() for row in x])
+    whole = secateur.compile(graph, "none", calibration=[(x[:4], labels[:4]), (x[4:], labels[4:])]).report
+    assert whole.quality == {"agreement": 1.0, "top1": [1.0, 1.0], "examples": 7}
+    wrong = secateur.compile(graph, "none", calibration=[(x, labels + 1)]).report
+    assert wrong.quality == {"agreement": 1.0, "top1": [0.0, 0.0], "examples": 7}
+    with pytest.raises(InputError, match="not scores by class"):
+        secateur.compile(residual(), calibration=[(x, labels)])
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ending \.onnx"):
+        secateur.compile(chain(), "none").save(tmp_path / "slim.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_on_given_inputs() -> None:
+    done = secateur.compile(chain())
+    given = [{"x": np.ones((1, 3, 8, 8), np.float32)}]
+    found = secateur.verify(done.dense, done.graph, done.recipe, given=given)
+    assert found.passed
+    assert found.inputs == 3
+    assert not secateur.verify(done.dense, done.dense, done.recipe).passed

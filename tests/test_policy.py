@@ -1,0 +1,109 @@
+"""Policies: file, spec line and preset say the same, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secateur.ir import InputError, Unsupported
+from secateur.policy import Policy, from_spec, from_toml
+
+GLOBS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8)
+POLICIES = st.builds(
+    Policy,
+    criterion=st.sampled_from(["l1", "l2", "slimming", "random{seed=7}"]),
+    method=st.sampled_from(["uniform", "global", "global{floor=20%}"]),
+    budget=st.tuples(
+        st.sampled_from(["macs", "params", "bytes"]),
+        st.floats(0.001, 1) | st.integers(1, 10**12),
+    ),
+    round_to=st.just("auto") | st.integers(1, 64),
+    protect=st.lists(GLOBS, max_size=2).map(tuple),
+)
+
+
+@given(POLICIES)
+def test_file_and_spec_round_trip(policy: Policy) -> None:
+    assert from_toml(policy.to_toml()) == policy
+    assert from_spec(policy.spec) == policy
+
+
+def test_presets() -> None:
+    assert Policy.parse("l1").spec == "l1,global{macs=50%},slim"
+    assert Policy.parse("none").spec == "none"
+    assert from_toml(Policy.parse("none").to_toml()) == Policy.parse("none")
+    assert [step.name for step in Policy.parse("l1").passes()] == ["canonicalize", "couple", "l1", "global", "slim"]
+    assert [step.name for step in Policy.parse("none").passes()] == ["canonicalize"]
+
+
+def test_the_file_of_the_contract(tmp_path: Path) -> None:
+    path = tmp_path / "my policy.toml"
+    path.write_text(
+        '[budget]\nmacs = "50%"\n[score]\ncriterion = "l2"\n[allocate]\nmethod = "global"\nround_to = "auto"\n'
+        'floor = 0.2\n[protect]\nlayers = ["head.*"]\n[compensate]\nrefit = false\n'
+    )
+    assert Policy.parse(str(path)) == Policy("l2", "global{floor=20%}", ("macs", 0.5), "auto", ("head.*",))
+
+
+def test_budget_overrides() -> None:
+    assert Policy().with_budget("params", "30%").spec == "l1,global{params=30%},slim"
+    assert Policy().with_budget("macs", "120M").budget == ("macs", 120_000_000)
+
+
+def test_the_seed_goes_to_criteria_that_draw() -> None:
+    assert Policy("random").passes(seed=5)[2].seed == 5  # type: ignore[attr-defined]
+    assert Policy("random{seed=2}").passes(seed=5)[2].seed == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[budgets]\nmacs = 0.5", "unknown section 'budgets'.*did you mean budget"),
+        ("[budget]\nmac = 0.5", "no budget 'mac'.*did you mean macs"),
+        ("[budget]\nmacs = 0.5\nparams = 0.5", "names 2 budgets"),
+        ("[budget]\nmacs = 'half'", "is no amount"),
+        ("[budget]\nmacs = 1.5", "share"),
+        ("[score]\ncriterion = 'l3'", "no pass 'l3'.*did you mean"),
+        ("[score]\ncriterion = 'global'", "no pass 'global'"),
+        ("[score]\ncriterion = 'l1'\np = 2", "no option 'p'"),
+        ("[allocate]\nmethod = 'knapsak'", "no pass 'knapsak'"),
+        ("[allocate]\nround_too = 8", "no option 'round_too'.*round_to"),
+        ("[protect]\nlayer = []", "unknown key of \\[protect\\] 'layer'.*layers"),
+        ("macs = 0.5", "unknown section 'macs'"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_toml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slim", "names no criterion"),
+        ("l1,l2", "'l2' does not fit"),
+        ("l1,global{macs=50%,params=50%}", "names 2 budgets"),
+        ("l1,global{channels=50%}", "budget is one of"),
+        ("taylr", "no pass 'taylr'"),
+    ],
+)
+def test_mistakes_in_a_spec_are_named(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Policy.parse(text)
+
+
+def test_what_this_version_lacks_is_said() -> None:
+    with pytest.raises(Unsupported, match="latency"):
+        Policy().with_budget("latency_ms", 12)
+    with pytest.raises(Unsupported, match="refit"):
+        from_toml("[compensate]\nrefit = true")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.toml' cannot be read"):
+        Policy.parse("nowhere.toml")
+    broken = tmp_path / "b.toml"
+    broken.write_text("[budget\n")
+    with pytest.raises(InputError, match=r"b\.toml'"):
+        Policy.parse(broken)

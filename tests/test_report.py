@@ -1,0 +1,117 @@
+"""The report: the contract's fields, and forms that people read."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import secateur
+from nets import chain, residual
+from secateur.report import Report
+
+FIELDS = {
+    "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "verification", "groups",
+    "layers", "latency_ms", "quality", "passes",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return secateur.compile(residual(), "l1", macs=0.5, round_to=1).report
+
+
+def test_json_has_the_fields_of_the_contract(report: Report) -> None:
+    found = json.loads(report.to_json())
+    assert set(found) - {"remarks"} == FIELDS
+    assert found["schema"] == 1
+    assert set(found["before"]) == set(found["after"]) == {"macs", "params", "bytes", "nodes"}
+    assert found["budget"] == {
+        "kind": "macs",
+        "target": 0.5,
+        "achieved": found["after"]["macs"] / found["before"]["macs"],
+    }
+    assert set(found["verification"]) == {"law", "passed", "max_rel_err", "inputs", "reference"}
+    assert set(found["groups"][0]) == {"id", "size", "kept", "slots", "why", "frozen"}
+    assert set(found["layers"][0]) == {"name", "op", "macs", "params", "widths", "state", "reason"}
+    assert [p["spec"] for p in found["passes"]] == [
+        "canonicalize",
+        "couple",
+        "l1",
+        "global{macs=50%,round_to=1}",
+        "slim",
+    ]
+
+
+def test_layers_add_up(report: Report) -> None:
+    rows = report.layers
+    assert [row["name"] for row in rows] == ["a", "b", "c", "g", "y"]
+    assert sum(row["macs"][0] for row in rows) == report.before["macs"]
+    assert report.after is not None
+    assert sum(row["macs"][1] for row in rows) == report.after["macs"]
+    for row in rows:
+        assert (row["state"] == "pruned") == (row["widths"][0] != row["widths"][1])
+
+
+def test_groups_count_what_stays(report: Report) -> None:
+    widths = {row["name"]: row["widths"][1][1] for row in report.layers}
+    kept = {slot: group["kept"] for group in report.groups for slot in group["slots"]}
+    assert kept["b.w[0]"] == widths["b"]
+
+
+def test_states_have_reasons() -> None:
+    rows = {row["name"]: row for row in secateur.compile(chain(), "slimming", macs=0.8).report.layers}
+    assert rows["c1"]["state"] == "pruned"
+    assert rows["fc"]["state"] == "frozen"
+    assert rows["fc"]["reason"] == "graph output"
+    kept = secateur.compile(chain(), "l1", macs=1.0).report.layers
+    assert [(row["state"], row["reason"]) for row in kept] == [
+        ("kept", "not chosen"), ("kept", "not chosen"), ("frozen", "graph output"),
+    ]  # fmt: skip
+    unscored = {row["name"]: row for row in secateur.compile(chain(), "slimming", macs=1.0).report.layers}
+    assert unscored["c2"]["reason"] == "'slimming' has no score for it: no BatchNorm with a scale follows it"
+
+
+def test_inspection_has_no_after() -> None:
+    found = json.loads(secateur.inspect(chain()).to_json())
+    assert found["after"] is None
+    assert found["verification"] is None
+    assert all(row["macs"][1] is None and row["widths"][1] is None for row in found["layers"])
+    assert all(group["kept"] == group["size"] for group in found["groups"])
+
+
+def test_the_table_fits_80_columns_and_has_no_colour(report: Report) -> None:
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in str(report)
+    assert any(line.startswith("law: holds (exact)") for line in lines)
+    for name in ("a", "b", "c", "g", "y"):
+        assert any(line.split()[0] == name for line in lines if line.strip())
+
+
+class Page(HTMLParser):
+    """Collects text and every address that a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [str(value) for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
+    graph = chain()
+    named = type(graph)("<script>alert(1)</script>", graph.inputs, graph.nodes, graph.outputs, graph.weights)
+    secateur.compile(named).report.to_html(tmp_path / "r.html")
+    page = Page()
+    text = (tmp_path / "r.html").read_text()
+    page.feed(text)
+    assert "<script" not in text
+    assert "<script>alert(1)</script>" in page.text
+    assert page.fetched == []
+    assert "graph output" in page.text
