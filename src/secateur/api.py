@@ -18,7 +18,7 @@ from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
 from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
-from secateur.passes.recipe import Recipe, recipe_of
+from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
@@ -111,7 +111,7 @@ def compile(
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
     slim = Pipeline(chosen.passes(seed), (trail.see,))(dense)
-    slim, recipe = _with_recipe(slim)
+    slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
@@ -253,15 +253,16 @@ def _with_baseline(graph: Graph) -> Graph:
     return graph.with_note(Baseline(cost(graph)))
 
 
-def _with_recipe(slim: Graph) -> tuple[Graph, Recipe]:
-    """The recipe that ``slim`` left; a policy that prunes nothing gets that of the identity."""
+def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
+    """The recipe that ``slim`` left, with the original's hash; one that prunes nothing is the identity's."""
     recipe = slim.note(Recipe)
     if recipe is None:
         coupled = slim if slim.note(Coupling) is not None else Couple()(slim)
         coupling = coupled.note(Coupling)
         assert coupling is not None
         recipe = recipe_of(coupled, coupling, np.ones(coupling.size, bool))
-    return slim, recipe
+    recipe = dataclasses.replace(recipe, sha256=fingerprint(dense.weights))
+    return slim.with_note(recipe), recipe
 
 
 def _remarks(unneeded: bool, policy: Policy) -> tuple[str, ...]:
@@ -301,6 +302,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library", "make_report",
-    "save_onnx", "trace", "verify",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library",
+    "make_report", "save_onnx", "trace", "verify",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError
+from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.passes.analysis.cost import cost
 
 from .files import write_whole
@@ -67,10 +67,28 @@ def capture(model: Model, example_inputs: Any = None) -> Graph:
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a graph on NumPy arrays by input name."""
+    """Run a graph on NumPy arrays by input name: in torch, or in ONNX Runtime where torch lacks an operator."""
     from secateur.ir.exporters import torch
 
-    return list(torch.evaluate(graph, dict(inputs)))
+    try:
+        return list(torch.evaluate(graph, dict(inputs)))
+    except Unsupported:
+        if not any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes):
+            raise
+    return _in_onnxruntime(graph, inputs)
+
+
+def _in_onnxruntime(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    import onnxruntime
+
+    from secateur.ir.exporters.onnx import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), options)
+    names = [value.name for value in session.get_inputs()]  # as the file spells them, in the graph's order
+    feed = {name: inputs[value.name] for name, value in zip(names, graph.inputs, strict=True)}
+    return list(session.run(None, feed))
 
 
 def save_onnx(graph: Graph, path: str | Path) -> None:

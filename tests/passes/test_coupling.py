@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -56,8 +58,6 @@ def test_an_opaque_consumer_freezes_and_is_named() -> None:
     net.known["odd"] = net.known[a]
     odd = net.node("relu", a, name="odd")
     graph = net.graph(net.head(str(odd)))
-    import dataclasses
-
     nodes = [
         dataclasses.replace(n, op="opaque", attrs={"kind": "onnx", "target": "com.acme::Odd", "payload": ""})
         if n.name == "odd"

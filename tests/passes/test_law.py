@@ -173,6 +173,9 @@ def test_kept_weights_are_bit_identical_and_recipes_replay(blocks: list[str], se
     replayed = recipe.apply(graph)
     by_name = recipe.apply_state_dict(graph.weights)
     for name, weight in cut_weights(graph.weights, coupling, keep).items():
+        if name not in small.weights:
+            assert weight.dtype.kind in "iu", "only an index map may be replaced by another"
+            continue
         assert np.array_equal(replayed.weights[name], small.weights[name])
         if weight.dtype.kind == "f":
             assert np.array_equal(by_name[name], weight)

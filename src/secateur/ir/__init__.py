@@ -11,5 +11,6 @@ __all__ = [
     "BINARY", "COMPARE", "ELEMENTWISE", "END", "OPS", "REDUCE", "UNARY",
     "Array", "Attr", "BudgetError", "Error", "Graph", "InputError", "LawError", "Node", "PassError", "Source",
     "Sym", "Unsupported", "Value", "VerifyError",
-    "dtype_of", "infer_node", "numpy_dtype", "parse_graph", "print_graph", "print_node", "prune_dead", "reinfer", "verify",
+    "dtype_of", "infer_node", "numpy_dtype", "parse_graph", "print_graph", "print_node", "prune_dead", "reinfer",
+    "verify",
 ]  # fmt: skip

@@ -29,7 +29,7 @@ DTYPES: Mapping[str, str] = MappingProxyType(
         "complex64": "c64", "complex128": "c128", "str": "str", "object": "str",
     }
 )  # fmt: skip
-NUMPY_NAMES: Mapping[str, str] = MappingProxyType({short: name for name, short in reversed(DTYPES.items())})
+NUMPY_NAMES: Mapping[str, str] = MappingProxyType({short: name for name, short in reversed(list(DTYPES.items()))})
 
 
 class Sym(int):
@@ -194,7 +194,8 @@ def numpy_dtype(short: str) -> np.dtype[Any]:
     if short == "bf16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(NUMPY_NAMES[short])
 
 

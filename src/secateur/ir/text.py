@@ -86,7 +86,8 @@ def _name(text: str) -> str | None:
 
 def parse_graph(text: str) -> Graph:
     """Read a text form back. Raises InputError with the line that cannot be read."""
-    name, inputs, outputs = "graph", [], ()
+    name, inputs = "graph", []
+    outputs: tuple[str, ...] = ()
     nodes: list[Node] = []
     weights: dict[str, Array] = {}
     in_weights = False

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from secateur._version import __version__
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Coupling, Mixing
 
@@ -38,8 +39,6 @@ class Recipe:
 
     def to_json(self) -> str:
         """The JSON text."""
-        from secateur import __version__
-
         body = {
             "schema": SCHEMA,
             "secateur": __version__,

@@ -22,7 +22,10 @@ FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One operation that multiplies: ``op`` is its name (``conv2d``), ``widths`` are its input and output channels, None where it has none."""
+    """One operation that multiplies.
+
+    ``op`` is its name in reports (``conv2d``); ``widths`` are its input and output channels, None where it has none.
+    """
 
     node: str
     label: str

@@ -143,7 +143,7 @@ class _Units:
             Mixing(m.node.name, m.node.label, m.input, m.axis, self.of[m.atoms], m.mode) for m in self.flow.mixing
         )
         groups = self._groups()
-        blocked = {n: r for n, r in self.flow.blocked.items()}
+        blocked = dict(self.flow.blocked)
         return Coupling(
             self.size, channels, tuple(self.slots), groups, tuple(self.constraints), mixing,
             self.reason >= 0, pool, cell, orbit, blocked,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from secateur.ir import Array, Graph, Node
+from secateur.ir import ELEMENTWISE, Array, Graph, Node
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +100,27 @@ class Flow:
     def is_const(self, name: str) -> bool:
         """Does this depend on weights alone, through movement and element-wise operators?"""
         return name in self.graph.weights or name in self.const
+
+    def takes(self, name: str, axis: int) -> bool:
+        """Can this operand be given the channels it meets along ``axis``?
+
+        A constant can; so can a value computed element by element from constants and from operands
+        that only broadcast along the axis (a class token repeated for every image of the batch).
+        """
+        work = [(name, axis)]
+        while work:
+            name, axis = work.pop()
+            if self.is_const(name):
+                continue
+            maker = self.graph.producer.get(name)
+            if maker is None or maker.op not in ELEMENTWISE or name in self.tracks:
+                return False
+            for operand in maker.inputs:
+                if operand is not None:
+                    local = axis - len(maker.out.shape) + len(self.shape(operand))
+                    if local >= 0 and self.shape(operand)[local] != 1:
+                        work.append((operand, local))
+        return True
 
     # -- recording -----------------------------------------------------------------------------
     def fresh(self, count: int) -> Array:

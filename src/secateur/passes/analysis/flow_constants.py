@@ -124,8 +124,6 @@ def _concat(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, 
     return out
 
 
-
-
 _BACK: dict[str, Back] = {
     "reshape": _reshape, "flatten": _reshape, "transpose": _transpose, "squeeze": _squeeze,
     "unsqueeze": _unsqueeze, "expand": _expand, "gather": _gather, "concat": _concat,

@@ -36,7 +36,7 @@ def _elementwise(flow: Flow, node: Node) -> Tracks:
             continue
         if track is not None and track.axis == local:
             flow.tie(master.atoms, track.atoms, node)
-        elif flow.is_const(name):
+        elif flow.takes(name, local):
             flow.assign(name, local, master.atoms, node)
         else:
             flow.freeze(master.atoms, f"{node.op} {node.label} combines it with %{name}, which must stay whole")

@@ -188,7 +188,7 @@ def _concat(flow: Flow, node: Node) -> Tracks:
         assert name is not None
         if t is not None:
             flow.tie(first.atoms, t.atoms, node)
-        elif flow.is_const(name):
+        elif flow.takes(name, across):
             flow.assign(name, across, first.atoms, node)
         else:
             flow.freeze(first.atoms, f"concat {node.label} joins it with %{name}, whose channels nothing can remove")
