@@ -22,7 +22,7 @@ from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
-from .models import capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
+from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
@@ -115,8 +115,8 @@ def compile(
     verification = None
     if verify:
         tell("check the law")
-        verification = check(dense, slim, recipe, run=evaluate, seed=seed)
-    quality = None if calibration is None else measure(dense, slim, calibration, evaluate)
+        verification = check(dense, slim, recipe, run=Runner(), seed=seed)
+    quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
     remarks = _remarks(calibration is not None and quality is None, chosen) + tuple(
         getattr(slim.note(Allocation), "remarks", ())
     )
@@ -148,7 +148,7 @@ def verify(
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     dense, small = capture(original), capture(slim)
     _same_interface(dense, small)
-    return check(dense, small, known, run=evaluate, seed=seed, given=given)
+    return check(dense, small, known, run=Runner(), seed=seed, given=given)
 
 
 def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = None) -> Graph:

@@ -177,6 +177,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None
         raise InputError(f"'{out}' is the recipe itself; name another output")
 
     from . import api
+    from .models import Runner
     from .passes.law import check
     from .passes.recipe import Recipe
 
@@ -188,7 +189,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None
         tell("apply the recipe")
         slim = api.apply(known, dense)
         tell("check the law")
-        found = check(dense, slim, known, run=api.evaluate)
+        found = check(dense, slim, known, run=Runner())
         if not found.passed:
             raise LawError(
                 f"the recipe '{recipe}' on '{source}' gives a network that differs by {found.max_rel_err:.1e} from the "

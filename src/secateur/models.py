@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.passes.analysis.cost import cost
 
 from .files import write_whole
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
     from torch.export import ExportedProgram
+
+    from secateur.ir.exporters.onnx_run import Session
 
     Model = nn.Module | ExportedProgram | ModelProto | str | Path | Graph
 
@@ -66,29 +70,43 @@ def capture(model: Model, example_inputs: Any = None) -> Graph:
     return trace(model, example_inputs)
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a graph on NumPy arrays by input name: in torch, or in ONNX Runtime where torch lacks an operator."""
-    from secateur.ir.exporters import torch
+class Runner:
+    """Runs graphs on NumPy arrays: what came from ONNX in ONNX Runtime, everything else in torch.
 
-    try:
+    It keeps the sessions of the last ``keep`` graphs, and lets one go before it opens the next.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        self._keep = keep
+        self._sessions: list[Session] = []
+
+    def __call__(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+        """The outputs in order, for inputs by name. Raises InputError and Unsupported."""
+        opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
+        if graph.note(OnnxOrigin) is not None or opaque:
+            try:
+                return self._session(graph).run(inputs)
+            except Unsupported:  # such as a type that ONNX Runtime has no code for
+                if opaque or find_spec("torch") is None:
+                    raise
+        from secateur.ir.exporters import torch
+
         return list(torch.evaluate(graph, dict(inputs)))
-    except Unsupported:
-        if not any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes):
-            raise
-    return _in_onnxruntime(graph, inputs)
+
+    def _session(self, graph: Graph) -> Session:
+        for session in self._sessions:
+            if session.graph is graph:
+                return session
+        del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
+        from secateur.ir.exporters.onnx_run import Session
+
+        self._sessions.append(Session(graph))
+        return self._sessions[-1]
 
 
-def _in_onnxruntime(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    import onnxruntime
-
-    from secateur.ir.exporters.onnx import to_onnx
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), options)
-    names = [value.name for value in session.get_inputs()]  # as the file spells them, in the graph's order
-    feed = {name: inputs[value.name] for name, value in zip(names, graph.inputs, strict=True)}
-    return list(session.run(None, feed))
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run a graph once; see ``Runner``."""
+    return Runner()(graph, inputs)
 
 
 def save_onnx(graph: Graph, path: str | Path) -> None:

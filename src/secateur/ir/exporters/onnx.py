@@ -32,7 +32,7 @@ OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
 EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
 
-__all__ = ["EMIT", "save", "to_onnx"]
+__all__ = ["EMIT", "frame", "save", "to_onnx"]
 
 
 def to_onnx(graph: Graph) -> ModelProto:
@@ -40,14 +40,17 @@ def to_onnx(graph: Graph) -> ModelProto:
 
     Raises Unsupported where an operator cannot be written, with its name and the reason.
     """
-    model, arrays = _frame(graph)
+    model, arrays = frame(graph)
     for name, array in arrays.items():
         model.graph.initializer.append(full_tensor(name, array))
     return model
 
 
-def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
-    """The model without its weights, and the weights by their names in the file."""
+def frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
+    """The model without its weights, and the weights by their names in the file.
+
+    Raises Unsupported as ``to_onnx`` does.
+    """
     origin = graph.note(OnnxOrigin)
     model = _header(graph, origin)
     names = dict(origin.names) if origin else {}
@@ -68,6 +71,7 @@ def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     model.graph.input.extend(
         _info(v, emitter.real(v.name), varying, old_inputs.get(emitter.real(v.name))) for v in graph.inputs
     )
+    emitter.name_nodes({emitter.real(n) for n in origin.originals} if origin else set())
     model.graph.node.extend(emitter.nodes)
     old_outputs = _infos(origin, "output")
     for name, value in outputs:
@@ -177,7 +181,7 @@ def save(graph: Graph, path: str | Path) -> None:
         raise InputError(f"{target} is a directory; name a file in it, for example {target / 'model.onnx'}")
     if not target.parent.is_dir():
         raise InputError(f"{target}: the folder {target.parent} does not exist; create it or choose another")
-    model, arrays = _frame(graph)
+    model, arrays = frame(graph)
     temporary: list[Path] = []
     try:
         if sum(a.nbytes for a in arrays.values()) > LARGEST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ class Emitter:
     pool: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     label: str = ""
     current_outs: frozenset[str] = frozenset()
-    node_names: set[str] = field(default_factory=set)
+    verbatim: set[int] = field(default_factory=set)  # positions of nodes that came with the file
 
     # -- asking -----------------------------------------------------------------------------------------------
     def real(self, name: str | None) -> str:
@@ -98,24 +98,35 @@ class Emitter:
         given = list(inputs)
         while given and not given[-1]:
             given.pop()
-        name = self.fresh_node(kind, outputs[0])
+        name = self._node_name(kind, outputs[0])
         kept = {k: v for k, v in attrs.items() if v is not None}
         self.nodes.append(onnx.helper.make_node(kind, given, list(outputs), name=name, **kept))
         return outputs[0]
 
-    def fresh_node(self, kind: str, output: str) -> str:
+    def _node_name(self, kind: str, output: str) -> str:
         """What the node is called: its layer where it gives the layer's result, else layer and operator."""
         plain = self.label and output in self.current_outs
-        return self.unique_node(self.label if plain else f"{self.label or output}/{kind}")
+        return self.label if plain else f"{self.label or output}/{kind}"
 
-    def unique_node(self, name: str) -> str:
-        """The name, with a number behind it if another node has it; runtimes refuse two of one name."""
-        fresh, number = name, 1
-        while fresh in self.node_names:
-            fresh, number = f"{name}_{number}", number + 1
-        if fresh:
-            self.node_names.add(fresh)
-        return fresh
+    def copy(self, proto: NodeProto) -> None:
+        """Append a node as the file had it."""
+        self.verbatim.add(len(self.nodes))
+        self.nodes.append(proto)
+
+    def name_nodes(self, known: Container[str]) -> None:
+        """Number the nodes that share a name, which runtimes refuse; the file's own keep theirs.
+
+        ``known``: outputs that nodes of the file had, however those are written now.
+        """
+        first = [i in self.verbatim or node.output[0] in known for i, node in enumerate(self.nodes)]
+        taken: set[str] = {""}
+        for proto, _ in sorted(zip(self.nodes, first, strict=True), key=lambda pair: not pair[1]):
+            name, number = proto.name, 1
+            while name in taken and proto.name:
+                name, number = f"{proto.name}_{number}", number + 1
+            taken.add(name)
+            if name != proto.name:  # writing an absent name would make it present
+                proto.name = name
 
     def const(self, array: Array) -> str:
         """The name of an initialiser with this content; equal small constants share one."""

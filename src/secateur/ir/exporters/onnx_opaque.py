@@ -34,8 +34,7 @@ def emit_opaque(e: Emitter, node: Node) -> None:
     ]
     if renamed:
         _rename(proto, renamed)
-    _name(e, proto)
-    e.nodes.append(proto)
+    e.copy(proto)
 
 
 def _read(e: Emitter, name: str) -> bool:
@@ -78,15 +77,8 @@ def emit_original(e: Emitter, node: Node, origin: OnnxOrigin) -> bool:
             given.append(_side(e, i, origin.constants[i]))
     proto.input[:] = given
     proto.output[:] = [e.real(v.name) for v in node.outputs]
-    _name(e, proto)
-    e.nodes.append(proto)
+    e.copy(proto)
     return True
-
-
-def _name(e: Emitter, proto: NodeProto) -> None:
-    fresh = e.unique_node(proto.name)
-    if fresh != proto.name:  # writing an absent name would make it present
-        proto.name = fresh
 
 
 def _side(e: Emitter, name: str, array: Array) -> str:

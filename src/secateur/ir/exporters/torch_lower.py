@@ -23,6 +23,7 @@ from .torch_emit import Emitter
 
 Lower = Callable[[Emitter, Node], Any]
 _CONVS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _INSTANCE_NORMS = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
 
@@ -79,6 +80,14 @@ def _conv_transpose(e: Emitter, node: Node) -> fx.Node:
     x, w = e.arg(node.inputs[0]), e.arg(node.inputs[1])
     b = None if _absent(node, 2) else e.arg(node.inputs[2])
     stride, dilation = list(a["stride"]), list(a["dilation"])
+    roles = {1: "weight", 2: "bias"}
+    path = None if crop else e.home(node, roles, _key(node))
+    if path is not None:
+        fan_in, per_group, *kernel = e.graph.value(node.inputs[1] or "").shape
+        return e.layer(_key(node), path, lambda: _fill(e, _TRANSPOSED[d - 1](
+            fan_in, per_group * a["groups"], kernel, stride, pad[:d], extra, a["groups"], b is not None, dilation,
+            device="meta",
+        ), node, roles), x)  # fmt: skip
     if not crop:
         return e.call(function, x, w, b, stride, pad[:d], extra, a["groups"], dilation)
     if b is not None and any(o > p for o, p in zip(extra, pad[d:], strict=True)):
@@ -149,8 +158,14 @@ def _layer_norm(e: Emitter, node: Node) -> fx.Node:
 
 def _rms_norm(e: Emitter, node: Node) -> fx.Node:
     x, a = e.graph.value(node.inputs[0] or ""), node.attrs
+    shape, roles = list(x.shape[len(x.shape) - a["dims"] :]), {1: "weight"}
+    path = None if _absent(node, 1) else e.home(node, roles, _key(node))
+    if path is not None:
+        return e.layer(_key(node), path, lambda: _fill(
+            e, nn.RMSNorm(shape, a["eps"], True, device="meta"), node, roles
+        ), e.arg(node.inputs[0]))  # fmt: skip
     args = [*e.args(node), None][:2]
-    return e.call(F.rms_norm, args[0], list(x.shape[len(x.shape) - a["dims"] :]), args[1], a["eps"])
+    return e.call(F.rms_norm, args[0], shape, args[1], a["eps"])
 
 
 def _channel_norm(e: Emitter, node: Node) -> fx.Node:

@@ -192,6 +192,16 @@ class Flow:
 
         push_back(self, name, axis, atoms, node, role)
 
+    def meet(self, atoms: Array, name: str, axis: int, node: Node) -> None:
+        """The operand ``name`` lies full along ``axis`` beside these atoms: tie it, give them to it, or freeze them."""
+        track = self.track(name)
+        if track is not None and track.axis == axis:
+            self.tie(atoms, track.atoms, node)
+        elif self.takes(name, axis):
+            self.assign(name, axis, atoms, node)
+        else:
+            self.freeze(atoms, f"{_name(node)} combines it with %{name}, which must stay whole")
+
     def constrain(self, node: Node, side: str, atoms: Array, blocks: int) -> None:
         if (atoms == 0).any():
             self.freeze(atoms, f"{_name(node)} has groups, some of whose channels nothing can remove")

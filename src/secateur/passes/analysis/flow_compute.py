@@ -177,12 +177,8 @@ def _tie_letter(flow: Flow, node: Node, letter: str, master: Track, names: list[
         if flow.shape(name)[axis] != len(master.atoms):
             if track is not None and track.axis == axis:
                 flow.freeze(track.atoms, f"{node.op} {node.label} repeats it")
-        elif track is not None and track.axis == axis:
-            flow.tie(master.atoms, track.atoms, node)
-        elif flow.takes(name, axis):
-            flow.assign(name, axis, master.atoms, node)
         else:
-            flow.freeze(master.atoms, f"{node.op} {node.label} contracts it with %{name}, which must stay whole")
+            flow.meet(master.atoms, name, axis, node)
 
 
 def _pool(flow: Flow, node: Node) -> Tracks:

@@ -32,14 +32,8 @@ def _elementwise(flow: Flow, node: Node) -> Tracks:
         local = axis - lead
         if track is not None and track.axis != local:
             flow.freeze(track.atoms, f"{node.op} {node.label} meets channels along another axis")
-        if local < 0 or flow.shape(name)[local] != size:
-            continue
-        if track is not None and track.axis == local:
-            flow.tie(master.atoms, track.atoms, node)
-        elif flow.takes(name, local):
-            flow.assign(name, local, master.atoms, node)
-        else:
-            flow.freeze(master.atoms, f"{node.op} {node.label} combines it with %{name}, which must stay whole")
+        if local >= 0 and flow.shape(name)[local] == size:
+            flow.meet(master.atoms, name, local, node)
     return [Track(axis, master.atoms)]
 
 

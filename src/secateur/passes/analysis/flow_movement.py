@@ -184,14 +184,9 @@ def _concat(flow: Flow, node: Node) -> Tracks:
         return [None]
     (across,) = axes
     first = next(t for t in found if t is not None)
-    for name, t in zip(node.inputs, found, strict=True):
+    for name in node.inputs:
         assert name is not None
-        if t is not None:
-            flow.tie(first.atoms, t.atoms, node)
-        elif flow.takes(name, across):
-            flow.assign(name, across, first.atoms, node)
-        else:
-            flow.freeze(first.atoms, f"concat {node.label} joins it with %{name}, whose channels nothing can remove")
+        flow.meet(first.atoms, name, across, node)
     return [first]
 
 
