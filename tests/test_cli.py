@@ -215,7 +215,7 @@ def test_a_full_disk(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_text(text[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cli_work, "_text", full)
+    monkeypatch.setattr(cli_work, "write_text", full)
     done = call("compile", model, old, "--recipe", model.with_name("r.json"))
     assert done.code == 2
     assert "r.json': the disk is full" in done.err

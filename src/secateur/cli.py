@@ -1,4 +1,4 @@
-"""The command line: ``secateur compile | inspect | verify | apply | passes``.
+"""The command line: ``secateur compile | inspect | verify | apply | bench | passes``.
 
 Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
 """
@@ -130,6 +130,27 @@ def apply_command(
 
     with cli_work.guard(debug):
         cli_work.apply_recipe(recipe, source, out, overwrite)
+
+
+@app.command("bench", short_help="Time models side by side in ONNX Runtime and others.")
+def bench_command(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN.onnx [OTHER.onnx]...", help="Models, the original first.", show_default=False),
+    ],
+    runtimes: Annotated[str, typer.Option(help="Which, with commas: onnxruntime, openvino, torch.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads that each run may use.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each model in each runtime.")] = 20,
+    seed: Seed = 0,
+    json_: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Time models side by side: interleaved repeats, medians, ratios to the first model."""
+    from .cli_measure import bench_models
+    from .cli_work import guard
+
+    with guard(debug):
+        bench_models(models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_)
 
 
 @app.command("passes", short_help="List every pass with its options.")

@@ -128,12 +128,12 @@ def _write(job: CompileJob, done: Any) -> None:
 
     jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
     if job.recipe is not None:
-        jobs.append((job.recipe, lambda path: _text(path, done.recipe.to_json())))
+        jobs.append((job.recipe, lambda path: write_text(path, done.recipe.to_json())))
     if job.report is not None:
         jobs.append((job.report, done.report.to_html))
     target = _json_path(job.json)
     if target is not None:
-        jobs.append((target, lambda path: _text(path, done.report.to_json())))
+        jobs.append((target, lambda path: write_text(path, done.report.to_json())))
     write_all(jobs)
 
 
@@ -151,7 +151,7 @@ def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> N
     _show(report, groups=True)
     _json_out(report, json)
     if target is not None:
-        write_all([(target, lambda path: _text(path, report.to_json()))])
+        write_all([(target, lambda path: write_text(path, report.to_json()))])
 
 
 def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int) -> None:
@@ -264,7 +264,7 @@ def _json_out(report: Report, json: str | None) -> None:
             raise InputError(f"cannot write the report to standard output: {why}") from error
 
 
-def _text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 

@@ -1,0 +1,122 @@
+"""Writes the README's measured tables from the committed results, between its markers.
+
+    python bench/readme.py
+
+Reads bench/results/*.jsonl and nothing else: a number that no script measured cannot get into the README this way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import common
+
+README = common.ROOT / "README.md"
+RESULTS = common.ROOT / "bench" / "results"
+PEER = {"tv": (76, 63), "timm": (145, 100), "seg": (6, 6), "det": (6, 4)}
+NAMES = {"tv": "torchvision classification", "timm": "timm", "seg": "segmentation", "det": "detection backbones"}
+
+
+def newest(name: str, key: str) -> dict[str, common.Row]:
+    """The newest row for each value of ``key``; empty where nothing was measured."""
+    path = RESULTS / f"{name}.jsonl"
+    return {str(row[key]): row for row in common.read(path)} if path.exists() else {}
+
+
+def where(row: common.Row) -> str:
+    """The circumstances of a measurement, in a line."""
+    machine, versions = row["machine"], row["versions"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, Python {versions['python']}, torch {versions['torch']}, "
+        f"commit {row['git'][:9]}"
+    )
+
+
+def coverage() -> str:
+    """Networks done right, beside the peer measured under the same rules."""
+    rows = newest("coverage", "network")
+    if not rows:
+        return ""
+    lines = [
+        "**Reach**: 233 networks with random weights, half of the channels removed, the law checked with randomised",
+        "batch norm. *Right*: the law holds and at least 30 % of the parameters are gone. The peer is Torch-Pruning 1.6.1",
+        "under the same rules.",
+        "",
+        "| networks | | right | wrong or broken | ≥ 90 % of layers cut | Torch-Pruning right |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for zoo in (*NAMES, "all"):
+        of = [r for n, r in rows.items() if zoo in ("all", n.partition("/")[0])]
+        right = [r for r in of if r["status"] == "right"]
+        bad = sum(r["status"] in ("wrong", "broken") for r in of)
+        deep = sum(r["layers_cut"] >= 0.9 * r["layers"] for r in right)
+        peer = sum(p for _, p in PEER.values()) if zoo == "all" else PEER[zoo][1]
+        lines.append(f"| {NAMES.get(zoo, '**all**')} | {len(of)} | {len(right)} | {bad} | {deep} | {peer} |")
+    seconds = [r["cpu_s"] for r in rows.values() if "cpu_s" in r]
+    lines += [
+        "",
+        f"Analysis and removal take {statistics.median(seconds):.2f} CPU seconds in the median and "
+        f"{max(seconds):.2f} at most (the peer: 0.43 and 63, where it ends). `python bench/coverage.py`; "
+        f"{where(next(iter(rows.values())))}.",
+    ]
+    return "\n".join(lines)
+
+
+def real() -> str:
+    """Trained and published files through the command line."""
+    rows = {n: r for n, r in newest("real", "network").items() if r.get("verification")}
+    if not rows:
+        return ""
+    lines = [
+        "**Real files**, each through the command line to 50 % of its multiply-accumulates, then run in ONNX Runtime:",
+        "",
+        "| network | MACs | parameters | law, error | layers cut |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, r in sorted(rows.items()):
+        macs, params = (f"{r['after'][k] / r['before'][k]:.1%}" for k in ("macs", "params"))
+        states, law = r["layers"], r["verification"]
+        cut, total = states.get("pruned", 0), sum(states.values())
+        lines.append(f"| {name} | {macs} | {params} | {law['law']}, {law['max_rel_err']:.0e} | {cut}/{total} |")
+    lines += ["", f"`python bench/real.py`; {where(next(iter(rows.values())))}."]
+    return "\n".join(lines)
+
+
+def command() -> str:
+    """What the whole command costs on a file of 100 MB."""
+    rows = newest("command", "model")
+    if not rows:
+        return ""
+    row = rows["resnet50"]
+    return (
+        f"**The whole command** on a ResNet-50 of {row['model_bytes'] / 1e6:.0f} MB, load to written and verified file: "
+        f"{row['wall_s']:.1f} s, and {row['times_over_bare']:.1f} times the model's size in memory over a bare Python's. "
+        f"`python bench/command.py`."
+    )
+
+
+def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
+    """The README with what stands between each pair of markers written anew."""
+    for name, make in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin not in text or end not in text:
+            raise SystemExit(f"README.md has no markers '{begin}' and '{end}'")
+        head, tail = text.partition(begin)[0], text.partition(end)[2]
+        text = f"{head}{begin}\n{make()}\n{end}{tail}"
+    return text
+
+
+def main() -> int:
+    """Fill the README."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    text = README.read_text(encoding="utf-8")
+    Path(README).write_text(fill(text, {"coverage": coverage, "real": real, "command": command}), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
