@@ -253,6 +253,16 @@ def run_one(name: str, arguments: argparse.Namespace) -> common.Row:
     return row | {"wall_s": round(done.seconds, 2), "peak_mb": done.peak_bytes // 2**20}
 
 
+def line(row: common.Row) -> str:
+    """One network: verdict, CPU seconds, and the share of its MACs that was reached, with the reason for the rest."""
+    text = f"{row['network']:40} {row['status']:8} {row.get('cpu_s', '-')!s:>8}"
+    if row.get("macs_before"):
+        text += f"  reached {row['macs_reached'] / row['macs_before']:6.1%}"
+        if row["unreached"]:
+            text += f", not: {next(iter(row['unreached']))}"
+    return f"{text}  {row['reason'] or ''}"[:240].rstrip()
+
+
 def summary(rows: list[common.Row]) -> str:
     """One line for each collection beside the peer's, the times, and every network that is not right."""
     lines = []
@@ -307,10 +317,7 @@ def main() -> int:
         for done in as_completed([pool.submit(run_one, name, arguments) for name in todo]):
             row = done.result()
             common.append(arguments.output, [row | here])
-            print(
-                f"{row['network']:40} {row['status']:8} {row.get('cpu_s', '-')!s:>8}  {row['reason'] or ''}"[:200],
-                flush=True,
-            )
+            print(line(row), flush=True)
     rows = latest(arguments.output, arguments.seed)
     print(summary([rows[name] for name in names if name in rows]))
     return int(any(rows[name]["status"] in {"wrong", "broken"} for name in names if name in rows))

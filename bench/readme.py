@@ -43,8 +43,8 @@ def coverage() -> str:
         return ""
     lines = [
         "**Reach**: 233 networks with random weights, half of the channels removed, the law checked with randomised",
-        "batch norm. *Right*: the law holds and at least 30 % of the parameters are gone. The peer is Torch-Pruning 1.6.1",
-        "under the same rules.",
+        "batch norm. *Right*: the law holds and at least 30 % of the parameters are gone. The peer is Torch-Pruning",
+        "1.6.1 under the same rules.",
         "",
         "| networks | | right | wrong or broken | ≥ 90 % of layers cut | Torch-Pruning right |",
         "|---|--:|--:|--:|--:|--:|",
@@ -93,9 +93,9 @@ def command() -> str:
         return ""
     row = rows["resnet50"]
     return (
-        f"**The whole command** on a ResNet-50 of {row['model_bytes'] / 1e6:.0f} MB, load to written and verified file: "
-        f"{row['wall_s']:.1f} s, and {row['times_over_bare']:.1f} times the model's size in memory over a bare Python's. "
-        f"`python bench/command.py`."
+        f"**The whole command** on a ResNet-50 of {row['model_bytes'] / 1e6:.0f} MB, load to written and verified "
+        f"file: {row['wall_s']:.1f} s, and {row['times_over_bare']:.1f} times the model's size in memory over a bare "
+        "Python's. `python bench/command.py`."
     )
 
 

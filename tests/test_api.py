@@ -197,3 +197,23 @@ def test_verify_on_given_inputs() -> None:
     assert found.passed
     assert found.inputs == 3
     assert not secateur.verify(done.dense, done.dense, done.recipe).passed
+
+
+def test_with_a_target_both_networks_are_timed_and_a_slower_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur.measure import Timing
+
+    def fixed(after: float) -> object:
+        rows = [Timing("before", "onnxruntime", 1, 10.0, 9.0, 11.0, 1.0)]
+        rows.append(Timing("after", "onnxruntime", 1, after, after - 1, after + 1, 10 / after))
+        return lambda models, seed: rows if list(models) == ["before", "after"] else None
+
+    monkeypatch.setattr(api, "measure_latency", fixed(5.0))
+    fast = secateur.compile(residual(), macs=0.7, round_to=1, target="native").report
+    assert fast.latency_ms is not None
+    assert fast.latency_ms["ratio"] == 2.0
+    assert fast.latency_ms["after"] == {"median": 5.0, "p10": 4.0, "p90": 6.0}
+    assert not fast.remarks
+    assert "2.00 times as fast (onnxruntime," in str(fast)
+    monkeypatch.setattr(api, "measure_latency", fixed(20.0))
+    slow = secateur.compile(residual(), macs=0.7, round_to=1, target="native").report
+    assert slow.remarks[0].startswith("slower than the original in onnxruntime")

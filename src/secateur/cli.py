@@ -56,7 +56,9 @@ def compile_command(
     ] = None,
     protect: Protect = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths become multiples of this.")] = None,
-    target: Annotated[str, typer.Option(help=LATER, hidden=True)] = "native",
+    target: Annotated[
+        str | None, typer.Option(metavar="native", help="Also time both side by side on this machine.")
+    ] = None,
     library: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
     tune: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     records: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
@@ -85,7 +87,7 @@ def compile_command(
         cli_work.refuse(later)
         job = cli_work.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
-            round_to, recipe, report, json_, seed, dry_run, overwrite,
+            round_to, recipe, report, json_, seed, dry_run, overwrite, target,
         )  # fmt: skip
         cli_work.compile_model(job)
 

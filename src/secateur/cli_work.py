@@ -44,6 +44,7 @@ class CompileJob:
     seed: int
     dry_run: bool
     overwrite: bool
+    target: str | None = None
 
 
 @contextlib.contextmanager
@@ -112,7 +113,7 @@ def compile_model(job: CompileJob) -> None:
         done = api.compile(
             job.source, job.policy, calibration=None if job.calibration is None else (), seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, macs=job.budgets["macs"],
-            params=job.budgets["params"], bytes=job.budgets["bytes"],
+            params=job.budgets["params"], bytes=job.budgets["bytes"], target=job.target,
         )  # fmt: skip
         if not job.dry_run:
             tell("write")

@@ -80,6 +80,9 @@ class Runner:
         self._keep = keep
         self._sessions: list[Session] = []
 
+    def __reduce__(self) -> tuple[type[Runner], tuple[int]]:
+        return Runner, (self._keep,)  # sessions cannot be copied; a copy opens its own
+
     def __call__(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         """The outputs in order, for inputs by name. Raises InputError and Unsupported."""
         opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
@@ -94,9 +97,9 @@ class Runner:
         return list(torch.evaluate(graph, dict(inputs)))
 
     def _session(self, graph: Graph) -> Session:
-        for session in self._sessions:
-            if session.graph is graph:
-                return session
+        known = next((s for s in self._sessions if s.graph is graph), None)
+        if known is not None:
+            return known
         del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
         from secateur.ir.exporters.onnx_run import Session
 

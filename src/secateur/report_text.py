@@ -53,6 +53,12 @@ def closing(report: Report) -> list[str]:
             f"quality: top-1 {before:.2%} before, {after:.2%} after, agreement {report.quality['agreement']:.2%} "
             f"on {report.quality['examples']} examples"
         )
+    if report.latency_ms:
+        t = report.latency_ms
+        lines.append(
+            f"latency: {t['before']['median']:.2f} ms before, {t['after']['median']:.2f} ms after, "
+            f"{t['ratio']:.2f} times as fast ({t['runtime']}, threads {t['threads']}, medians side by side)"
+        )
     frozen = [g for g in report.groups if g["frozen"]]
     lines.append(f"groups: {len(report.groups)}, of these frozen {len(frozen)}")
     return lines + list(report.remarks)

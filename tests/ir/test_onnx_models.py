@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +397,21 @@ def test_metadata_stays() -> None:
     written = to_onnx(load(original))
     assert (written.producer_name, written.doc_string, written.graph.doc_string) == ("me", "about", "inner")
     assert written.metadata_props[0].value == "cat,dog"
+
+
+def test_node_names_are_unique_and_the_files_own_come_first() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="one"),
+        helper.make_node("Relu", ["a"], ["b"], name="two"),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
+    graph = load(model(nodes, {"x": [1, 3, 8, 8]}, ["y"], 13, w=drawn(4, 3, 3, 3)))
+    conv, relu, last = graph.nodes
+    extra = [
+        Node("neg", ("a",), (dataclasses.replace(conv.out, name="n"),), {}, Source("two")),
+        Node("neg", ("n",), (dataclasses.replace(conv.out, name="m"),), {}, Source("one")),
+        dataclasses.replace(relu, inputs=("m",)),
+    ]
+    written = to_onnx(verify(graph.rewrite(nodes=[conv, *extra, last])))
+    assert [n.name for n in written.graph.node] == ["one", "two_1", "one_1", "two", ""]
+    run(written, drawn(1, 3, 8, 8))

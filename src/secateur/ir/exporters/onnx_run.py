@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
@@ -31,6 +31,7 @@ class Session:
         self._weights: dict[str, Array] = {}
         self._names = [info.name for info in model.graph.input]  # as the file spells them, in the graph's order
         self._settle(model, arrays)
+        _sharpen(model, graph)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -75,6 +76,36 @@ class Session:
             for size in array.shape:
                 info.type.tensor_type.shape.dim.add(dim_value=size)
             self._weights[name] = np.ascontiguousarray(array)
+
+
+def _sharpen(model: ModelProto, graph: Graph) -> None:
+    """Compute sigmoids in double precision, unless they are mere gates.
+
+    ONNX Runtime's own is exact to 1e-7 of its range, not of its result: a probability of 1e-4 may be off by 1e-3 of
+    itself, which would look like a wrong network.
+    """
+    single = {v.name for v in graph.values.values() if v.dtype == "f32"}
+    spelled = graph.note(OnnxOrigin)
+    if spelled is not None:
+        single |= {spelled.names.get(name, name) for name in single}
+    gates = {i for n in model.graph.node if n.op_type == "Mul" for i in n.input}
+    gates -= {o.name for o in model.graph.output}
+    gates -= {i for n in model.graph.node if n.op_type != "Mul" for i in n.input}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Sigmoid" or node.output[0] in gates or node.output[0] not in single:
+            nodes.append(node)
+            continue
+        result, wide, exact = node.output[0], f"{node.output[0]}.wide", f"{node.output[0]}.exact"
+        nodes += [
+            helper.make_node("Cast", node.input, [wide], to=TensorProto.DOUBLE),
+            helper.make_node("Sigmoid", [wide], [exact]),
+            helper.make_node("Cast", [exact], [result], to=TensorProto.FLOAT),
+        ]
+    if len(nodes) != len(model.graph.node):
+        copied = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(copied)
 
 
 def _refusal(graph: Graph, error: Exception) -> str:

@@ -52,13 +52,14 @@ class Parsed:
     weights: Mapping[str, Array]
     names: Names
     used: Mapping[str, int]
+    apart: Mapping[str, Array]  # data that the model itself lacks, by the names in the file
 
     def build(self, inputs: Sequence[Value], sizes: Mapping[str, int]) -> Builder:
         """Convert at these input shapes. Raises InputError, Unsupported, or Misfit with the node in it."""
         raw = {self.names.original[v.name]: v for v in inputs}
         builder = Builder(
             self.label, self.opset, self.model, self.names, RULES, dict(self.weights),
-            Observer(self.model, raw, sizes), used=self.used,
+            Observer(self.model, raw, sizes, self.apart), used=self.used,
             outputs=frozenset(self.names.clean(o.name) for o in self.model.graph.output),
         )  # fmt: skip
         builder.values.update((v.name, v) for v in inputs)
@@ -73,11 +74,11 @@ def load(source: str | Path | ModelProto) -> Graph:
     Raises InputError for files that cannot be used and Unsupported for models outside what can be read, each with
     what is wrong, where, and what to do.
     """
-    model, label = read_model(source)
+    model, label, apart = read_model(source)
     check_model(model, label)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    parsed = _parse(model, label)
+    parsed = _parse(model, label, apart)
     given = initialisers(model)
     infos = [i for i in model.graph.input if i.name not in given]
     axes = dynamic_axes(model, infos, parsed.names, label)
@@ -90,7 +91,7 @@ def load(source: str | Path | ModelProto) -> Graph:
     return graph.with_note(_origin(parsed, converted, graph))
 
 
-def _parse(model: ModelProto, label: str) -> Parsed:
+def _parse(model: ModelProto, label: str, apart: Mapping[str, Array]) -> Parsed:
     order = in_order(model, label)
     surgeon = _import(model, label)
     names = Names()
@@ -100,6 +101,9 @@ def _parse(model: ModelProto, label: str) -> Parsed:
     for tensor in model.graph.initializer:
         if names.clean(tensor.name) in used:
             found = known.get(tensor.name)
+            if tensor.name in apart:
+                weights[names.clean(tensor.name)] = apart[tensor.name]
+                continue
             array = found.values if isinstance(found, gs.Constant) else onnx.numpy_helper.to_array(tensor)
             weights[names.clean(tensor.name)] = np.asarray(array)
     for sparse in model.graph.sparse_initializer:
@@ -108,7 +112,7 @@ def _parse(model: ModelProto, label: str) -> Parsed:
             weights[names.clean(sparse.values.name)] = np.asarray(found.values)
     for output in model.graph.output:
         names.clean(output.name)
-    return Parsed(label, model, opset_of(model), ops, weights, names, used)
+    return Parsed(label, model, opset_of(model), ops, weights, names, used, apart)
 
 
 def _ops(

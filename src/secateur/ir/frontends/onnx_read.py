@@ -10,22 +10,28 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto
 
 from secateur.ir.errors import InputError, Unsupported
+from secateur.ir.graph import Array
+
+from .onnx_weights import read_apart
 
 OLDEST_OPSET = 7
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def read_model(source: str | Path | ModelProto) -> tuple[ModelProto, str]:
-    """The model with its external data, and what to call it in messages. Raises InputError."""
+def read_model(source: str | Path | ModelProto) -> tuple[ModelProto, str, dict[str, Array]]:
+    """The model with its external data, what to call it in messages, and weights whose data were left out of it.
+
+    Raises InputError.
+    """
     if isinstance(source, ModelProto):
-        return source, f"model '{source.graph.name}'"
+        return source, f"model '{source.graph.name}'", {}
     path = Path(source)
     if path.is_dir():
         raise InputError(f"{path} is a directory; name the .onnx file inside it")
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model, apart = read_apart(path) or (onnx.load(str(path), load_external_data=False), {})
     except DecodeError as error:
         raise InputError(
             f"{path} is not a readable ONNX file ({error}); it may be truncated or of another kind: "
@@ -34,7 +40,7 @@ def read_model(source: str | Path | ModelProto) -> tuple[ModelProto, str]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     _load_external(model, path)
-    return model, str(path)
+    return model, str(path), apart
 
 
 def _load_external(model: ModelProto, path: Path) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
-from secateur.ir.graph import DTYPES, Value, dtype_of, numpy_dtype
+from secateur.ir.graph import DTYPES, Array, Value, dtype_of, numpy_dtype
+
+from .onnx_weights import restored
 
 if TYPE_CHECKING:
     from .onnx_builder import Builder
@@ -22,12 +24,14 @@ Found = tuple[tuple[int, ...], str, bool]  # shape, element type, and whether th
 class Observer:
     """Looks at one run of the whole model for the shapes that nothing else tells.
 
-    ``sizes`` maps the names of dynamic dimensions to their sizes in this conversion.
+    ``sizes`` maps the names of dynamic dimensions to their sizes in this conversion; ``apart`` holds data of weights
+    that the model lacks.
     """
 
     model: ModelProto
     inputs: Mapping[str, Value] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    apart: Mapping[str, Array] = field(default_factory=dict)
     seen: dict[str, tuple[tuple[int, ...], str]] | None = None
 
     def look(self, name: str) -> tuple[tuple[int, ...], str] | None:
@@ -39,8 +43,7 @@ class Observer:
     def _run(self) -> dict[str, tuple[tuple[int, ...], str]]:
         import onnxruntime
 
-        watched = ModelProto()
-        watched.CopyFrom(self.model)
+        watched = restored(self.model, self.apart)
         have = {o.name for o in watched.graph.output}
         names = [o for n in watched.graph.node for o in n.output if o and o not in have]
         watched.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
