@@ -95,7 +95,9 @@ def check_plain(module: nn.Module, x: Tensor, pruned: Pruned) -> tuple[float | N
     if any("Std" in type(m).__name__ for m in module.modules()):
         return None, "convolutions that standardise their weights"
     transposed = {
-        f"{name}.weight" for name, m in module.named_modules() if isinstance(m, torch.nn.modules.conv._ConvTransposeNd)
+        f"{name}.weight"
+        for name, m in module.named_modules()
+        if isinstance(m, torch.nn.modules.conv._ConvTransposeNd) or type(m).__name__ == "CondConv2d"  # [experts, ..]
     }
     with torch.no_grad():
         for name, axes in pruned.recipe.weights.items():

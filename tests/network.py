@@ -125,6 +125,12 @@ def random_keep(coupling: Coupling, rng: np.random.Generator) -> Array:
         units = np.flatnonzero(coupling.orbit == orbit)
         if coupling.frozen[units].any():
             continue
+        levels = coupling.levels.get(int(orbit))
+        if levels is not None:
+            counts = levels.counts[rng.integers(len(levels.counts))]
+            for cell, count in zip(levels.cells, counts, strict=True):
+                keep[rng.permutation(np.flatnonzero(coupling.cell == cell))[count:]] = False
+            continue
         cells = [units[coupling.cell[units] == c] for c in np.unique(coupling.cell[units])]
         smallest = min(map(len, cells))
         count = int(rng.integers(1, smallest + 1))

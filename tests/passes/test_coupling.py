@@ -105,6 +105,25 @@ def test_crossing_partitions_meet_in_their_common_refinement() -> None:
     assert len(np.unique(coupling.orbit[units])) == 1
 
 
+def test_uneven_partitions_get_levels_that_satisfy_them_all() -> None:
+    """Producer groups of 6 and 6, consumer groups of 8 and 8 over 4 + 6 + 6 channels, worked by hand."""
+    net = Net(1, 3, 4, 4)
+    stem = net.conv("x", 4)
+    joined = net.node("concat", stem, net.conv(net.conv("x", 8), 12, groups=2), axis=1)
+    coupling = couple(net.graph(net.head(net.conv(str(joined), 8, 1, groups=2))))
+    (levels,) = coupling.levels.values()
+    sizes = {int((coupling.cell == c).sum()): i for i, c in enumerate(levels.cells)}
+    # Cells: 4 of the stem and 4 of the first group feed the first consumer group; 2 and 6 the second.
+    assert sorted(int((coupling.cell == c).sum()) for c in levels.cells) == [2, 4, 4, 6]
+    assert levels.counts[-1].sum() == 16
+    assert (np.diff(levels.counts, axis=0) >= 0).all()
+    assert len(levels.counts) >= 3
+    for row in levels.counts:
+        six, two = row[sizes[6]], row[sizes[2]]
+        fours = [row[i] for i, c in enumerate(levels.cells) if (coupling.cell == c).sum() == 4]
+        assert any(two + a == six and a + b == two + six for a, b in (fours, fours[::-1]))
+
+
 def test_slim_refuses_what_cannot_be_expressed() -> None:
     graph = shuffled()
     coupling = couple(graph)

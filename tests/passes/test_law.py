@@ -48,6 +48,13 @@ def _shuffle_unit(net: Net, x: str) -> str:
     return net.conv(net.shuffle(net.conv(net_in, 8, 1, groups=2), 2), 8, 1, groups=2)
 
 
+def _uneven_groups(net: Net, x: str) -> str:
+    """A ShuffleNet stage: the groups of the second convolution cut across those of the first."""
+    wide = net.conv(net.conv(x, 8), 12, groups=2)
+    joined = str(net.node("concat", net.conv(x, 4), wide, axis=1))
+    return net.conv(joined, 8, 1, groups=2)
+
+
 def _even_slice(net: Net, x: str) -> str:
     return str(net.node("slice", x, axes=(1,), starts=(0,), ends=(1 << 62,), steps=(2,)))
 
@@ -83,6 +90,7 @@ BLOCKS: dict[str, Block] = {
     "multiplier": _multiplier,
     "grouped": lambda n, x: n.conv(n.conv(x, 8), 12, groups=4),
     "shuffle unit": _shuffle_unit,
+    "uneven groups": _uneven_groups,
     "shuffle": lambda n, x: n.shuffle(x, 2) if n.shape(x)[1] % 2 == 0 else x,
     "split": _split,
     "squeeze excite": lambda n, x: n.squeeze_excite(x),

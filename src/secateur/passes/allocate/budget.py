@@ -111,6 +111,11 @@ def meet(
 
     Raises BudgetError that states the least that can be reached.
     """
+    if before == 0:
+        raise InputError(
+            f"budget {amount.kind}={_spell(amount)}: the network has no {amount.kind} that could be counted, so "
+            "there is nothing to shrink; its operators may all be opaque (`secateur inspect` names them)"
+        )
     limit = amount.limit(before)
     least = -1
     tried = roundings(round_to)
@@ -188,7 +193,7 @@ def _fill(
     for orbit in ladder.orbit[rest[np.sort(first)]]:
         if tries == FILL_TRIES or limit - cost <= CLOSE * limit:
             break
-        step = width // np.gcd(width, ladder.cells[orbit])
+        step = ladder.step(width)[orbit]
         wider = kept.copy()
         wider[orbit] = min((kept[orbit] // step + 1) * step, ladder.length[orbit])
         if wider[orbit] == kept[orbit]:

@@ -52,8 +52,8 @@ class Global:
 
 def _count_for_channels(ladder: Ladder, order: Array, share: float) -> int:
     """How many of the free rungs stay so that ``share`` of the units in orbits that can shrink do."""
-    shrinking = ladder.least < ladder.length
-    wanted = share * float((ladder.length * ladder.cells)[shrinking].sum())
-    fixed = float((ladder.least * ladder.cells)[shrinking].sum())
-    units = fixed + np.cumsum(ladder.cells[ladder.orbit[order]])
+    shrinking = (ladder.least < ladder.length)[ladder.orbit]
+    wanted = share * float(ladder.members[shrinking].sum())
+    fixed = float(ladder.members[shrinking & (ladder.rank < ladder.least[ladder.orbit])].sum())
+    units = fixed + np.cumsum(ladder.members[order])
     return int(np.searchsorted(units, wanted + 1e-9, side="right"))

@@ -23,7 +23,8 @@ class Ladder:
     """The rungs of a coupling under some scores.
 
     ``rung``: int[units], the rung of each unit, -1 for none. For each rung its ``orbit``, ``rank`` and ``score``;
-    for each orbit ``length`` (rungs), ``cells`` (units in a rung) and ``least`` (rungs that must stay).
+    for each orbit ``length`` (rungs), ``cells`` (units in a rung, 0 where rungs differ) and ``least`` (rungs that
+    must stay). ``members`` counts the units of each rung.
     """
 
     rung: Array
@@ -33,6 +34,12 @@ class Ladder:
     length: Array
     cells: Array
     least: Array
+    members: Array
+
+    def step(self, round_to: int) -> Array:
+        """int[orbits]: how many rungs make a width a multiple of ``round_to``; 1 where rungs differ."""
+        result: Array = np.where(self.cells > 0, round_to // np.gcd(round_to, self.cells), 1)
+        return result
 
     def mask(self, kept: Array) -> Array:
         """bool[units]: the units of the first ``kept[orbit]`` rungs of each orbit."""
@@ -56,11 +63,11 @@ class Ladder:
         """
         if round_to <= 1:
             return kept
-        step = round_to // np.gcd(round_to, self.cells)
+        step = self.step(round_to)
         near = (2 * kept + step) // (2 * step) * step
         floor = -(-np.maximum(self.least, 1) // step) * step
         near = np.minimum(np.maximum(near, floor), self.length)
-        apart = (kept == self.length) | (kept == 0) | (self.length * self.cells <= round_to)
+        apart = (kept == self.length) | (kept == 0) | (self.length * np.maximum(self.cells, 1) <= round_to)
         result: Array = np.where(apart, kept, near)
         return result
 
@@ -82,21 +89,37 @@ def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
     starts = np.cumsum(sizes) - sizes
     rank = np.empty(size, np.int64)
     rank[order] = index - starts[cell[order]]
+    alike, leveled = _by_level(coupling, cell, orbit_of_cell, rank)
+    cells = np.where(leveled, 0, cells)
     length = np.zeros(len(cells), np.int64)
-    np.maximum.at(length, orbit_of_cell, sizes)
-    first = np.cumsum(length) - length
     orbit = orbit_of_cell[cell]
-    rung = first[orbit] + rank
+    np.maximum.at(length, orbit, alike + 1)
+    first = np.cumsum(length) - length
+    rung = first[orbit] + alike
     rungs = int(length.sum())
     members = np.bincount(rung, minlength=rungs)
     score = np.bincount(rung, values, rungs) / np.maximum(members, 1)
-    kept = np.bincount(rung, must, rungs) > 0
     rung_orbit = np.repeat(np.arange(len(cells)), length)
-    least = np.bincount(rung_orbit, kept, len(cells)).astype(np.int64)
+    rung_rank = np.arange(rungs) - first[rung_orbit]
+    least = np.zeros(len(cells), np.int64)
+    np.maximum.at(least, orbit[must], alike[must] + 1)
     least = np.maximum(least, np.ceil(floor * length - 1e-9).astype(np.int64))
-    uneven = np.bincount(orbit_of_cell, sizes, len(cells)) != length * cells
-    least = np.where(uneven, length, least)
-    return Ladder(rung, rung_orbit, np.arange(rungs) - first[rung_orbit], score, length, cells, least)
+    least = np.where(leveled, np.maximum(least, 1), least)
+    return Ladder(rung, rung_orbit, rung_rank, score, length, cells, least, members)
+
+
+def _by_level(coupling: Coupling, cell: Array, orbit_of_cell: Array, rank: Array) -> tuple[Array, Array]:
+    """(rank of each unit's rung in its orbit, bool per orbit: do its rungs differ).
+
+    In an orbit with levels a unit belongs to the first level that keeps as many of its cell as its rank asks for.
+    """
+    alike, leveled = rank.copy(), np.zeros(int(orbit_of_cell.max(initial=-1)) + 1, bool)
+    for levels in coupling.levels.values():
+        for column, name in enumerate(levels.cells):
+            mine = np.flatnonzero(coupling.cell == name)
+            alike[mine] = np.searchsorted(levels.counts[:, column], rank[mine], side="right")
+            leveled[orbit_of_cell[cell[mine[0]]]] = True
+    return alike, leveled
 
 
 def by_share(ladder: Ladder) -> Array:

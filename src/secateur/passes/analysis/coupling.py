@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from secateur.ir import Array, Graph, InputError, Node, PassError
 
@@ -22,6 +20,7 @@ from .flow_compute import COMPUTE
 from .flow_elementwise import ELEMENTWISE_RULES
 from .flow_movement import MOVEMENT
 from .notes import Channels, Constraint, Coupling, Group, Mixing, Slot
+from .partitions import components, partition, pools
 
 COUPLE: dict[str, Rule] = {**ELEMENTWISE_RULES, **MOVEMENT, **COMPUTE}
 _CHAINS = frozenset(ELEMENTWISE_RULES) - {"softmax", "log_softmax", "cumsum", "batch_norm"} | frozenset(MOVEMENT)
@@ -82,26 +81,12 @@ def _protect(flow: Flow, patterns: tuple[str, ...]) -> None:
                 flow.freeze_value(value.name, f"protected by '{pattern}'")
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Edges (row, column) of a bipartite or plain graph, for connected components."""
-
-    rows: list[Array]
-    columns: list[Array]
-
-    def components(self, size: int) -> Array:
-        rows = np.concatenate([np.zeros(0, np.int64), *self.rows])
-        columns = np.concatenate([np.zeros(0, np.int64), *self.columns])
-        graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-        return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-
 class _Units:
     """Atoms made into units, and everything that is known of a unit."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        atoms = _Pairs([t.left for t in flow.ties], [t.right for t in flow.ties]).components(flow.atoms)
+        atoms = components(flow.atoms, [(t.left, t.right) for t in flow.ties])
         # Atom 0 is alone in its component; the others are numbered 0 .. size-1.
         atoms[0] = -1
         kept = np.unique(atoms[1:])
@@ -135,7 +120,10 @@ class _Units:
         self._freeze(np.flatnonzero(~produced), "no layer produces it that could be made narrower")
 
     def coupling(self) -> Coupling:
-        pool, cell, orbit = self._pools()
+        pool = pools(self.size, self.slots, self.constraints)
+        parts = partition(pool, self.constraints, self.reason >= 0)
+        for units, reason in parts.stuck:
+            self._freeze(units, reason)
         channels = {}
         for name, track in self.flow.tracks.items():
             channels[name] = Channels(track.axis, self.of[track.atoms])
@@ -143,10 +131,9 @@ class _Units:
             Mixing(m.node.name, m.node.label, m.input, m.axis, self.of[m.atoms], m.mode) for m in self.flow.mixing
         )
         groups = self._groups()
-        blocked = dict(self.flow.blocked)
         return Coupling(
             self.size, channels, tuple(self.slots), groups, tuple(self.constraints), mixing,
-            self.reason >= 0, pool, cell, orbit, blocked,
+            self.reason >= 0, pool, parts.cell, parts.orbit, dict(self.flow.blocked), parts.levels,
         )  # fmt: skip
 
     # -- groups ------------------------------------------------------------------------------------
@@ -186,68 +173,11 @@ class _Units:
                     whys[g].append("...")
         return whys
 
-    # -- pools, cells and orbits -------------------------------------------------------------------
-    def _pools(self) -> tuple[Array, Array, Array]:
-        edges = _Pairs([], [])
-        for slot in self.slots:
-            if slot.role == "out":
-                _star(edges, slot.units)
-        for constraint in self.constraints:
-            _star(edges, constraint.units)
-        pool = edges.components(self.size)
-        if not self.constraints:
-            return pool, pool.copy(), pool.copy()
-        rng = np.random.default_rng(1)
-        cell_sign, orbit_sign = np.zeros(self.size, np.uint64), np.zeros(self.size, np.uint64)
-        for c in self.constraints:
-            marks = rng.integers(1, 1 << 63, int(c.block.max()) + 2, dtype=np.uint64)
-            np.add.at(cell_sign, c.units, marks[c.block])
-            np.add.at(orbit_sign, c.units, np.broadcast_to(marks[-1], c.units.shape))
-        # Frozen units stay whatever happens, so they do not count among those that may go.
-        cell = _number(pool, cell_sign, self.reason >= 0)
-        orbit = _number(pool, orbit_sign, self.reason >= 0)
-        self._check_cells(pool, cell, orbit)
-        return pool, cell, orbit
-
-    def _check_cells(self, pool: Array, cell: Array, orbit: Array) -> None:
-        """Equal counts per cell must give equal counts per block; freeze the pools where they do not."""
-        frozen = self.reason >= 0
-        for c in self.constraints:
-            units = c.units
-            if frozen[units].any():
-                if not frozen[units].all():
-                    self._freeze(units, f"groups of {c.node}: some of its channels must stay")
-                continue
-            pairs, counts = np.unique(np.stack([orbit[units], c.block, cell[units]]), axis=1, return_counts=True)
-            sizes = np.bincount(cell, minlength=int(cell.max()) + 1)[pairs[2]]
-            # Positions per unit of a cell in a block, summed over the cells that the block holds.
-            share = counts / sizes
-            blocks = int(c.block.max()) + 1
-            total: dict[int, Array] = {}
-            for o in np.unique(pairs[0]):
-                mine = pairs[0] == o
-                total[int(o)] = np.bincount(pairs[1][mine], share[mine], minlength=blocks)
-            if any(t.min() != t.max() for t in total.values()):
-                self._freeze(units, f"the groups of {c.node} cannot keep equally many channels")
-
-
-def _star(edges: _Pairs, units: Array) -> None:
-    """Edges that join all of these units."""
-    units = units[units >= 0]
-    if len(units) > 1:
-        edges.rows.append(np.broadcast_to(units[:1], (len(units) - 1,)))
-        edges.columns.append(units[1:])
-
 
 def _add(total: Array, units: Array, mark: np.uint64) -> None:
     units = units[units >= 0]
     if len(units):
         np.add.at(total, units, np.broadcast_to(mark, units.shape))
-
-
-def _number(pool: Array, sign: Array, frozen: Array) -> Array:
-    keys = np.stack([pool.astype(np.uint64), sign, frozen.astype(np.uint64)])
-    return np.asarray(np.unique(keys, axis=1, return_inverse=True)[1]).reshape(-1)
 
 
 def _explain(node: Node) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -79,13 +79,25 @@ class Mixing:
     mode: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Levels:
+    """An orbit whose cells are not alike: the numbers of survivors that they may have together.
+
+    ``counts`` is int[levels, cells], rising; the last level keeps all.
+    """
+
+    cells: Array
+    counts: Array
+
+
 @dataclass(frozen=True)
 class Coupling:
     """Which channels live and die together, and which may not die.
 
     ``pool`` numbers the domain in which units compete (same producers, or bound by the same constraints);
     ``cell`` numbers, inside a pool, the sets that must keep equally many units: cells with the same
-    ``orbit`` keep the same count. Unconstrained units have a cell of their own pool and orbit.
+    ``orbit`` keep the same count, or stand on the same level where ``levels`` lists their orbit.
+    Unconstrained units have a cell of their own pool and orbit.
     """
 
     size: int
@@ -99,6 +111,7 @@ class Coupling:
     cell: Array
     orbit: Array
     blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason
+    levels: Mapping[int, Levels] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """One paragraph a group for the text form: size, slots, and why they are tied or frozen."""
