@@ -184,9 +184,15 @@ class Graph:
         return print_graph(self)
 
 
+# By type object, since ``dtype.name`` is put together anew at every call.
+_SHORT: Mapping[Any, str] = MappingProxyType(
+    {np.dtype(name): short for name, short in DTYPES.items() if name not in ("bfloat16", "str", "object")}
+)
+
+
 def dtype_of(array: Array) -> str:
     """The short name of an array's element type."""
-    return DTYPES.get(array.dtype.name, "str")
+    return _SHORT.get(array.dtype) or DTYPES.get(array.dtype.name, "str")
 
 
 def numpy_dtype(short: str) -> np.dtype[Any]:
