@@ -112,6 +112,15 @@ class WindowSpec:
     steps: tuple[Step, ...] = ()
     threads: int = 1
 
+    @property
+    def macs(self) -> int:
+        """Taps, padding lanes included."""
+        return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+
+    def workload(self) -> WindowSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
 
 @dataclass(frozen=True)
 class MapSpec:
