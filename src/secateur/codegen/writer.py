@@ -1,8 +1,9 @@
 """Writing kernels as TIR, statement by statement: loops, vectors and accumulators that stay in registers.
 
 TVM's pitfalls that this file keeps away from the templates: an accumulator is a buffer of its own with one vector in
-it (a larger one than 1 KiB would go to the heap), storage rewriting stays off (it would join them again), a kernel
-returns 0 (a private function without a result is refused by LLVM's verifier).
+it, storage rewriting stays off (it would join them), and its allocation is marked ``disable_lower_builtin``, or it would
+go to the heap, at the price of a thousand multiply-adds a tile; a kernel returns 0 (a private function without a result
+is refused by LLVM's verifier).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Kernel:
         for _ in range(count):
             self.count += 1
             buffer = tirx.decl_buffer((self.lanes,), "float32", f"acc{self.count}", scope="local", data_alignment=64)
-            self.emit(tirx.AllocBuffer(buffer))
+            self.emit(tirx.AllocBuffer(buffer, annotations={"disable_lower_builtin": tirx.IntImm("bool", 1)}))
             found.append(buffer)
         if start is not None:
             for buffer in found:
