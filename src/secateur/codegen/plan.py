@@ -345,7 +345,7 @@ class Planner:
             spec = flatten(spec)
             choice: ConvChoice = self.choose(spec)
             from_first = -(pad_top * x.plane.row + pad_left * x.plane.column)
-            w = self.program.weight(_pack(part, lanes, min(choice.nb, count)))
+            w = self.program.weight(pack(part, spec, min(choice.nb, count)))
             arguments: list[Argument] = []
             if whole is None:
                 entries = tuple(x.offset(int(p)) for p in places[reads])
@@ -591,16 +591,21 @@ def _block_weight(weight: Floats, start: int, end: int, low: int, high: int, gro
     return part
 
 
-def _pack(weight: Floats, lanes: int, nb: int) -> Floats:
-    """As templates.conv reads them (kept here so that planning does not load TVM): tiles, inputs, taps, blocks, lanes."""
+def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
+    """[O, I, kh, kw] in the order in which the kernel reads it: tiles of ``nb`` blocks, ``spec.order``, block, lane."""
     o, i, kh, kw = weight.shape
-    whole, rest = divmod(o // lanes, nb)
+    v = spec.lanes
+    whole, rest = divmod(o // v, nb)
     parts = []
     for start, count, width in ((0, whole, nb), (whole * nb, 1 if rest else 0, rest)):
-        if count and width:
-            part = weight[start * lanes : (start + count * width) * lanes]
-            part = part.reshape(count, width, lanes, i, kh, kw).transpose(0, 3, 4, 5, 1, 2)
-            parts.append(part.reshape(-1))
+        if not count:
+            continue
+        part = weight[start * v : (start + count * width) * v].reshape(count, width, v, i, kh, kw)
+        if spec.order == "blocks":
+            part = part.reshape(count, width, v, i // v, v, kh, kw).transpose(0, 3, 5, 6, 4, 1, 2)
+        else:
+            part = part.transpose((0, 4, 5, 3, 1, 2) if spec.order == "taps" else (0, 3, 4, 5, 1, 2))
+        parts.append(part.reshape(-1))
     return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
 
 

@@ -64,6 +64,17 @@ class ConvSpec:
     threads: int = 1
 
     @property
+    def order(self) -> str:
+        """How the reduction is nested, outermost first.
+
+        "blocks": block of input channels, taps, channel in the block; "taps": taps, channel; "channels": channel, taps
+        (few channels).
+        """
+        if not self.table:
+            return "blocks"
+        return "taps" if self.ci >= 8 else "channels"
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates, padding lanes included."""
         return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes

@@ -1,8 +1,7 @@
 """Dense convolution and linear layers: a tile of output blocks by pixels in registers, one input channel at a time.
 
 For each input channel and tap: one vector of weights per output block, one number per pixel, broadcast; all products
-go to accumulators. Weights lie as [tile of output blocks, input channel, tap row, tap column, block, lane], so they are
-read once, in order. Channels are looked up in a table where they do not lie in whole blocks in their order, which
+go to accumulators. Weights lie in the order in which they are read (``ConvSpec.order``), the output block and lane last. Channels are looked up in a table where they do not lie in whole blocks in their order, which
 costs one load in ``nb * pixels`` multiply-adds: concat, split and shuffle before a convolution are free.
 """
 
@@ -55,10 +54,10 @@ def build(spec: ConvSpec, choice: ConvChoice) -> Any:
                 k.set(accumulators[p * nb + j], first)
         weights = block * per_block
 
-        def tap(channel: Expr, source: Expr, kh: Expr, kw: Expr) -> None:
+        def tap(position: Expr, source: Expr, kh: Expr, kw: Expr) -> None:
             sdh, sdw = spec.dilation[0] * spec.x.row, spec.dilation[1] * spec.x.column
             at = k.bind(source + kh * sdh + kw * sdw, "int64")
-            wi = weights + ((channel * spec.kernel[0] + kh) * spec.kernel[1] + kw) * (nb * spec.lanes)
+            wi = weights + position * (nb * spec.lanes)
             ws = [k.vector(k.load(w, wi + j * spec.lanes)) for j in range(nb)]
             for p, (r, c) in enumerate(pixels):
                 value = k.scalar(x, at + (r * spec.stride[0] * spec.x.row + c * spec.stride[1] * spec.x.column))
@@ -66,16 +65,21 @@ def build(spec: ConvSpec, choice: ConvChoice) -> Any:
                 for j in range(nb):
                     k.add(accumulators[p * nb + j], wide * ws[j])
 
-        def taps(channel: Expr, source: Expr) -> None:
-            k.loop(spec.kernel[0], lambda kh: k.loop(
-                spec.kernel[1], lambda kw: tap(channel, source, kh, kw), name="kw"), name="kh")  # fmt: skip
+        def every_tap(body: Any) -> None:
+            k.loop(spec.kernel[0], lambda kh: k.loop(spec.kernel[1], lambda kw: body(kh, kw), name="kw"), name="kh")
 
-        if table is not None:
-            k.loop(spec.ci, lambda c: taps(c, start + k.scalar(table, c).astype("int64")), name="ci")
+        # The innermost loop is long enough that LLVM leaves it alone: unrolled, it would not fit the registers.
+        v, (height, width) = spec.lanes, spec.kernel
+        if spec.order == "blocks":
+            k.loop(spec.ci // v, lambda b: every_tap(lambda kh, kw: k.loop(
+                v, lambda i: tap(((b * height + kh) * width + kw) * v + i, start + b * spec.x.block + i, kh, kw),
+                name="i")), name="cb")  # fmt: skip
+        elif spec.order == "taps":
+            every_tap(lambda kh, kw: k.loop(spec.ci, lambda c: tap(
+                (kh * width + kw) * spec.ci + c, start + k.scalar(table, c).astype("int64"), kh, kw), name="ci"))  # fmt: skip
         else:
-            v = spec.lanes
-            k.loop(spec.ci // v, lambda b: k.loop(
-                v, lambda i: taps(b * v + i, start + b * spec.x.block + i), name="i"), name="cb")  # fmt: skip
+            k.loop(spec.ci, lambda c: every_tap(lambda kh, kw: tap(
+                (c * height + kh) * width + kw, start + k.scalar(table, c).astype("int64"), kh, kw)), name="ci")  # fmt: skip
         for p, (r, c) in enumerate(pixels):
             for j in range(nb):
                 at = At(block + j, image, row + r, column + c)
