@@ -1,0 +1,10 @@
+"""Graph to machine code: a layout plan, kernels by template, a tuner, and libraries in one file.
+
+Importing this loads no TVM; ``build`` and ``load_library`` do when they are called.
+"""
+
+from .build import build
+from .library import Library, load_library
+from .targets import TARGETS, Target, get_target
+
+__all__ = ["TARGETS", "Library", "Target", "build", "get_target", "load_library"]

@@ -1,0 +1,138 @@
+"""A planned program as machine code: one private function per distinct kernel, and a ``main`` that calls them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import tirx
+
+from secateur.ir import Graph
+from secateur.ir.graph import NUMPY_NAMES, Value
+
+from .plan import OUTPUT
+from .program import Argument, Call, Place, Port, Program, Table, TensorSpec, Weight
+from .specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
+from .targets import Target
+from .templates import conv, simple, window
+from .tensor_ops import build_tensor_op
+from .writer import compile_module, const, llvm_target
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Machine code, constants and the sizes of what a caller must provide."""
+
+    module: Any
+    weights: NDArray[np.float32]
+    tables: NDArray[np.int32]
+    arena_words: int
+
+
+def kernel(spec: Any, choice: Any) -> Any:
+    """The function of a spec."""
+    if isinstance(spec, ConvSpec):
+        return conv.build(spec, replace(choice, nb=min(choice.nb, spec.blocks)))
+    if isinstance(spec, WindowSpec):
+        return window.build(spec, choice)
+    if isinstance(spec, MapSpec):
+        return simple.build_map(spec)
+    if isinstance(spec, MeanSpec):
+        return simple.build_mean(spec)
+    if isinstance(spec, CopySpec):
+        return simple.build_copy(spec)
+    if isinstance(spec, FillSpec):
+        return simple.build_fill(spec)
+    assert isinstance(spec, TensorSpec)
+    return build_tensor_op(spec)
+
+
+def compile_program(program: Program, graph: Graph, target: Target) -> Compiled:
+    """Place the buffers, write all functions, compile them."""
+    words = program.arena.place()
+    tables = Tables()
+    functions: dict[str, Any] = {}
+    names: dict[tuple[Any, Any], Any] = {}
+    calls = []
+    for call in program.calls:
+        key = (call.spec, call.choice)
+        if key not in names:
+            names[key] = tvm.ir.GlobalVar(f"k{len(names)}")
+            functions[names[key]] = kernel(call.spec, call.choice)
+        calls.append((names[key], call))
+    resolved = [(name, call, [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments])
+                for name, call in calls]  # fmt: skip
+    blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
+    main = _main(resolved, graph, words, blob.size, tables.size)
+    functions[tvm.ir.GlobalVar("main")] = main
+    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
+    return Compiled(module, blob, tables.array(), words)
+
+
+class Tables:
+    """All tables one after another; equal ones are stored once."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[np.int32]] = []
+        self.size = 16
+        self.seen: dict[bytes, int] = {}
+
+    def index(self, table: Table) -> int:
+        """Where this table begins."""
+        numbers = table.resolve()
+        key = numbers.tobytes()
+        if key not in self.seen:
+            self.seen[key] = self.size
+            self.parts.append(numbers)
+            self.size += len(numbers)
+        return self.seen[key]
+
+    def array(self) -> NDArray[np.int32]:
+        """The tables, after an unused first line."""
+        return np.concatenate([np.zeros(16, np.int32), *self.parts])
+
+
+def ports(graph: Graph) -> tuple[list[Value], list[Value]]:
+    """Inputs and outputs in the order in which ``main`` takes them."""
+    outs = [graph.value(name) for name in graph.outputs]
+    return list(graph.inputs), [Value(f"{OUTPUT}{i}", v.shape, v.dtype) for i, v in enumerate(outs)]
+
+
+def storage(dtype: str) -> str:
+    """TVM's name of an IR type in memory; booleans are bytes."""
+    return "bool" if dtype == "b1" else NUMPY_NAMES[dtype]
+
+
+def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int) -> Any:
+    def port(value: Value) -> Any:
+        shape = [const(int(d)) for d in value.shape]
+        return tirx.decl_buffer(shape, storage(value.dtype), "p", data_alignment=4)
+
+    inputs, outputs = ports(graph)
+    memory = {value.name: port(value) for value in (*inputs, *outputs)}
+    arena = tirx.decl_buffer((const(words),), "float32", "arena", data_alignment=64)
+    constants = tirx.decl_buffer((const(weights),), "float32", "weights", data_alignment=64)
+    offsets = tirx.decl_buffer((const(tables),), "int32", "tables", data_alignment=4)
+
+    def pointer(argument: Argument, table: int) -> Any:
+        if isinstance(argument, Port):
+            buffer = memory[argument.name]
+            return tirx.address_of(tirx.BufferLoad(buffer, [const(0)] * len(buffer.shape)))
+        if isinstance(argument, Table):
+            return tirx.address_of(tirx.BufferLoad(offsets, [const(table)]))
+        if isinstance(argument, Weight):
+            return tirx.address_of(tirx.BufferLoad(constants, [const(argument.offset // 4)]))
+        assert isinstance(argument, Place)
+        return tirx.address_of(tirx.BufferLoad(arena, [const(argument.offset)]))
+
+    body = [
+        tirx.Evaluate(tvm.ir.Call(name, [pointer(a, t) for a, t in zip(call.arguments, tables_at, strict=True)]))
+        for name, call, tables_at in calls
+    ]
+    parameters = [arena, constants, offsets, *(memory[v.name] for v in (*inputs, *outputs))]
+    function = tirx.PrimFunc(parameters, tirx.SeqStmt(body) if len(body) != 1 else body[0])
+    return function.with_attr("global_symbol", "main").with_attr("s_tir", True)

@@ -1,0 +1,151 @@
+"""Element-wise operators on vectors. Transcendental ones by polynomials, since LLVM would call libm lane by lane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tvm import tirx
+
+from .writer import Expr, Kernel
+
+Unary = Callable[[Kernel, Expr, Mapping[str, Any]], Expr]
+
+_LOG2E = 1.44269504088896341
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+def clamp(k: Kernel, x: Expr, low: float | None, high: float | None) -> Expr:
+    """x between the bounds; None is no bound."""
+    x = x if low is None else tirx.max(x, k.splat(low))
+    return x if high is None else tirx.min(x, k.splat(high))
+
+
+def exp(k: Kernel, x: Expr) -> Expr:
+    """e to the x within 2 ulp (Cephes); 0 and the largest number stand for what is out of range."""
+    x = k.vector(clamp(k, x, -87.3, 88.3))
+    n = k.vector(tirx.floor(x * k.splat(_LOG2E) + k.splat(0.5)))
+    r = k.vector(x - n * k.splat(_LN2_HIGH) - n * k.splat(_LN2_LOW))
+    poly = k.splat(_EXP[0])
+    for c in _EXP[1:]:
+        poly = poly * r + k.splat(c)
+    poly = poly * (r * r) + r + k.splat(1.0)
+    ints = tirx.Cast(f"int32x{k.lanes}", n)
+    bits = (ints + tirx.Broadcast(tirx.IntImm("int32", 127), k.lanes)) * tirx.Broadcast(
+        tirx.IntImm("int32", 1 << 23), k.lanes
+    )
+    return poly * tirx.reinterpret(f"float32x{k.lanes}", bits)
+
+
+def sigmoid(k: Kernel, x: Expr) -> Expr:
+    """1 / (1 + exp(-x))."""
+    return k.splat(1.0) / (k.splat(1.0) + exp(k, k.splat(0.0) - x))
+
+
+def tanh(k: Kernel, x: Expr) -> Expr:
+    """1 - 2 / (exp(2x) + 1), exact to 1e-7 of 1."""
+    return k.splat(1.0) - k.splat(2.0) / (exp(k, x * k.splat(2.0)) + k.splat(1.0))
+
+
+def erf(k: Kernel, x: Expr) -> Expr:
+    """Abramowitz and Stegun 7.1.26, exact to 1.5e-7."""
+    x = k.vector(x)
+    size = k.vector(tirx.max(x, k.splat(0.0) - x))
+    t = k.vector(k.splat(1.0) / (size * k.splat(0.3275911) + k.splat(1.0)))
+    poly = k.splat(_ERF[0])
+    for c in _ERF[1:]:
+        poly = poly * t + k.splat(c)
+    y = k.vector(k.splat(1.0) - poly * t * exp(k, k.splat(0.0) - size * size))
+    return tirx.Select(x < k.splat(0.0), k.splat(0.0) - y, y)
+
+
+def _gelu(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    half = x * k.splat(0.5)
+    if a["approximate"] == "tanh":
+        inner = (x + x * x * x * k.splat(0.044715)) * k.splat(math.sqrt(2 / math.pi))
+        return half * (k.splat(1.0) + tanh(k, inner))
+    return half * (k.splat(1.0) + erf(k, x * k.splat(1 / math.sqrt(2))))
+
+
+def _mish(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    e = k.vector(exp(k, clamp(k, x, None, 20.0)))
+    square = k.vector(e * (e + k.splat(2.0)))
+    return x * (square / (square + k.splat(2.0)))
+
+
+def _elu(k: Kernel, x: Expr, alpha: float, scale: float = 1.0, inner: float = 1.0) -> Expr:
+    x = k.vector(x)
+    low = k.splat(alpha * scale) * (exp(k, x * k.splat(inner)) - k.splat(1.0))
+    return tirx.Select(x > k.splat(0.0), x * k.splat(scale), low)
+
+
+def _leaky(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    return tirx.Select(x > k.splat(0.0), x, x * k.splat(a["slope"]))
+
+
+def _hard_swish(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    return x * clamp(k, x * k.splat(1 / 6) + k.splat(0.5), 0.0, 1.0)
+
+
+def _silu(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    return x * sigmoid(k, x)
+
+
+def _abs(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    return tirx.max(x, k.splat(0.0) - x)
+
+
+def _softsign(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+    x = k.vector(x)
+    return x / (k.splat(1.0) + tirx.max(x, k.splat(0.0) - x))
+
+
+UNARY: Mapping[str, Unary] = MappingProxyType(
+    {
+        "relu": lambda k, x, a: tirx.max(x, k.splat(0.0)),
+        "clip": lambda k, x, a: clamp(k, x, a["min"], a["max"]),
+        "sigmoid": lambda k, x, a: sigmoid(k, x),
+        "tanh": lambda k, x, a: tanh(k, x),
+        "silu": _silu,
+        "mish": _mish,
+        "erf": lambda k, x, a: erf(k, x),
+        "exp": lambda k, x, a: exp(k, x),
+        "sqrt": lambda k, x, a: tirx.sqrt(x),
+        "rsqrt": lambda k, x, a: k.splat(1.0) / tirx.sqrt(x),
+        "neg": lambda k, x, a: k.splat(0.0) - x,
+        "abs": _abs,
+        "floor": lambda k, x, a: tirx.floor(x),
+        "ceil": lambda k, x, a: tirx.ceil(x),
+        "reciprocal": lambda k, x, a: k.splat(1.0) / x,
+        "softsign": _softsign,
+        "hard_swish": _hard_swish,
+        "hard_sigmoid": lambda k, x, a: clamp(k, x * k.splat(a["alpha"]) + k.splat(a["beta"]), 0.0, 1.0),
+        "gelu": _gelu,
+        "elu": lambda k, x, a: _elu(k, x, a["alpha"]),
+        "celu": lambda k, x, a: _elu(k, x, a["alpha"], 1.0, 1.0 / a["alpha"]),
+        "selu": lambda k, x, a: _elu(k, x, 1.6732632423543772, 1.0507009873554805),
+        "leaky_relu": _leaky,
+    }
+)
+
+BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
+    {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: a / b,
+        "minimum": tirx.min,
+        "maximum": tirx.max,
+        "prelu": lambda a, b: tirx.Select(a > a - a, a, a * b),
+    }
+)

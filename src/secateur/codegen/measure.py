@@ -1,0 +1,125 @@
+"""Compiling and timing single kernels, in a worker process that imports TVM once.
+
+``python -m secateur.codegen.measure FD`` serves one parent over a pipe. A request is (spec, choices, rounds, threads);
+answers are ("built", i), ("failed", i, why) and at the end ("times", {i: seconds}).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from .specs import ConvSpec, WindowSpec
+from .targets import Target
+
+LEAST = 2e-4  # seconds a sample takes at least: shorter kernels run several times
+DROP = 1.25  # after the first rounds, choices this much slower than the best are not measured on
+
+
+def kernel_arrays(spec: ConvSpec | WindowSpec) -> list[Any]:
+    """Arguments of the kernel as its template orders them, with the sizes and strides of the workload."""
+    rng = np.random.default_rng(0)
+
+    def floats(size: int) -> Any:
+        return rng.standard_normal(size, np.float32)
+
+    v, (kh, kw) = spec.lanes, spec.kernel
+    reach = spec.n * spec.x.image + (spec.h * spec.stride[0] + kh * spec.dilation[0]) * spec.x.row
+    reach += (spec.w * spec.stride[1] + kw * spec.dilation[1]) * spec.x.column
+    y = floats((spec.blocks - 1) * spec.y.block + spec.n * spec.y.image + spec.h * spec.y.row + spec.w * spec.y.column)
+    if isinstance(spec, WindowSpec):
+        start = spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
+        blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
+        x = floats(start + spec.blocks * spec.x.block + reach)
+        weights = [floats(spec.blocks * kh * kw * v), floats(spec.blocks * v)] if spec.kind == "conv" else []
+        table = [blocks] if spec.table else []
+        return [x if spec.table else x, *weights, *table, y]
+    planar = spec.x.column < v
+    channel = np.arange(spec.ci)
+    places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v
+    x = floats(int(places.max()) + spec.x.block + reach)
+    table = [places.astype(np.int32)] if spec.table else []
+    return [x, floats(spec.ci * kh * kw * spec.blocks * v), floats(spec.blocks * v), *table, y]
+
+
+def callable_of(spec: ConvSpec | WindowSpec, choice: Any, target: Target, arrays: Sequence[Any]) -> Callable[[], None]:
+    """The compiled kernel on these arrays."""
+    import tvm
+    from tvm import tirx
+
+    from .lower import kernel
+    from .writer import compile_module, const, llvm_target
+
+    name = tvm.ir.GlobalVar("kernel")
+    buffers = [tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)]
+    first = _start(spec)
+    pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
+    main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))
+    main = main.with_attr("global_symbol", "main").with_attr("s_tir", True)
+    functions = {name: kernel(spec, choice), tvm.ir.GlobalVar("main"): main}
+    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
+    tensors = [tvm.runtime.tensor(a) for a in arrays]
+    run = module["main"]
+    return lambda: run(*tensors)
+
+
+def _start(spec: Any) -> int:
+    if isinstance(spec, WindowSpec) and not spec.table:
+        return spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
+    return 0
+
+
+def interleaved(calls: dict[int, Callable[[], None]], rounds: int) -> dict[int, float]:
+    """Median seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds."""
+    repeats: dict[int, int] = {}
+    for i, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[i] = max(1, int(LEAST / max(time.perf_counter() - start, 1e-7)))
+    samples: dict[int, list[float]] = {i: [] for i in calls}
+    alive = set(calls)
+    for turn in range(rounds):
+        for i in sorted(alive):
+            start = time.perf_counter()
+            for _ in range(repeats[i]):
+                calls[i]()
+            samples[i].append((time.perf_counter() - start) / repeats[i])
+        if turn == 2:
+            best = min(min(samples[i]) for i in alive)
+            alive = {i for i in alive if min(samples[i]) <= DROP * best}
+    return {i: statistics.median(s) for i, s in samples.items()}
+
+
+def serve(channel: Connection) -> None:
+    """Answer requests until the parent closes the pipe."""
+    target, threads = channel.recv()
+    from .library import _use_threads
+
+    _use_threads(threads)
+    channel.send(("ready",))
+    while True:
+        try:
+            spec, choices, rounds = channel.recv()
+        except (EOFError, OSError):
+            return
+        arrays = kernel_arrays(spec)
+        calls: dict[int, Callable[[], None]] = {}
+        for i, choice in choices.items():
+            channel.send(("next", i))
+            try:
+                calls[i] = callable_of(spec, choice, target, arrays)
+            except Exception as error:  # a candidate that TVM refuses costs itself alone
+                channel.send(("failed", i, str(error)[-300:]))
+        channel.send(("next", -1))
+        channel.send(("times", interleaved(calls, rounds)))
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,197 @@
+"""What a kernel is: plain frozen data, so that equal layers share one kernel and records can name a workload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+# Element-wise operators the templates can apply to a vector (``maths`` holds a row for each).
+FUSABLE_UNARY = frozenset(
+    {"relu", "clip", "sigmoid", "tanh", "silu", "mish", "erf", "exp", "sqrt", "rsqrt", "neg", "abs", "floor", "ceil",
+     "reciprocal", "softsign", "hard_swish", "hard_sigmoid", "gelu", "elu", "celu", "selu", "leaky_relu"}
+)  # fmt: skip
+FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Floats between neighbouring blocks, images, rows and columns."""
+
+    block: int
+    image: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
+
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
+    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    """
+
+    op: str
+    attrs: tuple[tuple[str, Any], ...] = ()
+    operand: str = ""
+    strides: Strides | None = None
+    table: bool = False
+    swapped: bool = False
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution or linear layer onto blocks of ``lanes`` outputs.
+
+    ``table``: the input's channels are looked up, one offset each (per tile of ``table_blocks`` output blocks if that
+    is not 0); else they lie in whole blocks. The input pointer is at the first tap of the first output.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    bias: bool = True
+    threads: int = 1
+
+    @property
+    def order(self) -> str:
+        """How the reduction is nested, outermost first.
+
+        "blocks": block of input channels, taps, channel in the block; "taps": taps, channel; "channels": channel, taps
+        (few channels).
+        """
+        if not self.table:
+            return "blocks"
+        return "taps" if self.ci >= 8 else "channels"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, padding lanes included."""
+        return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+
+    def workload(self) -> ConvSpec:
+        """The same without its epilogue: what records are looked up by."""
+        return replace(self, steps=(), bias=True)
+
+
+@dataclass(frozen=True)
+class ConvChoice:
+    """How a convolution is tiled: ``nb`` output blocks by ``rows`` x ``columns`` pixels in registers.
+
+    ``outer``: "blocks" keeps the weights of a tile while it walks the picture, "pixels" keeps the pixels.
+    """
+
+    nb: int
+    rows: int
+    columns: int
+    outer: str = "blocks"
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Depthwise convolution ("conv"), or pooling ("max", "avg") block by block.
+
+    For "conv" the input has its margin and the pointer is at the first tap; pools leave out taps outside of the
+    picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too.
+    """
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    size: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    count_pad: bool = True
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Taps, padding lanes included."""
+        return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+
+    def workload(self) -> WindowSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """Element-wise: the steps on each vector of ``x``, ``pixels`` at a time."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...]
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class MeanSpec:
+    """The mean (or sum, max) over the picture, one vector per block."""
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class CopySpec:
+    """Channel by channel from looked-up places to looked-up places: every change of layout.
+
+    An input place of -1 writes zeros.
+    """
+
+    channels: int
+    n: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    inner: str  # "channels" or "pixels": the loop that runs innermost
+
+
+@dataclass(frozen=True)
+class FillSpec:
+    """Zeros in the margin of blocks."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    margin: int
+
+
+Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec

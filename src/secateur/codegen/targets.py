@@ -1,0 +1,90 @@
+"""What code is generated for: the vector width, the registers and the cores of a processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from secateur.ir import InputError
+
+@dataclass(frozen=True)
+class Target:
+    """A processor as the templates see it.
+
+    ``lanes`` is the width of a vector in float32, ``registers`` how many vectors the register file holds.
+    ``features`` are what the machine must have to run the code, in the names of /proc/cpuinfo.
+    """
+
+    name: str
+    triple: str
+    mcpu: str
+    lanes: int
+    registers: int
+    cores: int
+    features: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, as a library's metadata and a record hold them."""
+        return {**asdict(self), "features": list(self.features)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Target:
+        """The inverse of ``to_json``."""
+        return Target(**{**data, "features": tuple(data["features"])})
+
+
+_X86 = "x86_64-linux-gnu"
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "x86-avx512": Target("x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma")),
+        "x86-avx2": Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma")),
+        "aarch64-neon": Target("aarch64-neon", "aarch64-linux-gnu", "cortex-a76", 4, 32, 1, ("asimd",)),
+    }
+)
+
+
+def cpu_features() -> frozenset[str]:
+    """The features this machine's kernel reports; empty where there is no /proc/cpuinfo."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def native() -> Target:
+    """The best target whose features this machine has. LLVM's name of the host is not trusted, only features are."""
+    found, cores = cpu_features(), len(os.sched_getaffinity(0))
+    machine = platform.machine().lower()
+    for target in TARGETS.values():
+        if target.triple.startswith(machine.replace("arm64", "aarch64")) and found.issuperset(target.features):
+            return replace(target, cores=cores)
+    raise InputError(
+        f"no target fits this machine ({machine}): the templates need one of {', '.join(TARGETS)}; "
+        "name a target to build for another machine"
+    )
+
+
+def get_target(target: str | Target) -> Target:
+    """A target by name, ``native`` included. Raises InputError with the names there are."""
+    if isinstance(target, Target):
+        return target
+    if target == "native":
+        return native()
+    if target not in TARGETS:
+        raise InputError(f"unknown target '{target}': choose native or one of {', '.join(TARGETS)}")
+    return TARGETS[target]
+
+
+def missing_features(target: Target) -> list[str]:
+    """What this machine lacks to run code for ``target``."""
+    return sorted(set(target.features) - cpu_features())

@@ -1,0 +1,1 @@
+"""Kernels by template: one file a family, each ``spec -> PrimFunc``."""

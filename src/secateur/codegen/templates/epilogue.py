@@ -1,0 +1,57 @@
+"""What is done to a vector before it is written: bias, activation, residual, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..maths import BINARY, UNARY
+from ..specs import Step
+from ..writer import Expr, Kernel
+
+
+@dataclass(frozen=True)
+class At:
+    """A position in the output: block, image, row and column."""
+
+    block: Expr
+    image: Expr
+    row: Expr
+    column: Expr
+
+
+def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
+    """The parameters the steps need, in order: (operand, its table of blocks)."""
+    found = []
+    for i, step in enumerate(steps):
+        operand = k.pointer(f"r{i}") if step.operand else None
+        table = k.pointer(f"rt{i}", "int32") if step.table else None
+        found.append((operand, table))
+    return found
+
+
+def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
+    """Where a block begins."""
+    if table is None:
+        return block * stride
+    return k.scalar(table, block).astype("int64")
+
+
+def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: At) -> Expr:
+    """The value after all steps."""
+    for step, (operand, table) in zip(steps, pointers, strict=True):
+        if not step.operand:
+            value = UNARY[step.op](k, value, dict(step.attrs))
+            continue
+        if step.operand == "const":
+            index = at.block * k.lanes
+        else:
+            s = step.strides
+            assert s is not None
+            index = block_base(k, table, at.block, s.block) + at.image * s.image
+            if step.operand == "full":
+                index = index + at.row * s.row + at.column * s.column
+        other = k.load(operand, index)
+        value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
+    return value

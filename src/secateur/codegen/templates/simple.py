@@ -1,0 +1,125 @@
+"""Kernels bound by memory: element-wise, means over the picture, changes of layout, margins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from ..specs import CopySpec, FillSpec, MapSpec, MeanSpec
+from ..writer import Expr, Kernel, const, even_tile, number, segments
+from .conv import y_index
+from .epilogue import At, apply, block_base, operand_pointers
+
+
+def build_map(spec: MapSpec, width: int = 8) -> Any:
+    """The kernel ``(x, [table], operands.., y)``."""
+    k = Kernel(spec.lanes)
+    x = k.pointer("x")
+    table = k.pointer("table", "int32") if spec.table else None
+    operands = operand_pointers(k, spec.steps)
+    y = k.pointer("y")
+
+    def pixels(block: Expr, image: Expr, row: Expr) -> None:
+        base = k.bind(block_base(k, table, block, spec.x.block) + image * spec.x.image + row * spec.x.row, "int64")
+        for start, count, tile in segments(spec.w, even_tile(spec.w, width)):
+            def some(t: Expr, start: int = start, tile: int = tile) -> None:
+                for c in range(tile):
+                    column = start + t * tile + c
+                    at = At(block, image, row, column)
+                    value = k.load(x, base + column * spec.x.column)
+                    k.store(y, y_index(spec, at), apply(k, value, spec.steps, operands, at))
+
+            k.loop(count, some, name="ow")
+
+    _over(k, spec, lambda b, n: k.loop(spec.h, lambda r: pixels(b, n, r), name="oh"))
+    return k.finish()
+
+
+def _over(k: Kernel, spec: Any, body: Any) -> None:
+    shared = spec.threads > 1 and spec.blocks >= spec.threads
+    k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: body(b, n), name="n"), shared, "c")
+
+
+def build_mean(spec: MeanSpec, width: int = 8) -> Any:
+    """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
+    k = Kernel(spec.lanes)
+    x = k.pointer("x")
+    table = k.pointer("table", "int32") if spec.table else None
+    operands = operand_pointers(k, spec.steps)
+    y = k.pointer("y")
+    best = spec.kind == "max"
+
+    def join(a: Expr, b: Expr) -> Expr:
+        return tirx.max(a, b) if best else a + b
+
+    def one(block: Expr, image: Expr) -> None:
+        base = k.bind(block_base(k, table, block, spec.x.block) + image * spec.x.image, "int64")
+        width_ = min(width, spec.w)
+        sums = k.accumulators(width_, k.splat(-3.4028234663852886e38 if best else 0.0))
+
+        def row(r: Expr) -> None:
+            for start, count, tile in segments(spec.w, width_):
+                def some(t: Expr, start: int = start, tile: int = tile) -> None:
+                    for c in range(tile):
+                        at = base + r * spec.x.row + (start + t * tile + c) * spec.x.column
+                        k.set(sums[c], join(k.get(sums[c]), k.load(x, at)))
+
+                k.loop(count, some, name="w")
+
+        k.loop(spec.h, row, name="h")
+        while len(sums) > 1:
+            half = (len(sums) + 1) // 2
+            for a, b in zip(sums, sums[half:], strict=False):
+                k.set(a, join(k.get(a), k.get(b)))
+            sums = sums[:half]
+        value = k.get(sums[0])
+        if spec.kind == "mean":
+            value = value * k.splat(1.0 / (spec.h * spec.w))
+        at = At(block, image, const(0), const(0))
+        k.store(y, y_index(spec, at), apply(k, value, spec.steps, operands, at))
+
+    _over(k, spec, one)
+    return k.finish()
+
+
+def build_copy(spec: CopySpec) -> Any:
+    """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
+    k = Kernel(1)
+    x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
+
+    def move(channel: Expr, image: Expr, row: Expr, column: Expr) -> None:
+        source = k.scalar(xs, channel).astype("int64")
+        value = k.scalar(x, source + image * spec.x.image + row * spec.x.row + column * spec.x.column)
+        value = tirx.if_then_else(source < 0, number(0.0), value)
+        place = k.scalar(ys, channel).astype("int64")
+        k.store_scalar(y, place + image * spec.y.image + row * spec.y.row + column * spec.y.column, value)
+
+    if spec.inner == "channels":
+        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda w: k.loop(
+            spec.channels, lambda c: move(c, n, r, w)))))  # fmt: skip
+    else:
+        k.loop(spec.channels, lambda c: k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(
+            spec.w, lambda w: move(c, n, r, w)))))  # fmt: skip
+    return k.finish()
+
+
+def build_fill(spec: FillSpec) -> Any:
+    """The kernel ``(y)``: zeros around each picture."""
+    k = Kernel(spec.lanes)
+    y = k.pointer("y")
+    wide, m = spec.w + 2 * spec.margin, spec.margin
+    row = wide * spec.lanes
+    zero = k.splat(0.0)
+
+    def picture(i: Expr) -> None:
+        base = k.bind(i * (row * (spec.h + 2 * m)), "int64")
+        # A margin ends a row and begins the next: one run of 2m between two rows, and whole rows above and below.
+        k.loop(m * wide + m, lambda p: k.store(y, base + p * spec.lanes, zero))
+        between = base + m * row + (m + spec.w) * spec.lanes
+        k.loop(spec.h - 1, lambda r: k.loop(2 * m, lambda p: k.store(y, between + r * row + p * spec.lanes, zero)))
+        end = base + (m + spec.h) * row - m * spec.lanes
+        k.loop(m * wide + m, lambda p: k.store(y, end + p * spec.lanes, zero))
+
+    k.loop(spec.blocks * spec.n, picture)
+    return k.finish()

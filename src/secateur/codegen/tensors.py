@@ -1,0 +1,165 @@
+"""Where tensors lie in memory: buffers in one arena, in vector-wide blocks of channels or row by row.
+
+A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a margin of zeros around the
+picture, and each of its lanes holds one channel, or nothing. Which channel is written in ``channels``, so a concat, a
+split and a channel shuffle are other lists of the same blocks: nothing moves. Lanes that hold nothing hold finite
+numbers, and their weights are zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+ALIGN = 16  # floats: one cache line
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A piece of the arena, in 4-byte words; alive from the step that first writes it to the last that reads it."""
+
+    words: int
+    first: int = -1
+    last: int = -1
+    offset: int = -1
+
+    def touch(self, step: int) -> None:
+        """This step needs the buffer."""
+        self.first = step if self.first < 0 else self.first
+        self.last = max(self.last, step)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The picture of a block: sizes, margin on all four sides, and strides in floats."""
+
+    n: int
+    h: int
+    w: int
+    margin: int
+    lanes: int
+
+    @property
+    def column(self) -> int:
+        """Floats from one pixel to its right neighbour."""
+        return self.lanes
+
+    @property
+    def row(self) -> int:
+        """Floats from one row to the next."""
+        return (self.w + 2 * self.margin) * self.lanes
+
+    @property
+    def image(self) -> int:
+        """Floats from one image of the batch to the next."""
+        return (self.h + 2 * self.margin) * self.row
+
+    @property
+    def block(self) -> int:
+        """Floats in a block."""
+        return self.n * self.image
+
+    @property
+    def origin(self) -> int:
+        """Where the first pixel inside the margin lies."""
+        return self.margin * (self.row + self.lanes)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocked:
+    """A tensor ``[n, c, h, w]`` (or ``[n, c]``, with a picture of one pixel) in blocks of lanes."""
+
+    plane: Plane
+    blocks: tuple[tuple[Buffer, int], ...]  # the buffer, and the block's number in it
+    channels: Ints  # [len(blocks) * lanes]: the channel in each lane, or -1
+
+    @property
+    def contiguous(self) -> bool:
+        """Do the blocks follow each other in one buffer?"""
+        buffer, first = self.blocks[0]
+        return all(b is buffer and i == first + k for k, (b, i) in enumerate(self.blocks))
+
+    @property
+    def width(self) -> int:
+        """The number of channels."""
+        return int((self.channels >= 0).sum())
+
+    @property
+    def natural(self) -> bool:
+        """Contiguous blocks with the channels in their order."""
+        return self.contiguous and np.array_equal(self.channels, natural_channels(self.width, self.plane.lanes))
+
+    def places(self) -> Ints:
+        """For each channel the lane it is in."""
+        places = np.full(self.width, -1, np.int64)
+        used = np.flatnonzero(self.channels >= 0)
+        places[self.channels[used]] = used
+        return places
+
+    def offset(self, place: int) -> Place:
+        """Where a lane of the first pixel lies (inside the margin)."""
+        buffer, index = self.blocks[place // self.plane.lanes]
+        return Place(buffer, index * self.plane.block + self.plane.origin + place % self.plane.lanes)
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A tensor row by row, of any type; ``port`` names a graph input or output that holds it, else ``buffer`` does."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    buffer: Buffer | None = None
+    port: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """An address in the arena, known when the buffer has its offset."""
+
+    buffer: Buffer
+    delta: int = 0
+
+    @property
+    def offset(self) -> int:
+        """Words from the start of the arena."""
+        return self.buffer.offset + self.delta
+
+
+def natural_channels(width: int, lanes: int) -> Ints:
+    """Channels in their order, the last block filled up with -1."""
+    channels = np.full(-(-width // lanes) * lanes, -1, np.int64)
+    channels[:width] = np.arange(width)
+    return channels
+
+
+@dataclass
+class Arena:
+    """Gives buffers their offsets: those that live at the same time never overlap."""
+
+    buffers: list[Buffer] = field(default_factory=list)
+
+    def new(self, words: int) -> Buffer:
+        """A buffer of this size, placed later."""
+        buffer = Buffer(-(-words // ALIGN) * ALIGN)
+        self.buffers.append(buffer)
+        return buffer
+
+    def place(self) -> int:
+        """Best fit, the largest first. Returns the words of the arena."""
+        placed: list[Buffer] = []
+        for buffer in sorted(self.buffers, key=lambda b: -b.words):
+            others = sorted(
+                (b for b in placed if b.first <= buffer.last and buffer.first <= b.last), key=lambda b: b.offset
+            )
+            best, room, end = -1, 1 << 62, 0
+            for other in others:
+                gap = other.offset - end
+                if buffer.words <= gap < room:
+                    best, room = end, gap
+                end = max(end, other.offset + other.words)
+            buffer.offset = best if best >= 0 else end
+            placed.append(buffer)
+        return max((b.offset + b.words for b in placed), default=0) or ALIGN

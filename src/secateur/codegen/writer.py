@@ -1,0 +1,177 @@
+"""Writing kernels as TIR, statement by statement: loops, vectors and accumulators that stay in registers.
+
+TVM's pitfalls that this file keeps away from the templates: an accumulator is a buffer of its own with one vector in
+it, storage rewriting stays off (it would join them), and its allocation is marked ``disable_lower_builtin``, or it would
+go to the heap, at the price of a thousand multiply-adds a tile; a kernel returns 0 (a private function without a result
+is refused by LLVM's verifier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+Expr = Any
+INT = "int64"
+
+
+def const(value: int) -> Expr:
+    """An index."""
+    return tirx.IntImm(INT, value)
+
+
+def number(value: float) -> Expr:
+    """A float32."""
+    return tirx.FloatImm("float32", float(value))
+
+
+class Kernel:
+    """A function under construction; statements go to the innermost open block."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.parameters: list[Any] = []
+        self.declared: list[Any] = []
+        self.stack: list[list[Any]] = [[]]
+        self.count = 0
+
+    def pointer(self, name: str, dtype: str = "float32") -> Any:
+        """A parameter that points into the arena, the weights or a table; seen as a flat buffer."""
+        pointer = tirx.Var(name, tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global"))
+        buffer = tirx.decl_buffer((1 << 40,), dtype, f"{name}_b", data=pointer, data_alignment=64)
+        self.parameters.append(pointer)
+        self.declared.append(tirx.DeclBuffer(buffer, data=pointer))
+        return buffer
+
+    def emit(self, statement: Any) -> None:
+        """Add a statement."""
+        self.stack[-1].append(statement)
+
+    def fresh(self, name: str) -> Any:
+        """A new index variable."""
+        self.count += 1
+        return tirx.Var(f"{name}{self.count}", INT)
+
+    def loop(self, extent: int, body: Callable[[Expr], None], parallel: bool = False, name: str = "i") -> None:
+        """``for i in range(extent): body(i)``; a loop of one round is no loop."""
+        if extent == 1:
+            body(const(0))
+            return
+        if extent < 1:
+            return
+        var = self.fresh(name)
+        self.stack.append([])
+        body(var)
+        kind = tirx.ForKind.PARALLEL if parallel else tirx.ForKind.SERIAL
+        self.emit_closed(lambda inner: tirx.For(var, const(0), const(extent), kind, inner))
+
+    def emit_closed(self, wrap: Callable[[Any], Any]) -> None:
+        """Close the innermost block and add what ``wrap`` makes of it."""
+        block = self.stack.pop()
+        self.emit(wrap(block[0] if len(block) == 1 else tirx.SeqStmt(block)))
+
+    def load(self, buffer: Any, index: Expr) -> Expr:
+        """A vector."""
+        if self.lanes == 1:
+            return self.scalar(buffer, index)
+        return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), self.lanes)])
+
+    def scalar(self, buffer: Any, index: Expr) -> Expr:
+        """One element."""
+        return tirx.BufferLoad(buffer, [_index(index)])
+
+    def splat(self, value: Expr) -> Expr:
+        """The same number in all lanes."""
+        value = number(value) if isinstance(value, (int, float)) else value
+        return value if self.lanes == 1 else tirx.Broadcast(value, self.lanes)
+
+    def store(self, buffer: Any, index: Expr, vector: Expr) -> None:
+        """Write a vector."""
+        if self.lanes == 1:
+            self.store_scalar(buffer, index, vector)
+            return
+        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), self.lanes)]))
+
+    def store_scalar(self, buffer: Any, index: Expr, value: Expr) -> None:
+        """Write one element."""
+        self.emit(tirx.BufferStore(buffer, value, [_index(index)]))
+
+    def bind(self, value: Expr, dtype: str | None = None, name: str = "t") -> Any:
+        """A name for a value, computed here once."""
+        self.count += 1
+        var = tirx.Var(f"{name}{self.count}", dtype or value.ty)
+        self.emit(tirx.Bind(var, value))
+        return var
+
+    def vector(self, value: Expr) -> Any:
+        """A name for a vector."""
+        return self.bind(value)
+
+    def accumulators(self, count: int, start: Expr | None = None) -> list[Any]:
+        """Vectors that can be assigned to, each in a buffer of its own."""
+        found = []
+        for _ in range(count):
+            self.count += 1
+            buffer = tirx.decl_buffer((self.lanes,), "float32", f"acc{self.count}", scope="local", data_alignment=64)
+            self.emit(tirx.AllocBuffer(buffer, annotations={"disable_lower_builtin": tirx.IntImm("bool", 1)}))
+            found.append(buffer)
+        if start is not None:
+            for buffer in found:
+                self.set(buffer, start)
+        return found
+
+    def get(self, accumulator: Any) -> Expr:
+        """Its value."""
+        return self.load(accumulator, 0)
+
+    def set(self, accumulator: Any, value: Expr) -> None:
+        """Give it a value."""
+        self.store(accumulator, 0, value)
+
+    def add(self, accumulator: Any, value: Expr) -> None:
+        """Add to it; LLVM contracts a product to a fused multiply-add."""
+        self.set(accumulator, self.get(accumulator) + value)
+
+    def finish(self) -> Any:
+        """The function."""
+        return private(self.parameters, [*self.declared, *self.stack[0]])
+
+
+def private(parameters: list[Any], body: list[Any]) -> Any:
+    """A function that ``main`` can call directly. Allocations ask which device they are for."""
+    whole = tirx.SeqStmt([*body, tirx.Return(tirx.IntImm("int32", 0))])
+    for key, value in (("device_id", 0), ("device_type", 1)):
+        whole = tirx.AttrStmt(const(0), key, tirx.IntImm("int32", value), whole)
+    function = tirx.PrimFunc(parameters, whole, ret_type=tvm.ir.PrimType("int32"))
+    return function.with_attr("tirx.noalias", True).with_attr("s_tir", True)
+
+
+def _index(index: Expr) -> Expr:
+    return const(index) if isinstance(index, int) else index
+
+
+def segments(size: int, tile: int) -> list[tuple[int, int, int]]:
+    """Cut an axis into (start, tiles, tile): whole tiles, then what is left as one narrower tile."""
+    whole, rest = divmod(size, tile)
+    cut = [(0, whole, tile)] if whole else []
+    return [*cut, (whole * tile, 1, rest)] if rest else cut
+
+
+def even_tile(size: int, most: int) -> int:
+    """The tile for ``size`` that is at most ``most`` and leaves the narrowest last tile as full as can be."""
+    return -(-size // -(-size // most))
+
+
+def llvm_target(triple: str, mcpu: str, cores: int) -> Any:
+    """TVM's name for a target."""
+    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores})
+
+
+def compile_module(functions: dict[str, Any], target: Any) -> Any:
+    """Machine code for functions; ``main`` is the only one that can be called from outside."""
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    with tvm.transform.PassContext(config=config):
+        return tvm.tirx.build(tvm.IRModule(functions), target=target)
