@@ -36,7 +36,7 @@ def test_every_pair_is_measured_and_the_first_is_the_reference() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(InputError, match="no runtime 'tensorrt'; known are onnxruntime"):
+    with pytest.raises(InputError, match="no runtime 'tensorrt'; known are secateur, onnxruntime"):
         measure.measure({"a": small()}, ("tensorrt",))
     with pytest.raises(InputError, match="threads=0"):
         measure.measure({"a": small()}, threads=0)

@@ -22,6 +22,7 @@ from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
+from .build import load_library
 from .measure import measure as measure_latency
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
@@ -30,6 +31,8 @@ from .report import Report, group_rows, keep_of, layer_rows, versions
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
+
+    from secateur.codegen import Library
 
     from .models import Model
 
@@ -45,11 +48,13 @@ class Compiled:
     recipe: Recipe
     report: Report
     _run: Runner = dataclasses.field(default_factory=Runner, init=False, repr=False)
+    _library: list[Library] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the slim network. Torch tensors give torch tensors, NumPy arrays give NumPy arrays.
 
-        One output comes back alone, several as a tuple. Raises InputError for missing or unknown inputs.
+        One output comes back alone, several as a tuple. A library that was built runs it, at the sizes it was
+        built for. Raises InputError for missing or unknown inputs.
         """
         given = {**dict(zip((v.name for v in self.graph.inputs), inputs, strict=False)), **named}
         wanted = [v.name for v in self.graph.inputs]
@@ -57,6 +62,9 @@ class Compiled:
             raise InputError(
                 f"network '{self.graph.name}' takes the inputs {', '.join(wanted)}; given: {', '.join(given)}"
             )
+        for library in self._library:
+            if all(tuple(np.shape(given[p.name])) == p.shape for p in library.metadata.inputs):
+                return library(**given)
         tensors = any(type(x).__module__.partition(".")[0] == "torch" for x in given.values())
         outputs = self._run(self.graph, {name: _array(x) for name, x in given.items()})
         if tensors:
@@ -75,9 +83,23 @@ class Compiled:
         """Write ONNX. The file appears whole or not at all. Raises InputError."""
         save_onnx(self.graph, path)
 
-    def build(self, **_: Any) -> Any:
-        """Raises Unsupported: there is no code generation yet."""
-        raise Unsupported("build: code generation isn't part of this version; save ONNX and run it in ONNX Runtime")
+    def build(
+        self,
+        target: str = "native",
+        tune: str | float | None = None,
+        threads: int = 1,
+        records: str | Path | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Library:
+        """A tuned library of the slim network, which calls of this object use from then on.
+
+        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured.
+        Raises InputError, and Unsupported without TVM.
+        """
+        from .build import build
+
+        self._library[:] = [build(self.graph, target, tune, threads, records, progress)]
+        return self._library[0]
 
 
 def compile(
@@ -173,11 +195,6 @@ def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = No
             "the recipe was made for another network"
         )
     return known.apply(Canonicalize()(graph))
-
-
-def load_library(path: str | Path) -> Any:
-    """Raises Unsupported: there is no code generation yet."""
-    raise Unsupported(f"load_library('{path}'): code generation isn't part of this version; run ONNX in ONNX Runtime")
 
 
 def make_report(

@@ -1,4 +1,4 @@
-"""The command line: ``secateur compile | inspect | verify | apply | bench | passes``.
+"""The command line: ``secateur compile | inspect | verify | apply | build | tune | run | bench | passes``.
 
 Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
 """
@@ -59,9 +59,9 @@ def compile_command(
     target: Annotated[
         str | None, typer.Option(metavar="native", help="Also time both side by side on this machine.")
     ] = None,
-    library: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
-    tune: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
-    records: Annotated[Path | None, typer.Option(help=LATER, hidden=True)] = None,
+    library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
+    tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
+    records: Annotated[Path | None, typer.Option(metavar="DB", help="File that keeps what was measured.")] = None,
     sparsity: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     block: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
@@ -81,13 +81,14 @@ def compile_command(
 
     with cli_work.guard(debug):
         later = {
-            "--latency-ms": latency_ms, "--library": library, "--tune": tune, "--records": records,
-            "--sparsity": sparsity, "--block": block, "--target": None if target == "native" else target,
+            "--latency-ms": latency_ms, "--sparsity": sparsity, "--block": block,
+            "--target": None if target == "native" else target,
         }  # fmt: skip
         cli_work.refuse(later)
         job = cli_work.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
-            round_to, recipe, report, json_, seed, dry_run, overwrite, target,
+            round_to, recipe, report, json_, seed, dry_run, overwrite, target, library,
+            tune, records,
         )  # fmt: skip
         cli_work.compile_model(job)
 
@@ -134,13 +135,72 @@ def apply_command(
         cli_work.apply_recipe(recipe, source, out, overwrite)
 
 
+Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
+Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]
+
+
+@app.command("build", short_help="Compile a model to a library for this machine or another.")
+def build_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.so", help="The library.", show_default=False)],
+    target: Target = "native",
+    threads: Threads = 1,
+    records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
+    tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
+    from .cli_work import guard
+
+    with guard(debug):
+        from .cli_build import build_model
+
+        build_model(source, out, target, threads, records, tune)
+
+
+@app.command("tune", short_help="Measure kernels for a model and keep the choices.")
+def tune_command(
+    source: Source,
+    records: Annotated[Path, typer.Option(metavar="DB", help="File of records; it grows.", show_default=False)],
+    target: Target = "native",
+    time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
+    threads: Threads = 1,
+    debug: Debug = False,
+) -> None:
+    """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
+    from .cli_work import guard
+
+    with guard(debug):
+        from .cli_build import tune_model
+
+        tune_model(source, target, threads, records, time)
+
+
+@app.command("run", short_help="Run a library on .npy files.")
+def run_command(
+    library: Annotated[Path, typer.Argument(metavar="LIB.so", show_default=False)],
+    inputs: Annotated[list[str], typer.Option("--input", metavar="NAME=x.npy", show_default=False)],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write each output there as .npy.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run LIB.so on the arrays given by input name."""
+    from .cli_work import guard
+
+    with guard(debug):
+        from .cli_build import run_library
+
+        run_library(library, inputs, output)
+
+
 @app.command("bench", short_help="Time models side by side in ONNX Runtime and others.")
 def bench_command(
     models: Annotated[
         list[Path],
         typer.Argument(metavar="IN.onnx [OTHER.onnx]...", help="Models, the original first.", show_default=False),
     ],
-    runtimes: Annotated[str, typer.Option(help="Which, with commas: onnxruntime, openvino, torch.")] = "onnxruntime",
+    runtimes: Annotated[
+        str, typer.Option(help="Which, with commas: secateur, onnxruntime, openvino, torch.")
+    ] = "onnxruntime",
     threads: Annotated[int, typer.Option(help="Threads that each run may use.")] = 1,
     repeats: Annotated[int, typer.Option(help="Timed runs of each model in each runtime.")] = 20,
     seed: Seed = 0,

@@ -45,6 +45,9 @@ class CompileJob:
     dry_run: bool
     overwrite: bool
     target: str | None = None
+    library: Path | None = None
+    tune: str | None = None
+    records: Path | None = None
 
 
 @contextlib.contextmanager
@@ -97,7 +100,9 @@ def compile_model(job: CompileJob) -> None:
     """``secateur compile``: check what can be checked, prune, show, write everything at the end."""
     from .policy import Policy, amount
 
-    extras = [p for p in (job.recipe, job.report, _json_path(job.json)) if p is not None]
+    extras = [p for p in (job.recipe, job.report, _json_path(job.json), job.library) if p is not None]
+    if job.library is None and (job.tune or job.records):
+        raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
     _check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
@@ -117,14 +122,14 @@ def compile_model(job: CompileJob) -> None:
         )  # fmt: skip
         if not job.dry_run:
             tell("write")
-            _write(job, done)
+            _write(job, done, tell)
     _show(done.report)
     _json_out(done.report, job.json)
     where = "nothing was written (--dry-run)" if job.dry_run else f"wrote {job.out}"
     typer.echo(where, err=True)
 
 
-def _write(job: CompileJob, done: Any) -> None:
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> None:
     from secateur.ir.exporters.onnx import save
 
     jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
@@ -135,6 +140,10 @@ def _write(job: CompileJob, done: Any) -> None:
     target = _json_path(job.json)
     if target is not None:
         jobs.append((target, lambda path: write_text(path, done.report.to_json())))
+    if job.library is not None:
+        tell("build the library")
+        built = done.build(tune=job.tune, records=job.records)
+        jobs.append((job.library, built.save))
     write_all(jobs)
 
 

@@ -86,8 +86,10 @@ def _timing(name: str, runtime: str, threads: int, mine: list[float], first: lis
 def _check(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime '{runtime}'; known are {', '.join(RUNTIMES)}")
-    if find_spec(runtime) is None:
-        raise InputError(f"runtime '{runtime}' is not installed here; pip install {runtime}, or leave it out")
+    package = "tvm" if runtime == "secateur" else runtime
+    if find_spec(package) is None:
+        wanted = "'secateur[tvm]'" if package == "tvm" else package
+        raise InputError(f"runtime '{runtime}' is not installed here; pip install {wanted}, or leave it out")
 
 
 def _onnxruntime(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
@@ -134,7 +136,16 @@ def _torch(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
     return run
 
 
+def _secateur(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
+    from .build import build
+
+    library = build(graph, threads=threads)
+    arrays = list(feed.values())
+    return lambda: library(*arrays)
+
+
 RUNTIMES: dict[str, Callable[[Graph, Mapping[str, Array], int], Run]] = {
+    "secateur": _secateur,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,

@@ -77,9 +77,7 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
     if node.op not in FUSABLE_BINARY:
         return False
     base = base_input(graph, node)
-    return base is not None and all(
-        i == base or _operand(graph, name, shape) for i, name in enumerate(node.inputs)
-    )
+    return base is not None and all(i == base or _operand(graph, name, shape) for i, name in enumerate(node.inputs))
 
 
 def _operand(graph: Graph, name: str | None, shape: tuple[int, ...]) -> bool:

@@ -57,7 +57,9 @@ def callable_of(spec: ConvSpec | WindowSpec, choice: Any, target: Target, arrays
     from .writer import compile_module, const, llvm_target
 
     name = tvm.ir.GlobalVar("kernel")
-    buffers = [tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)]
+    buffers = [
+        tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)
+    ]
     first = _start(spec)
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
     main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))

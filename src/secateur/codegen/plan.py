@@ -184,7 +184,10 @@ class Planner:
     def move(self, node: Node, name: str) -> None:
         """Another list of the same blocks; row by row where all inputs lie so."""
         sources = self.moves[name]
-        if node.op in {"reshape", "flatten", "squeeze", "unsqueeze", "identity", "dropout"} and name not in self.shuffles:
+        if (
+            node.op in {"reshape", "flatten", "squeeze", "unsqueeze", "identity", "dropout"}
+            and name not in self.shuffles
+        ):
             if sources[0] not in self.blocked:
                 x = self.plain[sources[0]]
                 self.plain[name] = Plain(self.graph.value(name).shape, x.dtype, x.buffer, x.port)
@@ -240,7 +243,9 @@ class Planner:
     def _steps(self, node: Node, flow: str | None, out: Blocked) -> list[tuple[Step, tuple[Weight | Blocked, ...]]]:
         if node.op == "batch_norm":
             scale, shift = self._affine(node)
-            return [(Step(op, operand="const"), (self._per_lane(v, out),)) for op, v in (("mul", scale), ("add", shift))]
+            return [
+                (Step(op, operand="const"), (self._per_lane(v, out),)) for op, v in (("mul", scale), ("add", shift))
+            ]
         if node.op == "prelu":
             return [(Step("prelu", operand="const"), (self._per_lane(self.graph.weights[node.inputs[1] or ""], out),))]
         if len(node.inputs) == 1:
@@ -250,7 +255,9 @@ class Planner:
         assert other is not None
         swapped = which == 1
         if other in self.graph.weights:
-            return [(Step(node.op, operand="const", swapped=swapped), (self._per_lane(self.graph.weights[other], out),))]
+            return [
+                (Step(node.op, operand="const", swapped=swapped), (self._per_lane(self.graph.weights[other], out),))
+            ]
         x = self.get_blocked(other)
         kind = "vector" if is_vector(self.graph, other, node.out.shape) else "full"
         if not np.array_equal(x.channels, out.channels):

@@ -23,6 +23,7 @@ def build_map(spec: MapSpec, width: int = 8) -> Any:
     def pixels(block: Expr, image: Expr, row: Expr) -> None:
         base = k.bind(block_base(k, table, block, spec.x.block) + image * spec.x.image + row * spec.x.row, "int64")
         for start, count, tile in segments(spec.w, even_tile(spec.w, width)):
+
             def some(t: Expr, start: int = start, tile: int = tile) -> None:
                 for c in range(tile):
                     column = start + t * tile + c
@@ -60,6 +61,7 @@ def build_mean(spec: MeanSpec, width: int = 8) -> Any:
 
         def row(r: Expr) -> None:
             for start, count, tile in segments(spec.w, width_):
+
                 def some(t: Expr, start: int = start, tile: int = tile) -> None:
                     for c in range(tile):
                         at = base + r * spec.x.row + (start + t * tile + c) * spec.x.column

@@ -61,6 +61,7 @@ def build(spec: WindowSpec, tile: tuple[int, int]) -> Any:
 
     def picture(block: Expr, image: Expr, parallel: bool) -> None:
         for rs in rows_of:
+
             def row(tr: Expr, rs: Segment = rs) -> None:
                 for cs in columns_of:
                     k.loop(cs[1], lambda tc: one(block, image, tr, tc, rs, cs), name="ow")  # noqa: B023

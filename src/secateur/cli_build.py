@@ -1,0 +1,103 @@
+"""``secateur build``, ``tune`` and ``run``: libraries from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from secateur.ir import InputError
+
+from .build import Progress as Tell
+from .build import build, load_library
+from .files import check_writable, same_file
+from .models import load
+
+
+def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, tune: str | None) -> None:
+    """``secateur build``: one file that ``run``, Python and C++ load."""
+    if same_file(source, out):
+        raise InputError(f"'{out}' is the model itself; name another output")
+    check_writable(out)
+    graph = load(source)
+    with _bar() as tell:
+        library = build(graph, target, tune, threads, records, tell)
+    library.save(out)
+    for note in library.metadata.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"wrote {out} for {library.metadata.target.name}, threads {threads}", err=True)
+
+
+def tune_model(source: Path, target: str, threads: int, records: Path, time: str) -> None:
+    """``secateur tune``: measure kernels and keep the choices. What was measured stays when it is interrupted."""
+    graph = load(source)
+    with _bar() as tell:
+        library = build(graph, target, time, threads, records, tell)
+    near = [n for n in library.metadata.notes if n.startswith("not measured")]
+    typer.echo(f"records are in {records}; {len(near)} kernels were not reached in {time}", err=True)
+
+
+def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
+    """``secateur run``: arrays in from .npy files, arrays out to a folder, or their sizes to the terminal."""
+    library = load_library(path)
+    ports = [p.name for p in library.metadata.inputs]
+    given: dict[str, Any] = {}
+    for text in inputs:
+        name, equals, file = text.rpartition("=")
+        if not equals and len(ports) == 1:
+            name = ports[0]
+        if name not in ports:
+            raise InputError(f"--input {text}: the library takes {', '.join(ports)}; write NAME=file.npy")
+        given[name] = _array(Path(file))
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"--output '{output}' is a file; name a folder")
+    results = library(**given)
+    results = results if isinstance(results, tuple) else (results,)
+    for port, array in zip(library.metadata.outputs, results, strict=True):
+        typer.echo(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]", err=True)
+        if output is not None:
+            _save(output / f"{_file_name(port.name)}.npy", array)
+
+
+def _array(path: Path) -> Any:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read as a .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"'{path}' holds several arrays; give one .npy file for each input")
+    return array
+
+
+def _save(path: Path, array: Any) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.save(file, array)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(f"cannot write '{path}': {error.strerror}; name another folder with --output") from error
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Tell]:
+    """A bar with what is being measured, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
