@@ -33,7 +33,7 @@ def build_tensor_op(spec: TensorSpec) -> Any:
     outs = list(made) if isinstance(made, (list, tuple)) else [made]
     outs = [_as(o, shape, _dtype(dtype)) for o, (shape, dtype) in zip(outs, spec.outputs, strict=True)]
     given = [i for i in inputs if i is not None]
-    outs = [te.compute(o.shape, lambda *i, o=o: o(*i), "copy") if any(o is g for g in given) else o for o in outs]
+    outs = [_copy(o) if any(o is g for g in given) else o for o in outs]
     return _with_pointers(te.create_prim_func([*given, *outs]))
 
 
@@ -44,6 +44,10 @@ def _dtype(short: str) -> str:
 def _as(tensor: Any, shape: tuple[int, ...], dtype: str) -> Any:
     tensor = tensor if str(tensor.dtype) == dtype else topi.cast(tensor, dtype)
     return tensor if tuple(int(d) for d in tensor.shape) == shape else topi.reshape(tensor, shape)
+
+
+def _copy(tensor: Any) -> Any:
+    return te.compute(tensor.shape, lambda *i: tensor(*i), "copy")
 
 
 def _with_pointers(function: Any) -> Any:
@@ -293,10 +297,11 @@ def _slice(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 def _split(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     starts = [sum(a["sizes"][:k]) for k in range(len(a["sizes"]))]
     axis = a["axis"]
-    return [
-        te.compute(shape, lambda *i, b=b: x[0](*i[:axis], i[axis] + b, *i[axis + 1 :]))
-        for b, (shape, _) in zip(starts, s.outputs, strict=True)
-    ]
+
+    def part(b: int, shape: tuple[int, ...]) -> Any:
+        return te.compute(shape, lambda *i: x[0](*i[:axis], i[axis] + b, *i[axis + 1 :]))
+
+    return [part(b, shape) for b, (shape, _) in zip(starts, s.outputs, strict=True)]
 
 
 def _gather(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
@@ -477,10 +482,12 @@ def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]])
         half = len(values) // 2
         return tirx.Select(at < half, pick(values[:half], at), pick(values[half:], at - half))
 
-    indices = [te.compute((out,), lambda i, k=k: pick(
-        [tirx.const(min(max(t[k][0], 0), n - 1), "int32") for t in taps], i), "index") for k in range(len(taps[0]))]  # fmt: skip
-    weights = [te.compute((out,), lambda i, k=k: pick(
-        [tirx.const(t[k][1], "float32") for t in taps], i), "weight") for k in range(len(taps[0]))]  # fmt: skip
+    def table(values: Sequence[Any]) -> Any:
+        return te.compute((out,), lambda i: pick(values, i), "table")
+
+    count = range(len(taps[0]))
+    indices = [table([tirx.const(min(max(t[k][0], 0), n - 1), "int32") for t in taps]) for k in count]
+    weights = [table([tirx.const(t[k][1], "float32") for t in taps]) for k in count]
     nearest = len(taps[0]) == 1
 
     def one(*i: Any) -> Any:

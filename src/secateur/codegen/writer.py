@@ -135,6 +135,12 @@ class Kernel:
         """Add to it; LLVM contracts a product to a fused multiply-add."""
         self.set(accumulator, self.get(accumulator) + value)
 
+    def prefetch(self, buffer: Any, index: Expr) -> None:
+        """Ask for a cache line, past the end of the buffer too."""
+        address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
+        numbers = [tirx.IntImm("int32", i) for i in (0, 3, 1)]  # to read, keep in all levels, data
+        self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *numbers)))
+
     def finish(self) -> Any:
         """The function."""
         return private(self.parameters, [*self.declared, *self.stack[0]])
