@@ -61,7 +61,7 @@ def test_attention() -> None:
     net = Net(1, 6, 8)
     q, k, v = (net.node("linear", "x", net.weight(n, 8, 8, scale=0.3), net.weight(n + "b", 8), transposed=False) for n in "qkv")
     scores = net.node("softmax", net.node("matmul", q, net.node("transpose", k, perm=(0, 2, 1))), axis=2)
-    y = net.node("layer_norm", net.node("matmul", scores, v), net.weight("g", 8), net.weight("b", 8), dims=(2,), eps=1e-5)
+    y = net.node("layer_norm", net.node("matmul", scores, v), net.weight("g", 8), net.weight("b", 8), dims=1, eps=1e-5)
     same(net, y)
 
 

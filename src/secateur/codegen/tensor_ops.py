@@ -183,7 +183,7 @@ def _moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
 
 def _layer_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     rank = len(x[0].shape)
-    axes = list(range(rank - a["dims"], rank)) if isinstance(a["dims"], int) else [i % rank for i in a["dims"]]
+    axes = list(range(rank - a["dims"], rank))
     centred, var = _moments(x[0], axes)
     y = topi.divide(centred, topi.sqrt(topi.add(var, tirx.const(a["eps"], "float32"))))
     y = topi.multiply(y, x[1]) if len(x) > 1 and x[1] is not None else y
@@ -406,6 +406,17 @@ def _arg(best: Callable[[Any, Any], Any], f: Callable[..., Any]) -> Rule:
     return lambda s, x, a: f(x[0], axis=a["axis"], keepdims=a["keepdims"], select_last_index=False)
 
 
+def _cumsum(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+    axis = a["axis"]
+    k = te.reduce_axis((0, x[0].shape[axis]), "k")
+
+    def one(*i: Any) -> Any:
+        value = x[0](*i[:axis], k, *i[axis + 1 :])
+        return te.sum(tirx.if_then_else(k <= i[axis], value, _c(value, 0)), axis=k)
+
+    return te.compute(x[0].shape, one, "cumsum")
+
+
 def _lrn(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     size, data = a["size"], x[0]
     begin, channels = (size - 1) // 2, int(data.shape[1])
@@ -586,7 +597,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "reduce_l2": _reduce(topi.sum, before=lambda t: topi.multiply(t, t), after=topi.sqrt),
         "reduce_logsumexp": _logsumexp,
         "argmax": _arg(max, topi.argmax), "argmin": _arg(min, topi.argmin),
-        "cumsum": lambda s, x, a: topi.cumsum(x[0], a["axis"]),
+        "cumsum": _cumsum,
         "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1])),
         "identity": lambda s, x, a: x[0], "dropout": lambda s, x, a: x[0],
         "relu": _unary(lambda v: tirx.max(v, _c(v, 0))), "sigmoid": _unary(_sigmoid), "tanh": _unary(tirx.tanh),

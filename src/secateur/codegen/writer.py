@@ -172,8 +172,13 @@ def even_tile(size: int, most: int) -> int:
 
 
 def llvm_target(triple: str, mcpu: str, cores: int) -> Any:
-    """TVM's name for a target."""
-    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores})
+    """TVM's name for a target.
+
+    TVM tells LLVM that buffers of different names never overlap. Here they are pieces of one arena, used again and
+    again, so type-based alias analysis must be off: with it, LLVM moves a kernel's reads before the writes of the last.
+    """
+    options = ["-enable-tbaa:bool=false"]
+    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores, "cl-opt": options})
 
 
 def compile_module(functions: dict[str, Any], target: Any) -> Any:
