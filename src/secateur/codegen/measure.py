@@ -77,6 +77,37 @@ def _start(spec: Any) -> int:
     return 0
 
 
+def peak(target: Target, rounds: int = 9) -> float:
+    """Floating-point operations a second of a loop of fused multiply-adds on registers alone."""
+    import tvm
+    from tvm import tirx
+
+    from .writer import Kernel, compile_module, const, llvm_target
+
+    k = Kernel(target.lanes)
+    x, y = k.pointer("x"), k.pointer("y")
+    count, turns = (24 if target.registers > 16 else 12), 20000
+    sums = k.accumulators(count, k.splat(0.0))
+    a, b = k.vector(k.load(x, 0)), k.vector(k.load(x, target.lanes))
+
+    def step(_: Any) -> None:
+        for s in sums:
+            k.add(s, a * b)
+
+    k.loop(turns, step)
+    for i, s in enumerate(sums):
+        k.store(y, i * target.lanes, k.get(s))
+    name = tvm.ir.GlobalVar("kernel")
+    buffers = [tirx.decl_buffer((const(n),), "float32", f"a{n}") for n in (2 * target.lanes, count * target.lanes)]
+    call = tvm.ir.Call(name, [tirx.address_of(tirx.BufferLoad(b, [const(0)])) for b in buffers])
+    main = tirx.PrimFunc(buffers, tirx.Evaluate(call)).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    functions = {name: k.finish(), tvm.ir.GlobalVar("main"): main}
+    run = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))["main"]
+    arrays = [tvm.runtime.tensor(np.zeros(int(n), np.float32)) for n in (2 * target.lanes, count * target.lanes)]
+    seconds = interleaved({0: lambda: run(*arrays)}, rounds)[0]
+    return 2 * count * turns * target.lanes / seconds
+
+
 def interleaved(calls: dict[int, Callable[[], None]], rounds: int) -> dict[int, float]:
     """Median seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds."""
     repeats: dict[int, int] = {}

@@ -89,12 +89,14 @@ class ConvChoice:
     """How a convolution is tiled: ``nb`` output blocks by ``rows`` x ``columns`` pixels in registers.
 
     ``outer``: "blocks" keeps the weights of a tile while it walks the picture, "pixels" keeps the pixels.
+    ``ahead``: fetch the weights of the next tile of blocks early.
     """
 
     nb: int
     rows: int
     columns: int
     outer: str = "blocks"
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def build_tensor_op(spec: TensorSpec) -> Any:
     outs = list(made) if isinstance(made, (list, tuple)) else [made]
     outs = [_as(o, shape, _dtype(dtype)) for o, (shape, dtype) in zip(outs, spec.outputs, strict=True)]
     given = [i for i in inputs if i is not None]
-    outs = [te.compute(o.shape, lambda *i, o=o: o(*i), "copy") if any(o is g for g in given) else o for o in outs]
+    outs = [_copy(o) if any(o is g for g in given) else o for o in outs]
     return _with_pointers(te.create_prim_func([*given, *outs]))
 
 
@@ -44,6 +44,10 @@ def _dtype(short: str) -> str:
 def _as(tensor: Any, shape: tuple[int, ...], dtype: str) -> Any:
     tensor = tensor if str(tensor.dtype) == dtype else topi.cast(tensor, dtype)
     return tensor if tuple(int(d) for d in tensor.shape) == shape else topi.reshape(tensor, shape)
+
+
+def _copy(tensor: Any) -> Any:
+    return te.compute(tensor.shape, lambda *i: tensor(*i), "copy")
 
 
 def _with_pointers(function: Any) -> Any:
@@ -181,7 +185,7 @@ def _moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
 
 def _layer_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     rank = len(x[0].shape)
-    axes = list(range(rank - a["dims"], rank)) if isinstance(a["dims"], int) else [i % rank for i in a["dims"]]
+    axes = list(range(rank - a["dims"], rank))
     centred, var = _moments(x[0], axes)
     y = topi.divide(centred, topi.sqrt(topi.add(var, tirx.const(a["eps"], "float32"))))
     y = topi.multiply(y, x[1]) if len(x) > 1 and x[1] is not None else y
@@ -297,10 +301,11 @@ def _slice(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 def _split(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     starts = [sum(a["sizes"][:k]) for k in range(len(a["sizes"]))]
     axis = a["axis"]
-    return [
-        te.compute(shape, lambda *i, b=b: x[0](*i[:axis], i[axis] + b, *i[axis + 1 :]))
-        for b, (shape, _) in zip(starts, s.outputs, strict=True)
-    ]
+
+    def part(b: int, shape: tuple[int, ...]) -> Any:
+        return te.compute(shape, lambda *i: x[0](*i[:axis], i[axis] + b, *i[axis + 1 :]))
+
+    return [part(b, shape) for b, (shape, _) in zip(starts, s.outputs, strict=True)]
 
 
 def _gather(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
@@ -405,6 +410,17 @@ def _arg(best: Callable[[Any, Any], Any], f: Callable[..., Any]) -> Rule:
     return lambda s, x, a: f(x[0], axis=a["axis"], keepdims=a["keepdims"], select_last_index=False)
 
 
+def _cumsum(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+    axis = a["axis"]
+    k = te.reduce_axis((0, x[0].shape[axis]), "k")
+
+    def one(*i: Any) -> Any:
+        value = x[0](*i[:axis], k, *i[axis + 1 :])
+        return te.sum(tirx.if_then_else(k <= i[axis], value, _c(value, 0)), axis=k)
+
+    return te.compute(x[0].shape, one, "cumsum")
+
+
 def _lrn(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     size, data = a["size"], x[0]
     begin, channels = (size - 1) // 2, int(data.shape[1])
@@ -481,10 +497,12 @@ def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]])
         half = len(values) // 2
         return tirx.Select(at < half, pick(values[:half], at), pick(values[half:], at - half))
 
-    indices = [te.compute((out,), lambda i, k=k: pick(
-        [tirx.const(min(max(t[k][0], 0), n - 1), "int32") for t in taps], i), "index") for k in range(len(taps[0]))]  # fmt: skip
-    weights = [te.compute((out,), lambda i, k=k: pick(
-        [tirx.const(t[k][1], "float32") for t in taps], i), "weight") for k in range(len(taps[0]))]  # fmt: skip
+    def table(values: Sequence[Any]) -> Any:
+        return te.compute((out,), lambda i: pick(values, i), "table")
+
+    count = range(len(taps[0]))
+    indices = [table([tirx.const(min(max(t[k][0], 0), n - 1), "int32") for t in taps]) for k in count]
+    weights = [table([tirx.const(t[k][1], "float32") for t in taps]) for k in count]
     nearest = len(taps[0]) == 1
 
     def one(*i: Any) -> Any:
@@ -585,7 +603,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "reduce_l2": _reduce(topi.sum, before=lambda t: topi.multiply(t, t), after=topi.sqrt),
         "reduce_logsumexp": _logsumexp,
         "argmax": _arg(max, topi.argmax), "argmin": _arg(min, topi.argmin),
-        "cumsum": lambda s, x, a: topi.cumsum(x[0], a["axis"]),
+        "cumsum": _cumsum,
         "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1])),
         "identity": lambda s, x, a: x[0], "dropout": lambda s, x, a: x[0],
         "relu": _unary(lambda v: tirx.max(v, _c(v, 0))), "sigmoid": _unary(_sigmoid), "tanh": _unary(tirx.tanh),

@@ -135,6 +135,12 @@ class Kernel:
         """Add to it; LLVM contracts a product to a fused multiply-add."""
         self.set(accumulator, self.get(accumulator) + value)
 
+    def prefetch(self, buffer: Any, index: Expr) -> None:
+        """Ask for a cache line, past the end of the buffer too."""
+        address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
+        numbers = [tirx.IntImm("int32", i) for i in (0, 3, 1)]  # to read, keep in all levels, data
+        self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *numbers)))
+
     def finish(self) -> Any:
         """The function."""
         return private(self.parameters, [*self.declared, *self.stack[0]])
@@ -166,8 +172,13 @@ def even_tile(size: int, most: int) -> int:
 
 
 def llvm_target(triple: str, mcpu: str, cores: int) -> Any:
-    """TVM's name for a target."""
-    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores})
+    """TVM's name for a target.
+
+    TVM tells LLVM that buffers of different names never overlap. Here they are pieces of one arena, used again and
+    again, so type-based alias analysis must be off: with it, LLVM moves a kernel's reads before the writes of the last.
+    """
+    options = ["-enable-tbaa:bool=false"]
+    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores, "cl-opt": options})
 
 
 def compile_module(functions: dict[str, Any], target: Any) -> Any:
