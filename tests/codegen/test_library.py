@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nets import CHAIN, RESIDUAL, draw
 
+from nets import CHAIN, RESIDUAL, draw
 from secateur import codegen
 from secateur.codegen.library import Library
 from secateur.codegen.targets import TARGETS, get_target
@@ -67,7 +67,8 @@ def test_several_libraries_and_several_outputs(lib: Library) -> None:
 
 @pytest.mark.parametrize(("inputs", "named", "message"), [
     ((X[:, :, :4],), {}, r"\[1, 3, 4, 8\].*build the library again"), ((X.astype(np.float64),), {}, "f64.*float32"),
-    ((), {}, "missing: .'x'"), ((), {"y": X}, "unknown.*'y'"), ((X, X), {}, "too many"), ((X[0],), {}, "was given shape"),
+    ((), {}, "missing: .'x'"), ((), {"y": X}, "unknown.*'y'"), ((X, X), {}, "too many"),
+    ((X[0],), {}, "was given shape"),
     ((torch.zeros(1, 3, 8, 8, dtype=torch.float16),), {}, "f16"), (("text",), {}, "was given shape"),
 ])  # fmt: skip
 def test_wrong_inputs(lib: Library, inputs: tuple[object, ...], named: dict[str, object], message: str) -> None:
@@ -107,7 +108,7 @@ def test_a_library_for_another_machine_is_refused(lib: Library, tmp_path: Path) 
         lib.save(tmp_path / "a.so")
     finally:
         lib.metadata = kept
-    with pytest.raises(InputError, match="future.*no_such_feature"):
+    with pytest.raises(InputError, match=r"future.*no_such_feature"):
         codegen.load_library(tmp_path / "a.so")
 
 
@@ -138,4 +139,7 @@ def test_two_threads_compute_the_same() -> None:
 def test_importing_loads_no_tvm() -> None:
     code = "import sys, secateur.codegen; sys.exit('tvm' in sys.modules or 'torch' in sys.modules)"
     paths = os.pathsep.join(p for p in sys.path if p)
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
+        == 0
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import zoo
 
+import zoo
 from secateur import codegen
 from secateur.ir.exporters.torch import evaluate
 from secateur.ir.frontends.torch import trace

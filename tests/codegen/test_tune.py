@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import CHAIN, draw
 
+from nets import CHAIN, draw
 from secateur import codegen
 from secateur.codegen.records import Record, Records, workload_key
 from secateur.codegen.specs import ConvChoice, ConvSpec, Strides

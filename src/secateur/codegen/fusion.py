@@ -77,9 +77,7 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
     if node.op not in FUSABLE_BINARY:
         return False
     base = base_input(graph, node)
-    return base is not None and all(
-        i == base or _operand(graph, name, shape) for i, name in enumerate(node.inputs)
-    )
+    return base is not None and all(i == base or _operand(graph, name, shape) for i, name in enumerate(node.inputs))
 
 
 def _operand(graph: Graph, name: str | None, shape: tuple[int, ...]) -> bool:
@@ -168,9 +166,9 @@ def shuffles(graph: Graph) -> dict[str, tuple[str, int]]:
         if cut is None or cut.op != "reshape" or not blockable(graph, cut.inputs[0]):
             continue
         x = graph.value(cut.inputs[0] or "")
-        if x.shape == node.out.shape and cut.out.shape[1] * cut.out.shape[2] == x.shape[1]:
-            if cut.out.shape[3:] == x.shape[2:]:
-                found[node.out.name] = (x.name, int(cut.out.shape[1]))
+        split = (cut.out.shape[1] * cut.out.shape[2], *cut.out.shape[3:])
+        if x.shape == node.out.shape and split == x.shape[1:]:
+            found[node.out.name] = (x.name, int(cut.out.shape[1]))
     return found
 
 

@@ -67,6 +67,7 @@ class Metadata:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Metadata:
         """The inverse of ``to_json``."""
+
         def ports(rows: Sequence[Any]) -> tuple[Port, ...]:
             return tuple(Port(name, tuple(shape), dtype) for name, shape, dtype in rows)
 
@@ -79,7 +80,9 @@ class Metadata:
 class Library:
     """A network as machine code. Call it with arrays or tensors in the order of ``metadata.inputs``, or by name."""
 
-    def __init__(self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]) -> None:
+    def __init__(
+        self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]
+    ) -> None:
         import tvm_ffi
 
         self.metadata = metadata
@@ -112,12 +115,14 @@ class Library:
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [p.name for p in self.metadata.inputs]
         if len(inputs) == 1 and isinstance(inputs[0], Mapping) and not named:
-            inputs, named = (), inputs[0]
+            return self._order((), inputs[0])
         unknown = sorted(set(named) - set(names[len(inputs) :]))
         missing = [n for n in names[len(inputs) :] if n not in named]
         if unknown or missing or len(inputs) > len(names):
             what = ", ".join(map(str, self.metadata.inputs))
-            wrong = f"unknown or given twice: {unknown}" if unknown else f"missing: {missing}" if missing else "too many"
+            wrong = (
+                f"unknown or given twice: {unknown}" if unknown else f"missing: {missing}" if missing else "too many"
+            )
             raise InputError(f"library '{self.metadata.name}' takes {what}; {wrong}")
         return [*inputs, *(named[n] for n in names[len(inputs) :])]
 
@@ -125,7 +130,9 @@ class Library:
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(x, torch.Tensor):
             if x.device.type != "cpu":
-                raise InputError(f"input {port} is on {x.device}; this library runs on the CPU, move it there with .cpu()")
+                raise InputError(
+                    f"input {port} is on {x.device}; this library runs on the CPU, move it there with .cpu()"
+                )
             dtype, x = DTYPES.get(str(x.dtype).removeprefix("torch."), str(x.dtype)), x.detach().contiguous()
         else:
             x = np.asarray(x)
@@ -142,7 +149,9 @@ class Library:
     @staticmethod
     def _empty(port: Port, torch: Any) -> Any:
         dtype = numpy_dtype(port.dtype)
-        return np.empty(port.shape, dtype) if torch is None else torch.empty(port.shape, dtype=getattr(torch, dtype.name))
+        return (
+            np.empty(port.shape, dtype) if torch is None else torch.empty(port.shape, dtype=getattr(torch, dtype.name))
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one file with everything in it, whole or not at all. Raises InputError where that is impossible."""
@@ -167,7 +176,9 @@ class Library:
         try:
             self._module.export_library(str(code))
         except RuntimeError as error:
-            raise InputError(f"cannot link the library: {error}; a C compiler (gcc or clang) is needed to save") from error
+            raise InputError(
+                f"cannot link the library: {error}; a C compiler (gcc or clang) is needed to save"
+            ) from error
 
     def _write(self, path: Path, code: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -196,7 +207,9 @@ def load_library(path: str | Path) -> Library:
             parts = {name: archive.read(name) for name in _MEMBERS}
         data = json.loads(parts["metadata.json"])
         if data.get("format") != FORMAT:
-            raise InputError(f"'{path}' has format {data.get('format')}, this version of secateur reads {FORMAT}; build it again")
+            raise InputError(
+                f"'{path}' has format {data.get('format')}, this version of secateur reads {FORMAT}; build it again"
+            )
         metadata = Metadata.from_json(data)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror or error}") from error

@@ -39,7 +39,7 @@ def kernel_arrays(spec: ConvSpec | WindowSpec) -> list[Any]:
         x = floats(start + spec.blocks * spec.x.block + reach)
         weights = [floats(spec.blocks * kh * kw * v), floats(spec.blocks * v)] if spec.kind == "conv" else []
         table = [blocks] if spec.table else []
-        return [x if spec.table else x, *weights, *table, y]
+        return [x, *weights, *table, y]
     planar = spec.x.column < v
     channel = np.arange(spec.ci)
     places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v
@@ -57,7 +57,9 @@ def callable_of(spec: ConvSpec | WindowSpec, choice: Any, target: Target, arrays
     from .writer import compile_module, const, llvm_target
 
     name = tvm.ir.GlobalVar("kernel")
-    buffers = [tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)]
+    buffers = [
+        tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)
+    ]
     first = _start(spec)
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
     main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))

@@ -129,5 +129,3 @@ def choice_of(spec: Workload, stored: Sequence[Any]) -> Any:
 def stored(choice: Any) -> tuple[Any, ...]:
     """The inverse of ``choice_of``."""
     return tuple(asdict(choice).values()) if isinstance(choice, ConvChoice) else tuple(choice)
-
-

@@ -12,6 +12,7 @@ from typing import Any
 
 from secateur.ir import InputError
 
+
 @dataclass(frozen=True)
 class Target:
     """A processor as the templates see it.
@@ -41,7 +42,9 @@ class Target:
 _X86 = "x86_64-linux-gnu"
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        "x86-avx512": Target("x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma")),
+        "x86-avx512": Target(
+            "x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma")
+        ),
         "x86-avx2": Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma")),
         "aarch64-neon": Target("aarch64-neon", "aarch64-linux-gnu", "cortex-a76", 4, 32, 1, ("asimd",)),
     }

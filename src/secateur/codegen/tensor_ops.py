@@ -121,7 +121,9 @@ def _conv_transpose(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
             index = tirx.floordiv(source, stride)
             inside += [tirx.floormod(source, stride) == 0, index >= 0, index < data.shape[2 + k]]
             at.append(index)
-        product = data(n, group * per_in + axes[0], *at) * w(group * per_in + axes[0], tirx.floormod(o, per_out), *axes[1:])
+        product = data(n, group * per_in + axes[0], *at) * w(
+            group * per_in + axes[0], tirx.floormod(o, per_out), *axes[1:]
+        )
         return te.sum(tirx.if_then_else(tirx.all(*inside), product, _c(product, 0)), axis=axes)
 
     y = te.compute(s.outputs[0][0], one, "conv_transpose")
@@ -232,7 +234,9 @@ def _pool(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 
     def count(*i: Any) -> Any:
         inside = place(i, more)[2]
-        return te.sum(tirx.if_then_else(tirx.all(*inside), tirx.const(1.0, "float32"), tirx.const(0.0, "float32")), axis=more)
+        return te.sum(
+            tirx.if_then_else(tirx.all(*inside), tirx.const(1.0, "float32"), tirx.const(0.0, "float32")), axis=more
+        )
 
     counts = te.compute(s.outputs[0][0][2:], count, "count")
     return te.compute(y.shape, lambda n, c, *i: y(n, c, *i) / counts(*i), "mean")
@@ -449,14 +453,19 @@ def _positions(size: int, out: int, scale: float, coordinate: str) -> list[float
 
 
 _ROUND: Mapping[str, Callable[[float], int]] = MappingProxyType(
-    {"floor": math.floor, "ceil": math.ceil, "round_prefer_ceil": lambda p: math.floor(p + 0.5)}
+    {
+        "floor": math.floor,
+        "ceil": math.ceil,
+        "round_prefer_ceil": lambda p: math.floor(p + 0.5),
+        "round_prefer_floor": lambda p: math.ceil(p - 0.5),
+    }
 )
 
 
 def _taps(position: float, mode: str, rounding: str) -> list[tuple[int, float]]:
     """Which input positions an output position reads, and with what weight."""
     if mode == "nearest":
-        return [(_ROUND.get(rounding, lambda p: math.ceil(p - 0.5))(position), 1.0)]
+        return [(_ROUND[rounding](position), 1.0)]
     low = math.floor(position)
     t = position - low
     if mode == "linear":
@@ -535,7 +544,9 @@ def _gelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
         return v * _c(v, 0.5) * (_c(v, 1) + tirx.erf(v * _c(v, math.sqrt(0.5))))
 
     def close(v: Any) -> Any:
-        return v * _c(v, 0.5) * (_c(v, 1) + tirx.tanh((v + v * v * v * _c(v, 0.044715)) * _c(v, math.sqrt(2 / math.pi))))
+        return (
+            v * _c(v, 0.5) * (_c(v, 1) + tirx.tanh((v + v * v * v * _c(v, 0.044715)) * _c(v, math.sqrt(2 / math.pi))))
+        )
 
     return _unary(close if a["approximate"] == "tanh" else exact)(s, x, a)
 

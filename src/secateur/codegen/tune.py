@@ -25,7 +25,9 @@ def candidates(spec: Workload, target: Target) -> list[Any]:
     """The whole space of a workload, the default first."""
     from .templates import conv, window
 
-    return list(conv.space(spec, target.registers)) if isinstance(spec, ConvSpec) else window.space(spec, target.registers)
+    return (
+        list(conv.space(spec, target.registers)) if isinstance(spec, ConvSpec) else window.space(spec, target.registers)
+    )
 
 
 def default_choice(spec: Any, target: Target) -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ..specs import CopySpec, FillSpec, MapSpec, MeanSpec
-from ..writer import Expr, Kernel, const, even_tile, number, segments
+from secateur.codegen.specs import CopySpec, FillSpec, MapSpec, MeanSpec
+from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segments
+
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
@@ -23,6 +24,7 @@ def build_map(spec: MapSpec, width: int = 8) -> Any:
     def pixels(block: Expr, image: Expr, row: Expr) -> None:
         base = k.bind(block_base(k, table, block, spec.x.block) + image * spec.x.image + row * spec.x.row, "int64")
         for start, count, tile in segments(spec.w, even_tile(spec.w, width)):
+
             def some(t: Expr, start: int = start, tile: int = tile) -> None:
                 for c in range(tile):
                     column = start + t * tile + c
@@ -60,6 +62,7 @@ def build_mean(spec: MeanSpec, width: int = 8) -> Any:
 
         def row(r: Expr) -> None:
             for start, count, tile in segments(spec.w, width_):
+
                 def some(t: Expr, start: int = start, tile: int = tile) -> None:
                     for c in range(tile):
                         at = base + r * spec.x.row + (start + t * tile + c) * spec.x.column

@@ -10,8 +10,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ..specs import WindowSpec
-from ..writer import Expr, Kernel, even_tile
+from secateur.codegen.specs import WindowSpec
+from secateur.codegen.writer import Expr, Kernel, even_tile
+
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
@@ -61,6 +62,7 @@ def build(spec: WindowSpec, tile: tuple[int, int]) -> Any:
 
     def picture(block: Expr, image: Expr, parallel: bool) -> None:
         for rs in rows_of:
+
             def row(tr: Expr, rs: Segment = rs) -> None:
                 for cs in columns_of:
                     k.loop(cs[1], lambda tc: one(block, image, tr, tc, rs, cs), name="ow")  # noqa: B023
