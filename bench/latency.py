@@ -4,8 +4,9 @@
     python bench/latency.py tv/resnet50 --threads 2 --tune 60   one network, tuned for at most a minute
 
 All runtimes take turns, one sample each a round, so that what else the machine does hits them alike; medians are shown,
-and ratios are medians of the ratios in a round. f32, batch 1. The peak is what a loop of nothing but fused multiply-adds
-reaches in the same run; the shares of it are those of single kernels with warm caches, padding lanes counted as work.
+and ratios are medians of the ratios in a round. f32, batch 1. The peak is what a loop of nothing but fused multiply-
+adds reaches in the same run; the shares of it are those of single kernels with warm caches, padding lanes counted as
+work.
 """
 
 from __future__ import annotations
@@ -170,7 +171,10 @@ def measure_one(name: str, options: Any) -> dict[str, Any]:
 def show(row: dict[str, Any]) -> None:
     """A row for people."""
     times = "  ".join(f"{k} {v:.2f} ({row['ratio'][k]:.2f})" for k, v in row["median_ms"].items())
-    print(f"{row['network']:26} {times}  best peer/ours {row['best_peer_ratio']:.2f}  error {row['error']:.0e}", flush=True)
+    print(
+        f"{row['network']:26} {times}  best peer/ours {row['best_peer_ratio']:.2f}  error {row['error']:.0e}",
+        flush=True,
+    )
     for kind, found in row["classes"].items():
         share = f"{found['gflops']:.0f} GFLOP/s" if kind == "peak" else f"{found['share']:.0%}, {found['ms']:.2f} ms"
         print(f"    {kind:16} {share}")

@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from network import Net
 
+from network import Net
 from secateur import codegen
 from secateur.codegen.targets import TARGETS, Target
 from secateur.ir import Graph
@@ -117,7 +117,8 @@ def test_all_widths_of_vector(target: Target) -> None:
     y = conv(net, x, 36, (3, 3), 36, pad=(1, 1, 1, 1))
     s = net.node("sigmoid", conv(net, net.node("reduce_mean", y, axes=(2, 3), keepdims=True), 36, (1, 1)))
     z = net.node("relu", net.node("add", net.node("mul", y, s), x))
-    check(outputs(net, z, net.node("max_pool", z, kernel=(3, 3), stride=(2, 2), dilation=(1, 1), pad=(0,) * 4, ceil=False)),
+    window: dict[str, Any] = {"kernel": (3, 3), "stride": (2, 2), "dilation": (1, 1), "pad": (0,) * 4, "ceil": False}
+    check(outputs(net, z, net.node("max_pool", z, **window)),
           target)  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from network import Net
 
+from network import Net
 from secateur import codegen
 from secateur.codegen.program import TensorSpec
 from secateur.ir import Graph
@@ -34,7 +34,8 @@ CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("reduce_logsumexp", (2, 3, 5), {"axes": (2,), "keepdims": False}),
     ("reduce_l2", (2, 3, 5), {"axes": (1,), "keepdims": True}),
     ("argmax", (2, 3, 5), {"axis": 2, "keepdims": False}), ("cumsum", (2, 6), {"axis": 1}),
-    ("instance_norm", (2, 3, 5, 4), {"eps": 1e-5}), ("lrn", (1, 7, 3, 3), {"size": 4, "alpha": 0.1, "beta": 0.7, "bias": 1.0}),
+    ("instance_norm", (2, 3, 5, 4), {"eps": 1e-5}),
+    ("lrn", (1, 7, 3, 3), {"size": 4, "alpha": 0.1, "beta": 0.7, "bias": 1.0}),
     ("adaptive_avg_pool", (1, 3, 7, 5), {"size": (3, 2)}), ("adaptive_max_pool", (1, 3, 7, 5), {"size": (2, 2)}),
     ("round", (4, 5), {}), ("sign", (4, 5), {}), ("softplus", (4, 5), {"beta": 1.0, "threshold": 20.0}),
     ("log_sigmoid", (4, 5), {}), ("sin", (4, 5), {}), ("gelu", (2, 3, 4), {"approximate": "tanh"}),
@@ -59,7 +60,8 @@ def test_operator(op: str, shape: tuple[int, ...], attrs: dict[str, Any]) -> Non
 
 def test_attention() -> None:
     net = Net(1, 6, 8)
-    q, k, v = (net.node("linear", "x", net.weight(n, 8, 8, scale=0.3), net.weight(n + "b", 8), transposed=False) for n in "qkv")
+    weights = {n: (net.weight(n, 8, 8, scale=0.3), net.weight(n + "b", 8)) for n in "qkv"}
+    q, k, v = (net.node("linear", "x", *w, transposed=False) for w in weights.values())
     scores = net.node("softmax", net.node("matmul", q, net.node("transpose", k, perm=(0, 2, 1))), axis=2)
     y = net.node("layer_norm", net.node("matmul", scores, v), net.weight("g", 8), net.weight("b", 8), dims=1, eps=1e-5)
     same(net, y)

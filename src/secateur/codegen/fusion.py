@@ -166,9 +166,9 @@ def shuffles(graph: Graph) -> dict[str, tuple[str, int]]:
         if cut is None or cut.op != "reshape" or not blockable(graph, cut.inputs[0]):
             continue
         x = graph.value(cut.inputs[0] or "")
-        if x.shape == node.out.shape and cut.out.shape[1] * cut.out.shape[2] == x.shape[1]:
-            if cut.out.shape[3:] == x.shape[2:]:
-                found[node.out.name] = (x.name, int(cut.out.shape[1]))
+        split = (cut.out.shape[1] * cut.out.shape[2], *cut.out.shape[3:])
+        if x.shape == node.out.shape and split == x.shape[1:]:
+            found[node.out.name] = (x.name, int(cut.out.shape[1]))
     return found
 
 

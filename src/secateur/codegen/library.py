@@ -115,7 +115,7 @@ class Library:
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [p.name for p in self.metadata.inputs]
         if len(inputs) == 1 and isinstance(inputs[0], Mapping) and not named:
-            inputs, named = (), inputs[0]
+            return self._order((), inputs[0])
         unknown = sorted(set(named) - set(names[len(inputs) :]))
         missing = [n for n in names[len(inputs) :] if n not in named]
         if unknown or missing or len(inputs) > len(names):

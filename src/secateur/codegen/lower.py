@@ -1,4 +1,4 @@
-"""A planned program as machine code: one private function per distinct kernel, and a ``main`` that calls them in order."""
+"""A planned program as machine code: a private function per distinct kernel, and ``main``, which calls them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from secateur.ir import Graph
 from secateur.ir.graph import NUMPY_NAMES, Value
 
 from .plan import OUTPUT
-from .program import Argument, Call, Place, Port, Program, Table, TensorSpec, Weight
+from .program import Argument, Call, Port, Program, Table, TensorSpec, Weight
 from .specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
 from .targets import Target
 from .templates import conv, simple, window
 from .tensor_ops import build_tensor_op
+from .tensors import Place
 from .writer import compile_module, const, llvm_target
 
 

@@ -39,7 +39,7 @@ def kernel_arrays(spec: ConvSpec | WindowSpec) -> list[Any]:
         x = floats(start + spec.blocks * spec.x.block + reach)
         weights = [floats(spec.blocks * kh * kw * v), floats(spec.blocks * v)] if spec.kind == "conv" else []
         table = [blocks] if spec.table else []
-        return [x if spec.table else x, *weights, *table, y]
+        return [x, *weights, *table, y]
     planar = spec.x.column < v
     channel = np.arange(spec.ci)
     places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v

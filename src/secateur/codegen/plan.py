@@ -14,10 +14,10 @@ from secateur.ir import Graph, Node, Unsupported
 from secateur.ir.graph import numpy_dtype
 
 from .fusion import Chain, blockable, chains, is_vector, margins, moves, picture, shuffles
-from .program import Argument, Place, Port, Program, Table, TensorSpec, Weight
+from .program import Argument, Port, Program, Table, TensorSpec, Weight
 from .specs import ConvChoice, ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, Step, Strides, WindowSpec
 from .targets import Target
-from .tensors import Blocked, Buffer, Ints, Plain, Plane, natural_channels
+from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
 Choose = Callable[[Any], Any]
 Floats = NDArray[np.float32]
@@ -159,8 +159,8 @@ class Planner:
         entries = tuple(x.offset(int(places[c])) if c >= 0 else -1 for c in channels)
         y = [self._lane(out, lane) for lane in range(len(channels))]
         self.program.call(
-            CopySpec(len(channels), x.plane.n, x.plane.h, x.plane.w, _strides(x.plane), _strides(out.plane), "channels"),
-            None, [self._start(), Table(entries), _relative(y), y[0]], "relayout",
+            CopySpec(len(channels), x.plane.n, x.plane.h, x.plane.w, _strides(x.plane), _strides(out.plane),
+                     "channels"), None, [self._start(), Table(entries), _relative(y), y[0]], "relayout",
         )  # fmt: skip
         return out
 
@@ -189,8 +189,8 @@ class Planner:
             and name not in self.shuffles
         ):
             if sources[0] not in self.blocked:
-                x = self.plain[sources[0]]
-                self.plain[name] = Plain(self.graph.value(name).shape, x.dtype, x.buffer, x.port)
+                rows = self.plain[sources[0]]
+                self.plain[name] = Plain(self.graph.value(name).shape, rows.dtype, rows.buffer, rows.port)
                 return
             self.blocked[name] = self.blocked[sources[0]]
             return
@@ -423,11 +423,8 @@ class Planner:
 
     def _window(self, spec: Any, x: Blocked, out: Blocked, extra: Sequence[Argument], epilogue: Epilogue,
                 label: str) -> None:  # fmt: skip
-        arguments: list[Argument]
-        if spec.table:
-            arguments = [self._start(), *extra, _block_table(x, 0, len(x.blocks))]
-        else:
-            arguments = [x.offset(0), *extra]
+        table = [_block_table(x, 0, len(x.blocks))] if spec.table else []
+        arguments: list[Argument] = [self._start() if spec.table else x.offset(0), *extra, *table]
         more, alive = self._arguments(epilogue, 0, len(out.blocks))
         arguments += [*more, out.offset(0)]
         self.program.call(spec, self.choose(spec), arguments, label, [b for b, _ in x.blocks] + alive)

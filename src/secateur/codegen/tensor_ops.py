@@ -453,14 +453,19 @@ def _positions(size: int, out: int, scale: float, coordinate: str) -> list[float
 
 
 _ROUND: Mapping[str, Callable[[float], int]] = MappingProxyType(
-    {"floor": math.floor, "ceil": math.ceil, "round_prefer_ceil": lambda p: math.floor(p + 0.5)}
+    {
+        "floor": math.floor,
+        "ceil": math.ceil,
+        "round_prefer_ceil": lambda p: math.floor(p + 0.5),
+        "round_prefer_floor": lambda p: math.ceil(p - 0.5),
+    }
 )
 
 
 def _taps(position: float, mode: str, rounding: str) -> list[tuple[int, float]]:
     """Which input positions an output position reads, and with what weight."""
     if mode == "nearest":
-        return [(_ROUND.get(rounding, lambda p: math.ceil(p - 0.5))(position), 1.0)]
+        return [(_ROUND[rounding](position), 1.0)]
     low = math.floor(position)
     t = position - low
     if mode == "linear":

@@ -1,9 +1,9 @@
 """Writing kernels as TIR, statement by statement: loops, vectors and accumulators that stay in registers.
 
 TVM's pitfalls that this file keeps away from the templates: an accumulator is a buffer of its own with one vector in
-it, storage rewriting stays off (it would join them), and its allocation is marked ``disable_lower_builtin``, or it would
-go to the heap, at the price of a thousand multiply-adds a tile; a kernel returns 0 (a private function without a result
-is refused by LLVM's verifier).
+it, storage rewriting stays off (it would join them), and its allocation is marked ``disable_lower_builtin``, or it
+would go to the heap, at the price of a thousand multiply-adds a tile; a kernel returns 0 (a private function without a
+result is refused by LLVM's verifier).
 """
 
 from __future__ import annotations

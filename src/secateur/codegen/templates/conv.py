@@ -1,101 +1,140 @@
 """Dense convolution and linear layers: a tile of output blocks by pixels in registers, one input channel at a time.
 
 For each input channel and tap: one vector of weights per output block, one number per pixel, broadcast; all products
-go to accumulators. Weights lie in the order in which they are read (``ConvSpec.order``), the output block and lane last. Channels are looked up in a table where they do not lie in whole blocks in their order, which
-costs one load in ``nb * pixels`` multiply-adds: concat, split and shuffle before a convolution are free.
+go to accumulators. Weights lie in the order in which they are read (``ConvSpec.order``), the output block and lane
+last. Channels are looked up in a table where they do not lie in whole blocks in their order, which costs one load in
+``nb * pixels`` multiply-adds: concat, split and shuffle before a convolution are free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..specs import ConvChoice, ConvSpec
-from ..writer import Expr, Kernel, even_tile, segments
+from secateur.codegen.specs import ConvChoice, ConvSpec
+from secateur.codegen.writer import Expr, Kernel, even_tile, segments
+
 from .epilogue import At, apply, operand_pointers
+
+Body = Callable[..., None]
 
 
 def build(spec: ConvSpec, choice: ConvChoice) -> Any:
     """The kernel ``(x, w, [bias], [table], operands.., y)``."""
-    k = Kernel(spec.lanes)
-    x, w = k.pointer("x"), k.pointer("w")
-    bias = k.pointer("bias") if spec.bias else None
-    table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
-    y = k.pointer("y")
-    tiles = block_tiles(spec.blocks, choice.nb)
-    per_block = spec.ci * spec.kernel[0] * spec.kernel[1] * spec.lanes
+    return _Conv(spec, choice).build()
 
-    def over_blocks(body: Any, parallel: bool) -> None:
-        for start, count, nb in tiles:
-            k.loop(count, lambda t: body(start + t * nb, nb), parallel, "co")  # noqa: B023  called at once
 
-    def over_pixels(body: Any, parallel: bool) -> None:
-        def rows(image: Expr) -> None:
-            for r0, rcount, rows in segments(spec.h, choice.rows):
-                for c0, ccount, columns in segments(spec.w, choice.columns):
-                    # The longer of the two loops goes outside when the image is one row.
-                    def row(tr: Expr, r0: int = r0, rows: int = rows, c0: int = c0, ccount: int = ccount,
-                            columns: int = columns, parallel: bool = parallel and rcount == 1) -> None:  # fmt: skip
-                        k.loop(ccount, lambda tc: body(image, r0 + tr * rows, c0 + tc * columns, rows, columns),
-                               parallel, "ow")  # fmt: skip
+class _Conv:
+    def __init__(self, spec: ConvSpec, choice: ConvChoice) -> None:
+        self.spec, self.choice = spec, choice
+        self.k = k = Kernel(spec.lanes)
+        self.x, self.w = k.pointer("x"), k.pointer("w")
+        self.bias = k.pointer("bias") if spec.bias else None
+        self.table = k.pointer("table", "int32") if spec.table else None
+        self.operands = operand_pointers(k, spec.steps)
+        self.y = k.pointer("y")
+        self.per_block = spec.ci * spec.kernel[0] * spec.kernel[1] * spec.lanes  # weights of an output block
 
-                    k.loop(rcount, row, parallel and rcount > 1, "oh")
+    def build(self) -> Any:
+        shared = self.spec.threads > 1
+        if self.choice.outer == "blocks":
+            wide = shared and self.spec.blocks // self.choice.nb >= 2 * self.spec.threads
+            self.over_blocks(lambda b, nb: self.over_pixels(lambda *p: self.tile(b, nb, *p), shared and not wide), wide)
+        else:
+            self.over_pixels(lambda *p: self.over_blocks(lambda b, nb: self.tile(b, nb, *p), False), shared)
+        return self.k.finish()
 
-        k.loop(spec.n, rows, False, "n")
+    def over_blocks(self, body: Body, parallel: bool) -> None:
+        """``body(first block, blocks)`` for all tiles of blocks."""
+        for start, count, nb in segments(self.spec.blocks, self.choice.nb):
+            self._tiles(count, start, nb, body, parallel)
 
-    def tile(block: Expr, nb: int, image: Expr, row: Expr, column: Expr, rows: int, columns: int) -> None:
+    def _tiles(self, count: int, start: int, nb: int, body: Body, parallel: bool) -> None:
+        self.k.loop(count, lambda t: body(start + t * nb, nb), parallel, "co")
+
+    def over_pixels(self, body: Body, parallel: bool) -> None:
+        """``body(image, row, column, rows, columns)`` for all tiles of the picture."""
+        spec, choice = self.spec, self.choice
+
+        def image(n: Expr) -> None:
+            for rows in segments(spec.h, choice.rows):
+                for columns in segments(spec.w, choice.columns):
+                    self._picture(n, rows, columns, body, parallel)
+
+        self.k.loop(spec.n, image, False, "n")
+
+    def _picture(self, n: Expr, rows: tuple[int, int, int], columns: tuple[int, int, int], body: Body,
+                 parallel: bool) -> None:  # fmt: skip
+        (r0, rcount, high), (c0, ccount, wide) = rows, columns
+
+        def row(tr: Expr) -> None:
+            self.k.loop(ccount, lambda tc: body(n, r0 + tr * high, c0 + tc * wide, high, wide),
+                        parallel and rcount == 1, "ow")  # fmt: skip
+
+        self.k.loop(rcount, row, parallel and rcount > 1, "oh")
+
+    def tile(self, block: Expr, nb: int, image: Expr, row: Expr, column: Expr, rows: int, columns: int) -> None:
+        """Everything for one tile of registers."""
+        spec, k = self.spec, self.k
         pixels = [(r, c) for r in range(rows) for c in range(columns)]
-        start = x_index(spec, image, row, column)
         accumulators = k.accumulators(len(pixels) * nb)
         for j in range(nb):
-            first = k.load(bias, (block + j) * spec.lanes) if bias is not None else k.splat(0.0)
+            first = k.load(self.bias, (block + j) * spec.lanes) if self.bias is not None else k.splat(0.0)
             for p in range(len(pixels)):
                 k.set(accumulators[p * nb + j], first)
-        weights = block * per_block
 
         def tap(position: Expr, source: Expr, kh: Expr, kw: Expr) -> None:
             sdh, sdw = spec.dilation[0] * spec.x.row, spec.dilation[1] * spec.x.column
             at = k.bind(source + kh * sdh + kw * sdw, "int64")
-            wi = weights + position * (nb * spec.lanes)
-            ws = [k.vector(k.load(w, wi + j * spec.lanes)) for j in range(nb)]
-            if choice.ahead:
-                for j in range(0, nb * spec.lanes, 16):
-                    k.prefetch(w, wi + (nb * per_block + j))
-            for p, (r, c) in enumerate(pixels):
-                value = k.scalar(x, at + (r * spec.stride[0] * spec.x.row + c * spec.stride[1] * spec.x.column))
-                wide = k.vector(k.splat(value))
-                for j in range(nb):
-                    k.add(accumulators[p * nb + j], wide * ws[j])
+            self._products(block * self.per_block + position * (nb * spec.lanes), at, pixels, nb, accumulators)
 
-        def every_tap(body: Any) -> None:
-            k.loop(spec.kernel[0], lambda kh: k.loop(spec.kernel[1], lambda kw: body(kh, kw), name="kw"), name="kh")
-
-        # The innermost loop is long enough that LLVM leaves it alone: unrolled, it would not fit the registers.
-        v, (height, width) = spec.lanes, spec.kernel
-        if spec.order == "blocks":
-            k.loop(spec.ci // v, lambda b: every_tap(lambda kh, kw: k.loop(
-                v, lambda i: tap(((b * height + kh) * width + kw) * v + i, start + b * spec.x.block + i, kh, kw),
-                name="i")), name="cb")  # fmt: skip
-        elif spec.order == "taps":
-            every_tap(lambda kh, kw: k.loop(spec.ci, lambda c: tap(
-                (kh * width + kw) * spec.ci + c, start + k.scalar(table, c).astype("int64"), kh, kw), name="ci"))  # fmt: skip
-        else:
-            k.loop(spec.ci, lambda c: every_tap(lambda kh, kw: tap(
-                (c * height + kh) * width + kw, start + k.scalar(table, c).astype("int64"), kh, kw)), name="ci")  # fmt: skip
+        self._reduce(x_index(spec, image, row, column), tap)
         for p, (r, c) in enumerate(pixels):
             for j in range(nb):
-                at = At(block + j, image, row + r, column + c)
-                value = apply(k, k.get(accumulators[p * nb + j]), spec.steps, operands, at)
-                k.store(y, y_index(spec, at), value)
+                place = At(block + j, image, row + r, column + c)
+                value = apply(k, k.get(accumulators[p * nb + j]), spec.steps, self.operands, place)
+                k.store(self.y, y_index(spec, place), value)
 
-    shared = spec.threads > 1
-    if choice.outer == "blocks":
-        wide = shared and spec.blocks // choice.nb >= 2 * spec.threads
-        over_blocks(lambda b, nb: over_pixels(lambda *p: tile(b, nb, *p), shared and not wide), wide)
-    else:
-        over_pixels(lambda *p: over_blocks(lambda b, nb: tile(b, nb, *p), False), shared)
-    return k.finish()
+    def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Any]) -> None:
+        """One input channel at one tap: its weights times all pixels of the tile."""
+        spec, k = self.spec, self.k
+        ws = [k.vector(k.load(self.w, wi + j * spec.lanes)) for j in range(nb)]
+        if self.choice.ahead:
+            for j in range(0, nb * spec.lanes, 16):
+                k.prefetch(self.w, wi + (nb * self.per_block + j))
+        for p, (r, c) in enumerate(pixels):
+            shift = r * spec.stride[0] * spec.x.row + c * spec.stride[1] * spec.x.column
+            wide = k.vector(k.splat(k.scalar(self.x, at + shift)))
+            for j in range(nb):
+                k.add(accumulators[p * nb + j], wide * ws[j])
+
+    def _reduce(self, start: Expr, tap: Body) -> None:
+        """``tap(position in the weights, first input, kernel row, kernel column)`` over all channels and taps.
+
+        The innermost loop is long enough that LLVM leaves it alone: unrolled, it would not fit the registers.
+        """
+        spec, k, v, (high, wide) = self.spec, self.k, self.spec.lanes, self.spec.kernel
+
+        def every_tap(body: Body) -> None:
+            k.loop(high, lambda kh: k.loop(wide, lambda kw: body(kh, kw), name="kw"), name="kh")
+
+        def looked_up(channel: Expr) -> Expr:
+            return start + k.scalar(self.table, channel).astype("int64")
+
+        def block(b: Expr, kh: Expr, kw: Expr) -> None:
+            first = ((b * high + kh) * wide + kw) * v
+            k.loop(v, lambda i: tap(first + i, start + b * spec.x.block + i, kh, kw), name="i")
+
+        def channels(kh: Expr, kw: Expr) -> None:
+            k.loop(spec.ci, lambda c: tap((kh * wide + kw) * spec.ci + c, looked_up(c), kh, kw), name="ci")
+
+        if spec.order == "blocks":
+            k.loop(spec.ci // v, lambda b: every_tap(lambda kh, kw: block(b, kh, kw)), name="cb")
+        elif spec.order == "taps":
+            every_tap(channels)
+        else:
+            k.loop(spec.ci, lambda c: every_tap(
+                lambda kh, kw: tap((c * high + kh) * wide + kw, looked_up(c), kh, kw)), name="ci")  # fmt: skip
 
 
 def x_index(spec: ConvSpec, image: Expr, row: Expr, column: Expr) -> Expr:
@@ -106,11 +145,6 @@ def x_index(spec: ConvSpec, image: Expr, row: Expr, column: Expr) -> Expr:
 def y_index(spec: Any, at: At) -> Expr:
     """Where a vector is written."""
     return at.block * spec.y.block + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column
-
-
-def block_tiles(blocks: int, nb: int) -> list[tuple[int, int, int]]:
-    """Output blocks in tiles of ``nb``."""
-    return segments(blocks, nb)
 
 
 def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..maths import BINARY, UNARY
-from ..specs import Step
-from ..writer import Expr, Kernel
+from secateur.codegen.maths import BINARY, UNARY
+from secateur.codegen.specs import Step
+from secateur.codegen.writer import Expr, Kernel
 
 
 @dataclass(frozen=True)

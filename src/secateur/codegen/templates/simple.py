@@ -6,8 +6,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ..specs import CopySpec, FillSpec, MapSpec, MeanSpec
-from ..writer import Expr, Kernel, const, even_tile, number, segments
+from secateur.codegen.specs import CopySpec, FillSpec, MapSpec, MeanSpec
+from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segments
+
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 

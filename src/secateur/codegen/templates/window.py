@@ -10,8 +10,9 @@ from typing import Any
 
 from tvm import tirx
 
-from ..specs import WindowSpec
-from ..writer import Expr, Kernel, even_tile
+from secateur.codegen.specs import WindowSpec
+from secateur.codegen.writer import Expr, Kernel, even_tile
+
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 

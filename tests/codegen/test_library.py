@@ -1,0 +1,145 @@
+"""Libraries: calling, saving, loading, and what is refused with a clear message."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nets import CHAIN, RESIDUAL, draw
+from secateur import codegen
+from secateur.codegen.library import Library
+from secateur.codegen.targets import TARGETS, get_target
+from secateur.ir import InputError
+from secateur.ir.exporters.torch import evaluate
+
+X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def lib() -> Library:
+    return codegen.build(draw(CHAIN))
+
+
+def test_numpy_and_torch_by_position_and_name(lib: Library) -> None:
+    want = evaluate(draw(CHAIN), {"x": X})[0]
+    tensor = lib(torch.from_numpy(X))
+    assert isinstance(tensor, torch.Tensor)
+    for got in (lib(X), lib(x=X), lib({"x": X}), tensor.numpy(), lib(torch.from_numpy(X).requires_grad_()).numpy()):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_strided_and_read_only_inputs(lib: Library) -> None:
+    want = lib(X)
+    strided = np.asfortranarray(X)
+    fixed = X.copy()
+    fixed.flags.writeable = False
+    odd = np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float32).reshape(X.shape)
+    for x in (strided, fixed, odd, torch.from_numpy(X).to(memory_format=torch.channels_last).numpy()):
+        np.testing.assert_array_equal(lib(x), want)
+
+
+def test_results_are_not_overwritten_by_the_next_call(lib: Library) -> None:
+    first = lib(X)
+    kept = first.copy()
+    lib(X + 1)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_several_libraries_and_several_outputs(lib: Library) -> None:
+    graph = draw(RESIDUAL)
+    graph = graph.rewrite(outputs=(*graph.outputs, "s"))
+    two = codegen.build(graph)
+    before = lib(X)
+    found = two(X)
+    assert isinstance(found, tuple)
+    for got, want in zip(found, evaluate(graph, {"x": X}), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(lib(X), before)
+
+
+@pytest.mark.parametrize(("inputs", "named", "message"), [
+    ((X[:, :, :4],), {}, r"\[1, 3, 4, 8\].*build the library again"), ((X.astype(np.float64),), {}, "f64.*float32"),
+    ((), {}, "missing: .'x'"), ((), {"y": X}, "unknown.*'y'"), ((X, X), {}, "too many"),
+    ((X[0],), {}, "was given shape"),
+    ((torch.zeros(1, 3, 8, 8, dtype=torch.float16),), {}, "f16"), (("text",), {}, "was given shape"),
+])  # fmt: skip
+def test_wrong_inputs(lib: Library, inputs: tuple[object, ...], named: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        lib(*inputs, **named)
+
+
+def test_save_and_load(lib: Library, tmp_path: Path) -> None:
+    lib.save(tmp_path / "a.so")
+    again = codegen.load_library(tmp_path / "a.so")
+    np.testing.assert_array_equal(again(X), lib(X))
+    again.save(tmp_path / "b.so")
+    assert codegen.load_library(tmp_path / "b.so").metadata == again.metadata
+    assert sorted(os.listdir(tmp_path)) == ["a.so", "b.so"]
+
+
+def test_damaged_and_foreign_files(lib: Library, tmp_path: Path) -> None:
+    path = tmp_path / "a.so"
+    lib.save(path)
+    good = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("weights.bin").header_offset + 200
+    for bad in (good[: len(good) // 2], b"", good[:start] + bytes([good[start] ^ 255]) + good[start + 1 :]):
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match="damaged"):
+            codegen.load_library(path)
+    with pytest.raises(InputError, match="cannot read"):
+        codegen.load_library(tmp_path / "none.so")
+    with pytest.raises(InputError, match="cannot write"):
+        lib.save(tmp_path / "none" / "a.so")
+
+
+def test_a_library_for_another_machine_is_refused(lib: Library, tmp_path: Path) -> None:
+    other = dataclasses.replace(lib.metadata.target, name="future", features=("no_such_feature",))
+    lib.metadata, kept = dataclasses.replace(lib.metadata, target=other), lib.metadata
+    try:
+        lib.save(tmp_path / "a.so")
+    finally:
+        lib.metadata = kept
+    with pytest.raises(InputError, match=r"future.*no_such_feature"):
+        codegen.load_library(tmp_path / "a.so")
+
+
+def test_targets() -> None:
+    assert get_target("native").features
+    assert {t.lanes for t in TARGETS.values()} == {4, 8, 16}
+    with pytest.raises(InputError, match=r"unknown target 'z80'.*x86-avx2"):
+        codegen.build(draw(CHAIN), target="z80")
+    with pytest.raises(InputError, match="threads"):
+        codegen.build(draw(CHAIN), threads=0)
+
+
+def test_code_for_another_processor_can_be_generated() -> None:
+    from secateur.codegen.lower import kernel
+    from secateur.codegen.plan import plan
+    from secateur.codegen.tune import default_choice
+
+    target = TARGETS["aarch64-neon"]
+    program = plan(draw(RESIDUAL), target, 1, lambda s: default_choice(s, target))
+    assert all(kernel(c.spec, c.choice) is not None for c in program.calls)
+
+
+def test_two_threads_compute_the_same() -> None:
+    one, two = codegen.build(draw(RESIDUAL)), codegen.build(draw(RESIDUAL), threads=2)
+    np.testing.assert_allclose(two(X), one(X), rtol=1e-5, atol=1e-4)
+
+
+def test_importing_loads_no_tvm() -> None:
+    code = "import sys, secateur.codegen; sys.exit('tvm' in sys.modules or 'torch' in sys.modules)"
+    paths = os.pathsep.join(p for p in sys.path if p)
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
+        == 0
+    )
