@@ -2,6 +2,7 @@
 
     python bench/latency.py                                     all networks, one thread
     python bench/latency.py tv/resnet50 --threads 2 --tune 60   one network, tuned for at most a minute
+    python bench/latency.py tv/resnet50@50%                     pruned to half of its work, beside the dense network
 
 All runtimes take turns, one sample each a round, so that what else the machine does hits them alike; medians are shown,
 and ratios are medians of the ratios in a round. f32, batch 1. The peak is what a loop of nothing but fused multiply-
@@ -26,13 +27,17 @@ from torch import nn
 
 import common
 import light_models
+import secateur
 import zoo
+from reference_nets import REFERENCES
 from secateur import codegen
 from secateur.ir import Graph
 
 NETWORKS = (
-    "tv/resnet50", "tv/resnext50_32x4d", "timm/seresnet50", "timm/mobilenetv1_100", "tv/mobilenet_v2",
-    "timm/efficientnet_lite0", "light/shufflenet", "tv/shufflenet_v2_x1_0", "tv/densenet121",
+    "ref/resnet50", "ref/resnext50_32x4d", "ref/se_resnet50", "ref/mobilenet_v1", "tv/mobilenet_v2",
+    "timm/efficientnet_lite0", "ref/shufflenet_v1_g3", "ref/shufflenet_v1_g8", "tv/shufflenet_v2_x1_0",
+    "tv/densenet121", "ref/resnet50@50%", "tv/mobilenet_v2@50%", "ref/shufflenet_v1_g3@50%",
+    "tv/shufflenet_v2_x1_0@50%",
 )  # fmt: skip
 RUNTIMES = ("onnxruntime", "openvino", "torch.compile")
 Call = Callable[[], Any]
@@ -51,7 +56,7 @@ def network(name: str, seed: int) -> tuple[Graph, nn.Module | None, np.ndarray[A
     from secateur.ir.frontends.torch import trace
 
     torch.manual_seed(seed)
-    module = zoo.BUILDERS[kind](model).eval()
+    module = (REFERENCES[model].make() if kind == "ref" else zoo.BUILDERS[kind](model)).eval()
     x = torch.randn(1, 3, 224, 224, generator=generator)
     with torch.no_grad():
         zoo.redraw(module, generator)
@@ -145,12 +150,18 @@ def layer_class(spec: Any) -> str:
 
 
 def measure_one(name: str, options: Any) -> dict[str, Any]:
-    """One network: a JSON row."""
-    graph, module, x = network(name, options.seed)
+    """One network: a JSON row. A name that ends in ``@50%`` is pruned to that share of its multiply-accumulates."""
+    base, _, share = name.partition("@")
+    graph, module, x = network(base, options.seed)
+    dense: dict[str, Call] = {}
+    if share:
+        whole = codegen.build(graph, tune=options.tune, threads=options.threads, records=options.records)
+        dense["dense"] = lambda: whole(x)
+        graph, module = secateur.compile(graph, macs=share, round_to=16).graph, None
     start = time.perf_counter()
     lib = codegen.build(graph, tune=options.tune, threads=options.threads, records=options.records)
     seconds = time.perf_counter() - start
-    calls = {"secateur": lambda: lib(x), **peers(graph, module, x, options.threads, options.runtimes)}
+    calls = {"secateur": lambda: lib(x), **dense, **peers(graph, module, x, options.threads, options.runtimes)}
     reference = np.asarray(next(iter(peers(graph, None, x, 1, ["onnxruntime"]).values()))())
     mine = lib(x)
     error = float(np.abs((mine[0] if isinstance(mine, tuple) else mine) - reference).max() / np.abs(reference).max())
@@ -159,9 +170,10 @@ def measure_one(name: str, options: Any) -> dict[str, Any]:
     ratios = {
         k: statistics.median(b / a for a, b in zip(samples["secateur"], v, strict=True)) for k, v in samples.items()
     }
-    best = min((r for k, r in ratios.items() if k != "secateur"), default=math.nan)
+    best = min((r for k, r in ratios.items() if k not in ("secateur", "dense")), default=math.nan)
     return {
         "network": name, "threads": options.threads, "build_s": seconds, "error": error, "median_ms": medians,
+        "of_dense": 1 / ratios["dense"] if dense else None,
         "min_ms": {k: min(v) for k, v in samples.items()}, "ratio": ratios, "best_peer_ratio": best,
         "classes": classes(graph, options.records, options.threads) if options.classes else {},
         "notes": list(lib.metadata.notes),
@@ -171,6 +183,8 @@ def measure_one(name: str, options: Any) -> dict[str, Any]:
 def show(row: dict[str, Any]) -> None:
     """A row for people."""
     times = "  ".join(f"{k} {v:.2f} ({row['ratio'][k]:.2f})" for k, v in row["median_ms"].items())
+    if row["of_dense"] is not None:
+        times += f"  {row['of_dense']:.2f} of the dense time"
     print(
         f"{row['network']:26} {times}  best peer/ours {row['best_peer_ratio']:.2f}  error {row['error']:.0e}",
         flush=True,

@@ -99,6 +99,28 @@ def command() -> str:
     )
 
 
+def latency() -> str:
+    """Our libraries beside the runtimes that people use, and the pruned networks beside their dense selves."""
+    rows = [r for r in newest("latency", "network").values() if r["threads"] == 1]
+    if not rows:
+        return ""
+    lines = [
+        "**Speed**: milliseconds at 224x224, batch 1, f32, one thread; all runtimes took turns in one run. secateur's",
+        "libraries are built without tuning. *best/ours* is the faster peer's time over ours, the median of the rounds.",
+        "",
+        "| network | secateur | ONNX Runtime | OpenVINO | best/ours | of its dense time |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for r in rows:
+        ms = [f"{r['median_ms'][k]:.2f}" for k in ("secateur", "onnxruntime", "openvino")]
+        pruned = f"{r['of_dense']:.0%}" if r.get("of_dense") else ""
+        name = r["network"].partition("/")[2].replace("@", " at ")
+        lines.append(f"| {name} | {' | '.join(ms)} | {r['best_peer_ratio']:.2f} | {pruned} |")
+    mean = statistics.geometric_mean([r["best_peer_ratio"] for r in rows])
+    lines += ["", f"Geometric mean of best/ours: {mean:.2f}. `python bench/latency.py`; {where(rows[0])}."]
+    return "\n".join(lines)
+
+
 def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
     """The README with what stands between each pair of markers written anew."""
     for name, make in blocks.items():
@@ -114,7 +136,9 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    Path(README).write_text(fill(text, {"coverage": coverage, "real": real, "command": command}), encoding="utf-8")
+    Path(README).write_text(
+        fill(text, {"coverage": coverage, "latency": latency, "real": real, "command": command}), encoding="utf-8"
+    )
     return 0
 
 
