@@ -106,7 +106,8 @@ def latency() -> str:
         return ""
     lines = [
         "**Speed**: milliseconds at 224x224, batch 1, f32, one thread; all runtimes took turns in one run. secateur's",
-        "libraries are built without tuning. *best/ours* is the faster peer's time over ours, the median of the rounds.",
+        "libraries are built without tuning. *best/ours* is the faster peer's time over ours, the median of the",
+        "rounds.",
         "",
         "| network | secateur | ONNX Runtime | OpenVINO | best/ours | of its dense time |",
         "|---|--:|--:|--:|--:|--:|",
@@ -136,9 +137,8 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    Path(README).write_text(
-        fill(text, {"coverage": coverage, "latency": latency, "real": real, "command": command}), encoding="utf-8"
-    )
+    blocks = {"coverage": coverage, "latency": latency, "real": real, "command": command}
+    Path(README).write_text(fill(text, blocks), encoding="utf-8")
     return 0
 
 
