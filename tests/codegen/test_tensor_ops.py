@@ -14,7 +14,7 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch import evaluate
 from secateur.ir.ops import END, OPS
 
-LEFT_OUT = {"opaque", "lstm", "gru", "rms_norm"}  # refused with a clear message
+LEFT_OUT = {"opaque", "lstm", "gru"}  # refused with a clear message
 
 CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("softmax", (2, 3, 5), {"axis": 1}), ("log_softmax", (2, 7), {"axis": 1}),
@@ -93,3 +93,10 @@ def test_an_operator_without_a_rule_is_named() -> None:
 
     with pytest.raises(Unsupported, match="lstm"):
         build_tensor_op(TensorSpec("lstm", (), (), ()))
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_rms_norm(weighted: bool) -> None:
+    net = Net(1, 6, 8)
+    weight = net.weight("g", 8) if weighted else None
+    same(net, net.node("rms_norm", "x", weight, dims=1, eps=1e-5))

@@ -192,6 +192,15 @@ def _layer_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return topi.add(y, x[2]) if len(x) > 2 and x[2] is not None else y
 
 
+def _rms_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+    rank = len(x[0].shape)
+    axes = list(range(rank - a["dims"], rank))
+    size = tirx.const(math.prod(int(x[0].shape[i]) for i in axes), "float32")
+    square = topi.divide(topi.sum(topi.multiply(x[0], x[0]), axis=axes, keepdims=True), size)
+    y = topi.divide(x[0], topi.sqrt(topi.add(square, tirx.const(a["eps"], "float32"))))
+    return topi.multiply(y, x[1]) if len(x) > 1 and x[1] is not None else y
+
+
 def _channel_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     shape = [int(d) for d in x[0].shape]
     groups = a.get("groups", shape[1])
@@ -585,7 +594,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "conv": _conv, "conv_transpose": _conv_transpose, "linear": _linear, "matmul": _matmul,
         "einsum": lambda s, x, a: topi.einsum(a["equation"], *x),
-        "batch_norm": _batch_norm, "layer_norm": _layer_norm, "group_norm": _channel_norm,
+        "batch_norm": _batch_norm, "layer_norm": _layer_norm, "rms_norm": _rms_norm, "group_norm": _channel_norm,
         "instance_norm": _channel_norm, "lrn": _lrn, "max_pool": _pool, "avg_pool": _pool,
         "adaptive_avg_pool": _adaptive(False), "adaptive_max_pool": _adaptive(True), "prelu": _prelu,
         "softmax": lambda s, x, a: topi.nn.softmax(x[0], axis=a["axis"]),
