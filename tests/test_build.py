@@ -118,6 +118,22 @@ def test_wrong_inputs_of_a_library(tmp_path: Path) -> None:
         assert message in done.stderr.replace("\n", " ")
 
 
+def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur import build, codegen
+
+    graph, honest = small(), codegen.build
+
+    def sabotaged(given: Graph, *rest: object) -> codegen.Library:
+        weights = {n: np.roll(w, 1, axis=0) if w.ndim == 4 else w for n, w in given.weights.items()}
+        return honest(given.rewrite(weights=weights))
+
+    monkeypatch.setattr(codegen, "build", sabotaged)
+    with pytest.raises(secateur.LawError, match="the library of 'net' differs from the network"):
+        build.build(graph)
+    monkeypatch.undo()
+    assert build.build(graph).metadata.name == "net"
+
+
 def test_durations() -> None:
     assert [seconds(t) for t in ("60s", "2m", 5, "1.5", "1h")] == [60, 120, 5, 1.5, 3600]
     with pytest.raises(InputError, match="'-3s' is no duration"):

@@ -8,12 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.ir import Graph, InputError, Unsupported
+from secateur.ir import Graph, InputError, LawError, Unsupported
+from secateur.passes.law import random_inputs, relative_error
 
 if TYPE_CHECKING:
     from secateur.codegen import Library
 
 Progress = Callable[[int, int, str], None]
+TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
 
 
 def build(
@@ -27,12 +29,31 @@ def build(
     """Machine code for this graph at the sizes it was captured with.
 
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and
-    secateur's own choices say. Raises InputError, and Unsupported where TVM is missing or an operator has no code.
+    secateur's own choices say. Where this machine can run it, it is run once beside the graph. Raises InputError,
+    LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
     from secateur import codegen
 
-    return codegen.build(graph, target, None if tune is None else seconds(tune), threads, records, progress)
+    library = codegen.build(graph, target, None if tune is None else seconds(tune), threads, records, progress)
+    if not codegen.missing_features(library.metadata.target):
+        _check(graph, library)
+    return library
+
+
+def _check(graph: Graph, library: Library) -> None:
+    """Run a library that this machine can run beside the graph, once. Raises LawError where they disagree."""
+    from .models import evaluate
+
+    feed = random_inputs(graph, 0)
+    found = library(**feed)
+    outputs = found if isinstance(found, tuple) else (found,)
+    worst = max(relative_error(want, have) for want, have in zip(evaluate(graph, feed), outputs, strict=True))
+    if not worst <= TOLERANCE:
+        raise LawError(
+            f"the library of '{graph.name}' differs from the network by {worst:.1e} of its largest output, more than "
+            f"{TOLERANCE:g}: a fault in code generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
+        )
 
 
 def load_library(path: str | Path) -> Library:

@@ -5,6 +5,6 @@ Importing this loads no TVM; ``build`` and ``load_library`` do when they are cal
 
 from .build import build
 from .library import Library, load_library
-from .targets import TARGETS, Target, get_target
+from .targets import TARGETS, Target, get_target, missing_features
 
-__all__ = ["TARGETS", "Library", "Target", "build", "get_target", "load_library"]
+__all__ = ["TARGETS", "Library", "Target", "build", "get_target", "load_library", "missing_features"]
