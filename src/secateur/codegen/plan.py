@@ -14,10 +14,11 @@ from secateur.ir import Graph, Node, Unsupported
 from secateur.ir.graph import numpy_dtype
 
 from .fusion import Chain, blockable, chains, is_vector, margins, moves, picture, shuffles
+from .packing import block_weight, flatten, groups_of, pack
 from .program import Argument, Port, Program, Table, TensorSpec, Weight
 from .specs import ConvChoice, ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, Step, Strides, WindowSpec
 from .targets import Target
-from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
+from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, join, natural_channels, select
 
 Choose = Callable[[Any], Any]
 Floats = NDArray[np.float32]
@@ -334,12 +335,12 @@ class Planner:
         places, n_blocks = x.places(), len(out.blocks)
         first = 0
         while first < n_blocks:
-            low, high = _groups_of(first, lanes, o, groups)
+            low, high = groups_of(first, lanes, o, groups)
             count = 1
-            while first + count < n_blocks and _groups_of(first + count, lanes, o, groups) == (low, high):
+            while first + count < n_blocks and groups_of(first + count, lanes, o, groups) == (low, high):
                 count += 1
             reads = np.arange(low * per_group, high * per_group)
-            part = _block_weight(weight, first * lanes, (first + count) * lanes, low, high, groups)
+            part = block_weight(weight, first * lanes, (first + count) * lanes, low, high, groups)
             whole = self._whole_blocks(x, places[reads])
             plane = out.plane
             pad_top, pad_left = (a["pad"][0], a["pad"][1]) if "pad" in a else (0, 0)
@@ -555,81 +556,6 @@ def _relative(places: Sequence[Place]) -> Table:
 
 def _block_table(x: Blocked, first: int, count: int) -> Table:
     return Table(tuple(x.offset(b * x.plane.lanes) for b in range(first, first + count)))
-
-
-def select(x: Blocked, index: Ints) -> Blocked:
-    """The channels ``index`` of x, in that order; blocks that hold none of them are left out."""
-    where = np.full(x.width, -1, np.int64)
-    where[index] = np.arange(len(index))
-    channels = np.where(x.channels >= 0, where[x.channels], -1)
-    lanes = x.plane.lanes
-    kept = [b for b in range(len(x.blocks)) if np.any(channels[b * lanes : (b + 1) * lanes] >= 0)]
-    parts = [channels[b * lanes : (b + 1) * lanes] for b in kept]
-    return Blocked(x.plane, tuple(x.blocks[b] for b in kept), np.concatenate(parts))
-
-
-def join(parts: Sequence[Blocked]) -> Blocked:
-    """A concat along the channels."""
-    channels, start = [], 0
-    for x in parts:
-        channels.append(np.where(x.channels >= 0, x.channels + start, -1))
-        start += x.width
-    return Blocked(parts[0].plane, tuple(b for x in parts for b in x.blocks), np.concatenate(channels))
-
-
-def _groups_of(block: int, lanes: int, outputs: int, groups: int) -> tuple[int, int]:
-    """The groups whose outputs lie in a block: first and end."""
-    width = outputs // groups
-    last = min((block + 1) * lanes, outputs) - 1
-    return block * lanes // width, last // width + 1
-
-
-def _block_weight(weight: Floats, start: int, end: int, low: int, high: int, groups: int) -> Floats:
-    """The weights of outputs start..end as a dense layer over the inputs of groups low..high, zeros between groups."""
-    o, per_group, kh, kw = weight.shape
-    width = o // groups
-    part = np.zeros((end - start, (high - low) * per_group, kh, kw), np.float32)
-    for out in range(start, min(end, o)):
-        at = (out // width - low) * per_group
-        part[out - start, at : at + per_group] = weight[out]
-    return part
-
-
-def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
-    """[O, I, kh, kw] in the order in which the kernel reads it: tiles of ``nb`` blocks, ``spec.order``, block, lane."""
-    o, i, kh, kw = weight.shape
-    v = spec.lanes
-    whole, rest = divmod(o // v, nb)
-    parts = []
-    for start, count, width in ((0, whole, nb), (whole * nb, 1 if rest else 0, rest)):
-        if not count:
-            continue
-        part = weight[start * v : (start + count * width) * v].reshape(count, width, v, i, kh, kw)
-        if spec.order == "blocks":
-            part = part.reshape(count, width, v, i // v, v, kh, kw).transpose(0, 3, 5, 6, 4, 1, 2)
-        else:
-            part = part.transpose((0, 4, 5, 3, 1, 2) if spec.order == "taps" else (0, 3, 4, 5, 1, 2))
-        parts.append(part.reshape(-1))
-    return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
-
-
-def flatten(spec: ConvSpec) -> ConvSpec:
-    """A 1x1 convolution whose pixels follow each other reads them as one long row."""
-    if spec.kernel != (1, 1) or spec.stride != (1, 1):
-        return spec
-    fulls = [s.strides for s in spec.steps if s.operand == "full" and s.strides is not None]
-    if spec.h * spec.w == 1 and spec.n > 1:
-        if any(s.operand == "vector" for s in spec.steps):
-            return spec
-        steps = tuple(replace(s, strides=_images(s.strides)) if s.strides else s for s in spec.steps)
-        return replace(spec, n=1, w=spec.n, x=_images(spec.x), y=_images(spec.y), steps=steps)
-    if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *fulls)):
-        return replace(spec, h=1, w=spec.h * spec.w)
-    return spec
-
-
-def _images(s: Strides) -> Strides:
-    return replace(s, column=s.image)
 
 
 __all__ = ["OUTPUT", "Planner", "blockable", "plan"]

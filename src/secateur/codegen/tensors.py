@@ -8,6 +8,7 @@ numbers, and their weights are zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -163,3 +164,23 @@ class Arena:
             buffer.offset = best if best >= 0 else end
             placed.append(buffer)
         return max((b.offset + b.words for b in placed), default=0) or ALIGN
+
+
+def select(x: Blocked, index: Ints) -> Blocked:
+    """The channels ``index`` of x, in that order; blocks that hold none of them are left out."""
+    where = np.full(x.width, -1, np.int64)
+    where[index] = np.arange(len(index))
+    channels = np.where(x.channels >= 0, where[x.channels], -1)
+    lanes = x.plane.lanes
+    kept = [b for b in range(len(x.blocks)) if np.any(channels[b * lanes : (b + 1) * lanes] >= 0)]
+    parts = [channels[b * lanes : (b + 1) * lanes] for b in kept]
+    return Blocked(x.plane, tuple(x.blocks[b] for b in kept), np.concatenate(parts))
+
+
+def join(parts: Sequence[Blocked]) -> Blocked:
+    """A concat along the channels."""
+    channels, start = [], 0
+    for x in parts:
+        channels.append(np.where(x.channels >= 0, x.channels + start, -1))
+        start += x.width
+    return Blocked(parts[0].plane, tuple(b for x in parts for b in x.blocks), np.concatenate(channels))

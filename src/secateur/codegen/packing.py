@@ -1,0 +1,67 @@
+"""Weights in the order in which the kernels read them, and convolutions seen in a plainer shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .specs import ConvSpec, Strides
+
+Floats = NDArray[np.float32]
+
+
+def groups_of(block: int, lanes: int, outputs: int, groups: int) -> tuple[int, int]:
+    """The groups whose outputs lie in a block: first and end."""
+    width = outputs // groups
+    last = min((block + 1) * lanes, outputs) - 1
+    return block * lanes // width, last // width + 1
+
+
+def block_weight(weight: Floats, start: int, end: int, low: int, high: int, groups: int) -> Floats:
+    """The weights of outputs start..end as a dense layer over the inputs of groups low..high, zeros between groups."""
+    o, per_group, kh, kw = weight.shape
+    width = o // groups
+    part = np.zeros((end - start, (high - low) * per_group, kh, kw), np.float32)
+    for out in range(start, min(end, o)):
+        at = (out // width - low) * per_group
+        part[out - start, at : at + per_group] = weight[out]
+    return part
+
+
+def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
+    """[O, I, kh, kw] in the order in which the kernel reads it: tiles of ``nb`` blocks, ``spec.order``, block, lane."""
+    o, i, kh, kw = weight.shape
+    v = spec.lanes
+    whole, rest = divmod(o // v, nb)
+    parts = []
+    for start, count, width in ((0, whole, nb), (whole * nb, 1 if rest else 0, rest)):
+        if not count:
+            continue
+        part = weight[start * v : (start + count * width) * v].reshape(count, width, v, i, kh, kw)
+        if spec.order == "blocks":
+            part = part.reshape(count, width, v, i // v, v, kh, kw).transpose(0, 3, 5, 6, 4, 1, 2)
+        else:
+            part = part.transpose((0, 4, 5, 3, 1, 2) if spec.order == "taps" else (0, 3, 4, 5, 1, 2))
+        parts.append(part.reshape(-1))
+    return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+
+
+def flatten(spec: ConvSpec) -> ConvSpec:
+    """A 1x1 convolution whose pixels follow each other reads them as one long row."""
+    if spec.kernel != (1, 1) or spec.stride != (1, 1):
+        return spec
+    fulls = [s.strides for s in spec.steps if s.operand == "full" and s.strides is not None]
+    if spec.h * spec.w == 1 and spec.n > 1:
+        if any(s.operand == "vector" for s in spec.steps):
+            return spec
+        steps = tuple(replace(s, strides=_images(s.strides)) if s.strides else s for s in spec.steps)
+        return replace(spec, n=1, w=spec.n, x=_images(spec.x), y=_images(spec.y), steps=steps)
+    if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *fulls)):
+        return replace(spec, h=1, w=spec.h * spec.w)
+    return spec
+
+
+def _images(s: Strides) -> Strides:
+    return replace(s, column=s.image)
