@@ -119,10 +119,8 @@ def latency() -> str:
         lines.append(f"| {name} | {' | '.join(ms)} | {r['best_peer_ratio']:.2f} | {pruned} |")
     dense = [r["best_peer_ratio"] for r in rows if "@" not in r["network"]]
     mean = statistics.geometric_mean(dense)
-    lines += [
-        "",
-        f"Geometric mean of best/ours over the {len(dense)} unpruned networks: {mean:.2f}. `python bench/latency.py`; {where(rows[0])}.",
-    ]
+    summary = f"Geometric mean of best/ours over the {len(dense)} unpruned networks: {mean:.2f}."
+    lines += ["", f"{summary} `python bench/latency.py`; {where(rows[0])}."]
     return "\n".join(lines)
 
 
