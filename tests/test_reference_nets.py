@@ -21,7 +21,7 @@ def test_sizes_are_those_of_the_paper(name: str) -> None:
         assert costs.macs == pytest.approx(reference.macs, rel=0.05 if "shuffle" in name else 0.01)
 
 
-@pytest.mark.parametrize("groups", [3, 8])
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])
 def test_shufflenet_halves_and_obeys_the_law(groups: int) -> None:
     torch.manual_seed(0)
     network = REFERENCES[f"shufflenet_v1_g{groups}"].make().eval()
