@@ -14,8 +14,6 @@ import re
 import sys
 from pathlib import Path
 
-sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it now fails as if it were not installed
-
 from runtimes import RUNTIMES, Place
 
 RUNS = 5
@@ -32,6 +30,7 @@ def resident(field: str) -> int:
 def main() -> None:
     """Load, run, print."""
     runtime, folder, threads = sys.argv[1:]
+    sys.modules["torch"] = None  # type: ignore[assignment]  # importing it fails as if it were not installed
     __import__(IMPORTS[runtime])
     imports = resident("VmRSS")
     loaded = RUNTIMES[runtime](Place(Path(folder), int(threads)))

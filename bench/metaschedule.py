@@ -1,4 +1,4 @@
-"""Tunes networks with TVM's MetaSchedule, as the strongest form of what TVM offers by itself; latency.py runs the result.
+"""Tunes networks with TVM's MetaSchedule, the strongest form of what TVM offers by itself; latency.py runs the result.
 
     python bench/metaschedule.py ref/resnet50 tv/mobilenet_v2 ref/shufflenet_v1_g3 --seconds 900 [--threads 1 2]
     nice -n 19 python bench/metaschedule.py ...                                     in the background
@@ -66,8 +66,8 @@ class Bench:
     def time(self, name: str, arguments: Sequence[Any]) -> list[float]:
         """Seconds of one run: the best of the repeats."""
         module = self.modules.pop(name)
-        arrays = [tvm.runtime.tensor(np.asarray(np.random.default_rng(0).random([int(d) for d in a.shape]), str(a.dtype)))
-                  for a in arguments]  # fmt: skip
+        draw = np.random.default_rng(0).random
+        arrays = [tvm.runtime.tensor(np.asarray(draw(tuple(map(int, a.shape))), str(a.dtype))) for a in arguments]
         timer = module.time_evaluator("main", tvm.cpu(), number=1, repeat=REPEATS, min_repeat_ms=20)
         best = min(map(float, timer(*arrays).results))
         self.trials += 1
@@ -125,7 +125,7 @@ def parts(bench: Bench, deadline: float) -> tuple[Any, Any, Any]:
 
 def tune(folder: Path, threads: int, seconds: float) -> None:
     """Tune the network in a folder until that many seconds are spent on it in all; the database lies in the folder."""
-    import tvm.s_tir.tensor_intrin  # noqa: F401  half a minute that MetaSchedule would take from the tuning time
+    import tvm.s_tir.tensor_intrin  # half a minute that MetaSchedule would take from the tuning time
 
     start, spent, bench = time.monotonic(), tvm_peers.spent(folder, threads), Bench()
     if spent["seconds"] >= seconds:

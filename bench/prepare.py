@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", help="as ref/resnet50 or tv/mobilenet_v2@50%%")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1], help="of the libraries; none: no library")
     parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
     parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
     parser.add_argument("--round-to", type=lambda t: t if t == "auto" else int(t), default="auto")

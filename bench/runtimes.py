@@ -2,9 +2,9 @@
 
     python bench/runtimes.py RUNTIME FOLDER THREADS FD      what turns.Worker starts
 
-FOLDER is what prepare.py wrote. Over the pipe FD the worker sends ("ready", seconds, outputs) when it has loaded and run
-the network, or ("failed", why); then it answers each (warm, least) with the median of its own milliseconds: ``warm``
-calls that are not timed, then timed ones until ``least`` seconds are over, one at the least.
+FOLDER is what prepare.py wrote. Over the pipe FD the worker sends ("ready", seconds, outputs) when it has loaded and
+run the network, or ("failed", why); then it answers each (warm, least) with the median of its own milliseconds:
+``warm`` calls that are not timed, then timed ones until ``least`` seconds are over, one at the least.
 
 What is slow to prepare is kept in the folder: TVM's libraries by the content of the network, torch.compile's code in
 inductor's own cache. Each peer runs as its documentation says is fastest for one picture in float32 on a CPU.
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PR_SET_PDEATHSIG = 1
 Arrays = list[NDArray[Any]]
 
 
@@ -103,7 +104,7 @@ def torch_compile(place: Place) -> Loaded:
     torch.set_num_threads(place.threads)
     config.freezing = True
     # prepare.py wrote this file a moment ago.
-    module = torch.compile(torch.load(place.folder / "module.pt", weights_only=False).eval())
+    module: Any = torch.compile(torch.load(place.folder / "module.pt", weights_only=False).eval())
     x = torch.from_numpy(place.x)
 
     def run() -> Any:
@@ -191,7 +192,8 @@ def _turn(run: Callable[[], Any], warm: int, least: float) -> float:
 
 def end_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies: a stopped worker would stay for ever."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
