@@ -22,7 +22,6 @@ from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
-from .build import load_library
 from .measure import measure as measure_latency
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
@@ -351,6 +350,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
     "make_report", "save_onnx", "trace", "verify",
 ]  # fmt: skip

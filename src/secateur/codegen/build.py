@@ -9,9 +9,10 @@ from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
-from .library import Library, Metadata, Port
+from .library import Library, Metadata, Port, built
 from .plan import plan
 from .program import Program
+from .runtime import ffi
 from .specs import ConvSpec, WindowSpec
 from .targets import Target, get_target, missing_features
 
@@ -32,9 +33,6 @@ def build(
     ``progress(done, total, what)`` is called while tuning. Raises InputError for an unknown target, Unsupported for an
     operator that has no code generation.
     """
-    from .lower import compile_program
-    from .tune import Tuner
-
     chosen = get_target(target)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
@@ -42,6 +40,10 @@ def build(
     if tune is not None and lacking:
         raise InputError(f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}")
     check(graph)
+    ffi()  # before TVM, which would load torch
+    from .lower import compile_program
+    from .tune import Tuner
+
     tuner = Tuner(chosen, threads, records)
     if tune is not None:
         tuner.tune(workloads(graph, chosen, threads), tune, progress)
@@ -53,7 +55,7 @@ def build(
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(), (*(f"no template: {n}" for n in program.by_library), *tuner.notes),
     )  # fmt: skip
-    return Library(metadata, compiled.module, compiled.weights, compiled.tables)
+    return built(metadata, compiled.module, compiled.weights, compiled.tables)
 
 
 def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:

@@ -133,9 +133,9 @@ def interleaved(calls: dict[int, Callable[[], None]], rounds: int) -> dict[int, 
 def serve(channel: Connection) -> None:
     """Answer requests until the parent closes the pipe."""
     target, threads = channel.recv()
-    from .library import _use_threads
+    from .runtime import use_threads
 
-    _use_threads(threads)
+    use_threads(threads)
     channel.send(("ready",))
     while True:
         try:
