@@ -128,7 +128,7 @@ def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[
     peak = measure.peak(target)
     found: dict[str, dict[str, float]] = {}
     for spec, count in counted.items():
-        run = measure.callable_of(spec, tuner.choose(spec), target, measure.kernel_arrays(spec))
+        run = measure.callable_of(spec, tuner.choose(spec), target)
         seconds = measure.interleaved({0: run}, 7)[0]
         row = found.setdefault(layer_class(spec), {"macs": 0.0, "ms": 0.0})
         row["macs"] += count * spec.macs

@@ -13,7 +13,7 @@ from .library import Library, Metadata, Port, built
 from .plan import plan
 from .program import Program
 from .runtime import ffi
-from .specs import ConvSpec, WindowSpec
+from .specs import CHOICES
 from .targets import Target, get_target, missing_features
 
 Progress = Callable[[int, int, str], None]
@@ -65,7 +65,7 @@ def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
     seen: dict[Any, int] = {}
 
     def note(spec: Any) -> Any:
-        if isinstance(spec, (ConvSpec, WindowSpec)):
+        if type(spec) in CHOICES:
             work = spec.workload()
             seen[work] = seen.get(work, 0) + spec.macs
         return default_choice(spec, target)

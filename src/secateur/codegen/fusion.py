@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -96,20 +97,40 @@ def base_input(graph: Graph, node: Node) -> int | None:
 
 def is_head(graph: Graph, node: Node) -> bool:
     """Is there a template that computes this node?"""
-    x, out = node.inputs[0] if node.inputs else None, node.out
-    if not blockable(graph, x) or not blockable(graph, out.name) or len(node.outputs) != 1:
+    x = node.inputs[0] if node.inputs else None
+    if node.op not in HEADS or len(node.outputs) != 1 or not (blockable(graph, x) and blockable(graph, node.out.name)):
         return False
-    rank, a = len(graph.value(x or "").shape), node.attrs
-    constant = all(n is None or n in graph.weights for n in node.inputs[1:])
-    if node.op == "conv":
-        return rank == 4 and constant and min(a["pad"]) >= 0
-    if node.op == "linear":
-        return rank == 2 and constant
-    if node.op in {"max_pool", "avg_pool"}:
-        return rank == 4 and min(a["pad"]) >= 0 and (not a["ceil"] or (node.op == "max_pool" or not a["include_pad"]))
-    if node.op in {"reduce_mean", "reduce_sum", "reduce_max"}:
-        return rank == 4 and tuple(sorted(a["axes"])) == (2, 3)
-    return node.op == "adaptive_avg_pool" and rank == 4 and _even(graph.value(x or "").shape[2:], a["size"])
+    return HEADS[node.op](graph, node, graph.value(x or "").shape)
+
+
+def _constant(graph: Graph, node: Node) -> bool:
+    return all(n is None or n in graph.weights for n in node.inputs[1:])
+
+
+def _pool(graph: Graph, node: Node, shape: tuple[int, ...]) -> bool:
+    a = node.attrs
+    divisor_is_known = not a["ceil"] or node.op == "max_pool" or not a["include_pad"]
+    return len(shape) == 4 and min(a["pad"]) >= 0 and divisor_is_known
+
+
+def _reduce(graph: Graph, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and tuple(sorted(node.attrs["axes"])) == (2, 3)
+
+
+# Nodes that templates compute, by operator: (graph, node, shape of the first input) -> is it of the kind they know?
+# ``planners.PLANNERS`` has the same rows.
+HEADS: Mapping[str, Callable[[Graph, Node, tuple[int, ...]], bool]] = MappingProxyType(
+    {
+        "conv": lambda g, n, s: len(s) == 4 and _constant(g, n) and min(n.attrs["pad"]) >= 0,
+        "linear": lambda g, n, s: len(s) == 2 and _constant(g, n),
+        "max_pool": _pool,
+        "avg_pool": _pool,
+        "adaptive_avg_pool": lambda g, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),
+        "reduce_mean": _reduce,
+        "reduce_sum": _reduce,
+        "reduce_max": _reduce,
+    }
+)
 
 
 def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:

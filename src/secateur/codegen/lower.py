@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,9 @@ from secateur.ir import Graph
 from secateur.ir.graph import NUMPY_NAMES, Value
 
 from .plan import OUTPUT
-from .program import Argument, Call, Port, Program, Table, TensorSpec, Weight
-from .specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
+from .program import Argument, Call, Port, Program, Table, Weight
 from .targets import Target
-from .templates import conv, simple, window
+from .templates import TEMPLATES
 from .tensor_ops import build_tensor_op
 from .tensors import Place
 from .writer import compile_module, const, llvm_target
@@ -35,21 +34,9 @@ class Compiled:
 
 
 def kernel(spec: Any, choice: Any) -> Any:
-    """The function of a spec."""
-    if isinstance(spec, ConvSpec):
-        return conv.build(spec, replace(choice, nb=min(choice.nb, spec.blocks)))
-    if isinstance(spec, WindowSpec):
-        return window.build(spec, choice)
-    if isinstance(spec, MapSpec):
-        return simple.build_map(spec)
-    if isinstance(spec, MeanSpec):
-        return simple.build_mean(spec)
-    if isinstance(spec, CopySpec):
-        return simple.build_copy(spec)
-    if isinstance(spec, FillSpec):
-        return simple.build_fill(spec)
-    assert isinstance(spec, TensorSpec)
-    return build_tensor_op(spec)
+    """The function of a spec: its template's, or TVM's own."""
+    template = TEMPLATES.get(type(spec))
+    return build_tensor_op(spec) if template is None else template.build(spec, choice)
 
 
 def compile_program(program: Program, graph: Graph, target: Target) -> Compiled:

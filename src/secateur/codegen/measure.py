@@ -9,72 +9,42 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from .specs import ConvSpec, WindowSpec
+from .specs import Workload
 from .targets import Target
 
 LEAST = 2e-4  # seconds a sample takes at least: shorter kernels run several times
 DROP = 1.25  # after the first rounds, choices this much slower than the best are not measured on
 
 
-def kernel_arrays(spec: ConvSpec | WindowSpec) -> list[Any]:
-    """Arguments of the kernel as its template orders them, with the sizes and strides of the workload."""
-    rng = np.random.default_rng(0)
-
-    def floats(size: int) -> Any:
-        return rng.standard_normal(size, np.float32)
-
-    v, (kh, kw) = spec.lanes, spec.kernel
-    reach = spec.n * spec.x.image + (spec.h * spec.stride[0] + kh * spec.dilation[0]) * spec.x.row
-    reach += (spec.w * spec.stride[1] + kw * spec.dilation[1]) * spec.x.column
-    y = floats((spec.blocks - 1) * spec.y.block + spec.n * spec.y.image + spec.h * spec.y.row + spec.w * spec.y.column)
-    if isinstance(spec, WindowSpec):
-        start = spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
-        blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
-        x = floats(start + spec.blocks * spec.x.block + reach)
-        weights = [floats(spec.blocks * kh * kw * v), floats(spec.blocks * v)] if spec.kind == "conv" else []
-        table = [blocks] if spec.table else []
-        return [x, *weights, *table, y]
-    planar = spec.x.column < v
-    channel = np.arange(spec.ci)
-    places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v
-    x = floats(int(places.max()) + spec.x.block + reach)
-    table = [places.astype(np.int32)] if spec.table else []
-    return [x, floats(spec.ci * kh * kw * spec.blocks * v), floats(spec.blocks * v), *table, y]
-
-
-def callable_of(spec: ConvSpec | WindowSpec, choice: Any, target: Target, arrays: Sequence[Any]) -> Callable[[], None]:
-    """The compiled kernel on these arrays."""
+def callable_of(spec: Workload, choice: Any, target: Target) -> Callable[[], None]:
+    """The compiled kernel on arrays of its own."""
     import tvm
     from tvm import tirx
 
-    from .lower import kernel
+    from .templates import TEMPLATES
     from .writer import compile_module, const, llvm_target
 
+    template = TEMPLATES[type(spec)]
+    assert template.arrays is not None
+    arrays, first = template.arrays(spec)
     name = tvm.ir.GlobalVar("kernel")
     buffers = [
         tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)
     ]
-    first = _start(spec)
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
     main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))
     main = main.with_attr("global_symbol", "main").with_attr("s_tir", True)
-    functions = {name: kernel(spec, choice), tvm.ir.GlobalVar("main"): main}
+    functions = {name: template.build(spec, choice), tvm.ir.GlobalVar("main"): main}
     module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
     tensors = [tvm.runtime.tensor(a) for a in arrays]
     run = module["main"]
     return lambda: run(*tensors)
-
-
-def _start(spec: Any) -> int:
-    if isinstance(spec, WindowSpec) and not spec.table:
-        return spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
-    return 0
 
 
 def peak(target: Target, rounds: int = 9) -> float:
@@ -142,12 +112,11 @@ def serve(channel: Connection) -> None:
             spec, choices, rounds = channel.recv()
         except (EOFError, OSError):
             return
-        arrays = kernel_arrays(spec)
         calls: dict[int, Callable[[], None]] = {}
         for i, choice in choices.items():
             channel.send(("next", i))
             try:
-                calls[i] = callable_of(spec, choice, target, arrays)
+                calls[i] = callable_of(spec, choice, target)
             except Exception as error:  # a candidate that TVM refuses costs itself alone
                 channel.send(("failed", i, str(error)[-300:]))
         channel.send(("next", -1))

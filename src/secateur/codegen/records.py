@@ -13,10 +13,9 @@ from typing import Any
 
 from secateur.ir import InputError
 
-from .specs import ConvChoice, ConvSpec, WindowSpec
+from .specs import CHOICES, Workload
 
 VERSION = 1
-Workload = ConvSpec | WindowSpec
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,10 @@ def _parse(line: str) -> Record:
 
 
 def choice_of(spec: Workload, stored: Sequence[Any]) -> Any:
-    """A stored choice as its template takes it."""
-    return ConvChoice(*stored) if isinstance(spec, ConvSpec) else tuple(stored)
+    """A stored choice as its template takes it. Raises TypeError where it has other fields."""
+    return CHOICES[type(spec)](*stored)
 
 
 def stored(choice: Any) -> tuple[Any, ...]:
     """The inverse of ``choice_of``."""
-    return tuple(asdict(choice).values()) if isinstance(choice, ConvChoice) else tuple(choice)
+    return tuple(asdict(choice).values())

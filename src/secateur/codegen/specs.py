@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 # Element-wise operators the templates can apply to a vector (``maths`` holds a row for each).
@@ -136,6 +138,14 @@ class WindowSpec:
 
 
 @dataclass(frozen=True)
+class WindowChoice:
+    """A tile of ``rows`` x ``columns`` outputs in registers."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class MapSpec:
     """Element-wise: the steps on each vector of ``x``, ``pixels`` at a time."""
 
@@ -196,4 +206,7 @@ class FillSpec:
     margin: int
 
 
+# What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
+Workload = ConvSpec | WindowSpec
+CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
 Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec

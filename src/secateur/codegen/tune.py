@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from .records import Record, Records, Workload, choice_of, stored, workload_key
-from .specs import ConvSpec, WindowSpec
+from .records import Record, Records, choice_of, stored, workload_key
+from .specs import CHOICES, ConvSpec, Workload
 from .targets import Target
 
 ROUNDS = 9
@@ -21,18 +21,17 @@ PATIENCE = 30.0  # seconds a worker may take for one step before it counts as hu
 Progress = Callable[[int, int, str], None]
 
 
-def candidates(spec: Workload, target: Target) -> list[Any]:
-    """The whole space of a workload, the default first."""
-    from .templates import conv, window
+def candidates(spec: Any, target: Target) -> list[Any]:
+    """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
+    from .templates import TEMPLATES
 
-    return (
-        list(conv.space(spec, target.registers)) if isinstance(spec, ConvSpec) else window.space(spec, target.registers)
-    )
+    template = TEMPLATES.get(type(spec))
+    return [None] if template is None or template.space is None else list(template.space(spec, target.registers))
 
 
 def default_choice(spec: Any, target: Target) -> Any:
     """What is taken where nothing was measured; None for kernels without a choice."""
-    return candidates(spec, target)[0] if isinstance(spec, (ConvSpec, WindowSpec)) else None
+    return candidates(spec, target)[0]
 
 
 class Tuner:
@@ -50,7 +49,7 @@ class Tuner:
 
     def choose(self, spec: Any) -> Any:
         """The measured choice, else that of the nearest shape if it fits, else the default."""
-        if not isinstance(spec, (ConvSpec, WindowSpec)):
+        if type(spec) not in CHOICES:
             return None
         work = spec.workload()
         space = candidates(work, self.target)

@@ -9,11 +9,15 @@ last. Channels are looked up in a table where they do not lie in whole blocks in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from secateur.codegen.specs import ConvChoice, ConvSpec
 from secateur.codegen.writer import Expr, Kernel, even_tile, segments
 
+from .arrays import random_floats, reach, written
 from .epilogue import At, apply, operand_pointers
 
 Body = Callable[..., None]
@@ -21,7 +25,7 @@ Body = Callable[..., None]
 
 def build(spec: ConvSpec, choice: ConvChoice) -> Any:
     """The kernel ``(x, w, [bias], [table], operands.., y)``."""
-    return _Conv(spec, choice).build()
+    return _Conv(spec, replace(choice, nb=min(choice.nb, spec.blocks))).build()
 
 
 class _Conv:
@@ -170,6 +174,13 @@ def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
                     yield choice
 
 
-def default(spec: ConvSpec, registers: int) -> ConvChoice:
-    """The choice where nothing was measured."""
-    return next(space(spec, registers))
+def arrays(spec: ConvSpec) -> tuple[list[Any], int]:
+    """Arguments to time the kernel on, and where it begins in the first."""
+    v, channel = spec.lanes, np.arange(spec.ci)
+    planar = spec.x.column < v
+    places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v
+    x = random_floats(int(places.max()) + spec.x.block + reach(spec))
+    outs = spec.blocks * v
+    table = [places.astype(np.int32)] if spec.table else []
+    weights = random_floats(spec.ci * spec.kernel[0] * spec.kernel[1] * outs)
+    return [x, weights, random_floats(outs), *table, random_floats(written(spec))], 0

@@ -13,7 +13,7 @@ from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
 
-def build_map(spec: MapSpec, width: int = 8) -> Any:
+def build_map(spec: MapSpec, choice: None = None, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``."""
     k = Kernel(spec.lanes)
     x = k.pointer("x")
@@ -43,7 +43,7 @@ def _over(k: Kernel, spec: Any, body: Any) -> None:
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: body(b, n), name="n"), shared, "c")
 
 
-def build_mean(spec: MeanSpec, width: int = 8) -> Any:
+def build_mean(spec: MeanSpec, choice: None = None, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
     k = Kernel(spec.lanes)
     x = k.pointer("x")
@@ -86,7 +86,7 @@ def build_mean(spec: MeanSpec, width: int = 8) -> Any:
     return k.finish()
 
 
-def build_copy(spec: CopySpec) -> Any:
+def build_copy(spec: CopySpec, choice: None = None) -> Any:
     """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
     k = Kernel(1)
     x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
@@ -107,7 +107,7 @@ def build_copy(spec: CopySpec) -> Any:
     return k.finish()
 
 
-def build_fill(spec: FillSpec) -> Any:
+def build_fill(spec: FillSpec, choice: None = None) -> Any:
     """The kernel ``(y)``: zeros around each picture."""
     k = Kernel(spec.lanes)
     y = k.pointer("y")

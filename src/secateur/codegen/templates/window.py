@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
-from secateur.codegen.specs import WindowSpec
+from secateur.codegen.specs import WindowChoice, WindowSpec
 from secateur.codegen.writer import Expr, Kernel, even_tile
 
+from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 
 
-def build(spec: WindowSpec, tile: tuple[int, int]) -> Any:
+def build(spec: WindowSpec, choice: WindowChoice) -> Any:
     """The kernel ``(x, [w, bias], [table], operands.., y)``."""
     k = Kernel(spec.lanes)
     x = k.pointer("x")
@@ -28,8 +30,8 @@ def build(spec: WindowSpec, tile: tuple[int, int]) -> Any:
     table = k.pointer("table", "int32") if spec.table else None
     operands = operand_pointers(k, spec.steps)
     y = k.pointer("y")
-    rows_of = axis_segments(spec, 0, tile[0])
-    columns_of = axis_segments(spec, 1, tile[1])
+    rows_of = axis_segments(spec, 0, choice.rows)
+    columns_of = axis_segments(spec, 1, choice.columns)
     taps = spec.kernel[0] * spec.kernel[1]
 
     def one(block: Expr, image: Expr, tr: Expr, tc: Expr, rs: Segment, cs: Segment) -> None:
@@ -112,10 +114,23 @@ def axis_segments(spec: WindowSpec, axis: int, tile: int) -> list[Segment]:
     return runs
 
 
-def space(spec: WindowSpec, registers: int) -> list[tuple[int, int]]:
+def space(spec: WindowSpec, registers: int) -> list[WindowChoice]:
     """The tiles worth trying, the default first."""
     weights = min(spec.kernel[0] * spec.kernel[1], 9) if spec.kind == "conv" else 0
     room = max(2, registers - weights - 3)
     tiles = [(1, 7), (2, 7), (1, 14), (1, 4), (2, 4), (4, 4), (1, 2)]
-    fit = [(r, c) for r, c in tiles if r * c <= room and r <= spec.h]
-    return fit or [(1, 1)]
+    fit = [WindowChoice(r, c) for r, c in tiles if r * c <= room and r <= spec.h]
+    return fit or [WindowChoice(1, 1)]
+
+
+def arrays(spec: WindowSpec) -> tuple[list[Any], int]:
+    """Arguments to time the kernel on, and where it begins in the first."""
+    start = spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
+    x = random_floats(start + spec.blocks * spec.x.block + reach(spec))
+    weights = []
+    if spec.kind == "conv":
+        taps = spec.kernel[0] * spec.kernel[1]
+        weights = [random_floats(spec.blocks * taps * spec.lanes), random_floats(spec.blocks * spec.lanes)]
+    blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
+    table = [blocks] if spec.table else []
+    return [x, *weights, *table, random_floats(written(spec))], 0 if spec.table else start

@@ -1,0 +1,31 @@
+"""From a chain of operators to kernel calls: one file a family, a row for each operator that can head a chain.
+
+A planner gets the layout and the chain, writes the calls and returns where the result lies. Which nodes it is asked
+for is a row in ``fusion.HEADS``; the kernels it calls are a row in ``templates.TEMPLATES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from secateur.codegen.fusion import Chain
+from secateur.codegen.layout import Layout
+from secateur.codegen.tensors import Blocked
+
+from .conv import conv, linear
+from .window import elementwise, mean, pool
+
+Planner = Callable[[Layout, Chain], Blocked]
+
+PLANNERS: Mapping[str, Planner] = MappingProxyType(
+    {
+        "conv": conv, "linear": linear, "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
+        "reduce_mean": mean, "reduce_sum": mean, "reduce_max": mean,
+    }
+)  # fmt: skip
+
+
+def plan_chain(layout: Layout, chain: Chain) -> Blocked:
+    """One kernel for a head and its tail; a head without a row of its own is element-wise."""
+    return PLANNERS.get(chain.head.op, elementwise)(layout, chain)

@@ -1,0 +1,151 @@
+"""Convolutions and linear layers: batch norm folded, then depthwise, dense or grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.codegen.fusion import Chain
+from secateur.codegen.layout import Layout, strides
+from secateur.codegen.packing import Floats, block_weight, flatten, groups_of, pack
+from secateur.codegen.program import Argument, Table, Weight
+from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec
+from secateur.codegen.tensors import Blocked, Ints, Place
+from secateur.ir import Node
+
+from .epilogue import Flow, affine, flows, per_lane, plan_epilogue
+from .window import call_window
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A convolution with the batch norms behind it folded in: what is left to do is ``tail``.
+
+    ``weight`` [o, i / groups, kh, kw], ``bias`` [o].
+    """
+
+    node: Node
+    name: str  # the value that is written
+    weight: Floats
+    bias: NDArray[np.float64]
+    tail: Sequence[Flow]
+    groups: int = 1
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Its rows and columns."""
+        return int(self.weight.shape[2]), int(self.weight.shape[3])
+
+
+def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
+    """The chain with its batch norms folded in float64; ``weight`` [o, i / groups, kh, kw]."""
+    node, tail, flow = chain.head, list(chain.tail), chain.head.name
+    name = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = np.zeros(1) if name is None else layout.graph.weights[name].astype(np.float64).reshape(-1)
+    bias = np.broadcast_to(bias, (weight.shape[0],))
+    while tail and tail[0].op == "batch_norm":
+        scale, shift = affine(layout.graph, tail[0])
+        weight, bias = weight * scale[:, None, None, None], bias * scale + shift
+        flow = tail.pop(0).name
+    return Folded(node, chain.last.name, weight.astype(np.float32), bias, flows(flow, tail))
+
+
+def conv(layout: Layout, chain: Chain) -> Blocked:
+    """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
+    node, a = chain.head, chain.head.attrs
+    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    work = replace(
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=tuple(a["stride"]),
+        dilation=tuple(a["dilation"]), pad=tuple(a["pad"]),
+    )  # fmt: skip
+    x_name = node.inputs[0] or ""
+    if work.groups > 1 and weight.shape[1] == 1 and weight.shape[0] == work.groups:
+        return depthwise(layout, layout.compact(x_name), work)
+    few = x_name in layout.plain and x_name not in layout.blocked and weight.shape[1] * work.groups < layout.lanes
+    return dense(layout, layout.get_planar(x_name) if few else layout.get_blocked(x_name), work)
+
+
+def linear(layout: Layout, chain: Chain) -> Blocked:
+    """A 1x1 convolution of a picture of one pixel."""
+    node = chain.head
+    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
+    return dense(layout, layout.get_blocked(node.inputs[0] or ""), fold(layout, chain, weight))
+
+
+def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """One call a run of output blocks that read the same input channels."""
+    out = layout.new_blocked(work.name)
+    epilogue = plan_epilogue(layout, work.tail, out)
+    lanes, plane = layout.lanes, out.plane
+    biases = per_lane(layout, work.bias, out)
+    o, per_group = work.weight.shape[0], work.weight.shape[1]
+    places, blocks = x.places(), len(out.blocks)
+    from_first = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    first = 0
+    while first < blocks:
+        low, high = groups_of(first, lanes, o, work.groups)
+        count = 1
+        while first + count < blocks and groups_of(first + count, lanes, o, work.groups) == (low, high):
+            count += 1
+        reads = places[low * per_group : high * per_group]
+        part = block_weight(work.weight, first * lanes, (first + count) * lanes, low, high, work.groups)
+        whole = _whole_blocks(x, reads)
+        spec = flatten(ConvSpec(
+            lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
+            strides(x.plane), strides(plane), whole is None, epilogue.steps, True, layout.threads,
+        ))  # fmt: skip
+        choice: ConvChoice = layout.choose(spec)
+        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+        bias = Weight(biases.offset + first * lanes * 4)
+        arguments: list[Argument]
+        if whole is None:
+            entries = tuple(x.offset(int(p)) for p in reads)
+            table = tuple(Place(e.buffer, e.delta + from_first) for e in entries)
+            arguments = [layout.start, w, bias, Table(table)]
+        else:
+            at = x.offset(whole * lanes)
+            arguments = [Place(at.buffer, at.delta + from_first), w, bias]
+        more, alive = epilogue.arguments(layout, first, count)
+        arguments += [*more, out.offset(first * lanes)]
+        layout.program.call(spec, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
+        first += count
+    return out
+
+
+def _whole_blocks(x: Blocked, places: Ints) -> int | None:
+    """The first block, if these lanes are whole blocks in order in one buffer."""
+    lanes = x.plane.lanes
+    if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
+        return None
+    first, count = int(places[0]) // lanes, len(places) // lanes
+    buffer, index = x.blocks[first]
+    run = all(b is buffer and i == index + k for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    return first if run else None
+
+
+def depthwise(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """Lane by lane; the channels stay in the lanes they are in."""
+    out = layout.new_blocked(work.name, x.channels)
+    epilogue = plan_epilogue(layout, work.tail, out)
+    lanes, taps = layout.lanes, work.kernel[0] * work.kernel[1]
+    used = x.channels >= 0
+    packed = np.zeros((len(x.channels), taps), np.float32)
+    packed[used] = work.weight.reshape(-1, taps)[x.channels[used]]
+    spec = WindowSpec(
+        "conv", lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, work.kernel, work.stride,
+        work.dilation, work.pad, (x.plane.h, x.plane.w), strides(x.plane), strides(out.plane),
+        not x.contiguous, True, epilogue.steps, layout.threads,
+    )  # fmt: skip
+    extra = [
+        layout.program.weight(packed.reshape(-1, lanes, taps).transpose(0, 2, 1)),
+        per_lane(layout, work.bias, out),
+    ]
+    call_window(layout, spec, x, out, extra, epilogue, work.node.label)
+    return out
