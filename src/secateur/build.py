@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from secateur.ir import Graph, InputError, LawError, Unsupported
 
 if TYPE_CHECKING:
-    from secateur.codegen import Library
+    from secateur.codegen import Library, Outcome
 
 Progress = Callable[[int, int, str], None]
 TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
@@ -27,9 +27,10 @@ def build(
 ) -> Library:
     """Machine code for this graph at the sizes it was captured with.
 
-    ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and
-    secateur's own choices say. Where this machine can run it, it is run once beside the graph. Raises InputError,
-    LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
+    ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
+    that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
+    this machine can run it, it is run once beside the graph. Raises InputError, LawError where the two disagree, and
+    Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
     from secateur import codegen
@@ -38,6 +39,25 @@ def build(
     if not codegen.missing_features(library.metadata.target):
         _check(graph, library)
     return library
+
+
+def tune(
+    graph: Graph,
+    records: str | Path,
+    time: str | float = "60s",
+    target: str = "native",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Outcome, tuple[str, ...]]:
+    """Measure the kernels of this graph that ``records`` (a file) has none of, for so long, and append what came of it.
+
+    Returns how many were measured, and remarks on lines of the file. Ctrl-C ends it early; what was measured is in the
+    file at once. Raises InputError, and Unsupported where TVM is missing.
+    """
+    _need_tvm()
+    from secateur import codegen
+
+    return codegen.tune(graph, seconds(time), records, target, threads, progress)
 
 
 def _check(graph: Graph, library: Library) -> None:

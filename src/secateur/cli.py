@@ -165,12 +165,15 @@ def tune_command(
     target: Target = "native",
     time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
     threads: Threads = 1,
+    tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
-    from .cli_work import guard
+    from .cli_work import guard, refuse
 
     with guard(debug):
+        refuse({"--tracker": tracker, "--key": key})
         from .cli_build import tune_model
 
         tune_model(source, target, threads, records, time)

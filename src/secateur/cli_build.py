@@ -15,19 +15,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from secateur.ir import InputError
 
 from .build import Progress as Tell
-from .build import build, load_library
+from .build import build, load_library, seconds, tune
+from .cli_work import INTERRUPTED
 from .files import check_writable, same_file
 from .models import load
 
 
-def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, tune: str | None) -> None:
+def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None) -> None:
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
     check_writable(out)
+    if time is not None:
+        seconds(time)
     graph = load(source)
     with _bar() as tell:
-        library = build(graph, target, tune, threads, records, tell)
+        library = build(graph, target, time, threads, records, tell)
     library.save(out)
     for note in library.metadata.notes:
         typer.echo(note, err=True)
@@ -35,12 +38,18 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
 
 
 def tune_model(source: Path, target: str, threads: int, records: Path, time: str) -> None:
-    """``secateur tune``: measure kernels and keep the choices. What was measured stays when it is interrupted."""
+    """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
+    seconds(time)  # a mistake in it should show before the model is read
     graph = load(source)
     with _bar() as tell:
-        library = build(graph, target, time, threads, records, tell)
-    near = [n for n in library.metadata.notes if n.startswith("not measured")]
-    typer.echo(f"records are in {records}; {len(near)} kernels were not reached in {time}", err=True)
+        outcome, notes = tune(graph, records, time, target, threads, tell)
+    for note in (*notes, *outcome.notes):
+        typer.echo(note, err=True)
+    typer.echo(f"{outcome.measured} kernels were measured; their records are in {records}", err=True)
+    if outcome.left:
+        typer.echo("run it again to measure the rest", err=True)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .report import Report
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+BOARDS = "measuring on other machines belongs to a later one, tune on the machine itself"
+LATER = {"--tracker": BOARDS, "--key": BOARDS}
 CHECKS = (BudgetError, LawError, PassError, VerifyError)
 
 
@@ -91,8 +93,8 @@ def refuse(later: Mapping[str, object]) -> None:
     for option, value in later.items():
         if value is not None:
             raise Unsupported(
-                f"{option} is not available in this version: code generation isn't part of it; leave the option out, "
-                "and run the written ONNX file in ONNX Runtime"
+                f"{option} is not available in this version: {LATER.get(option, 'a later one brings it')}; leave the "
+                "option out"
             )
 
 
