@@ -71,30 +71,40 @@ class Pool:
     _measuring: _Worker | None = field(default=None, init=False)
 
     def __enter__(self) -> Pool:
-        self._errors = tempfile.TemporaryFile()
         pairs = [Pipe() for _ in range(self.workers or min(len(cores()), MOST_WORKERS))]
-        handles = [theirs.fileno() for _, theirs in pairs]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path), "OPENBLAS_NUM_THREADS": "1"}
-        # A session of their own, so that Ctrl-C at the terminal reaches the parent alone.
-        self._mother = subprocess.Popen(
-            [sys.executable, "-m", "secateur.codegen.worker", *map(str, (os.getpid(), *handles))], pass_fds=handles,
-            env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=self._errors,
-        )  # fmt: skip
-        for mine, theirs in pairs:
+        with contextlib.ExitStack() as stack, contextlib.ExitStack() as theirs:
+            for mine, other in pairs:
+                stack.enter_context(mine)
+                theirs.enter_context(other)
+            self._errors = stack.enter_context(tempfile.TemporaryFile())
+            stack.callback(self._kill)
+            self._mother = self._start_mother([other.fileno() for _, other in pairs])
+            self._team = [_Worker(mine, self.clock()) for mine, _ in pairs]
             theirs.close()
-            self._team.append(_Worker(mine, self.clock()))
-        self._send(self._team[0], self.target, self.threads)
+            self._send(self._team[0], self.target, self.threads)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start_mother(self, handles: list[int]) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path), "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "secateur.codegen.worker", *map(str, (os.getpid(), *handles))]
+        try:
+            # A session of their own, so that Ctrl-C at the terminal reaches the parent alone.
+            return subprocess.Popen(command, pass_fds=handles, env=env, start_new_session=True,
+                                    stdout=subprocess.DEVNULL, stderr=self._errors)  # fmt: skip
+        except OSError as error:
+            raise Unsupported(f"cannot start the processes that time kernels: {error}; build without tuning") from error
+
+    def _kill(self) -> None:
         for worker in self._team:
-            worker.channel.close()
             _signal(worker.pid, signal.SIGKILL)
         self._team.clear()
         if self._mother is not None:
             self._mother.kill()
             self._mother.wait()
-        self._errors.close()
 
     @property
     def free(self) -> int:
@@ -210,8 +220,9 @@ class Pool:
 
     def _ended(self) -> Unsupported:
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines() or ["they were killed, or ran out of memory"]
-        return Unsupported(f"the processes that time kernels have ended: {lines[-1]}; what was measured before is kept")
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        why = lines[-1] if lines else "they were killed, or ran out of memory"
+        return Unsupported(f"the processes that time kernels have ended: {why}; what was measured before is kept")
 
 
 def _signal(pid: int, number: int) -> None:
