@@ -89,16 +89,18 @@ class Compiled:
         threads: int = 1,
         records: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        batch: int | None = None,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use from then on.
 
-        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured.
-        Raises InputError, and Unsupported without TVM.
+        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
+        another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
         from .build import build
 
-        self._library[:] = [build(self.graph, target, tune, threads, records, progress)]
-        return self._library[0]
+        made = build(self.graph, target, tune, threads, records, progress, batch)
+        self._library[:] = [made, *(old for old in self._library if old.metadata.inputs != made.metadata.inputs)]
+        return made
 
 
 def compile(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.ir import Graph, InputError, LawError, Unsupported
+from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, reinfer
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
@@ -24,8 +25,9 @@ def build(
     threads: int = 1,
     records: str | Path | None = None,
     progress: Progress | None = None,
+    batch: int | None = None,
 ) -> Library:
-    """Machine code for this graph at the sizes it was captured with.
+    """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
@@ -35,6 +37,7 @@ def build(
     _need_tvm()
     from secateur import codegen
 
+    graph = graph if batch is None else at_batch(graph, batch)
     library = codegen.build(graph, target, None if tune is None else seconds(tune), threads, records, progress)
     if not codegen.missing_features(library.metadata.target):
         _check(graph, library)
@@ -48,6 +51,7 @@ def tune(
     target: str = "native",
     threads: int = 1,
     progress: Progress | None = None,
+    batch: int | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of this graph that ``records`` (a file) has none of, for so long, and append what came of it.
 
@@ -57,7 +61,26 @@ def tune(
     _need_tvm()
     from secateur import codegen
 
+    graph = graph if batch is None else at_batch(graph, batch)
     return codegen.tune(graph, seconds(time), records, target, threads, progress)
+
+
+def at_batch(graph: Graph, batch: int) -> Graph:
+    """The graph at another batch. Raises InputError where the model fixes it."""
+    if batch < 1:
+        raise InputError(f"batch is {batch}; give a number from 1 up")
+    free = [v for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)]
+    if not free:
+        fixed = ", ".join(f"'{v.name}' {v}" for v in graph.inputs)
+        raise InputError(
+            f"the inputs of '{graph.name}' have a fixed batch: {fixed}; "
+            "export the model with a dynamic batch, or at the size that is needed, and build it without this option"
+        )
+    inputs = [replace(v, shape=(Sym(batch, v.shape[0].name), *v.shape[1:])) if v in free else v for v in graph.inputs]
+    try:
+        return reinfer(graph.rewrite(inputs=tuple(inputs)))
+    except Error as error:
+        raise InputError(f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size") from error
 
 
 def _check(graph: Graph, library: Library) -> None:

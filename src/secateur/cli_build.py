@@ -21,7 +21,8 @@ from .files import check_writable, same_file
 from .models import load
 
 
-def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None) -> None:
+def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
+                batch: int | None) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
@@ -30,19 +31,19 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
         seconds(time)
     graph = load(source)
     with _bar() as tell:
-        library = build(graph, target, time, threads, records, tell)
+        library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
     for note in library.metadata.notes:
         typer.echo(note, err=True)
     typer.echo(f"wrote {out} for {library.metadata.target.name}, threads {threads}", err=True)
 
 
-def tune_model(source: Path, target: str, threads: int, records: Path, time: str) -> None:
+def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None) -> None:
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
     graph = load(source)
     with _bar() as tell:
-        outcome, notes = tune(graph, records, time, target, threads, tell)
+        outcome, notes = tune(graph, records, time, target, threads, tell, batch)
     for note in (*notes, *outcome.notes):
         typer.echo(note, err=True)
     typer.echo(f"{outcome.measured} kernels were measured; their records are in {records}", err=True)

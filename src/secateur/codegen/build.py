@@ -78,6 +78,8 @@ def _tuner(graph: Graph, target: str | Target, threads: int, records: str | Path
             f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that has "
             "them, and build here from its records"
         )
+    if records is not None and not measures and not Path(records).exists():
+        raise InputError(f"there are no records '{records}'; check the path, or tune to make them")
     check(graph)
     ffi()  # before TVM, which would load torch
     return Tuner(chosen, threads, open_records(chosen, records))

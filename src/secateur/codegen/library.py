@@ -19,7 +19,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from secateur.ir import InputError
 from secateur.ir.graph import DTYPES, numpy_dtype
 
 from .runtime import ffi, use_threads
-from .targets import Target, missing_features
+from .targets import Target, machine, missing_features
 
 FORMAT = 1
 _CHUNK = 1 << 20
@@ -91,11 +91,17 @@ class Library:
                  code: Callable[[Path], None]) -> None:  # fmt: skip
         """``weights`` and ``tables`` begin at a cache line; ``code`` writes the machine code to a file."""
         self.metadata = metadata
-        self._main, self._code = module["main"], code
+        self._module, self._code = module, code
         self._host = {"weights.bin": weights, "tables.bin": tables}
         self._view = ffi().from_dlpack
         self._fixed = [self._view(a) for a in (aligned(metadata.arena_words, np.float32), weights, tables)]
         self._lock = threading.Lock()  # two calls at once would share the arena
+
+    @cached_property
+    def _main(self) -> Any:
+        """The entry of the code. Raises InputError where this machine cannot run it, though it can save it."""
+        check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
+        return self._module["main"]
 
     def __repr__(self) -> str:
         m = self.metadata
@@ -111,9 +117,10 @@ class Library:
         as_torch = torch is not None and isinstance(given[0], torch.Tensor)
         arrays = [self._check(port, x) for port, x in zip(self.metadata.inputs, given, strict=True)]
         outs = [self._empty(port, torch if as_torch else None) for port in self.metadata.outputs]
+        main = self._main
         with self._lock:
             use_threads(self.metadata.threads)
-            self._main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
+            main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
@@ -144,8 +151,7 @@ class Library:
             if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
                 x = np.array(x, order="C")
         if tuple(x.shape) != port.shape:
-            hint = "; build the library again for another batch or size" if len(x.shape) == len(port.shape) else ""
-            raise InputError(f"input {port} was given shape {list(x.shape)}{hint}")
+            raise InputError(f"input {port} was given shape {list(x.shape)}; {_remedy(port, tuple(x.shape))}")
         if dtype != port.dtype:
             raise InputError(f"input {port} was given {dtype}; convert it to {numpy_dtype(port.dtype).name}")
         return x
@@ -185,17 +191,38 @@ class Library:
                     member.write(memoryview(array).cast("B"))
 
 
+def _remedy(port: Port, shape: tuple[int, ...]) -> str:
+    """What to do about an input of another shape: a library is made for one."""
+    if len(shape) != len(port.shape):
+        return f"give it {len(port.shape)} dimensions"
+    if shape[1:] == port.shape[1:]:
+        return f"build the library again for this batch, with batch={shape[0]} or --batch {shape[0]}"
+    return "build the library again from a model of this size"
+
+
 def built(metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]) -> Library:
     """A library from what the compiler gave; its constants are copied to a cache line each."""
     places = [aligned(array.size, array.dtype) for array in (weights, tables)]
     for place, array in zip(places, (weights, tables), strict=True):
         place[:] = array
-    return Library(metadata, module, places[0], places[1], partial(_link, module))
+    return Library(metadata, module, places[0], places[1], partial(_link, module, metadata.target))
 
 
-def _link(module: Any, code: Path) -> None:
+def _link(module: Any, target: Target, code: Path) -> None:
+    """Make a shared library of compiled code, with the compiler of the target's own machine if it is another one."""
+    compiler = None
+    if not target.triple.startswith(machine()):
+        from tvm.support.cc import cross_compiler
+
+        name = f"{target.triple}-gcc"
+        if shutil.which(name) is None:
+            raise InputError(
+                f"cannot link the library for {target.name}: there is no {name}; install that cross compiler "
+                f"(Debian: gcc-{target.triple})"
+            )
+        compiler = cross_compiler(name)
     try:
-        module.export_library(str(code))
+        module.export_library(str(code), **({} if compiler is None else {"fcompile": compiler}))
     except RuntimeError as error:
         raise InputError(
             f"cannot link the library: {error}; saving needs a C compiler (gcc or clang) and room in "
@@ -226,13 +253,18 @@ def _metadata(archive: zipfile.ZipFile, path: str | Path) -> Metadata:
             f"'{path}' has format {data.get('format')}, this version of secateur reads {FORMAT}; build it again"
         )
     metadata = Metadata.from_json(data)
-    missing = missing_features(metadata.target)
+    check_machine(metadata.target, f"'{path}'")
+    return metadata
+
+
+def check_machine(target: Target, what: str) -> None:
+    """Raise InputError where this machine cannot run code for a target: trying would end the process."""
+    missing = missing_features(target)
     if missing:
         raise InputError(
-            f"'{path}' was built for {metadata.target.name}; this machine lacks {', '.join(missing)}. "
+            f"{what} was built for {target.name}; this machine lacks {', '.join(missing)}. "
             "Build it again with a target that fits this machine, or with target='native' on it."
         )
-    return metadata
 
 
 def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> NDArray[Any]:
