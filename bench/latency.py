@@ -116,10 +116,10 @@ def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[
     from secateur.codegen import measure
     from secateur.codegen.plan import plan
     from secateur.codegen.specs import ConvSpec, WindowSpec
-    from secateur.codegen.tune import Tuner
+    from secateur.codegen.tune import Tuner, open_records
 
     target = codegen.get_target("native")
-    tuner = Tuner(target, threads, records)
+    tuner = Tuner(target, threads, open_records(target, records))
     counted: dict[Any, int] = {}
     for call in plan(graph, target, threads, tuner.choose).calls:
         if isinstance(call.spec, ConvSpec) or (isinstance(call.spec, WindowSpec) and call.spec.kind == "conv"):

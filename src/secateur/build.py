@@ -69,18 +69,22 @@ def at_batch(graph: Graph, batch: int) -> Graph:
     """The graph at another batch. Raises InputError where the model fixes it."""
     if batch < 1:
         raise InputError(f"batch is {batch}; give a number from 1 up")
-    free = [v for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)]
+    free = {v.name: v.shape[0] for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
     if not free:
         fixed = ", ".join(f"'{v.name}' {v}" for v in graph.inputs)
         raise InputError(
             f"the inputs of '{graph.name}' have a fixed batch: {fixed}; "
             "export the model with a dynamic batch, or at the size that is needed, and build it without this option"
         )
-    inputs = [replace(v, shape=(Sym(batch, v.shape[0].name), *v.shape[1:])) if v in free else v for v in graph.inputs]
+    inputs = tuple(
+        replace(v, shape=(Sym(batch, free[v.name].name), *v.shape[1:])) if v.name in free else v for v in graph.inputs
+    )
     try:
-        return reinfer(graph.rewrite(inputs=tuple(inputs)))
+        return reinfer(graph.rewrite(inputs=inputs))
     except Error as error:
-        raise InputError(f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size") from error
+        raise InputError(
+            f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size"
+        ) from error
 
 
 def _check(graph: Graph, library: Library) -> None:

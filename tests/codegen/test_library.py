@@ -31,7 +31,9 @@ X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
 def python(code: str, folder: Path) -> str:
     """What a process of its own prints."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -220,9 +222,7 @@ assert state() == before, (before, state())
     python(code, tmp_path)
 
 
-def test_loading_again_and_again_leaves_nothing(
-    lib: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_again_and_again_leaves_nothing(lib: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     lib.save(tmp_path / "a.so")

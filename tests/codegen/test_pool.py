@@ -70,6 +70,12 @@ def finish(pool: Pool, count: int) -> dict[int, Any]:
     return found
 
 
+def job(pool: Pool) -> None:
+    """One that is no trouble."""
+    pool.submit(0, SPEC, {0: GOOD})
+    assert finish(pool, 1)
+
+
 def test_a_choice_that_fails_crashes_or_hangs_costs_itself_alone(tmp_path: Path) -> None:
     """The clock leaps when the worker says that it hangs: nobody waits."""
     sign = tmp_path / "hangs"
@@ -104,13 +110,11 @@ def test_workers_take_turns_and_one_that_is_killed_is_replaced() -> None:
 
 def test_a_pool_that_is_killed_is_an_error_that_says_so() -> None:
     with Pool(native(), 1, workers=1) as pool:
-        pool.submit(0, SPEC, {0: GOOD})
-        finish(pool, 1)
+        job(pool)
         with all_end(pool.processes):
             os.kill(pool.processes[0], signal.SIGKILL)
         with pytest.raises(Unsupported, match="time kernels have ended: they were killed, or ran out of memory; what"):
-            pool.submit(1, SPEC, {0: GOOD})
-            pool.wait(LONG)
+            job(pool)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,7 @@ def test_a_pool_that_is_killed_is_an_error_that_says_so() -> None:
 def test_workers_that_do_not_come_up_say_why(monkeypatch: pytest.MonkeyPatch, program: str, message: str) -> None:
     monkeypatch.setattr(sys, "executable", program)
     with pytest.raises(Unsupported, match=message), Pool(native(), 1) as pool:
-        pool.submit(0, SPEC, {0: GOOD})
-        finish(pool, 1)
+        job(pool)
 
 
 PARENT = """

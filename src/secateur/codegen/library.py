@@ -188,7 +188,7 @@ class Library:
             archive.write(code, "code.so")
             for name, array in self._host.items():
                 with archive.open(name, "w", force_zip64=array.nbytes >= 1 << 31) as member:
-                    member.write(memoryview(array).cast("B"))
+                    member.write(array.data.cast("B"))
 
 
 def _remedy(port: Port, shape: tuple[int, ...]) -> str:
@@ -273,10 +273,11 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> NDArray[Any]:
     if left:
         raise ValueError(f"{name} ends within a number")
     array = aligned(size, dtype)
-    view = memoryview(array).cast("B")
+    view = array.data.cast("B")
     with archive.open(name) as member:
-        for start in range(0, len(view) + 1, _CHUNK):  # in pieces: a member cannot be read without a copy
-            member.readinto(view[start : start + _CHUNK])
+        for start in range(0, len(view) + 1, _CHUNK):  # in pieces, as each is copied on its way
+            piece = member.read(_CHUNK)
+            view[start : start + len(piece)] = piece
     return array
 
 

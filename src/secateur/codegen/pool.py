@@ -22,6 +22,7 @@ from typing import Any
 
 from secateur.ir import Unsupported
 
+from .measure import MEMORY
 from .runtime import cores
 from .targets import Target
 
@@ -58,13 +59,15 @@ class _Worker:
 class Pool:
     """Processes that compile and time the choices of kernels. A context: they end with it, whatever happens.
 
-    ``clock`` is in seconds. ``workers``: how many, by default one a core.
+    ``clock`` is in seconds. ``workers``: how many, by default one a core. ``memory``: see ``measure.arguments``.
     """
 
     target: Target
     threads: int
     workers: int = 0
     patience: float = PATIENCE
+    rounds: int = ROUNDS
+    memory: int = MEMORY
     clock: Callable[[], float] = time.monotonic
     _team: list[_Worker] = field(default_factory=list, init=False)
     _mother: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -171,7 +174,7 @@ class Pool:
     def _start(self, worker: _Worker) -> None:
         assert worker.job is not None
         worker.at, worker.since = None, self.clock()
-        self._send(worker, worker.pid, worker.job.spec, worker.job.choices, ROUNDS)
+        self._send(worker, worker.pid, worker.job.spec, worker.job.choices, self.rounds, self.memory)
 
     def _end(self, worker: _Worker, times: Times, done: dict[int, Times]) -> None:
         assert worker.job is not None

@@ -1,7 +1,7 @@
 """TVM's runtime without its compiler: what a finished library needs in a process, and no more.
 
-``tvm_ffi`` imports torch wherever it is installed, which costs a second and 200 MB; a library has no use for it, so it is
-not found while ``tvm_ffi`` loads. Torch tensors that come later are taken through DLPack all the same.
+``tvm_ffi`` imports torch wherever it is installed, which costs a second and 200 MB; a library has no use for it, so it
+is not found while ``tvm_ffi`` loads. Torch tensors that come later are taken through DLPack all the same.
 """
 
 from __future__ import annotations
