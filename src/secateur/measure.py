@@ -18,13 +18,18 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.passes.law import random_inputs
 
+PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
+
 Run = Callable[[], object]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model in one runtime. Milliseconds; ``ratio`` is the first model's median in this runtime over this one's."""
+    """One model in one runtime. Milliseconds; ``ratio`` is the first model's median in this runtime over this one's.
+
+    ``slower`` is the share of the rounds in which it took longer than the first model.
+    """
 
     model: str
     runtime: str
@@ -33,6 +38,7 @@ class Timing:
     p10: float
     p90: float
     ratio: float
+    slower: float = 0.0
 
 
 def measure(
@@ -80,15 +86,20 @@ def measure(
 
 def _timing(name: str, runtime: str, threads: int, mine: list[float], first: list[float]) -> Timing:
     p10, median, p90 = (float(v) for v in np.percentile(mine, [10, 50, 90]))
-    return Timing(name, runtime, threads, median, p10, p90, float(np.median(first)) / median)
+    slower = float(np.mean(np.array(mine) > np.array(first)))
+    return Timing(name, runtime, threads, median, p10, p90, float(np.median(first)) / median, slower)
+
+
+def installed(runtime: str) -> bool:
+    """Is what this runtime needs importable here?"""
+    return find_spec(PACKAGES.get(runtime, runtime)) is not None
 
 
 def _check(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime '{runtime}'; known are {', '.join(RUNTIMES)}")
-    package = "tvm" if runtime == "secateur" else runtime
-    if find_spec(package) is None:
-        wanted = "'secateur[tvm]'" if package == "tvm" else package
+    if not installed(runtime):
+        wanted = "'secateur[tvm]'" if runtime == "secateur" else runtime
         raise InputError(f"runtime '{runtime}' is not installed here; pip install {wanted}, or leave it out")
 
 
