@@ -12,12 +12,13 @@ from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
 
 from .estimate import Count, estimator, work_of_weights
 from .select import Ladder
-from .widths import Stops, stops
+from .widths import SLACKS, Stops, stops
 
 KINDS = ("macs", "params", "bytes", "channels")
 LANES = 8  # channels in a vector where nobody said for which machine
 FILL_TRIES = 12  # counts spent on using up what a wide last step left
 CLOSE = 0.005  # a budget met to this share is met
+USED = 0.95  # a budget used to this share is used: no finer widths are tried
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def share_of_channels(graph: Graph, amount: Amount, ladder: Ladder, kept: Array,
 def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: int | str) -> Graph:
     """Add the keep mask that keeps most and costs at most the amount, one step from exceeding it.
 
-    Rungs are given up in this order, at widths that pay. Raises BudgetError that states the least that can be reached.
+    Rungs are given up in this order, at widths that pay: the first kind of stops that uses the budget, or the one that
+    uses most of it. Raises BudgetError that states the least that can be reached.
     """
     coupling, kind = graph.note(Coupling), amount.kind
     assert coupling is not None
@@ -140,22 +142,28 @@ def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: i
             f"budget {kind}={_spell(amount)}: the network has no {kind} that could be counted, so "
             "there is nothing to shrink; its operators may all be opaque (`secateur inspect` names them)"
         )
-    limit, least, tried = amount.limit(whole), -1, roundings(graph, round_to)
+    limit, least, lanes = amount.limit(whole), whole, roundings(graph, round_to)
     work, count, guess = work_of_weights(graph, "macs"), counter(graph, kind), estimator(graph, coupling, kind)
-    for lanes in tried:
-        search = _Search(ladder, order, stops(coupling, ladder, lanes, work), limit, count, guess)
-        found, reached = search.run()
-        if found is not None:
-            remarks: tuple[str, ...] = ()
-            if lanes != tried[0]:
-                remarks = (f"widths are multiples of {lanes}, as the budget is out of reach with {tried[0]}",)
-            return graph.with_note(KeepMask(found), Allocation(amount, whole, reached, lanes, remarks))
-        least = reached if least < 0 else min(least, reached)
-    raise BudgetError(
-        f"budget {kind}={_spell(amount)} is out of reach: at least {least:,} ({least / whole:.1%} of {whole:,}) "
-        "remain, because frozen channels and one survivor in every layer stay; raise the budget, lower round_to or "
-        "floor, or protect less"
-    )
+    best: tuple[Array | None, int, int] = (None, -1, lanes[0])
+    for width, slack in ((n, slack) for n in lanes for slack in (SLACKS if n > 1 else SLACKS[:1])):
+        table = stops(coupling, ladder, width, work, slack)
+        found, reached = _Search(ladder, order, table, limit, count, guess).run()
+        if found is None:
+            least = min(least, reached)
+        elif reached > best[1]:
+            best = (found, reached, width)
+        if best[1] >= USED * limit:
+            break
+    mask, reached, width = best
+    if mask is None:
+        raise BudgetError(
+            f"budget {kind}={_spell(amount)} is out of reach: at least {least:,} ({least / whole:.1%} of {whole:,}) "
+            "remain, because frozen channels and one survivor in every layer stay; raise the budget, lower round_to or "
+            "floor, or protect less"
+        )
+    remark = f"widths are multiples of {width}, as with {lanes[0]} the budget is out of reach or left unused"
+    done = Allocation(amount, whole, reached, width, (remark,) if width != lanes[0] else ())
+    return graph.with_note(KeepMask(mask), done)
 
 
 def _spell(amount: Amount) -> str:

@@ -3,7 +3,7 @@
 A layer of n channels fills ceil(n / lanes) vectors. A grouped one fills them group by group, because a vector that
 straddles two groups has to read the inputs of both; groups narrower than a vector share one if they fill a half, a
 quarter.. of it. An orbit may therefore only stop at certain numbers of rungs: where one more would fill its producers'
-vectors worse, and where they are filled about as well as when nothing is removed, so that time falls as work does.
+vectors worse, and only where they are about as full as they can be, so that time falls as work does.
 Depthwise convolutions and element-wise operators have the widths of what they read; consumers read single
 channels, and have no say.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .select import Ladder
 
 CLOSE = 1e-9
-SLACK = 0.95  # vectors may be filled so much worse than in the whole, or one small producer would forbid most widths
+SLACKS = (0.95, 0.8)  # how full vectors are at a stop, of the fullest there is: strictly first, or with more stops
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,10 @@ class Stops:
         return result
 
 
-def stops(coupling: Coupling, ladder: Ladder, lanes: int, work: Mapping[str, int] | None = None) -> Stops:
-    """The stops for vectors of ``lanes`` channels.
+def stops(
+    coupling: Coupling, ladder: Ladder, lanes: int, work: Mapping[str, int] | None = None, slack: float = SLACKS[0]
+) -> Stops:
+    """The stops for vectors of ``lanes`` channels, ``slack`` times as full as at the best of them at least.
 
     ``work`` by weight says whose steps count for how much where an orbit has several producers (the same without it).
     """
@@ -59,8 +61,7 @@ def stops(coupling: Coupling, ladder: Ladder, lanes: int, work: Mapping[str, int
     peak = free & (full >= np.append(full[1:], 0) - CLOSE)
     best = np.zeros(len(start))
     np.maximum.at(best, orbit[peak], full[peak])
-    pays = full >= np.minimum(best, SLACK * full[whole])[orbit] - CLOSE  # one stop below the whole at least
-    return _table(start, orbit, whole | (peak & pays), whole)
+    return _table(start, orbit, whole | (peak & (full >= slack * best[orbit])), whole)
 
 
 def _table(start: Array, orbit: Array, stop: Array, whole: Array) -> Stops:
