@@ -62,10 +62,10 @@ def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
 
     seen: dict[Any, int] = {}
 
-    def note(spec: Any) -> Any:
-        if type(spec) in CHOICES:
-            work = spec.workload()
-            seen[work] = seen.get(work, 0) + spec.macs
+    def note(spec: Any, *rivals: Any) -> Any:
+        for rival in (spec, *rivals) if type(spec) in CHOICES else ():
+            work = rival.workload()
+            seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
     plan(graph, target, threads, note)
