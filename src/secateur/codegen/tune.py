@@ -70,7 +70,7 @@ class Tuner:
                 return choice
         return space[0]
 
-    def _fastest(self, specs: Sequence[Workload]) -> Workload:
+    def _fastest(self, specs: Sequence[Any]) -> Any:
         """By measured seconds if there are such for all, else by their effort."""
         found = [self.records.find(self.target.name, s.workload()) for s in specs]
         seconds = [r.seconds for r in found if r is not None]

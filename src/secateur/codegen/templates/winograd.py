@@ -12,7 +12,8 @@ the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from .epilogue import At, apply, block_base, operand_pointers
 
 Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
+CACHE = 6144  # floats: half of a first cache of 48 KB
+WORTH = 1.6  # sizes of tile that promise to be this much slower than the better one are not measured
+OUTER = {False: ("strips",), True: ("strips", "blocks")}  # by: are there several threads?
 
 
 def build(spec: WinogradSpec, choice: WinogradChoice) -> Any:
@@ -87,7 +91,8 @@ class _Winograd:
     def blocks(self, first: Expr, block: Expr, nb: int, inputs: Expr, products: Expr) -> None:
         """``nb`` output blocks of a strip."""
         k, v, strip = self.k, self.spec.lanes, self.strip
-        k.loop(self.points, lambda p: self.point(p, block, nb, inputs + p * (strip.point * v), products + p * v), name="p")
+        k.loop(self.points, lambda p: self.point(
+            p, block, nb, inputs + p * (strip.point * v), products + p * v), name="p")  # fmt: skip
 
         def back(j: Expr) -> None:
             k.loop(strip.tiles, lambda i: self.place(first + i, lambda *at: self.output(
@@ -117,10 +122,12 @@ class _Winograd:
     def input(self, block: Expr, to: Expr, image: Expr, row: Expr, column: Expr, rows: int, columns: int) -> None:
         """A tile of a block of input channels."""
         k, s, t = self.k, self.spec.x, self.t
-        base = k.bind(block_base(k, self.table, block, s.block) + image * s.image + row * s.row + column * s.column, INT)
+        at = block_base(k, self.table, block, s.block) + image * s.image + row * s.row + column * s.column
+        base = k.bind(at, INT)
 
         def load(i: int, j: int) -> Expr | None:
-            return k.vector(k.load(self.x, base + (i * s.row + j * s.column))) if i < rows + 2 and j < columns + 2 else None
+            outside = i >= rows + 2 or j >= columns + 2
+            return None if outside else k.vector(k.load(self.x, base + (i * s.row + j * s.column)))
 
         down = [self.forward([load(i, j) for i in range(t)]) for j in range(t)]
         for i in range(t):
@@ -187,7 +194,7 @@ class _Winograd:
             k.loop(count, lambda q: some(start + q * columns, columns), name="q")  # noqa: B023
 
 
-def _sum(k: Kernel, factors: Sequence[float], values: Vectors) -> Expr | None:
+def _sum(k: Kernel, factors: Iterable[float], values: Vectors) -> Expr | None:
     """The sum of the products, begun with one whose factor is 1; zeros are left out."""
     terms = [(float(f), v) for f, v in zip(factors, values, strict=True) if f != 0 and v is not None]
     total = None
@@ -204,20 +211,19 @@ def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
     """The choices worth trying, the default first."""
     seen: set[WinogradChoice] = set()
     for m in sorted(PAIRS, key=spec.effort_of):
-        tiles = spec.tiles(m)
-        for nb in (2, 1, 3):
-            nb = min(nb, spec.blocks)
-            most = (registers - nb - 2) // nb
-            for wide in (4, 1, 2):
-                for outer in ("strips", "blocks") if spec.threads > 1 else ("strips",):
-                    strips = -(-tiles // (wide * most))
-                    if outer == "strips":
-                        strips = min(tiles, -(-strips // spec.threads) * spec.threads)
-                    size = -(-tiles // strips)
-                    choice = WinogradChoice(m, nb, even_tile(size, most), size, outer)
-                    if choice not in seen:
-                        seen.add(choice)
-                        yield choice
+        tiles, most = spec.tiles(m), {nb: (registers - nb - 2) // nb for nb in (1, 2, 3)}
+        # Weights that overflow the first cache are best read once, where one tile of registers can hold all tiles.
+        once = most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE
+        strips = (4, 2, 1) if tiles <= 4 * most[2] else (2, 1, 4)
+        for nb, wide, outer in product((1, 2, 3) if once else (2, 1, 3), strips, OUTER[spec.threads > 1]):
+            count = -(-tiles // (wide * most[nb]))
+            if outer == "strips":
+                count = min(tiles, -(-count // spec.threads) * spec.threads)
+            size = -(-tiles // count)
+            choice = WinogradChoice(m, min(nb, spec.blocks), even_tile(size, most[nb]), size, outer)
+            if spec.effort_of(m) <= WORTH * spec.effort and choice not in seen:
+                seen.add(choice)
+                yield choice
 
 
 def arrays(spec: WinogradSpec) -> tuple[list[Any], int]:
