@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .specs import ConvSpec, Strides, WinogradChoice, WinogradSpec
-from .winograd import transform
+from .winograd import PAIRS, transform
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
 
 def pack_winograd(weight: Floats, spec: WinogradSpec, choice: WinogradChoice) -> Floats:
     """[O, I, 3, 3] transformed: tiles of ``nb`` blocks, point, input channel, block, lane."""
-    points = transform(weight, choice.m).astype(np.float32)
+    points = transform(weight, PAIRS[choice.m]).astype(np.float32)
     parts = []
     for start, count, width in _tiles(spec.blocks, choice.nb):
         part = points[:, :, start * spec.lanes : (start + count * width) * spec.lanes]

@@ -68,20 +68,20 @@ def _points(pairs: Pairs) -> list[float]:
     return [0.0, *(sign * p for p in pairs for sign in (1, -1))]
 
 
-def transform(weight: NDArray[np.floating], m: int) -> Doubles:
+def transform(weight: NDArray[np.floating], pairs: Pairs) -> Doubles:
     """[o, i, 3, 3] -> G w G^T as [t*t, i, o], in float64."""
     o, i = weight.shape[:2]
-    g = weight_matrix(PAIRS[m])
+    g = weight_matrix(pairs)
     return (np.kron(g, g) @ weight.astype(np.float64).reshape(o * i, 9).T).reshape(-1, o, i).transpose(0, 2, 1)
 
 
-def error(weight: Floats, m: int) -> float:
+def error(weight: Floats, pairs: Pairs) -> float:
     """The largest error of float32 over the largest output, on tiles of rectified normal numbers, for [o, i, 3, 3].
 
     What the data decides is left out; filters whose taps cancel are found.
     """
-    o, i = weight.shape[:2]
-    b, a = (f(PAIRS[m]).astype(np.float32) for f in (input_matrix, output_matrix))
+    (o, i), m = weight.shape[:2], 2 * len(pairs)
+    b, a = (f(pairs).astype(np.float32) for f in (input_matrix, output_matrix))
     tiles = np.maximum(np.random.default_rng(0).standard_normal((i, SAMPLE, m + 2, m + 2), np.float32), 0)
     moved = np.moveaxis((b @ tiles @ b.T).reshape(i, SAMPLE, -1), 2, 0)  # [t*t, i, tiles]
     taps = np.ascontiguousarray(weight.transpose(2, 3, 0, 1), np.float64)
@@ -89,7 +89,7 @@ def error(weight: Floats, m: int) -> float:
     for y, x in np.ndindex(3, 3):
         exact += taps[y, x] @ wide[:, :, y : y + m, x : x + m].reshape(i, -1)
     with np.errstate(over="ignore", invalid="ignore"):
-        products = transform(weight, m).astype(np.float32).transpose(0, 2, 1) @ moved  # [t*t, o, tiles]
+        products = transform(weight, pairs).astype(np.float32).transpose(0, 2, 1) @ moved  # [t*t, o, tiles]
         found = a @ np.moveaxis(products, 0, 2).reshape(o, SAMPLE, m + 2, m + 2) @ a.T
         worst = np.abs(found.reshape(o, -1) - exact).max()
     return float(worst / max(np.abs(exact).max(), np.finfo(np.float32).tiny))

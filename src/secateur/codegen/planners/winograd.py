@@ -11,7 +11,7 @@ from secateur.codegen.packing import Floats, pack_winograd
 from secateur.codegen.program import Argument, Table, Weight
 from secateur.codegen.specs import ConvSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
-from secateur.codegen.winograd import LIMIT, error, strip
+from secateur.codegen.winograd import LIMIT, PAIRS, error, strip
 
 WORTH = 1.5  # times the effort of the direct template: what is worth offering, and measuring
 
@@ -29,7 +29,7 @@ def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Win
         spec.lanes, spec.n, len(blocks) * spec.lanes, spec.blocks, spec.h, spec.w, spec.x, spec.y, not _run(x, blocks),
         spec.steps, spec.threads,
     )  # fmt: skip
-    if work.effort > WORTH * spec.effort or not error(weight, 4) <= LIMIT:
+    if work.effort > WORTH * spec.effort or not error(weight, PAIRS[4]) <= LIMIT:
         return ()
     return (work,)
 

@@ -31,7 +31,6 @@ Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
 CACHE = 6144  # floats: half of a first cache of 48 KB
 WORTH = 1.6  # sizes of tile that promise to be this much slower than the better one are not measured
-OUTER = {False: ("strips",), True: ("strips", "blocks")}  # by: are there several threads?
 
 
 def build(spec: WinogradSpec, choice: WinogradChoice) -> Any:
@@ -212,10 +211,14 @@ def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
     seen: set[WinogradChoice] = set()
     for m in sorted(PAIRS, key=spec.effort_of):
         tiles, most = spec.tiles(m), {nb: (registers - nb - 2) // nb for nb in (1, 2, 3)}
-        # Weights that overflow the first cache are best read once, where one tile of registers can hold all tiles.
-        once = most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE
-        strips = (4, 2, 1) if tiles <= 4 * most[2] else (2, 1, 4)
-        for nb, wide, outer in product((1, 2, 3) if once else (2, 1, 3), strips, OUTER[spec.threads > 1]):
+        few = tiles <= 4 * most[2]  # for a strip of all of them, of which threads share the blocks
+        outers = ("blocks", "strips") if few else ("strips", "blocks")
+        blocks = (3, 2, 1) if spec.blocks % 2 and spec.blocks % 3 == 0 else (2, 1, 3)
+        if most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE:
+            # Weights that overflow the first cache are best read once, by registers that hold all tiles.
+            blocks = (1, 2, 3)
+        for nb, wide, outer in product(blocks, (4, 2, 1) if few else (2, 1, 4),
+                                       outers if spec.threads > 1 else ("strips",)):  # fmt: skip
             count = -(-tiles // (wide * most[nb]))
             if outer == "strips":
                 count = min(tiles, -(-count // spec.threads) * spec.threads)
