@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from secateur.ir import BudgetError, Error, InputError, LawError, PassError, Unsupported, VerifyError
+from secateur.ir import BudgetError, Error, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
 
 from .files import WHY, check_writable, same_file, write_all
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 BOARDS = "measuring on other machines belongs to a later one, tune on the machine itself"
 LATER = {"--tracker": BOARDS, "--key": BOARDS}
-CHECKS = (BudgetError, LawError, PassError, VerifyError)
+CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
     if job.library is not None:
         tell("build the library")
         built = done.build(
-            tune=job.tune, records=job.records,
+            job.target or "native", tune=job.tune, records=job.records,
             progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
         )  # fmt: skip
         jobs.append((job.library, built.save))

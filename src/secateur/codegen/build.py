@@ -11,8 +11,8 @@ from secateur.ir import Graph, InputError, Unsupported
 from .library import Library, Metadata, Port, built
 from .plan import plan
 from .program import Program
-from .runtime import ffi
-from .specs import CHOICES
+from .records import Records
+from .specs import CHOICES, WinogradSpec
 from .targets import Target, get_target, missing_features
 from .tune import Outcome, Tuner, default_choice, open_records, versions
 
@@ -24,20 +24,23 @@ def build(
     target: str | Target = "native",
     tune: float | None = None,
     threads: int = 1,
-    records: str | Path | None = None,
+    records: str | Path | Records | None = None,
     progress: Progress | None = None,
+    winograd: bool = True,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
-    ``tune``: seconds to spend on measuring kernels that ``records`` (a file) has no entry for; None measures nothing.
-    Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is called while tuning. Raises
-    InputError for an unknown target or an unusable file, Unsupported for an operator that has no code generation.
+    ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
+    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is called while tuning. ``winograd``
+    False: 3x3 convolutions are computed directly, slower and with a smaller error. Raises InputError for an unknown
+    target or an unusable file, Unsupported for an operator that has no code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
     from .lower import compile_program
 
     outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
-    program = plan(graph, tuner.target, threads, tuner.choose)
+    choose = tuner.choose if winograd else lambda spec, *_: tuner.choose(spec)
+    program = plan(graph, tuner.target, threads, choose)
     compiled = compile_program(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
@@ -45,6 +48,7 @@ def build(
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
+        sum(isinstance(call.spec, WinogradSpec) for call in program.calls),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
 
@@ -67,7 +71,9 @@ def tune(
     return outcome, tuner.notes
 
 
-def _tuner(graph: Graph, target: str | Target, threads: int, records: str | Path | None, measures: bool) -> Tuner:
+def _tuner(
+    graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None, measures: bool
+) -> Tuner:
     """Refuse what cannot be built, read the records, load TVM."""
     chosen = get_target(target)
     if threads < 1:
@@ -78,21 +84,18 @@ def _tuner(graph: Graph, target: str | Target, threads: int, records: str | Path
             f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that has "
             "them, and build here from its records"
         )
-    if records is not None and not measures and not Path(records).exists():
-        raise InputError(f"there are no records '{records}'; check the path, or tune to make them")
     check(graph)
-    ffi()  # before TVM, which would load torch
-    return Tuner(chosen, threads, open_records(chosen, records))
+    return Tuner(chosen, threads, open_records(chosen, records, not measures))
 
 
 def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
     seen: dict[Any, int] = {}
 
-    def note(spec: Any) -> Any:
-        if type(spec) in CHOICES:
-            work = spec.workload()
-            seen[work] = seen.get(work, 0) + spec.macs
+    def note(spec: Any, *rivals: Any) -> Any:
+        for rival in (spec, *rivals) if type(spec) in CHOICES else ():
+            work = rival.workload()
+            seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
     plan(graph, target, threads, note)

@@ -54,28 +54,23 @@ def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
     """
     from .templates import TEMPLATES
 
-    make = TEMPLATES[type(spec)].arrays
-    assert make is not None
-    (first, *constants, last), _ = make(spec)
+    template = TEMPLATES[type(spec)]
+    assert template.arrays is not None
+    arrays, _ = template.arrays(spec)
     view = ffi().from_dlpack
-    x, y = _placed(first), _placed(last)
-    weights = [a for a in constants if a.dtype == np.float32]
-    size = sum(-(-a.size // 16) * 16 for a in weights)  # each begins at a cache line
-    copies = min(max(1, memory // max(4 * size, 1)), COPIES) if weights else 1
-    room = aligned(copies * size, np.float32)
-    tables = {i: view(_placed(a)) for i, a in enumerate(constants) if a.dtype != np.float32}
-    found, at = [], 0
+    moving = [i for i in range(1, len(arrays) - 1) if i <= template.constants and arrays[i].dtype == np.float32]
+    sizes = [-(-arrays[i].size // 16) * 16 for i in moving]  # each begins at a cache line
+    copies = min(max(1, memory // max(4 * sum(sizes), 1)), COPIES) if moving else 1
+    room, at = aligned(copies * sum(sizes), np.float32), 0
+    turn = [None if i in moving else view(_placed(array)) for i, array in enumerate(arrays)]
+    found = []
     for _ in range(copies):
-        turn = []
-        for i, array in enumerate(constants):
-            if i in tables:
-                turn.append(tables[i])
-                continue
-            place = room[at : at + array.size]
-            place[:] = array
-            turn.append(view(place))
-            at += -(-array.size // 16) * 16
-        found.append([view(x), *turn, view(y)])
+        for i, size in zip(moving, sizes, strict=True):
+            place = room[at : at + arrays[i].size]
+            place[:] = arrays[i]
+            turn[i] = view(place)
+            at += size
+        found.append(list(turn))
     return found
 
 

@@ -78,7 +78,8 @@ def workload_of(spec: Workload) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
 
-def _key(target: str, spec: Workload) -> Key:
+def key_of(target: str, spec: Workload) -> Key:
+    """What a workload is looked up by."""
     return Record(target, type(spec).__name__, workload_of(spec), (), 0.0).key
 
 
@@ -180,13 +181,18 @@ class Records:
                 "before is kept"
             ) from error
 
+    @property
+    def layers(self) -> tuple[Records, ...]:
+        """These records, then those beneath."""
+        return (self, *(() if self.under is None else self.under.layers))
+
     def holds(self, target: str, spec: Workload) -> bool:
         """Is there a record of exactly this workload in the file itself?"""
-        return _key(target, spec) in self.table
+        return key_of(target, spec) in self.table
 
     def find(self, target: str, spec: Workload) -> Record | None:
         """The record of exactly this workload."""
-        own = self.table.get(_key(target, spec))
+        own = self.table.get(key_of(target, spec))
         return own if own is not None or self.under is None else self.under.find(target, spec)
 
     def nearest(self, target: str, spec: Workload) -> Record | None:

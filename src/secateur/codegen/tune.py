@@ -10,10 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from secateur.ir import InputError
+
 from .pool import Pool
-from .records import Doubt, Record, Records, choice_of, record_of, stored
-from .specs import CHOICES, ConvSpec, Workload
-from .targets import Target
+from .records import Doubt, Record, Records, choice_of, key_of, record_of, stored
+from .runtime import ffi
+from .specs import CHOICES, WindowSpec, Workload
+from .targets import Target, get_target
 
 NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
 SHIPPED = Path(__file__).with_name("shipped")
@@ -44,13 +47,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_records(target: Target, path: str | Path | None) -> Records:
-    """The records of a file, over those that come with secateur. Raises InputError if it cannot be read."""
+def open_records(target: str | Target, path: str | Path | Records | None, known: bool = False) -> Records:
+    """The records of a file, over those that come with secateur.
+
+    Raises InputError if it cannot be read, or if it is ``known`` to be there and is not.
+    """
+    if isinstance(path, Records):
+        return path
+    if known and path is not None and not Path(path).exists():
+        raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
+    ffi()  # before TVM, which would load torch
     from .templates import TEMPLATES
 
     revisions = {spec.__name__: template.revision for spec, template in TEMPLATES.items()}
     doubt = doubts(revisions, versions()["apache-tvm"])
-    return Records(path, doubt, under=Records(SHIPPED / f"{target.name}.jsonl", doubt))
+    return Records(path, doubt, under=Records(SHIPPED / f"{get_target(target).name}.jsonl", doubt))
 
 
 def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
@@ -119,8 +130,13 @@ class Tuner:
         others = self.records.others(self.target.name)
         return (*self.records.notes, *((others,) if others else ()), *self.near.values())
 
-    def choose(self, spec: Any) -> Any:
-        """The measured choice, else that of the nearest shape if it fits, else the default."""
+    def choose(self, spec: Any, *rivals: Any) -> Any:
+        """The measured choice, else that of the nearest shape if it fits, else the default.
+
+        ``rivals`` are other specs that compute the same: the choice is that of the fastest, as its type says.
+        """
+        if rivals:
+            return self.choose(self._fastest((spec, *rivals)))
         if type(spec) not in CHOICES:
             return None
         work = spec.workload()
@@ -133,6 +149,17 @@ class Tuner:
             self.near[work] = f"not measured, tiled like its nearest shape: {_short(work)}"
             return choice
         return space[0]
+
+    def _fastest(self, specs: Sequence[Any]) -> Any:
+        """By measured seconds if one file has such for all, else by their effort."""
+        works = [s.workload() for s in specs]
+        for records in self.records.layers:
+            found = [records.table.get(key_of(self.target.name, w)) for w in works]
+            seconds = [r.seconds for r in found if r is not None]
+            if len(seconds) == len(specs):
+                return specs[seconds.index(min(seconds))]
+        efforts = [s.effort for s in specs]
+        return specs[efforts.index(min(efforts))]
 
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
@@ -189,6 +216,6 @@ def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:
 
 
 def _short(spec: Workload) -> str:
-    inputs = f"{spec.ci}>" if isinstance(spec, ConvSpec) else f"{spec.kind} "
+    inputs = f"{spec.kind} " if isinstance(spec, WindowSpec) else f"{spec.ci}>"
     kernel = "x".join(map(str, spec.kernel))
     return f"{inputs}{spec.blocks * spec.lanes} {kernel} {spec.h}x{spec.w}"
