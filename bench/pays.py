@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import common
-import latency
+import networks
 import secateur
 from secateur.ir import Graph
 from secateur.measure import RUNTIMES, measure
@@ -40,7 +40,7 @@ def pruned(graph: Graph) -> Iterator[tuple[str, Graph, dict[str, Any]]]:
 
 def time_one(name: str, runtime: str, repeats: int, seed: int) -> list[dict[str, Any]]:
     """A row for each policy: this network in this runtime."""
-    graph = latency.network(name, seed)[0]
+    graph = networks.capture(name, seed).graph
     models, about = {WHOLE: graph}, {}
     for label, slim, known in pruned(graph):
         models[label], about[label] = slim, known
