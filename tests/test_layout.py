@@ -58,19 +58,15 @@ def test_the_wheel_holds_what_the_source_tree_holds(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(
-        ROOT / "src" / "secateur", tmp_path / "src" / "secateur", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    package = tmp_path / "src" / "secateur"
+    shutil.copytree(ROOT / "src" / "secateur", package, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "out", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (tmp_path / "out").iterdir()
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("secateur/")}
-    sources = {
-        p.relative_to(tmp_path / "src").as_posix() for p in (tmp_path / "src/secateur").rglob("*") if p.is_file()
-    }
-    assert packed == sources
+    assert packed == {p.relative_to(package.parent).as_posix() for p in package.rglob("*") if p.is_file()}
     assert "secateur/codegen/shipped/x86-avx512.jsonl" in packed
 
 

@@ -210,7 +210,7 @@ def test_shipped_records_hold(file: Path) -> None:
     target = codegen.TARGETS[file.stem]
     records = open_records(target, file)
     assert records.notes == []
-    assert {key[0] for key in records.table} == {target.name}
+    assert {key[0] for key in records.table} <= {target.name}
     assert len(records.table) == len(file.read_text().splitlines()), "a workload is in it twice"
     assert not any(record.timings for record in records.table.values())
 

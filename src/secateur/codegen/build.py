@@ -31,9 +31,9 @@ def build(
     """A library for this graph at the sizes it was captured with.
 
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
-    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is called while tuning. ``winograd``
-    False: 3x3 convolutions are computed directly, slower and with a smaller error. Raises InputError for an unknown
-    target or an unusable file, Unsupported for an operator that has no code generation.
+    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
+    called while tuning. ``winograd`` False: 3x3 convolutions are computed directly, slower and with a smaller error.
+    Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
     from .lower import compile_program
