@@ -68,7 +68,7 @@ def kernels(options: Any) -> Iterator[common.Row]:
         plane = Strides((size + 2) * row, (size + 2) * row, row, target.lanes)
         shape = (target.lanes, 1, channels, blocks, size, size)
         direct = ConvSpec(*shape, (3, 3), (1, 1), (1, 1), plane, plane, False, threads=options.threads)
-        fast = WinogradSpec(*shape, plane, plane, False, threads=options.threads)
+        fast = WinogradSpec(*shape[:3], blocks, *shape[3:], plane, plane, False, threads=options.threads)
         spaces = {spec: candidates(spec, target) for spec in (direct, fast)}
         jobs = [(spec, choice) for spec, space in spaces.items() for choice in space]
         calls: dict[int, Callable[[], None]] = {i: measure.callable_of(*job, target) for i, job in enumerate(jobs)}

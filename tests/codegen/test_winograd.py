@@ -159,6 +159,15 @@ def test_blocks_that_lie_anywhere(widths: list[int], seed: int, threads: int) ->
     assert not lib.metadata.notes
 
 
+def test_lanes_that_hold_nothing_may_hold_anything() -> None:
+    """20 channels fill a block and a quarter; a quotient of two zeros lies in the rest."""
+    net = Net(1, 4, 6, 6)
+    x = net.node("div", conv(net, "x", 20, (1, 1)), net.weight("by", 20, 1, 1, shift=3.0))
+    with always() as taken:
+        check(outputs(net, conv(net, x, 20, (3, 3), pad=PAD)))
+    assert len(taken) == 1
+
+
 def test_groups_that_fill_blocks() -> None:
     net = Net(1, 4, 9, 9)
     y = conv(net, conv(net, "x", 96, (1, 1)), 64, (3, 3), groups=2, pad=PAD)

@@ -17,6 +17,7 @@ FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
 
 LOAD = 12.5  # multiply-accumulates in the time that one weight takes to come from memory
 WINOGRAD_TILES = (4, 2)
+WORTH = 1.6  # what promises to take this much longer than a rival is not even measured
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,15 @@ class ConvChoice:
 class WinogradSpec:
     """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
 
-    ``ci`` input channels in whole blocks, empty lanes counted; ``table``: the blocks are looked up. The input pointer
-    is at the first tap of the first output. What tiles at the edge reach beyond the last tap of the last output is
-    taken as 0 and never read.
+    ``ci`` channels in ``inputs`` blocks, which are looked up if ``table``; of blocks that are not full the channels are
+    looked up too. The input pointer is at the first tap of the first output. What tiles at the edge reach beyond the
+    last tap of the last output is taken as 0 and never read.
     """
 
     lanes: int
     n: int
     ci: int
+    inputs: int
     blocks: int
     h: int
     w: int
@@ -134,6 +136,11 @@ class WinogradSpec:
 
     kernel = (3, 3)
     stride = dilation = (1, 1)
+
+    @property
+    def full(self) -> bool:
+        """Is every lane of the input blocks a channel?"""
+        return self.ci == self.inputs * self.lanes
 
     @property
     def macs(self) -> int:
@@ -150,7 +157,7 @@ class WinogradSpec:
         outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
         products = tiles * points * self.ci * outputs / 0.9
         weights = points * self.ci * outputs * LOAD
-        return max(products, weights) + tiles * points * (self.ci + outputs) * 6
+        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
 
     def tiles(self, m: int) -> int:
         """Tiles of m x m outputs, those that hang over included."""
