@@ -101,6 +101,8 @@ def torch_compile(place: Place) -> Loaded:
     import torch
     from torch._inductor import config
 
+    import torchvision_shim  # noqa: F401  a pickled network of torchvision needs its operators
+
     torch.set_num_threads(place.threads)
     config.freezing = True
     # prepare.py wrote this file a moment ago.
