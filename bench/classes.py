@@ -1,11 +1,12 @@
 """What each class of layers costs alone: milliseconds of its kernels, and the share of the FMA peak they reach.
 
 A class is named by the layer in the graph (`conv 3x3`, `depthwise 5x5`, `grouped 1x1`), whichever kernels compute it:
-every kernel of the plan carries its layer's label. A kernel is timed by itself with warm caches and without the
-epilogue, as the tuner times it. ``macs`` counts the layer's own multiply-accumulates, ``padded`` what the kernels do,
-lanes that hold nothing and zeros between groups included; kernels that count no multiply-accumulates (transforms,
-copies) add their time where they can be timed, and are counted under ``untimed`` where not. The peak is what a loop of
-nothing but fused multiply-adds on registers reaches in the same process.
+every kernel of the plan carries its layer's label. A kernel is timed by itself without its epilogue: ``ms`` with
+everything in the cache, which the shares are of, and ``cold_ms`` with weights from memory, as a network finds them.
+``macs`` counts the layer's own multiply-accumulates, ``padded`` what the kernels do, lanes that hold nothing and zeros
+between groups included; Winograd's count as the convolution they stand for, whose share may pass 1. Kernels that count
+none (transforms, copies) add their time where they can be timed, and are counted under ``untimed`` where not. The peak
+is what a loop of nothing but fused multiply-adds on registers reaches in the same process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen import get_target, measure
+from secateur.codegen import Target, get_target, measure
 from secateur.codegen.plan import plan
 from secateur.codegen.tune import Tuner, open_records
 from secateur.ir import Graph, Node
@@ -55,10 +56,10 @@ def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[
     for layer in cost(graph).layers:
         if layer.macs:
             class_of[layer.label] = name = layer_class(graph, nodes[layer.node])
-            row = rows.setdefault(name, {"macs": 0.0, "padded": 0.0, "ms": 0.0, "untimed": 0})
+            row = rows.setdefault(name, {"macs": 0.0, "padded": 0.0, "ms": 0.0, "cold_ms": 0.0, "untimed": 0})
             row["macs"] += layer.macs
     peak = measure.peak(target)
-    seconds: dict[Any, float] = {}
+    seconds: dict[Any, tuple[float, float]] = {}
     for call in program.calls:
         if call.label not in class_of:
             continue
@@ -68,11 +69,19 @@ def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[
             continue
         key = (call.spec.workload(), call.choice)
         if key not in seconds:
-            run = measure.callable_of(*key, target)
-            seconds[key] = measure.interleaved({0: run}, ROUNDS)[0]
+            seconds[key] = _time(*key, target)
+        warm, cold = seconds[key]
         row["padded"] += getattr(call.spec, "macs", 0)
-        row["ms"] += seconds[key] * 1e3
+        row["ms"] += warm * 1e3
+        row["cold_ms"] += cold * 1e3
     for row in rows.values():
         for share, count in (("share", "macs"), ("padded_share", "padded")):
             row[share] = 2 * row[count] / (row["ms"] * 1e-3) / peak if row["ms"] else 0.0
     return {**rows, "peak": {"gflops": peak / 1e9}}
+
+
+def _time(spec: Any, choice: Any, target: Target) -> tuple[float, float]:
+    """Seconds of a kernel with its weights in the cache, and with weights from memory."""
+    runs = [measure.callable_of(spec, choice, target, memory) for memory in (0, measure.MEMORY)]
+    warm, cold = (measure.interleaved({0: run}, ROUNDS)[0] for run in runs)
+    return warm, cold
