@@ -1,11 +1,12 @@
 """What Winograd's convolution gains over the direct template, and what it costs in accuracy.
 
     python bench/winograd.py errors       which points, how far float32 strays, by channels
+    python bench/winograd.py trained      layers inside of opennsfw's ResNet-50-thin on photos (bench/material.py first)
     python bench/winograd.py kernels      single layers: direct and Winograd, untuned and the best of their spaces
     python bench/winograd.py networks     whole networks with and without it, beside other runtimes
 
 Errors are the largest difference from double precision over the largest output, on rectified normal inputs and normal
-weights. Times of a part are taken in one run, by turns; medians.
+weights where nothing else is said. Times of a part are taken in one run, by turns; medians.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import common
 import latency
+import material
 from secateur import codegen
 from secateur.codegen import measure, winograd
 from secateur.codegen.specs import ConvSpec, Strides, WinogradSpec
@@ -59,6 +63,37 @@ def _library_error(ci: int, size: int, winograd_too: bool, seed: int) -> float:
     wide = graph.rewrite(weights={"w": weight.astype(np.float64)})
     exact = evaluate(wide, {"x": feed["x"].astype(np.float64)})[0]
     return float(np.abs(found - exact).max() / np.abs(exact).max())
+
+
+def trained(options: Any) -> Iterator[common.Row]:
+    """The largest error over twenty photos at some convolutions of a trained network."""
+    import secateur
+
+    graph = secateur.load(material.path("open-nsfw.onnx"))
+    three = [n.name for n in graph.nodes if n.op == "conv" and graph.weights[n.inputs[1] or ""].shape[2:] == (3, 3)]
+    watched = Graph(graph.name, graph.inputs, graph.nodes, (*three[::3], graph.nodes[-2].name), graph.weights)
+    name = graph.inputs[0].name
+    wide = watched.rewrite(
+        weights={n: w.astype(np.float64) if w.dtype == np.float32 else w for n, w in graph.weights.items()}
+    )
+    libraries = {f"{k}_error": codegen.build(watched, winograd=k == "winograd") for k in ("winograd", "direct")}
+    worst = {value: dict.fromkeys(libraries, 0.0) for value in watched.outputs}
+    for path, _ in material.photos():
+        x = _photo(path)
+        exact = evaluate(wide, {name: x.astype(np.float64)})
+        for kind, library in libraries.items():
+            for value, found, right in zip(watched.outputs, library(x), exact, strict=True):
+                error = float(np.abs(found - right).max() / np.abs(right).max())
+                worst[value][kind] = max(worst[value][kind], error)
+    for value, row in worst.items():
+        yield {"part": "trained", "value": value, **row}
+
+
+def _photo(path: Path) -> Any:
+    """As opennsfw wants it: blue, green, red in 224 x 224, less their means."""
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR), np.float32)
+    return np.ascontiguousarray((pixels[:, :, ::-1] - np.array([104, 117, 123], np.float32))[None], np.float32)
 
 
 def kernels(options: Any) -> Iterator[common.Row]:
@@ -109,7 +144,7 @@ def networks(options: Any) -> Iterator[common.Row]:
         }  # fmt: skip
 
 
-PARTS = {"errors": errors, "kernels": kernels, "networks": networks}
+PARTS = {"errors": errors, "trained": trained, "kernels": kernels, "networks": networks}
 
 
 def main() -> None:
