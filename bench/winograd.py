@@ -11,7 +11,6 @@ weights where nothing else is said. Times of a part are taken in one run, by tur
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 import common
-import latency
 import material
+from networks import capture
 from secateur import codegen
 from secateur.codegen import measure, winograd
 from secateur.codegen.specs import ConvSpec, Strides, WinogradSpec
@@ -121,24 +120,20 @@ def kernels(options: Any) -> Iterator[common.Row]:
 
 
 def networks(options: Any) -> Iterator[common.Row]:
-    """Milliseconds with and without, peers' beside them, and the errors against double precision."""
+    """Milliseconds with and without, and the errors against double precision. Peers are in bench/latency.py."""
     for name in options.networks:
-        graph, module, x = latency.network(name, options.seed)
+        network = capture(name, options.seed)
+        graph, x = network.graph, network.x
         libraries = {
             "winograd": codegen.build(graph, threads=options.threads),
             "direct": codegen.build(graph, threads=options.threads, winograd=False),
         }
-        calls: dict[str, Callable[[], Any]] = {k: partial(lib, x) for k, lib in libraries.items()}
-        calls |= latency.peers(graph, module, x, options.threads, ("onnxruntime", "openvino"))
+        times = measure.interleaved({i: partial(lib, x) for i, lib in enumerate(libraries.values())}, options.rounds)
         wide = {n: w.astype(np.float64) if w.dtype == np.float32 else w for n, w in graph.weights.items()}
         exact = evaluate(graph.rewrite(weights=wide), {graph.inputs[0].name: x.astype(np.float64)})[0]
-        samples = latency.take_turns(calls, options.rounds)
-        mine = samples["winograd"]
-        ratio = {k: statistics.median(b / a for a, b in zip(mine, v, strict=True)) for k, v in samples.items()}
         yield {
             "part": "networks", "network": name, "threads": options.threads,
-            **{f"{k}_ms": statistics.median(v) for k, v in samples.items()},
-            "direct/winograd": ratio["direct"], "peer/winograd": min(ratio["onnxruntime"], ratio["openvino"]),
+            **{f"{k}_ms": times[i] * 1e3 for i, k in enumerate(libraries)}, "direct/winograd": times[1] / times[0],
             **{f"{k}_error": float(np.abs(lib(x) - exact).max() / np.abs(exact).max()) for k, lib in libraries.items()},
             "layers": libraries["winograd"].metadata.winograd,
         }  # fmt: skip

@@ -18,19 +18,22 @@ class Template:
 
     ``build(spec, choice)`` makes the function; ``space(spec, registers)`` lists the choices, the default first (None:
     there is nothing to choose); ``arrays(spec)`` makes arguments to time it on, and where in the first of them the
-    kernel begins.
+    kernel begins; after the first come ``constants`` arguments, weights and biases, if it has any. ``revision`` is what
+    tuning records are kept under: it rises when the code or the space changes, and older records are not used any more.
     """
 
     build: Callable[[Any, Any], Any]
     space: Callable[[Any, int], Iterable[Any]] | None = None
     arrays: Callable[[Any], tuple[list[Any], int]] | None = None
+    revision: int = 1
+    constants: int = 2
 
 
 TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
-        ConvSpec: Template(conv.build, conv.space, conv.arrays),
-        WinogradSpec: Template(winograd.build, winograd.space, winograd.arrays),
-        WindowSpec: Template(window.build, window.space, window.arrays),
+        ConvSpec: Template(conv.build, conv.space, conv.arrays, conv.REVISION),
+        WinogradSpec: Template(winograd.build, winograd.space, winograd.arrays, winograd.REVISION),
+        WindowSpec: Template(window.build, window.space, window.arrays, window.REVISION),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
         CopySpec: Template(simple.build_copy),

@@ -27,6 +27,7 @@ from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
+REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
 CACHE = 6144  # floats: half of a first cache of 48 KB
