@@ -29,8 +29,9 @@ class Strides:
 class Step:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
-    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
+    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
+    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
     """
 
     op: str
@@ -39,6 +40,7 @@ class Step:
     strides: Strides | None = None
     table: bool = False
     swapped: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,17 @@ class CopySpec:
 
 
 @dataclass(frozen=True)
+class TableCopySpec:
+    """``y[yo[o] + yi[i]] = x[xo[o] + xi[i]]``, ``lanes`` floats at a time, by four tables; zeros if ``zero``."""
+
+    lanes: int
+    outer: int
+    inner: int
+    zero: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True)
 class FillSpec:
     """Zeros in the margin of blocks."""
 
@@ -209,4 +222,4 @@ class FillSpec:
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
 Workload = ConvSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
-Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec
+Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | TableCopySpec | FillSpec

@@ -49,7 +49,7 @@ def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
     name = node.inputs[2] if len(node.inputs) > 2 else None
     bias = np.zeros(1) if name is None else layout.graph.weights[name].astype(np.float64).reshape(-1)
     bias = np.broadcast_to(bias, (weight.shape[0],))
-    while tail and tail[0].op == "batch_norm":
+    while tail and tail[0].op == "batch_norm" and not any(flow in n.inputs for n in tail[1:]):
         scale, shift = affine(layout.graph, tail[0])
         weight, bias = weight * scale[:, None, None, None], bias * scale + shift
         flow = tail.pop(0).name
@@ -60,23 +60,29 @@ def conv(layout: Layout, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    lone = (1,) * (4 - weight.ndim)  # an axis of rows for signals [n, c, w]
+    weight = weight.reshape(*weight.shape[:2], *lone, *weight.shape[2:])
+    half = len(a["pad"]) // 2
+    pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
-        fold(layout, chain, weight), groups=int(a["groups"]), stride=tuple(a["stride"]),
-        dilation=tuple(a["dilation"]), pad=tuple(a["pad"]),
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad,
     )  # fmt: skip
-    x_name = node.inputs[0] or ""
+    name, margin = node.inputs[0] or "", max(work.pad)
+    if weight.shape[1] * work.groups < layout.lanes and layout.lies_in_rows(name):
+        return dense(layout, layout.get_planar(name), work)
+    x = layout.get_blocked(name, 1)
     if work.groups > 1 and weight.shape[1] == 1 and weight.shape[0] == work.groups:
-        return depthwise(layout, layout.compact(x_name), work)
-    few = x_name in layout.plain and x_name not in layout.blocked and weight.shape[1] * work.groups < layout.lanes
-    return dense(layout, layout.get_planar(x_name) if few else layout.get_blocked(x_name), work)
+        return depthwise(layout, layout.with_margin(layout.together(name, x), margin), work)
+    return dense(layout, layout.with_margin(x, margin), work)
 
 
 def linear(layout: Layout, chain: Chain) -> Blocked:
-    """A 1x1 convolution of a picture of one pixel."""
-    node = chain.head
+    """A 1x1 convolution of rows [.., c]: all axes but the last are its picture."""
+    node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
     weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
-    return dense(layout, layout.get_blocked(node.inputs[0] or ""), fold(layout, chain, weight))
+    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
 
 
 def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
@@ -125,8 +131,8 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
         return None
     first, count = int(places[0]) // lanes, len(places) // lanes
-    buffer, index = x.blocks[first]
-    run = all(b is buffer and i == index + k for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    buffer, at = x.blocks[first]
+    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
 
 

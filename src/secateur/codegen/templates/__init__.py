@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, TableCopySpec, WindowSpec
 
-from . import conv, simple, window
+from . import conv, copies, simple, window
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
         CopySpec: Template(simple.build_copy),
+        TableCopySpec: Template(copies.build_table_copy),
         FillSpec: Template(simple.build_fill),
     }
 )
