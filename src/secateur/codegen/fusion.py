@@ -128,6 +128,22 @@ def _reduce(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
     return len(shape) in (3, 4) and sorted(a % len(shape) for a in node.attrs["axes"]) == rest[1:]
 
 
+def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return bool(node.attrs["dims"] == 1) and _constant(forms, node)
+
+
+def _matmul(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
+    right, rank = node.inputs[1] or "", len(node.out.shape)
+    other = forms.graph.value(right).shape
+    if right in forms.graph.weights:
+        return len(other) == 2 and len(shape) > 1 and forms.graph.value(right).dtype == "f32"
+    if not forms.blockable(right) or not len(shape) == len(other) == rank >= 2:
+        return False
+    batch = node.out.shape[:-2]
+    return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
+
+
 def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
     return all(s % o == 0 for s, o in zip(size, out, strict=True))
 
@@ -138,6 +154,11 @@ HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingPro
     {
         "conv": _conv,
         "linear": lambda f, n, s: _constant(f, n),
+        "matmul": _matmul,
+        "softmax": lambda f, n, s: True,
+        "log_softmax": lambda f, n, s: True,
+        "layer_norm": _last_axis,
+        "rms_norm": _last_axis,
         "max_pool": _pool,
         "avg_pool": _pool,
         "adaptive_avg_pool": lambda f, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import ConvSpec, Strides
+from .specs import ConvSpec, MapSpec, RowSpec, Strides
 
 Floats = NDArray[np.float32]
+S = TypeVar("S", ConvSpec, MapSpec, RowSpec)
 
 
 def groups_of(block: int, lanes: int, outputs: int, groups: int) -> tuple[int, int]:
@@ -50,8 +52,11 @@ def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
 
 def flatten(spec: ConvSpec) -> ConvSpec:
     """A 1x1 convolution whose pixels follow each other reads them as one long row."""
-    if spec.kernel != (1, 1) or spec.stride != (1, 1):
-        return spec
+    return merge(spec) if spec.kernel == (1, 1) and spec.stride == (1, 1) else spec
+
+
+def merge(spec: S) -> S:
+    """A kernel that works pixel by pixel, rows and images that follow each other as one long row."""
     operands = [s.strides for s in spec.steps if s.strides is not None]
     if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *operands)):
         spec = replace(spec, h=1, w=spec.h * spec.w)

@@ -121,14 +121,14 @@ def _scale_behind(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _same_rank(graph: Graph, node: Node) -> list[Node] | None:
-    """Computed operands of arithmetic get their leading axes of size 1."""
-    rank = len(node.out.shape)
-    if node.op not in BINARY:
+    """Computed operands of arithmetic and products get their leading axes of size 1."""
+    rank, least = len(node.out.shape), 2 if node.op == "matmul" else 1
+    if node.op not in BINARY and node.op != "matmul":
         return None
     made: list[Node] = []
     inputs = list(node.inputs)
     for i, name in enumerate(node.inputs):
-        if name is None or name in graph.weights or len(graph.value(name).shape) in (0, rank):
+        if name is None or name in graph.weights or not least <= len(graph.value(name).shape) < rank:
             continue
         value = graph.value(name)
         lead = rank - len(value.shape)

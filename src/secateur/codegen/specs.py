@@ -181,6 +181,50 @@ class MeanSpec:
 
 
 @dataclass(frozen=True)
+class RowSpec:
+    """Along the ``width`` channels of each pixel: softmax, log_softmax, layer_norm or rms_norm."""
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    width: int
+    x: Strides
+    y: Strides
+    table: bool
+    eps: float
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """[n, h, w, k] times [n, h, k, blocks of lanes]; ``right.column`` is how far neighbouring k are apart.
+
+    The left operand's channels lie in their order; an operand that is the same for all n or h has stride 0 there.
+    """
+
+    lanes: int
+    n: int
+    h: int
+    w: int
+    k: int
+    blocks: int
+    x: Strides
+    right: Strides
+    y: Strides
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, padding lanes included."""
+        return self.n * self.h * self.w * self.k * self.blocks * self.lanes
+
+
+@dataclass(frozen=True)
 class CopySpec:
     """Channel by channel from looked-up places to looked-up places: every change of layout.
 
@@ -222,4 +266,4 @@ class FillSpec:
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
 Workload = ConvSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
-Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | TableCopySpec | FillSpec
+Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | RowSpec | MatmulSpec | CopySpec | TableCopySpec | FillSpec

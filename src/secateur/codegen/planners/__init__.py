@@ -14,6 +14,7 @@ from secateur.codegen.layout import Layout
 from secateur.codegen.tensors import Blocked
 
 from .conv import conv, linear
+from .rows import matmul, rows
 from .window import elementwise, mean, pool
 
 Planner = Callable[[Layout, Chain], Blocked]
@@ -22,6 +23,7 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
     {
         "conv": conv, "linear": linear, "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
         "reduce_mean": mean, "reduce_sum": mean, "reduce_max": mean,
+        "matmul": matmul, "softmax": rows, "log_softmax": rows, "layer_norm": rows, "rms_norm": rows,
     }
 )  # fmt: skip
 

@@ -78,10 +78,10 @@ def conv(layout: Layout, chain: Chain) -> Blocked:
 
 
 def linear(layout: Layout, chain: Chain) -> Blocked:
-    """A 1x1 convolution of rows [.., c]: all axes but the last are its picture."""
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
     node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
-    weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
+    weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
     return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
 
 

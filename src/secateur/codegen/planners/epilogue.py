@@ -28,6 +28,12 @@ class Epilogue:
     steps: tuple[Step, ...]
     operands: tuple[tuple[Weight | Blocked, ...], ...]
 
+    def then(self, later: Epilogue) -> Epilogue:
+        """Both, one after the other."""
+        before = len(self.steps)
+        steps = (replace(s, earlier=s.earlier + before) if s.operand == "earlier" else s for s in later.steps)
+        return Epilogue((*self.steps, *steps), self.operands + later.operands)
+
     def arguments(self, layout: Layout, first: int, count: int) -> tuple[list[Argument], list[Buffer]]:
         """What they add to the call for a run of output blocks, and the buffers that must stay alive for it."""
         arguments: list[Argument] = []

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from secateur.codegen.fusion import Chain, base_input
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.program import Argument
-from secateur.codegen.specs import MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.packing import merge
+from secateur.codegen.specs import MapSpec, MeanSpec, RowSpec, WindowSpec
 from secateur.codegen.tensors import Blocked
 
 from .epilogue import Epilogue, flows, plan_epilogue
 
 
-def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec, x: Blocked, out: Blocked,
+def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec | RowSpec, x: Blocked, out: Blocked,
                 extra: Sequence[Argument], epilogue: Epilogue, label: str) -> None:  # fmt: skip
     """The call of a kernel that works block by block."""
     table = [block_table(x, 0, len(x.blocks))] if spec.table else []
@@ -67,9 +68,9 @@ def elementwise(layout: Layout, chain: Chain) -> Blocked:
     x = layout.together(base, layout.get_blocked(base, layout.forms.axes[node.name]))
     out = layout.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(layout, [(node, base), *flows(node.name, chain.tail)], out)
-    spec = MapSpec(
+    spec = merge(MapSpec(
         layout.lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, strides(x.plane),
         strides(out.plane), not x.contiguous, epilogue.steps, layout.threads,
-    )  # fmt: skip
+    ))  # fmt: skip
     call_window(layout, spec, x, out, [], epilogue, node.label)
     return out

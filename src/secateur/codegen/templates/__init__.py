@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, TableCopySpec, WindowSpec
+from secateur.codegen.specs import (
+    ConvSpec,
+    CopySpec,
+    FillSpec,
+    MapSpec,
+    MatmulSpec,
+    MeanSpec,
+    RowSpec,
+    TableCopySpec,
+    WindowSpec,
+)
 
-from . import conv, copies, simple, window
+from . import conv, copies, matmul, rows, simple, window
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
         WindowSpec: Template(window.build, window.space, window.arrays),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
+        RowSpec: Template(rows.build),
+        MatmulSpec: Template(matmul.build),
         CopySpec: Template(simple.build_copy),
         TableCopySpec: Template(copies.build_table_copy),
         FillSpec: Template(simple.build_fill),
