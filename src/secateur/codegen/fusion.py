@@ -132,6 +132,10 @@ def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
     return bool(node.attrs["dims"] == 1) and _constant(forms, node)
 
 
+def _group(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and _constant(forms, node)
+
+
 def _matmul(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
     """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
     right, rank = node.inputs[1] or "", len(node.out.shape)
@@ -159,6 +163,8 @@ HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingPro
         "log_softmax": lambda f, n, s: True,
         "layer_norm": _last_axis,
         "rms_norm": _last_axis,
+        "group_norm": _group,
+        "instance_norm": _group,
         "max_pool": _pool,
         "avg_pool": _pool,
         "adaptive_avg_pool": lambda f, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),

@@ -200,6 +200,32 @@ class RowSpec:
 
 
 @dataclass(frozen=True)
+class MomentSpec:
+    """Mean and variance of each channel of each image, one vector each per block."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    table: bool
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """From the moments of channels to the scale and the shift of each: groups to mean 0 and variance 1."""
+
+    lanes: int
+    n: int
+    blocks: int
+    channels: int
+    groups: int
+    eps: float
+
+
+@dataclass(frozen=True)
 class MatmulSpec:
     """[n, h, w, k] times [n, h, k, blocks of lanes]; ``right.column`` is how far neighbouring k are apart.
 
@@ -266,4 +292,7 @@ class FillSpec:
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
 Workload = ConvSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
-Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | RowSpec | MatmulSpec | CopySpec | TableCopySpec | FillSpec
+Spec = (
+    ConvSpec | WindowSpec | MapSpec | MeanSpec | RowSpec | MomentSpec | GroupSpec | MatmulSpec | CopySpec
+    | TableCopySpec | FillSpec
+)  # fmt: skip

@@ -14,6 +14,7 @@ from secateur.codegen.layout import Layout
 from secateur.codegen.tensors import Blocked
 
 from .conv import conv, linear
+from .norms import group_norm
 from .rows import matmul, rows
 from .window import elementwise, mean, pool
 
@@ -24,6 +25,7 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
         "conv": conv, "linear": linear, "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
         "reduce_mean": mean, "reduce_sum": mean, "reduce_max": mean,
         "matmul": matmul, "softmax": rows, "log_softmax": rows, "layer_norm": rows, "rms_norm": rows,
+        "group_norm": group_norm, "instance_norm": group_norm,
     }
 )  # fmt: skip
 

@@ -11,15 +11,17 @@ from secateur.codegen.specs import (
     ConvSpec,
     CopySpec,
     FillSpec,
+    GroupSpec,
     MapSpec,
     MatmulSpec,
     MeanSpec,
+    MomentSpec,
     RowSpec,
     TableCopySpec,
     WindowSpec,
 )
 
-from . import conv, copies, matmul, rows, simple, window
+from . import conv, copies, matmul, norms, rows, simple, window
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
         RowSpec: Template(rows.build),
+        MomentSpec: Template(norms.build_moments),
+        GroupSpec: Template(norms.build_group),
         MatmulSpec: Template(matmul.build),
         CopySpec: Template(simple.build_copy),
         TableCopySpec: Template(copies.build_table_copy),
