@@ -157,6 +157,8 @@ def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
 HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingProxyType(
     {
         "conv": _conv,
+        "conv_transpose": _conv,
+        "resize": lambda f, n, s: len(s) == 4 and n.attrs["mode"] != "nearest" and n.out.shape[:2] == s[:2],
         "linear": lambda f, n, s: _constant(f, n),
         "matmul": _matmul,
         "softmax": lambda f, n, s: True,

@@ -181,6 +181,23 @@ class MeanSpec:
 
 
 @dataclass(frozen=True)
+class ResizeSpec:
+    """Each output pixel is a weighted sum of ``taps`` rows by ``taps`` columns of the input, given by tables."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    taps: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
 class RowSpec:
     """Along the ``width`` channels of each pixel: softmax, log_softmax, layer_norm or rms_norm."""
 
@@ -293,6 +310,6 @@ class FillSpec:
 Workload = ConvSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
 Spec = (
-    ConvSpec | WindowSpec | MapSpec | MeanSpec | RowSpec | MomentSpec | GroupSpec | MatmulSpec | CopySpec
-    | TableCopySpec | FillSpec
+    ConvSpec | WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec | MomentSpec | GroupSpec | MatmulSpec
+    | CopySpec | TableCopySpec | FillSpec
 )  # fmt: skip

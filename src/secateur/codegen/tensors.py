@@ -114,6 +114,14 @@ class Blocked:
         places[self.channels[used]] = used
         return places
 
+    def sampled(self, first: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]) -> Blocked:
+        """Every ``stride``-th row and column from ``first`` on, ``size`` of them."""
+        plane = self.plane
+        steps = (plane.block, plane.image, plane.row * stride[0], plane.column * stride[1])
+        shift = first[0] * plane.row + first[1] * plane.column
+        blocks = tuple((b, at + shift) for b, at in self.blocks)
+        return Blocked(Plane(plane.n, *size, 0, plane.lanes, steps), blocks, self.channels)
+
     def offset(self, place: int) -> Place:
         """Where a lane of the first pixel lies (inside the margin)."""
         buffer, first = self.blocks[place // self.plane.lanes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.ir import Node
 
-from .epilogue import Flow, affine, flows, per_lane, plan_epilogue
+from .epilogue import Epilogue, Flow, affine, flows, per_lane, plan_epilogue
 from .window import call_window
 
 
@@ -59,9 +60,8 @@ def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
 def conv(layout: Layout, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
-    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
-    lone = (1,) * (4 - weight.ndim)  # an axis of rows for signals [n, c, w]
-    weight = weight.reshape(*weight.shape[:2], *lone, *weight.shape[2:])
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    lone = (1,) * (2 - len(a["stride"]))
     half = len(a["pad"]) // 2
     pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
@@ -77,6 +77,11 @@ def conv(layout: Layout, chain: Chain) -> Blocked:
     return dense(layout, layout.with_margin(x, margin), work)
 
 
+def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
+
+
 def linear(layout: Layout, chain: Chain) -> Blocked:
     """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
     node, axis = chain.head, len(chain.head.out.shape) - 1
@@ -86,9 +91,13 @@ def linear(layout: Layout, chain: Chain) -> Blocked:
 
 
 def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
-    """One call a run of output blocks that read the same input channels."""
+    """A dense or grouped convolution onto fresh blocks."""
     out = layout.new_blocked(work.name)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call a run of output blocks that read the same input channels."""
     lanes, plane = layout.lanes, out.plane
     biases = per_lane(layout, work.bias, out)
     o, per_group = work.weight.shape[0], work.weight.shape[1]
@@ -139,7 +148,11 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
 def depthwise(layout: Layout, x: Blocked, work: Folded) -> Blocked:
     """Lane by lane; the channels stay in the lanes they are in."""
     out = layout.new_blocked(work.name, x.channels)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call for all blocks."""
     lanes, taps = layout.lanes, work.kernel[0] * work.kernel[1]
     used = x.channels >= 0
     packed = np.zeros((len(x.channels), taps), np.float32)

@@ -34,6 +34,19 @@ class Epilogue:
         steps = (replace(s, earlier=s.earlier + before) if s.operand == "earlier" else s for s in later.steps)
         return Epilogue((*self.steps, *steps), self.operands + later.operands)
 
+    def sampled(self, first: tuple[int, int], stride: tuple[int, int]) -> Epilogue:
+        """What belongs to every ``stride``-th row and column of the result from ``first`` on."""
+        steps, operands = [], []
+        for step, operand in zip(self.steps, self.operands, strict=True):
+            s = step.strides
+            if s is not None:
+                shift = first[0] * s.row + first[1] * s.column
+                step = replace(step, strides=replace(s, row=s.row * stride[0], column=s.column * stride[1]))
+                operand = tuple(_shifted(o, shift) for o in operand)
+            steps.append(step)
+            operands.append(operand)
+        return Epilogue(tuple(steps), tuple(operands))
+
     def arguments(self, layout: Layout, first: int, count: int) -> tuple[list[Argument], list[Buffer]]:
         """What they add to the call for a run of output blocks, and the buffers that must stay alive for it."""
         arguments: list[Argument] = []
@@ -50,6 +63,13 @@ class Epilogue:
                 arguments.append(operand.offset(at))
             alive += [b for b, _ in operand.blocks]
         return arguments, alive
+
+
+def _shifted(x: Weight | Blocked, floats: int) -> Weight | Blocked:
+    """The same, seen from a later pixel."""
+    if isinstance(x, Weight):
+        return Weight(x.offset + 4 * floats)
+    return replace(x, blocks=tuple((b, at + floats) for b, at in x.blocks))
 
 
 def flows(first: str, tail: Sequence[Node]) -> list[Flow]:

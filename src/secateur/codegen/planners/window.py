@@ -8,13 +8,13 @@ from secateur.codegen.fusion import Chain, base_input
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.program import Argument
 from secateur.codegen.packing import merge
-from secateur.codegen.specs import MapSpec, MeanSpec, RowSpec, WindowSpec
+from secateur.codegen.specs import MapSpec, MeanSpec, ResizeSpec, RowSpec, WindowSpec
 from secateur.codegen.tensors import Blocked
 
 from .epilogue import Epilogue, flows, plan_epilogue
 
 
-def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec | RowSpec, x: Blocked, out: Blocked,
+def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec, x: Blocked, out: Blocked,
                 extra: Sequence[Argument], epilogue: Epilogue, label: str) -> None:  # fmt: skip
     """The call of a kernel that works block by block."""
     table = [block_table(x, 0, len(x.blocks))] if spec.table else []

@@ -16,12 +16,13 @@ from secateur.codegen.specs import (
     MatmulSpec,
     MeanSpec,
     MomentSpec,
+    ResizeSpec,
     RowSpec,
     TableCopySpec,
     WindowSpec,
 )
 
-from . import conv, copies, matmul, norms, rows, simple, window
+from . import conv, copies, matmul, norms, resize, rows, simple, window
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
         WindowSpec: Template(window.build, window.space, window.arrays),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
+        ResizeSpec: Template(resize.build),
         RowSpec: Template(rows.build),
         MomentSpec: Template(norms.build_moments),
         GroupSpec: Template(norms.build_group),
