@@ -123,9 +123,11 @@ def _pool(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
 
 
 def _reduce(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    """Over the whole picture of each of n."""
-    rest = [i for i in range(len(shape)) if i != forms.axes[node.inputs[0] or ""]]
-    return len(shape) in (3, 4) and sorted(a % len(shape) for a in node.attrs["axes"]) == rest[1:]
+    """Over the whole picture of each of n, or over the channels."""
+    axis = forms.axes[node.inputs[0] or ""]
+    rest = [i for i in range(len(shape)) if i != axis]
+    over = sorted(a % len(shape) for a in node.attrs["axes"])
+    return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
 
 
 def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:

@@ -12,6 +12,7 @@ from .fusion import chains
 from .layout import SAME_ROWS, Choose, Layout, address
 from .movement import moves_only
 from .planners import plan_chain
+from .planners.recurrent import is_recurrent, recurrent
 from .prepare import prepare
 from .program import Argument, Port, Program, TensorSpec
 from .renaming import RESHAPE, shuffles
@@ -50,6 +51,9 @@ class Plan:
                     self.move(node, value.name)
                 elif self._only_moves(node):
                     self.layout.moved[value.name] = node
+                elif is_recurrent(self.layout, node):
+                    if value.name not in self.layout.blocked:
+                        recurrent(self.layout, node)
                 elif value is node.outputs[0] or not any(v.name in plain for v in node.outputs):
                     self.tensor_op(node)
         self.write_outputs()

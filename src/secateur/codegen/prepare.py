@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
 from secateur.ir import Graph, Node, Value
 from secateur.ir.graph import dtype_of, prune_dead
-from secateur.ir.ops import BINARY
+from secateur.ir.ops import BINARY, REDUCE
 
 from .movement import MOVE, move
 
+SHORT = 8  # slices that a sum is taken apart into at most
+JOINS = MappingProxyType({"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"})
 Rewrite = Callable[[Graph, Node], "list[Node] | None"]
 
 
 def prepare(graph: Graph) -> Graph:
     """The same function; inputs, outputs and their names stay."""
     graph = _fold_constants(graph)
-    for rewrite in (_layer_norm, _without_expand, _scale_behind, _same_rank):
+    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _same_rank):
         nodes: list[Node] = []
         for node in graph.nodes:
             nodes += rewrite(graph, node) or [node]
@@ -82,6 +85,69 @@ def _is_square(graph: Graph, name: str | None, of: str) -> bool:
     if power is not None:
         return power.inputs[0] == of and _scalar(graph, power.inputs[1]) == 2.0
     return product is not None and product.inputs == (of, of)
+
+
+def _power(graph: Graph, node: Node) -> list[Node] | None:
+    """Squares and roots that are spelt as powers."""
+    exponent = _scalar(graph, node.inputs[1]) if node.op == "pow" else None
+    x = node.inputs[0]
+    if x in graph.weights or graph.value(x or "").shape != node.out.shape or node.out.dtype != "f32":
+        return None
+    if exponent == 2.0:
+        return [Node("mul", (x, x), node.outputs, {}, node.source)]
+    return [Node("sqrt", (x,), node.outputs, {}, node.source)] if exponent == 0.5 else None
+
+
+def _keep_axis(graph: Graph, node: Node) -> list[Node] | None:
+    """A reduction over one axis keeps it, and it is squeezed behind."""
+    if node.op not in REDUCE or node.attrs["keepdims"] or len(node.attrs["axes"]) != 1 or node.out.dtype != "f32":
+        return None
+    shape = graph.value(node.inputs[0] or "").shape
+    axis = node.attrs["axes"][0] % len(shape)
+    kept = Value(f"{node.name}.kept", (*shape[:axis], 1, *shape[axis + 1 :]), node.out.dtype)
+    return [
+        Node(node.op, node.inputs, (kept,), {**node.attrs, "axes": (axis,), "keepdims": True}, node.source),
+        Node("squeeze", (kept.name,), node.outputs, {"axes": (axis,)}, node.source),
+    ]
+
+
+def _by_slices(graph: Graph, node: Node) -> list[Node] | None:
+    """A sum over a short leading axis is a sum of slices: of a stack of branches, the branches themselves."""
+    if node.op not in JOINS or not node.attrs["keepdims"] or len(node.attrs["axes"]) != 1:
+        return None
+    x, axis = node.inputs[0] or "", node.attrs["axes"][0]
+    shape = graph.value(x).shape
+    if x in graph.weights or len(shape) < 4 or not 2 <= shape[axis] <= SHORT or axis != 1:
+        return None
+    made: list[Node] = []
+    total = ""
+    for i in range(shape[axis]):
+        part = _slice(graph, x, axis, i, node, made, node)
+        if total:
+            last = i == shape[axis] - 1
+            out = node.out if last else Value(f"{node.name}.upto{i}", node.out.shape, node.out.dtype)
+            made.append(Node(JOINS[node.op], (total, part), (out,), {}, node.source))
+            part = out.name
+        total = part
+    return made
+
+
+def _slice(graph: Graph, name: str, axis: int, i: int, node: Node, made: list[Node], reader: Node) -> str:
+    """Append the nodes for slice ``i`` of a value; arithmetic that only ``reader`` needs is done on slices."""
+    value, by = graph.value(name), graph.producer.get(name)
+    if value.shape[axis] == 1:
+        return name
+    shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
+    out = Value(f"{node.name}.{name}.{i}", shape, value.dtype)
+    if by is not None and by.op in BINARY and graph.users[name] == [reader] and name not in graph.outputs:
+        ranks = {len(graph.value(n or "").shape) for n in by.inputs}
+        if ranks == {len(shape)} and not any(n in graph.weights for n in by.inputs):
+            parts = tuple(_slice(graph, n or "", axis, i, node, made, by) for n in by.inputs)
+            made.append(Node(by.op, parts, (out,), by.attrs, by.source))
+            return out.name
+    made.append(Node("slice", (name,), (out,), {"axes": (axis,), "starts": (i,), "ends": (i + 1,), "steps": (1,)},
+                     node.source))  # fmt: skip
+    return out.name
 
 
 def _without_expand(graph: Graph, node: Node) -> list[Node] | None:

@@ -268,6 +268,28 @@ class MatmulSpec:
 
 
 @dataclass(frozen=True)
+class RecurrentSpec:
+    """The steps of an LSTM or GRU in one direction; ``gates`` is what the input adds, of all steps.
+
+    ``first``, ``y`` and ``state`` are the strides of the first state, the results (images are steps) and the last
+    state. ``reset_after``: a GRU's reset gate scales the products, not the state.
+    """
+
+    kind: str
+    lanes: int
+    steps: int
+    batch: int
+    hidden: int
+    blocks: int
+    gates: Strides
+    first: Strides
+    y: Strides
+    state: Strides
+    reverse: bool = False
+    reset_after: bool = False
+
+
+@dataclass(frozen=True)
 class CopySpec:
     """Channel by channel from looked-up places to looked-up places: every change of layout.
 
@@ -311,5 +333,5 @@ Workload = ConvSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
 Spec = (
     ConvSpec | WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec | MomentSpec | GroupSpec | MatmulSpec
-    | CopySpec | TableCopySpec | FillSpec
+    | RecurrentSpec | CopySpec | TableCopySpec | FillSpec
 )  # fmt: skip

@@ -14,19 +14,27 @@ from secateur.codegen.tensors import Blocked, Plane, natural_channels
 
 from .conv import linear
 from .epilogue import Epilogue, flows, per_lane, plan_epilogue
-from .window import call_window
+from .window import call_window, mean
 
 AFFINE = (("mul", 1), ("add", 2))  # what a norm does with its inputs behind the first
 
 
+def reduce(layout: Layout, chain: Chain) -> Blocked:
+    """A mean, sum or maximum: over the channels of each pixel, or over all pixels."""
+    node = chain.head
+    axis, rank = layout.forms.axes[node.inputs[0] or ""], len(layout.graph.value(node.inputs[0] or "").shape)
+    over = {a % rank for a in node.attrs["axes"]}
+    return rows(layout, chain) if axis in over else mean(layout, chain)
+
+
 def rows(layout: Layout, chain: Chain) -> Blocked:
-    """Softmax, layer norm or RMS norm along the value's channels."""
+    """Softmax, layer norm or RMS norm along the value's channels, or one number for all of them."""
     node, weights = chain.head, layout.graph.weights
     x = layout.get_blocked(node.inputs[0] or "", layout.forms.axes[node.name])
     natural = natural_channels(x.width, layout.lanes)
     if not np.array_equal(x.channels >= 0, natural >= 0):
         x = layout.relayout(x, 0, natural)
-    out = layout.new_blocked(chain.last.name, x.channels)
+    out = layout.new_blocked(chain.last.name, None if node.op.startswith("reduce_") else x.channels)
     affine = [(op, node.inputs[i]) for op, i in AFFINE if i < len(node.inputs) and node.inputs[i] is not None]
     own = Epilogue(
         tuple(Step(op, operand="const") for op, _ in affine),

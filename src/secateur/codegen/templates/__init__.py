@@ -16,13 +16,14 @@ from secateur.codegen.specs import (
     MatmulSpec,
     MeanSpec,
     MomentSpec,
+    RecurrentSpec,
     ResizeSpec,
     RowSpec,
     TableCopySpec,
     WindowSpec,
 )
 
-from . import conv, copies, matmul, norms, resize, rows, simple, window
+from . import conv, copies, matmul, norms, recurrent, resize, rows, simple, window
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
         MomentSpec: Template(norms.build_moments),
         GroupSpec: Template(norms.build_group),
         MatmulSpec: Template(matmul.build),
+        RecurrentSpec: Template(recurrent.build),
         CopySpec: Template(simple.build_copy),
         TableCopySpec: Template(copies.build_table_copy),
         FillSpec: Template(simple.build_fill),

@@ -1,4 +1,4 @@
-"""Along the channels of each pixel: softmax, layer norm, RMS norm.
+"""Along the channels of each pixel: softmax, layer norm, RMS norm, means and sums and maxima.
 
 A few pixels at a time pass over their blocks two or three times, from the first-level cache after the first.
 """
@@ -12,7 +12,7 @@ from tvm import tirx
 
 from secateur.codegen.maths import exp
 from secateur.codegen.specs import RowSpec
-from secateur.codegen.writer import Expr, Kernel, even_tile, number, segments
+from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segments
 
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
@@ -41,11 +41,11 @@ class _Rows:
 
         def row(r: Expr) -> None:
             image, line = tirx.floordiv(r, spec.h), tirx.floormod(r, spec.h)
-            image, line = (r, r * 0) if spec.h == 1 else (image, line)
+            image, line = (r, const(0)) if spec.h == 1 else (image, line)
             for start, count, tile in segments(spec.w, even_tile(spec.w, width)):
 
                 def some(t: Expr, start: int = start, tile: int = tile) -> None:
-                    self.tile([At(t * 0, image, line, start + t * tile + c) for c in range(tile)])
+                    self.tile([At(const(0), image, line, start + t * tile + c) for c in range(tile)])
 
                 k.loop(count, some, shared and not many_rows, "w")
 
@@ -71,7 +71,7 @@ class _Rows:
         k.loop(whole, lambda b: block(b, None), name="b")
         if rest:
             lane = tirx.Ramp(tirx.IntImm("int32", 0), tirx.IntImm("int32", 1), spec.lanes)
-            block(tirx.IntImm("int64", whole), lane < tirx.Broadcast(tirx.IntImm("int32", rest), spec.lanes))
+            block(const(whole), lane < tirx.Broadcast(tirx.IntImm("int32", rest), spec.lanes))
 
     def write(self, at: At, value: Expr) -> None:
         """What comes after, and the store."""
@@ -121,6 +121,18 @@ class _Rows:
 
         self.each(pixels, join)
         return [k.vector(k.splat(across(k, k.get(f), tirx.max))) for f in found]
+
+    def _reduce_mean(self, pixels: list[At]) -> None:
+        for at, mean in zip(pixels, self.sums(pixels, lambda i, x: x), strict=True):
+            self.write(at, mean)
+
+    def _reduce_sum(self, pixels: list[At]) -> None:
+        for at, mean in zip(pixels, self.sums(pixels, lambda i, x: x), strict=True):
+            self.write(at, mean * self.k.splat(float(self.spec.width)))
+
+    def _reduce_max(self, pixels: list[At]) -> None:
+        for at, top in zip(pixels, self.highest(pixels), strict=True):
+            self.write(at, top)
 
     def _softmax(self, pixels: list[At]) -> None:
         k, spec = self.k, self.spec
