@@ -60,7 +60,7 @@ def _kept(versions: Any) -> dict[str, str]:
 def tell(done: int, total: int, what: str) -> None:
     """Progress, on a terminal."""
     if sys.stderr.isatty():
-        print(f"\r{done}/{total} {what:40}", end="", file=sys.stderr)
+        print(f"\r{done}/{total} {what:40}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def main() -> int:
@@ -78,7 +78,7 @@ def main() -> int:
     row: common.Row = {**common.circumstances(options.seed), "target": target.name, "networks": options.networks}
     for threads, those in kernels.items():
         outcome = Tuner(target, threads, measured).tune(those, end - time.monotonic(), tell)
-        print(f"\nthreads {threads}: {len(those)} kernels, {outcome.measured} measured now, {outcome.left} left")
+        print(f"threads {threads}: {len(those)} kernels, {outcome.measured} measured now, {outcome.left} left")
         row[f"left_{threads}"] = outcome.left
     path = options.shipped / f"{target.name}.jsonl"
     row["records"] = write(path, measured, target.name, (k for those in kernels.values() for k in those))
