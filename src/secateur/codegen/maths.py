@@ -153,5 +153,6 @@ BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
         "minimum": tirx.min,
         "maximum": tirx.max,
         "prelu": lambda a, b: tirx.Select(a > a - a, a, a * b),
+        "keep": lambda a, b: tirx.Select(b > b - b, a, b),  # 0 where b is 0, whatever a is
     }
 )

@@ -18,6 +18,7 @@ from secateur.codegen.tensors import Blocked, Buffer
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
+UNBOUNDED = frozenset({"div", "reciprocal", "rsqrt", "sqrt"})  # may not be finite in lanes that hold nothing
 Planned = tuple[Step, tuple[Weight | Blocked, ...]]
 
 
@@ -84,6 +85,8 @@ def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked) -> Epilogu
     for node, flow in tail:
         done[flow] = len(planned)
         planned += _steps(layout, node, flow, out, done)
+    if np.any(out.channels < 0) and any(step.op in UNBOUNDED for step, _ in planned):
+        planned.append((Step("keep", operand="const"), (per_lane(layout, np.ones(1), out),)))
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 
