@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.allocate import LANES, Allocation, Baseline, Vectors
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
@@ -22,8 +22,7 @@ from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from . import __version__
-from .build import load_library
-from .measure import measure as measure_latency
+from .latency import compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
 from .quality import measure
@@ -90,16 +89,18 @@ class Compiled:
         threads: int = 1,
         records: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        batch: int | None = None,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use from then on.
 
-        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured.
-        Raises InputError, and Unsupported without TVM.
+        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
+        another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
         from .build import build
 
-        self._library[:] = [build(self.graph, target, tune, threads, records, progress)]
-        return self._library[0]
+        made = build(self.graph, target, tune, threads, records, progress, batch)
+        self._library[:] = [made, *(old for old in self._library if old.metadata.inputs != made.metadata.inputs)]
+        return made
 
 
 def compile(
@@ -124,14 +125,16 @@ def compile(
 
     ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
     globs of layer names to leave alone. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, in ONNX Runtime on one thread, and the report compares them.
-    Raises InputError, Unsupported, BudgetError, and LawError where the result is not what it must be.
+    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and
+    in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto".
+    Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(target, latency_ms, sparsity)
+    _only_this_version(latency_ms, sparsity)
+    lanes = _lanes(target)
     chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
     tell = progress or _quiet
     tell("read the model")
-    dense = _with_baseline(capture(model, example_inputs))
+    dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
@@ -142,20 +145,24 @@ def compile(
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
     quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
-    latency = None
-    if target is not None and chosen.criterion is not None:
+    if verification is not None and not verification.passed:
+        raise LawError(_broken(dense, verification))
+    latency: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    if target == "native" and chosen.criterion is not None:
         tell("time both")
-        latency = _latency(dense, slim, seed)
+        latency, warnings = compare(dense, slim, seed)
+    done = slim.note(Allocation)
     remarks = (
-        _slower(latency)
-        + _remarks(calibration is not None and quality is None, chosen)
-        + tuple(getattr(slim.note(Allocation), "remarks", ()))
+        *warnings,
+        *_remarks(calibration is not None and quality is None, chosen),
+        *(() if done is None else done.remarks),
     )
+    if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
+        chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
         _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
     )
-    if verification is not None and not verification.passed:
-        raise LawError(_broken(dense, verification))
     return Compiled(slim, dense, recipe, report)
 
 
@@ -270,32 +277,23 @@ def _policy(
     return dataclasses.replace(chosen, protect=(*chosen.protect, *protect))
 
 
-def _only_this_version(target: str | None, latency_ms: float | None, sparsity: float | None) -> None:
+def _lanes(target: str | None) -> int:
+    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
+    from secateur.codegen import get_target
+
+    try:
+        return get_target(target or "native").lanes
+    except InputError:
+        if target is not None:
+            raise
+        return LANES
+
+
+def _only_this_version(latency_ms: float | None, sparsity: float | None) -> None:
     if latency_ms is not None:
         check_budget("latency_ms", latency_ms)
     if sparsity is not None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
-    if target not in (None, "native"):
-        raise Unsupported(f"target '{target}': code generation isn't part of this version; leave target out")
-
-
-def _latency(dense: Graph, slim: Graph, seed: int) -> Mapping[str, Any]:
-    """Medians of both, interleaved, in milliseconds; ``ratio`` is how many times as fast the slim one is."""
-    before, after = measure_latency({"before": dense, "after": slim}, seed=seed)
-    times = {
-        t.model: {"median": round(t.median, 4), "p10": round(t.p10, 4), "p90": round(t.p90, 4)} for t in (before, after)
-    }
-    return {"runtime": after.runtime, "threads": after.threads, **times, "ratio": round(after.ratio, 4)}
-
-
-def _slower(latency: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A warning where the slim network's fast runs are no faster than the original's slow ones."""
-    if latency is None or latency["after"]["p10"] <= latency["before"]["p90"]:
-        return ()
-    return (
-        f"slower than the original in {latency['runtime']} on this machine: {latency['after']['median']:.2f} ms "
-        f"against {latency['before']['median']:.2f}; keep the original, or try round_to=8 or 16",
-    )
 
 
 def _with_baseline(graph: Graph) -> Graph:
@@ -351,6 +349,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
     "make_report", "save_onnx", "trace", "verify",
 ]  # fmt: skip

@@ -38,7 +38,8 @@ def _split(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> list[Array]:
 
 
 def _gather(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
-    return x[0].take(x[1].astype(np.int64) % x[0].shape[a["axis"]], a["axis"])
+    found: Array = x[0].take(x[1].astype(np.int64) % x[0].shape[a["axis"]], a["axis"])
+    return found
 
 
 _PAD = MappingProxyType({"reflect": "reflect", "edge": "edge", "wrap": "wrap"})
@@ -105,7 +106,7 @@ def moves_only(node: Node, weights: Mapping[str, Any]) -> bool:
     if node.op == "resize":
         return bool(node.attrs["mode"] == "nearest")
     if node.op == "pad":
-        return node.attrs["mode"] != "constant" or node.attrs["value"] == 0
+        return bool(node.attrs["mode"] != "constant" or node.attrs["value"] == 0)
     return True
 
 

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .forms import picture
-from .movement import NOTHING
 from .program import Argument, Port, Program, Table, Weight
-from .specs import TableCopySpec
+from .specs_fixed import TableCopySpec
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane
 
 SHIFT = 40  # an address is (memory << SHIFT) + offset
@@ -137,7 +136,7 @@ def _affine(offsets: Ints, lanes: int) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Writer:
-    """Copies what lies at addresses to the pixels and channels of a target: [pixels], [channels] in floats from ``y``."""
+    """Copies what lies at addresses to the pixels and channels of a target, both in floats from ``y`` on."""
 
     program: Program
     memories: Memories
@@ -242,5 +241,3 @@ class Writer:
 def address_of(memory: Memory) -> Argument:
     """Where a memory begins."""
     return Place(memory) if isinstance(memory, Buffer) else memory
-
-

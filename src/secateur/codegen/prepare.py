@@ -1,8 +1,8 @@
 """The graph as the planners like it: the same function with fewer and plainer nodes. Nothing here costs accuracy.
 
-    %m = reduce_mean(%x) axes=[2]; %d = sub(%x, %m); .. %y = div(%d, %s)      ->  %y = layer_norm(%x)
-    %e = expand(%gate) shape=[1,64,56,56]; %y = mul(%x, %e)                   ->  %y = mul(%x, %gate)
-    %s = mul(%q, @scale); %y = matmul(%s, %k)                                 ->  %y = mul(matmul(%q, %k), @scale)
+%m = reduce_mean(%x) axes=[2]; %d = sub(%x, %m); .. %y = div(%d, %s)      ->  %y = layer_norm(%x)
+%e = expand(%gate) shape=[1,64,56,56]; %y = mul(%x, %e)                   ->  %y = mul(%x, %gate)
+%s = mul(%q, @scale); %y = matmul(%s, %k)                                 ->  %y = mul(matmul(%q, %k), @scale)
 """
 
 from __future__ import annotations
@@ -202,5 +202,3 @@ def _same_rank(graph: Graph, node: Node) -> list[Node] | None:
         made.append(Node("unsqueeze", (name,), (wide,), {"axes": tuple(range(lead))}, node.source))
         inputs[i] = wide.name
     return [*made, replace(node, inputs=tuple(inputs))] if made else None
-
-

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.codegen.specs import TableCopySpec
+from secateur.codegen.specs_fixed import TableCopySpec
 from secateur.codegen.writer import Expr, Kernel
 
 
 def build_table_copy(spec: TableCopySpec, choice: None = None) -> Any:
     """The kernel ``([x, xo, xi], yo, yi, y)``."""
     k = Kernel(spec.lanes)
-    x, xo, xi = (None, None, None) if spec.zero else (k.pointer("x"), k.pointer("xo", "int32"), k.pointer("xi", "int32"))
+    x, xo, xi = (
+        (None, None, None) if spec.zero else (k.pointer("x"), k.pointer("xo", "int32"), k.pointer("xi", "int32"))
+    )
     yo, yi, y = k.pointer("yo", "int32"), k.pointer("yi", "int32"), k.pointer("y")
 
     def at(table: Any, index: Expr) -> Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.codegen.specs import ResizeSpec
+from secateur.codegen.specs_fixed import ResizeSpec
 from secateur.codegen.writer import Expr, Kernel
 
 from .conv import y_index
@@ -55,5 +55,3 @@ def build(spec: ResizeSpec, choice: None = None) -> Any:
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: k.loop(
         spec.h, lambda r: row(b, n, r), shared and not wide, "oh"), name="n"), wide, "c")  # fmt: skip
     return k.finish()
-
-
