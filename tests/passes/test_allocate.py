@@ -119,6 +119,10 @@ def test_of_two_producers_the_one_with_more_work_decides() -> None:
     assert widths_of(coupling, 8, {"w0": 24, "late": 20}, slack=0.8) == [[8, 12, 16, 20, 24]]
 
 
+def test_an_orbit_that_nobody_needs_may_go() -> None:
+    assert not select(dataclasses.replace(pools([4]), slots=()), np.zeros(4), threshold=1.0).any()
+
+
 def test_channels_that_cannot_go_count_in_the_width() -> None:
     """3 of 20 positions have no unit: 8 and 16 channels are 5 and 13 units."""
     slot = Slot("w", 0, np.concatenate([np.full(3, -1), np.arange(17)]), "out", "n")
