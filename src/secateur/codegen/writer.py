@@ -8,7 +8,7 @@ result is refused by LLVM's verifier).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -73,11 +73,12 @@ class Kernel:
         block = self.stack.pop()
         self.emit(wrap(block[0] if len(block) == 1 else tirx.SeqStmt(block)))
 
-    def load(self, buffer: Any, index: Expr) -> Expr:
-        """A vector."""
-        if self.lanes == 1:
+    def load(self, buffer: Any, index: Expr, lanes: int = 0) -> Expr:
+        """A vector; of another width than the kernel's if ``lanes`` says so."""
+        lanes = lanes or self.lanes
+        if lanes == 1:
             return self.scalar(buffer, index)
-        return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), self.lanes)])
+        return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), lanes)])
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         """One element."""
@@ -88,12 +89,18 @@ class Kernel:
         value = number(value) if isinstance(value, (int, float)) else value
         return value if self.lanes == 1 else tirx.Broadcast(value, self.lanes)
 
-    def store(self, buffer: Any, index: Expr, vector: Expr) -> None:
-        """Write a vector."""
-        if self.lanes == 1:
+    @staticmethod
+    def shuffle(vectors: Sequence[Expr], lanes: Sequence[int]) -> Expr:
+        """A vector of these lanes of the vectors, counted through them."""
+        return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in lanes])
+
+    def store(self, buffer: Any, index: Expr, vector: Expr, lanes: int = 0) -> None:
+        """Write a vector; of another width than the kernel's if ``lanes`` says so."""
+        lanes = lanes or self.lanes
+        if lanes == 1:
             self.store_scalar(buffer, index, vector)
             return
-        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), self.lanes)]))
+        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), lanes)]))
 
     def store_scalar(self, buffer: Any, index: Expr, value: Expr) -> None:
         """Write one element."""
