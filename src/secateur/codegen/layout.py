@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from secateur.ir.graph import numpy_dtype
 
 from .fusion import margins, moves, picture
 from .program import Argument, Port, Program, Table
-from .specs import CopySpec, FillSpec, Strides
+from .specs import CopySpec, FillSpec, MoveSpec, Strides
 from .targets import Target
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
 Choose = Callable[[Any], Any]
+LOOSE = 2  # times the blocks that a value needs: from there on it is moved together before it is read block by block
 
 
 class Layout:
@@ -88,24 +88,30 @@ class Layout:
         return out
 
     def compact(self, name: str) -> Blocked:
-        """The value in blocks, moved together if it is spread over more blocks than it fills."""
+        """The value in blocks, moved together if it is spread over far more blocks than it fills."""
         x = self.get_blocked(name)
         channels = natural_channels(x.width, self.lanes)
-        if len(x.channels) > len(channels):
-            x = self.relayout(x, x.plane.margin, channels)
-            self.blocked[name] = x
-        return x
+        return self.relayout(name, channels) if len(x.channels) > LOOSE * len(channels) else x
 
-    def relayout(self, x: Blocked, margin: int, channels: Ints) -> Blocked:
-        """The same tensor with its channels in other lanes."""
-        out = self._blocks(replace(x.plane, margin=margin), channels)
-        places = x.places()
-        entries = tuple(x.offset(int(places[c])) if c >= 0 else -1 for c in channels)
-        y = [out.offset(lane) for lane in range(len(channels))]
+    def relayout(self, name: str, channels: Ints) -> Blocked:
+        """The value with its channels in other lanes, from now on for every reader."""
+        x = self.get_blocked(name)
+        out = self._blocks(x.plane, channels)
+        places, lanes = x.places(), x.plane.lanes
+        sources: list[Place] = []
+        picks = []
+        for block in channels.reshape(-1, lanes):
+            lane = np.where(block >= 0, places[block], -1)
+            used = np.unique(lane[lane >= 0] // lanes)
+            pick = np.where(lane >= 0, np.searchsorted(used, lane // lanes) * lanes + lane % lanes, -1)
+            picks.append(tuple(map(int, pick)))
+            sources += [x.offset(int(b) * lanes) for b in used]
+        spec = MoveSpec(lanes, x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), tuple(picks))
         self.program.call(
-            CopySpec(len(channels), x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), "channels"),
-            None, [self.start, Table(entries), relative(y), y[0]], "relayout",
+            spec, None, [self.start, Table(tuple(sources)), out.offset(0)], f"relayout {name}",
+            [b for b, _ in x.blocks],
         )  # fmt: skip
+        self.blocked[name] = out
         return out
 
     # --- row by row -------------------------------------------------------------------------------------------------

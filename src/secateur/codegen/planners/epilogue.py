@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from secateur.codegen.fusion import is_vector
 from secateur.codegen.layout import Layout, block_table, strides
-from secateur.codegen.program import Argument, Weight
-from secateur.codegen.specs import Step
-from secateur.codegen.tensors import Blocked, Buffer
+from secateur.codegen.program import Argument, Table, Weight
+from secateur.codegen.specs import FUSABLE_BINARY, Step
+from secateur.codegen.tensors import Blocked, Buffer, Ints
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
@@ -42,23 +42,48 @@ class Epilogue:
             alive += [b for b, _ in operand.blocks]
         return arguments, alive
 
+    def looked_up(self, layout: Layout, places: Ints) -> tuple[tuple[Step, ...], list[Argument], list[Buffer]]:
+        """For a kernel that looks up where each piece of every tensor begins: steps, arguments, buffers."""
+        steps: list[Step] = []
+        arguments: list[Argument] = []
+        alive: list[Buffer] = []
+        for step, operand in zip(self.steps, self.operands, strict=True):
+            tensors = [x for x in operand if isinstance(x, Blocked)]
+            steps.append(replace(step, table=bool(tensors)))
+            arguments += [x for x in operand if isinstance(x, Weight)]
+            for x in tensors:
+                arguments += [layout.start, Table(tuple(x.offset(int(p)) for p in places))]
+                alive += [b for b, _ in x.blocks]
+        return tuple(steps), arguments, alive
+
 
 def flows(first: str, tail: Sequence[Node]) -> list[Flow]:
     """Each node of a tail with the value that flows into it."""
     return list(zip(tail, [first, *(n.name for n in tail)], strict=False))
 
 
-def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked) -> Epilogue:
-    """Steps for the nodes of a tail."""
-    planned = [p for node, flow in tail for p in _steps(layout, node, flow, out)]
+def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked, order: Ints | None = None) -> Epilogue:
+    """Steps for the nodes of a tail. ``order``: the channels as the kernel counts them, if not lane by lane."""
+    order = out.channels if order is None else order
+    planned = [p for node, flow in tail for p in _steps(layout, node, flow, out, order)]
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 
-def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked) -> list[Planned]:
+def partner(layout: Layout, tail: Sequence[Flow]) -> Blocked | None:
+    """The first tensor that is joined with the result pixel by pixel: the result may as well lie like it."""
+    for node, flow in tail:
+        for name in node.inputs if node.op in FUSABLE_BINARY else ():
+            if name != flow and name is not None and name not in layout.graph.weights:
+                if layout.graph.value(name).shape == node.out.shape:
+                    return layout.get_blocked(name)
+    return None
+
+
+def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, order: Ints) -> list[Planned]:
     weights = layout.graph.weights
 
     def const(op: str, values: NDArray[Any], swapped: bool = False) -> Planned:
-        return Step(op, operand="const", swapped=swapped), (per_lane(layout, values, out),)
+        return Step(op, operand="const", swapped=swapped), (per_lane(layout, values, order),)
 
     if node.op == "batch_norm":
         scale, shift = affine(layout.graph, node)
@@ -75,7 +100,7 @@ def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked) -> list[P
     x = layout.get_blocked(other)
     kind = "vector" if is_vector(layout.graph, other, node.out.shape) else "full"
     if not np.array_equal(x.channels, out.channels):
-        x = layout.relayout(x, x.plane.margin if kind == "full" else 0, out.channels)
+        x = layout.relayout(other, out.channels)
     step = Step(node.op, operand=kind, strides=strides(x.plane), table=not x.contiguous, swapped=which == 1)
     return [(step, (x,))]
 
@@ -93,8 +118,8 @@ def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scale, vector(2, 0.0) - vector(3, 0.0) * scale
 
 
-def per_lane(layout: Layout, values: NDArray[Any], out: Blocked) -> Weight:
-    """A number per channel (or one for all) in the order of the lanes; 0 in lanes that hold nothing."""
+def per_lane(layout: Layout, values: NDArray[Any], channels: Ints) -> Weight:
+    """A number per channel (or one for all) in this order; 0 for lanes that hold nothing."""
     flat = np.asarray(values).reshape(-1)
-    flat = np.broadcast_to(flat, (out.width,)) if flat.size == 1 else flat
-    return layout.program.weight(np.where(out.channels >= 0, flat[out.channels], 0).astype(np.float32))
+    flat = np.broadcast_to(flat, (int(channels.max()) + 1,)) if flat.size == 1 else flat
+    return layout.program.weight(np.where(channels >= 0, flat[channels], 0).astype(np.float32))

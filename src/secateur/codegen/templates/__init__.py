@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, GroupedSpec, MapSpec, MeanSpec, MoveSpec, WindowSpec
 
-from . import conv, simple, window
+from . import conv, grouped, simple, window
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Template:
 TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         ConvSpec: Template(conv.build, conv.space, conv.arrays),
+        GroupedSpec: Template(grouped.build, grouped.space, grouped.arrays),
         WindowSpec: Template(window.build, window.space, window.arrays),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
         CopySpec: Template(simple.build_copy),
+        MoveSpec: Template(simple.build_move),
         FillSpec: Template(simple.build_fill),
     }
 )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from secateur.codegen.maths import BINARY, UNARY
 from secateur.codegen.specs import Step
 from secateur.codegen.writer import Expr, Kernel
+
+
+class Position(Protocol):
+    """Where a vector is written: it knows the operands that belong there."""
+
+    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+        """The vector that ``step`` applies."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,16 @@ class At:
     image: Expr
     row: Expr
     column: Expr
+
+    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+        """A weight per lane, or what the other tensor holds here."""
+        s = step.strides
+        if s is None:
+            return k.load(pointer, self.block * k.lanes)
+        index = block_base(k, table, self.block, s.block) + self.image * s.image
+        if step.operand == "full":
+            index = index + self.row * s.row + self.column * s.column
+        return k.load(pointer, index)
 
 
 def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
@@ -38,20 +55,12 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
     return k.scalar(table, block).astype("int64")
 
 
-def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: At) -> Expr:
+def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
     """The value after all steps."""
-    for step, (operand, table) in zip(steps, pointers, strict=True):
+    for step, (pointer, table) in zip(steps, pointers, strict=True):
         if not step.operand:
             value = UNARY[step.op](k, value, dict(step.attrs))
             continue
-        if step.operand == "const":
-            index = at.block * k.lanes
-        else:
-            s = step.strides
-            assert s is not None
-            index = block_base(k, table, at.block, s.block) + at.image * s.image
-            if step.operand == "full":
-                index = index + at.row * s.row + at.column * s.column
-        other = k.load(operand, index)
+        other = at.operand(k, step, pointer, table)
         value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
     return value
