@@ -17,7 +17,7 @@ def block_channels(outputs: int, groups: int, lanes: int) -> Ints:
     """The channel of each lane where no block holds outputs of more groups than it must, and few blocks are needed.
 
     A block that touches two groups reads the inputs of both. Groups begin at a block; narrow ones share a block. In
-    their natural order the channels take fewer blocks, which is kept where it costs no more reading.
+    their natural order the channels may take fewer blocks, which is kept where it costs no more reading.
     """
     natural = natural_channels(outputs, lanes)
     width = outputs // groups
@@ -29,7 +29,8 @@ def block_channels(outputs: int, groups: int, lanes: int) -> Ints:
     aligned = np.full(-(-groups // per) * each, -1, np.int64)
     for g, start in enumerate(starts):
         aligned[start : start + width] = np.arange(g * width, (g + 1) * width)
-    return aligned if reads(aligned, width, lanes) < reads(natural, width, lanes) else natural
+    less = reads(natural, width, lanes) - reads(aligned, width, lanes)
+    return aligned if less > 0 or (less == 0 and len(aligned) * 7 <= len(natural) * 8) else natural
 
 
 def quad_channels(outputs: int, groups: int, lanes: int) -> Ints:

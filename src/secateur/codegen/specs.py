@@ -158,6 +158,47 @@ class GroupedChoice:
 
 
 @dataclass(frozen=True)
+class FirstSpec:
+    """A convolution of few channels that lie row by row (``x.block`` from one to the next), onto quads of outputs.
+
+    ``size``: rows and columns of the input; what is read outside of them is 0. ``x`` begins at the first pixel.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    quads: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    size: tuple[int, int]
+    x: Strides
+    y: Strides
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, lanes that hold nothing included."""
+        return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.quads * QUAD
+
+    def workload(self) -> FirstSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class FirstChoice:
+    """``quads`` quads of outputs by ``columns`` pixels in registers."""
+
+    quads: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class WindowSpec:
     """Convolution in narrow groups ("conv"; depthwise if ``group`` is 1), or pooling ("max", "avg"), block by block.
 
@@ -282,8 +323,8 @@ class FillSpec:
 
 
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
-Workload = ConvSpec | GroupedSpec | WindowSpec
+Workload = ConvSpec | GroupedSpec | FirstSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType(
-    {ConvSpec: ConvChoice, GroupedSpec: GroupedChoice, WindowSpec: WindowChoice}
+    {ConvSpec: ConvChoice, GroupedSpec: GroupedChoice, FirstSpec: FirstChoice, WindowSpec: WindowChoice}
 )
-Spec = ConvSpec | GroupedSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec
+Spec = ConvSpec | GroupedSpec | FirstSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec

@@ -103,7 +103,10 @@ class _Grouped:
         k.loop(spec.kernel[0], lambda kh: k.loop(spec.kernel[1], lambda kw: k.loop(
             self.entries, lambda c: step(kh, kw, c), name="c"), name="kw"), name="kh")  # fmt: skip
         for s in range(quads):
-            self._write(first + s, image, row, column, vectors, sums[s])
+            place = k.scalar(self.outputs, first + s).astype("int64")
+            for pixels, total in zip(vectors, sums[s], strict=True):
+                at = Packed(first + s, image, row, column, pixels)
+                write(k, spec, self.y, place, apply(k, k.get(total), spec.steps, self.operands, at), at)
 
     def _products(self, c: Expr, at: Expr, wi: Expr, vectors: Sequence[Sequence[Pixel]],
                   sums: list[list[Any]]) -> None:  # fmt: skip
@@ -126,22 +129,9 @@ class _Grouped:
         s = self.spec
         return pixel[0] * s.stride[0] * s.x.row + pixel[1] * s.stride[1] * s.x.column
 
-    def _write(self, quad: Expr, image: Expr, row: Expr, column: Expr, vectors: Sequence[Sequence[Pixel]],
-               sums: Sequence[Any]) -> None:  # fmt: skip
-        spec, k = self.spec, self.k
-        place = k.scalar(self.outputs, quad).astype("int64")
-        base = k.bind(place + image * spec.y.image + row * spec.y.row + column * spec.y.column, "int64")
-        for pixels, total in zip(vectors, sums, strict=True):
-            value = apply(k, k.get(total), spec.steps, self.operands, _Packed(quad, image, row, column, pixels))
-            value = k.vector(value)
-            for i, (r, c) in enumerate(pixels):
-                part = k.shuffle([value], range(i * QUAD, (i + 1) * QUAD))
-                if (r, c) not in pixels[:i]:
-                    k.store(self.y, base + (r * spec.y.row + c * spec.y.column), part, QUAD)
-
 
 @dataclass(frozen=True)
-class _Packed:
+class Packed:
     """A position in the output: a quad of channels of several pixels, these from a row and column on."""
 
     quad: Expr
@@ -160,6 +150,16 @@ class _Packed:
             return spread(k, k.load(pointer, index, QUAD))
         at = k.bind(index + self.row * s.row + self.column * s.column, "int64")
         return gather(k, pointer, at, [r * s.row + c * s.column for r, c in self.pixels])
+
+
+def write(k: Kernel, spec: Any, y: Any, place: Expr, value: Expr, at: Packed) -> None:
+    """Store a vector: a quad to each of its pixels, ``place`` being that of the first pixel of the picture."""
+    value = k.vector(value)
+    base = k.bind(place + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column, "int64")
+    for i, (r, c) in enumerate(at.pixels):
+        part = k.shuffle([value], range(i * QUAD, (i + 1) * QUAD))
+        if (r, c) not in at.pixels[:i]:
+            k.store(y, base + (r * spec.y.row + c * spec.y.column), part, QUAD)
 
 
 def packed(pixels: Sequence[Pixel], count: int) -> list[list[Pixel]]:
@@ -195,7 +195,7 @@ def _options(spec: GroupedSpec, registers: int) -> Iterator[GroupedChoice]:
     per = spec.lanes // QUAD
     for quads in sorted({-(-spec.quads // -(-spec.quads // most)) for most in (8, 7, 6, 5, 4, 3, 2, 1)}):
         # In registers: the sums, the weights of one input, a vector of inputs for each sum, and what is spread.
-        most = max(1, (registers - quads - 2) // (quads + 1))
+        most = max(1, (registers - quads - 1) // (quads + 1))
         for vectors in range(1, most + 1):
             if spec.w <= vectors * per:
                 yield GroupedChoice(quads, max(1, min(vectors * per // spec.w, spec.h)), spec.w)
@@ -212,8 +212,8 @@ def _cycles(spec: GroupedSpec, choice: GroupedChoice) -> float:
             for _, ccount, wide in segments(spec.w, choice.columns):
                 vectors = -(-high * wide // per)
                 sums = vectors * quads
-                # Two products, two loads or four operations of any kind a cycle; a sum is ready after four cycles.
-                cycles = max(sums / 2, (vectors * per / QUAD + quads) / 2, (sums + vectors) / 4, 4)
+                # Two products or two loads a cycle, half of that across cache lines; a sum is ready after four cycles.
+                cycles = max(sums / 2, 1.4 * vectors * per / QUAD + quads / 2, 4)
                 total += qcount * rcount * ccount * (cycles * spec.ci * taps + 4.5 * sums + 10)
     return total * spec.groups * spec.n
 
