@@ -18,11 +18,12 @@ from .movement import move
 from .moving import Memories, Writer, as_matrix, view
 from .program import Argument, Port, Program, Table, Weight
 from .renaming import margins, moves
-from .specs import CopySpec, FillSpec, Strides
+from .specs import CopySpec, FillSpec, MoveSpec, Strides
 from .targets import Target
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
 Choose = Callable[..., Any]
+LOOSE = 2  # times the blocks that a value needs: from there on it is moved together before it is read block by block
 
 
 class Layout:
@@ -130,9 +131,9 @@ class Layout:
         return out
 
     def together(self, name: str, x: Blocked) -> Blocked:
-        """Blocks that are full, but for the last one."""
+        """The same, moved together if it is spread over far more blocks than it fills."""
         channels = natural_channels(x.width, self.lanes)
-        if len(x.channels) > len(channels):
+        if len(x.channels) > LOOSE * len(channels):
             x = self.relayout(x, x.plane.margin, channels)
             if name in self.blocked:
                 self.blocked[name] = x
@@ -145,12 +146,19 @@ class Layout:
     def relayout(self, x: Blocked, margin: int, channels: Ints) -> Blocked:
         """The same tensor with its channels in other lanes."""
         out = self.new_blocks(replace(x.plane, margin=margin, steps=None), channels)
-        places = x.places()
-        entries = tuple(x.offset(int(places[c])) if c >= 0 else -1 for c in channels)
-        y = [out.offset(lane) for lane in range(len(channels))]
+        places, lanes = x.places(), x.plane.lanes
+        sources: list[Place] = []
+        picks = []
+        for block in channels.reshape(-1, lanes):
+            lane = np.where(block >= 0, places[block], -1)
+            used = np.unique(lane[lane >= 0] // lanes)
+            pick = np.where(lane >= 0, np.searchsorted(used, lane // lanes) * lanes + lane % lanes, -1)
+            picks.append(tuple(map(int, pick)))
+            sources += [x.offset(int(b) * lanes) for b in used]
+        spec = MoveSpec(lanes, x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), tuple(picks))
         self.program.call(
-            CopySpec(len(channels), x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), "channels"),
-            None, [self.start, Table(entries), relative(y), y[0]], "relayout",
+            spec, None, [self.start, Table(tuple(sources)), out.offset(0)], "relayout",
+            [b for b, _ in x.blocks],
         )  # fmt: skip
         return out
 

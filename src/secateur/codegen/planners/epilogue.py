@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from secateur.codegen.forms import Picture, broadcast
 from secateur.codegen.fusion import Operand, operand
 from secateur.codegen.layout import Layout, block_table, strides
-from secateur.codegen.program import Argument, Weight
-from secateur.codegen.specs import Step, Strides
-from secateur.codegen.tensors import Blocked, Buffer
+from secateur.codegen.program import Argument, Table, Weight
+from secateur.codegen.specs import FUSABLE_BINARY, Step, Strides
+from secateur.codegen.tensors import Blocked, Buffer, Ints
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
@@ -65,6 +65,20 @@ class Epilogue:
             alive += [b for b, _ in other.blocks]
         return arguments, alive
 
+    def looked_up(self, layout: Layout, places: Ints) -> tuple[tuple[Step, ...], list[Argument], list[Buffer]]:
+        """For a kernel that looks up where each piece of every tensor begins: steps, arguments, buffers."""
+        steps: list[Step] = []
+        arguments: list[Argument] = []
+        alive: list[Buffer] = []
+        for step, other in zip(self.steps, self.operands, strict=True):
+            tensors = [x for x in other if isinstance(x, Blocked)]
+            steps.append(replace(step, table=bool(tensors)))
+            arguments += [x for x in other if isinstance(x, Weight)]
+            for x in tensors:
+                arguments += [layout.start, Table(tuple(x.offset(int(p)) for p in places))]
+                alive += [b for b, _ in x.blocks]
+        return tuple(steps), arguments, alive
+
 
 def _shifted(x: Weight | Blocked, floats: int) -> Weight | Blocked:
     """The same, seen from a later pixel."""
@@ -78,23 +92,46 @@ def flows(first: str, tail: Sequence[Node]) -> list[Flow]:
     return list(zip(tail, [first, *(n.name for n in tail)], strict=False))
 
 
-def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked) -> Epilogue:
-    """Steps for the nodes of a tail."""
+def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked, order: Ints | None = None) -> Epilogue:
+    """Steps for the nodes of a tail. ``order``: the channels as the kernel counts them, if not lane by lane."""
+    order = out.channels if order is None else order
     planned: list[Planned] = []
     done: dict[str | None, int] = {}  # how many steps made each value of the chain
     for node, flow in tail:
         done[flow] = len(planned)
-        planned += _steps(layout, node, flow, out, done)
-    if np.any(out.channels < 0) and any(step.op in UNBOUNDED for step, _ in planned):
-        planned.append((Step("keep", operand="const"), (per_lane(layout, np.ones(1), out),)))
+        planned += _steps(layout, node, flow, out, done, order)
+    if np.any(order < 0) and any(step.op in UNBOUNDED for step, _ in planned):
+        planned.append((Step("keep", operand="const"), (per_lane(layout, np.ones(1), order),)))
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 
-def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dict[str | None, int]) -> list[Planned]:
+def others(layout: Layout, tail: Sequence[Flow]) -> list[tuple[str, Operand]]:
+    """What a tail joins with the result: names that are not of the chain itself, each with its class."""
+    chain = {flow for _, flow in tail}
+    found = []
+    for node, _ in tail:
+        for name in node.inputs if node.op in FUSABLE_BINARY else ():
+            how = operand(layout.forms, name, node.out.name)
+            if name is not None and name not in chain and how is not None:
+                found.append((name, how))
+    return found
+
+
+def partner(layout: Layout, tail: Sequence[Flow]) -> Blocked | None:
+    """The first tensor that is joined with the result pixel by pixel: the result may as well lie like it."""
+    for name, how in others(layout, tail):
+        same = tail[-1][0].out
+        if how.kind == "full" and name not in layout.graph.weights and layout.graph.value(name).shape == same.shape:
+            return layout.get_blocked(name, layout.forms.axes[same.name])
+    return None
+
+
+def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dict[str | None, int],
+           order: Ints) -> list[Planned]:  # fmt: skip
     weights = layout.graph.weights
 
     def const(op: str, values: NDArray[Any], swapped: bool = False) -> Planned:
-        return Step(op, operand="const", swapped=swapped), (per_lane(layout, values, out),)
+        return Step(op, operand="const", swapped=swapped), (per_lane(layout, values, order),)
 
     if node.op == "batch_norm":
         scale, shift = affine(layout.graph, node)
@@ -164,8 +201,8 @@ def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scale, vector(2, 0.0) - vector(3, 0.0) * scale
 
 
-def per_lane(layout: Layout, values: NDArray[Any], out: Blocked) -> Weight:
-    """A number per channel (or one for all) in the order of the lanes; 0 in lanes that hold nothing."""
+def per_lane(layout: Layout, values: NDArray[Any], channels: Ints) -> Weight:
+    """A number per channel (or one for all) in this order; 0 for lanes that hold nothing."""
     flat = np.asarray(values).reshape(-1)
-    flat = np.broadcast_to(flat, (out.width,)) if flat.size == 1 else flat
-    return layout.program.weight(np.where(out.channels >= 0, flat[out.channels], 0).astype(np.float32))
+    flat = np.broadcast_to(flat, (int(channels.max()) + 1,)) if flat.size == 1 else flat
+    return layout.program.weight(np.where(channels >= 0, flat[channels], 0).astype(np.float32))

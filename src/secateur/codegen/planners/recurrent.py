@@ -14,8 +14,9 @@ from secateur.codegen.specs_fixed import RecurrentSpec
 from secateur.codegen.tensors import Blocked, Place, Plane, natural_channels
 from secateur.ir import Node
 
-from .conv import Folded, write_dense
+from .conv import write_dense
 from .epilogue import Epilogue
+from .fold import Folded
 
 GATES = {"lstm": 4, "gru": 3}
 

@@ -39,7 +39,7 @@ def rows(layout: Layout, chain: Chain) -> Blocked:
     affine = [(op, node.inputs[i]) for op, i in AFFINE if i < len(node.inputs) and node.inputs[i] is not None]
     own = Epilogue(
         tuple(Step(op, operand="const") for op, _ in affine),
-        tuple((per_lane(layout, weights[name or ""], out),) for _, name in affine),
+        tuple((per_lane(layout, weights[name or ""], out.channels),) for _, name in affine),
     )
     epilogue = own.then(plan_epilogue(layout, flows(node.name, chain.tail), out))
     spec = merge(RowSpec(

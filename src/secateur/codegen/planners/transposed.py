@@ -13,8 +13,9 @@ from secateur.codegen.renaming import margin
 from secateur.codegen.subpixel import phases
 from secateur.codegen.tensors import Blocked
 
-from .conv import as_picture, fold, write_dense, write_depthwise
+from .conv import as_picture, write_dense, write_depthwise
 from .epilogue import plan_epilogue
+from .fold import fold
 
 
 def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
