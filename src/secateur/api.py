@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
 from .build import load_library
+from .calibration import load_calibration
 from .measure import measure as measure_latency
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
@@ -107,7 +109,7 @@ def compile(
     policy: Policy | str | Path = "l1",
     *,
     example_inputs: Any = None,
-    calibration: Iterable[Any] | None = None,
+    calibration: Iterable[Any] | str | Path | None = None,
     target: str | None = None,
     seed: int = 0,
     protect: Sequence[str] = (),
@@ -123,7 +125,8 @@ def compile(
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
     ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
-    globs of layer names to leave alone. ``progress`` is told the name of each stage. With ``target`` "native" both
+    globs of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path
+    of an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
     networks are timed side by side on this machine, in ONNX Runtime on one thread, and the report compares them.
     Raises InputError, Unsupported, BudgetError, and LawError where the result is not what it must be.
     """
@@ -135,20 +138,21 @@ def compile(
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
-    slim = Pipeline(chosen.passes(seed), (trail.see,))(dense)
+    data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
+    slim = Pipeline(chosen.passes(seed, data, lambda n: tell(f"calibrate: {n} examples")), (trail.see,))(dense)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
-    quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
+    quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency = None
     if target is not None and chosen.criterion is not None:
         tell("time both")
         latency = _latency(dense, slim, seed)
     remarks = (
         _slower(latency)
-        + _remarks(calibration is not None and quality is None, chosen)
+        + _remarks(data is not None and quality is None, trail)
         + tuple(getattr(slim.note(Allocation), "remarks", ()))
     )
     report = make_report(
@@ -314,10 +318,18 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     return slim.with_note(recipe), recipe
 
 
-def _remarks(unneeded: bool, policy: Policy) -> tuple[str, ...]:
-    if not unneeded:
-        return ()
-    return (f"calibration was given and not needed: '{policy.criterion or 'none'}' reads the weights alone",)
+def _remarks(idle: bool, trail: _Trail) -> tuple[str, ...]:
+    """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
+    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if found is None:
+        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+    loss = f"; loss: {found.loss}" if found.loss else ""
+    return (f"calibrated on {found.examples} examples{loss}",)
+
+
+def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Data that can be gone through more than once: what can be iterated only once is kept as a list."""
+    return list(data) if isinstance(data, Iterator) else data
 
 
 def _broken(graph: Graph, verification: Verification) -> str:

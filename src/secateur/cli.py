@@ -52,7 +52,7 @@ def compile_command(
     bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
     latency_ms: Annotated[float | None, typer.Option("--latency-ms", help=LATER, hidden=True)] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that need it; none here does.")
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that look at activations.")
     ] = None,
     protect: Protect = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths become multiples of this.")] = None,

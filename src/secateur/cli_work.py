@@ -116,7 +116,7 @@ def compile_model(job: CompileJob) -> None:
 
     with _progress() as tell:
         done = api.compile(
-            job.source, job.policy, calibration=None if job.calibration is None else (), seed=job.seed,
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, macs=job.budgets["macs"],
             params=job.budgets["params"], bytes=job.budgets["bytes"], target=job.target,
         )  # fmt: skip

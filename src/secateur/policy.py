@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from secateur.passes.analysis.coupling import Couple
 from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
+from secateur.passes.sweep.gather import Gather
 
 BUDGETS = ("macs", "params", "bytes")
 OTHER_BUDGETS = ("latency_ms",)
@@ -47,14 +48,20 @@ class Policy:
             _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
             _of_kind(self._allocator(), ALLOCATORS, "allocation method")
 
-    def passes(self, seed: int = 0) -> tuple[Pass, ...]:
-        """The pipeline. ``seed`` goes to criteria that draw numbers and were not given one."""
+    def passes(
+        self, seed: int = 0, data: Iterable[Any] | None = None, progress: Callable[[int], None] | None = None
+    ) -> tuple[Pass, ...]:
+        """The pipeline. ``seed`` goes to criteria that draw numbers and were not given one.
+
+        ``data``: calibration data that can be gone through more than once; ``progress(examples)`` follows the sweep.
+        """
         if self.criterion is None:
             return (Canonicalize(),)
-        score = parse_pass(self.criterion, PASSES)
-        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:  # type: ignore[arg-type]
-            score = dataclasses.replace(score, seed=seed)  # type: ignore[type-var]
-        return (Canonicalize(), Couple(protect=self.protect), score, self._allocator(), Slim())
+        score: Any = parse_pass(self.criterion, PASSES)
+        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:
+            score = dataclasses.replace(score, seed=seed)
+        gather = (Gather((score,), data, seed, progress=progress),) if score.data else ()
+        return (Canonicalize(), Couple(protect=self.protect), *gather, score, self._allocator(), Slim())
 
     def _allocator(self) -> Pass:
         method = parse_pass(self.method, PASSES)

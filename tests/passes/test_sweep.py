@@ -293,5 +293,5 @@ def test_a_sweep_needs_the_coupling() -> None:
 def test_a_network_that_answers_with_nan_is_named() -> None:
     graph = network()
     graph = dataclasses.replace(graph, weights={n: w * np.float32(1e15) for n, w in graph.weights.items()})
-    with pytest.raises(InputError, match="output .* holds NaN or infinity"):
+    with pytest.raises(InputError, match=r"output .* holds NaN or infinity"):
         sweep(graph, data(4), [Gates()])

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Importance
+from secateur.passes.sweep.needs import Need
 
 from .slots import weight_scores
 
@@ -23,7 +24,11 @@ class L1:
     """
 
     name: ClassVar[str] = "l1"
+    data: ClassVar[bool] = False
     unscored: ClassVar[str] = "no floating weight produces or consumes it"
+
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         return graph.with_note(Importance(weight_scores(graph, self.name, _norm), self.name))

@@ -8,6 +8,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
 from secateur.passes.analysis.notes import Coupling, Slot
+from secateur.passes.sweep.needs import Statistics
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 Norm = Callable[[Array], Array]  # f32[rows, columns] -> f64[rows]
@@ -18,6 +19,14 @@ def coupling_of(graph: Graph, criterion: str) -> Coupling:
     found = graph.note(Coupling)
     if found is None:
         raise PassError(f"'{criterion}' needs to know which channels belong together: put 'couple' before it")
+    return found
+
+
+def statistics_of(graph: Graph, criterion: str) -> Statistics:
+    """What the sweep found. Raises PassError where none was made."""
+    found = graph.note(Statistics)
+    if found is None:
+        raise PassError(f"'{criterion}' needs statistics of calibration data: put 'gather' before it, with data")
     return found
 
 
