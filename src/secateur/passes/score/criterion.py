@@ -12,7 +12,8 @@ from secateur.passes.sweep.needs import Need
 class Criterion(Pass, Protocol):
     """``needs(graph)`` lists statistics for the coupled graph; the pass finds them in its ``Statistics`` note.
 
-    ``data``: is it worth nothing without calibration data? ``unscored`` says why a unit may come out without a score (NaN), for the report. No criterion runs the network.
+    ``data``: does it need calibration data? ``unscored`` says why a unit may come out without a score (NaN), for the
+    report. No criterion runs the network.
     """
 
     data: ClassVar[bool]
