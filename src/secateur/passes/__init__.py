@@ -11,9 +11,9 @@ from .analysis.coupling import Couple
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
 from .rewrite.canonicalize import Canonicalize
 from .rewrite.slim import Slim
-from .score import L1, L2, Criterion, Random, Slimming, ThiNet
+from .score import ALL, Criterion
 
-CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in (L1, L2, Slimming, ThiNet, Random)})
+CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL})
 ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global)})
 PASSES: Mapping[str, type[Any]] = MappingProxyType(
     {p.name: p for p in (Canonicalize, Couple, CountCost, Slim)} | dict(CRITERIA) | dict(ALLOCATORS)

@@ -29,9 +29,10 @@ class L2:
         return ()
 
     def __call__(self, graph: Graph) -> Graph:
-        return graph.with_note(Importance(weight_scores(graph, self.name, _norm), self.name))
+        return graph.with_note(Importance(weight_scores(graph, self.name, euclidean), self.name))
 
 
-def _norm(rows: Array) -> Array:
+def euclidean(rows: Array) -> Array:
+    """f64[rows]: the Euclidean norm of each row."""
     result: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return result

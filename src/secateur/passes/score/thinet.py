@@ -11,6 +11,7 @@ from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Importance
 from secateur.passes.sweep.needs import Need
 
+from .positions import by_order
 from .reconstruction import contributions, moment_needs
 from .slots import coupling_of, statistics_of
 
@@ -35,8 +36,7 @@ class ThiNet:
         coupling = coupling_of(graph, self.name)
         scores = np.full(coupling.size, np.nan)
         for part in contributions(graph, coupling, statistics_of(graph, self.name)).values():
-            order, added = removal_order(part.gram)
-            scores[part.units[order]] = rising(added)
+            scores[part.units] = by_order(*removal_order(part.gram))
         return graph.with_note(Importance(scores, self.name))
 
 
@@ -54,12 +54,3 @@ def removal_order(gram: Array) -> tuple[Array, Array]:
         cross += 2 * gram[j]
         diagonal[j] = np.inf
     return order, added
-
-
-def rising(added: Array) -> Array:
-    """Numbers that rise strictly along a removal order: the largest increment so far, told apart by rank."""
-    size = len(added)
-    top = np.maximum.accumulate(np.maximum(added, 0.0))
-    scale = float(top[-1]) if size and top[-1] > 0 else 1.0
-    result: Array = top + scale * 1e-9 * np.arange(size) / max(size, 1)
-    return result

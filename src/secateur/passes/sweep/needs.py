@@ -21,7 +21,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """What a node reads through one of its inputs: the place where the law sets dropped channels to zero."""
+    """What a node reads through one of its inputs: the place where the law sets dropped channels to zero.
+
+    ``input`` -1 stands for what the node puts out.
+    """
 
     node: str
     input: int = 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from secateur.ir import Array, Graph, Node, Source, Value
 from secateur.passes.analysis.notes import Coupling
 
-from .needs import InputMoments, Sizes, Tap
+from .needs import Sizes, Tap
 
 
 def taps(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
@@ -32,9 +32,20 @@ def taps(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
 
 
 def units_at(graph: Graph, coupling: Coupling, tap: Tap) -> tuple[int, Array]:
-    """(axis, unit of each position along it or -1) of what a tap reads."""
-    track = coupling.channels[graph.producer[tap.node].inputs[tap.input] or ""]
+    """(axis, unit of each position along it or -1) of what flows through a tap."""
+    track = coupling.channels[source(graph, tap)]
     return track.axis, track.units
+
+
+def source(graph: Graph, tap: Tap) -> str:
+    """The value that flows through a tap."""
+    return tap.node if tap.input < 0 else graph.producer[tap.node].inputs[tap.input] or ""
+
+
+def outputs_of(graph: Graph, coupling: Coupling, ops: Collection[str]) -> tuple[Tap, ...]:
+    """What the nodes of these operators put out, where it has channels that could be dropped."""
+    nodes = [n for n in graph.nodes if n.op in ops and n.name in coupling.channels]
+    return tuple(Tap(n.name, -1) for n in nodes if (coupling.channels[n.name].units >= 0).any())
 
 
 def consumers(graph: Graph, coupling: Coupling, ops: Sequence[str] = ("conv", "linear")) -> tuple[Tap, ...]:
@@ -51,7 +62,8 @@ def tapped(graph: Graph, which: Sequence[Tap]) -> Graph:
     """The graph with a value of its own at each tap, as further outputs: its gradient is that of one reader alone."""
     wanted: dict[str, list[int]] = {}
     for tap in which:
-        wanted.setdefault(tap.node, []).append(tap.input)
+        if tap.input >= 0:
+            wanted.setdefault(tap.node, []).append(tap.input)
     nodes: list[Node] = []
     for node in graph.nodes:
         inputs = list(node.inputs)
@@ -65,8 +77,8 @@ def tapped(graph: Graph, which: Sequence[Tap]) -> Graph:
 
 
 def tap_name(tap: Tap) -> str:
-    """The name of the value at a tap."""
-    return f"{tap.node}.tap{tap.input}"
+    """The name of the value at a tap in the tapped graph."""
+    return tap.node if tap.input < 0 else f"{tap.node}.tap{tap.input}"
 
 
 def window(graph: Graph, tap: Tap) -> tuple[int, int]:
@@ -81,7 +93,7 @@ def sizes(graph: Graph, coupling: Coupling, examples: int) -> Sizes:
 
     def positions(tap: Tap) -> int:
         axis, _ = units_at(graph, coupling, tap)
-        return int(graph.value(graph.producer[tap.node].inputs[tap.input] or "").shape[axis])
+        return int(graph.value(source(graph, tap)).shape[axis])
 
     def columns(tap: Tap) -> tuple[int, int]:
         groups, k = window(graph, tap)
@@ -91,4 +103,4 @@ def sizes(graph: Graph, coupling: Coupling, examples: int) -> Sizes:
     return Sizes(positions, columns, lambda name: int(graph.weights[name].size), pools, examples)
 
 
-__all__ = ["InputMoments", "consumers", "sizes", "tap_name", "tapped", "taps", "units_at", "window"]
+__all__ = ["consumers", "outputs_of", "sizes", "source", "tap_name", "tapped", "taps", "units_at", "window"]
