@@ -96,8 +96,17 @@ def test_mistakes_in_a_spec_are_named(text: str, message: str) -> None:
 def test_what_this_version_lacks_is_said() -> None:
     with pytest.raises(Unsupported, match="latency"):
         Policy().with_budget("latency_ms", 12)
-    with pytest.raises(Unsupported, match="refit"):
-        from_toml("[compensate]\nrefit = true")
+
+
+def test_compensation_is_part_of_a_policy() -> None:
+    policy = from_toml(
+        "[compensate]\nrefit = true\nreestimate_bn = false\nfold_constants = 'fold_constants{varying=false}'"
+    )
+    assert policy.compensate == ("refit", "fold_constants{varying=false}")
+    assert from_toml(policy.to_toml()) == policy
+    assert Policy.parse(policy.spec) == policy
+    with pytest.raises(InputError, match="refitt"):
+        from_toml("[compensate]\nrefitt = true")
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
@@ -139,12 +140,21 @@ def compile(
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
     data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
-    slim = Pipeline(chosen.passes(seed, data, lambda n: tell(f"calibrate: {n} examples")), (trail.see,))(dense)
+    start = dense
+    if data is not None:
+        start = dense.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
+    slim = Pipeline(chosen.passes(seed), (trail.see,))(start)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
+        if not verification.passed:
+            raise LawError(_broken(dense, verification))
+    if chosen.compensation():
+        slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
+        recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
+        slim = slim.with_note(recipe)
     quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency = None
     if target is not None and chosen.criterion is not None:
@@ -158,8 +168,6 @@ def compile(
     report = make_report(
         _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
     )
-    if verification is not None and not verification.passed:
-        raise LawError(_broken(dense, verification))
     return Compiled(slim, dense, recipe, report)
 
 

@@ -6,14 +6,14 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError, Unsupported
-from secateur.passes import ALLOCATORS, CRITERIA, PASSES
+from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
 from secateur.passes.allocate.budget import check_amount
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
@@ -31,7 +31,8 @@ class Policy:
 
     ``criterion`` and ``method`` are passes with their options, without braces where there are none
     (``"l1"``, ``"global{floor=20%}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
-    bytes and what remains of it: a share (0.5) or an absolute whole number. ``protect`` are globs of layer names.
+    bytes and what remains of it: a share (0.5) or an absolute whole number. ``protect`` are globs of layer names,
+    ``compensate`` passes that mend the result from calibration data (``"refit"``, ``"reestimate_bn"``).
     """
 
     criterion: str | None = "l1"
@@ -39,6 +40,7 @@ class Policy:
     budget: tuple[str, float | int] = ("macs", 0.5)
     round_to: int | str = "auto"
     protect: tuple[str, ...] = ()
+    compensate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
@@ -47,21 +49,22 @@ class Policy:
         if self.criterion is not None:
             _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
             _of_kind(self._allocator(), ALLOCATORS, "allocation method")
+        for text in self.compensate:
+            _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
 
-    def passes(
-        self, seed: int = 0, data: Iterable[Any] | None = None, progress: Callable[[int], None] | None = None
-    ) -> tuple[Pass, ...]:
-        """The pipeline. ``seed`` goes to criteria that draw numbers and were not given one.
-
-        ``data``: calibration data that can be gone through more than once; ``progress(examples)`` follows the sweep.
-        """
+    def passes(self, seed: int = 0) -> tuple[Pass, ...]:
+        """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were not given one."""
         if self.criterion is None:
             return (Canonicalize(),)
         score: Any = parse_pass(self.criterion, PASSES)
         if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:
             score = dataclasses.replace(score, seed=seed)
-        gather = (Gather((score,), data, seed, progress=progress),) if score.data else ()
+        gather = (Gather((score,)),) if score.data else ()
         return (Canonicalize(), Couple(protect=self.protect), *gather, score, self._allocator(), Slim())
+
+    def compensation(self) -> tuple[Pass, ...]:
+        """What mends the slim network, after the law was checked on it."""
+        return tuple(parse_pass(text, COMPENSATION) for text in self.compensate) if self.criterion is not None else ()
 
     def _allocator(self) -> Pass:
         method = parse_pass(self.method, PASSES)
@@ -78,7 +81,7 @@ class Policy:
         """The one-line form: ``l1,global{macs=50%},slim``, or ``none``."""
         if self.criterion is None:
             return "none"
-        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim()]
+        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim(), *self.compensation()]
         if self.protect:
             steps.insert(0, Couple(protect=self.protect))
         return print_spec(steps)
@@ -94,6 +97,10 @@ class Policy:
         lines += _options("criterion", self.criterion or "none")
         lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
         lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
+        if self.compensate:
+            lines += ["", "[compensate]"]
+            lines += [f"{text} = true" if "{" not in text else f"{text.partition('{')[0]} = {_toml(text)}"
+                      for text in self.compensate]  # fmt: skip
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -158,6 +165,7 @@ def from_spec(text: str) -> Policy:
     criterion: Pass | None = None
     allocator: Pass | None = None
     protect: tuple[str, ...] = ()
+    compensate: list[str] = []
     for step in parse_spec(text, PASSES):
         if step.name in CRITERIA and criterion is None:
             criterion = step
@@ -165,16 +173,19 @@ def from_spec(text: str) -> Policy:
             allocator = step
         elif isinstance(step, Couple):
             protect = step.protect
+        elif step.name in COMPENSATION:
+            compensate.append(print_pass(step))
         elif not isinstance(step, Slim | Canonicalize):
             raise InputError(
                 f"policy '{text}': '{step.name}' does not fit; a policy is a criterion ({', '.join(CRITERIA)}), an "
-                f"allocation ({', '.join(ALLOCATORS)}) and slim, as in 'l1,global{{macs=50%}},slim'"
+                f"allocation ({', '.join(ALLOCATORS)}), slim and compensation ({', '.join(COMPENSATION)}), as in "
+                "'l1,global{macs=50%},slim'"
             )
     if criterion is None:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     default = Policy()
     if allocator is None:
-        return Policy(print_pass(criterion), protect=protect)
+        return Policy(print_pass(criterion), protect=protect, compensate=tuple(compensate))
     budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
     if len(budgets) > 1:
         raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
@@ -182,7 +193,7 @@ def from_spec(text: str) -> Policy:
         raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
     plain = dataclasses.replace(allocator, round_to="auto", **dict.fromkeys(budgets))  # type: ignore[type-var]
     budget = next(iter(budgets.items()), default.budget)
-    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect)  # type: ignore[attr-defined]
+    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect, tuple(compensate))  # type: ignore[attr-defined]
 
 
 def from_toml(text: str) -> Policy:
@@ -196,9 +207,7 @@ def from_toml(text: str) -> Policy:
     score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
     protect, compensate = data.get("protect", {}), data.get("compensate", {})
     _known(protect, ("layers",), "key of [protect]")
-    _known(compensate, ("refit",), "key of [compensate]")
-    if compensate.get("refit"):
-        raise Unsupported("[compensate] refit: compensation isn't part of this version; remove it or set it to false")
+    _known(compensate, tuple(COMPENSATION), "key of [compensate]")
     round_to = allocate.pop("round_to", result.round_to)
     criterion = score.pop("criterion", result.criterion)
     if criterion == "none":
@@ -213,6 +222,7 @@ def from_toml(text: str) -> Policy:
         next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
         round_to,
         (layers,) if isinstance(layers, str) else tuple(layers),
+        tuple(value if isinstance(value, str) else name for name, value in compensate.items() if value),
     )
 
 

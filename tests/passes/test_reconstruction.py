@@ -18,6 +18,7 @@ from secateur.passes.analysis.notes import Coupling, Importance
 from secateur.passes.score.reconstruction import contributions
 from secateur.passes.score.thinet import removal_order
 from secateur.passes.sweep import Statistics
+from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 
 # Columns a = (3, 0), b = (-3, 1), d = (1, 1).
@@ -25,7 +26,7 @@ COLUMNS = np.array([[3.0, -3, 1], [0, 1, 1]])
 
 
 def gathered(graph: Graph, name: str, data: list[Array]) -> Graph:
-    return Gather((CRITERIA[name](),), data)(Couple()(graph))
+    return Gather((CRITERIA[name](),))(Couple()(graph).with_note(Calibration(data)))
 
 
 def grouped(batch: int = 3) -> Graph:

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Coupling
 
 from .needs import Examples, ExampleSums, Gates, GateSums, InputMoments, Moments, Need, Pooled, Tap, WeightGradients
 from .taps import taps, units_at, window
+from .unfold import draw_places, windows
 
 Tensor = torch.Tensor
 
@@ -99,7 +99,8 @@ class _InputMoments:
 
     def add(self, frame: Frame) -> None:
         rng = np.random.default_rng((self.seed, frame.number))
-        u = unfold(frame.values[self.need.tap], self.node, self.kernel, self.axis, self.need.positions, rng)
+        places = draw_places(self.node, self.axis, self.need.positions, rng)
+        u = windows(frame.values[self.need.tap], self.node, self.kernel, self.axis, places)
         u = u.reshape(len(u), self.groups, -1).transpose(0, 1)  # [groups, rows, columns]
         self.rows += u.shape[1]
         self.first += u.sum(1, dtype=torch.float64).numpy()
@@ -112,35 +113,6 @@ class _InputMoments:
     def result(self, state: Sequence[Array]) -> Moments:
         second, first, rows = state
         return Moments(second, first, float(rows[0]), self.taps)
-
-
-def unfold(x: Tensor, node: Any, kernel: Sequence[int], axis: int, positions: int, rng: np.random.Generator) -> Tensor:
-    """f32[rows, channels * taps]: windows of x at up to ``positions`` drawn places of each example.
-
-    The places are the same for all examples of a batch.
-    """
-    x = x.float()
-    if node.op != "conv":  # every place is a row of channels
-        flat = x.movedim(axis, -1).reshape(len(x), -1, x.shape[axis])
-        keep = _draw(flat.shape[1], positions, rng)
-        return flat[:, keep].reshape(-1, x.shape[axis])
-    a, dims = node.attrs, len(kernel)
-    pads = [p for d in reversed(range(dims)) for p in (a["pad"][d], a["pad"][dims + d])]
-    x = F.pad(x, pads)
-    places = np.indices(node.out.shape[2:]).reshape(dims, -1)
-    places = places[:, _draw(places.shape[1], positions, rng)]
-    stride, dilation = np.reshape(a["stride"], (dims, 1)), a["dilation"]
-    parts = []
-    for tap in np.ndindex(*kernel):
-        shift = np.array([t * d for t, d in zip(tap, dilation, strict=True)]).reshape(dims, 1)
-        at = torch.from_numpy(places * stride + shift)
-        parts.append(x[(slice(None), slice(None), *at)])  # [n, channels, places]
-    stacked = torch.stack(parts, 2)  # [n, channels, taps, places]
-    return stacked.permute(0, 3, 1, 2).reshape(-1, stacked.shape[1] * stacked.shape[2])
-
-
-def _draw(size: int, most: int, rng: np.random.Generator) -> Array:
-    return np.arange(size) if size <= most else np.sort(rng.choice(size, most, replace=False))
 
 
 class _Gates:

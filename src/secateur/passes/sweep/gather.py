@@ -1,12 +1,13 @@
-"""``gather``: the pass that runs the sweep, with the data that the caller gave."""
+"""``gather``: the pass that runs the sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from secateur.ir import Graph, InputError
+
+from .data import Calibration
 
 if TYPE_CHECKING:
     from secateur.passes.score.criterion import Criterion
@@ -14,25 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gather:
-    """Sweep over the calibration data for everything that these criteria need; nothing where they need nothing.
+    """Sweep once over the calibration data for everything that these criteria need.
 
-    ``data`` can be gone through more than once. It is no part of a policy's text: the front door puts this pass where
-    a criterion asks for it.
+    The data are the graph's ``Calibration`` note. ``batch``: examples that are run at a time, which bounds the memory.
     """
 
     name: ClassVar[str] = "gather"
     criteria: tuple[Criterion, ...] = field(repr=False)
-    data: Iterable[Any] | None = field(default=None, compare=False, repr=False)
-    seed: int = field(default=0, repr=False)
     batch: int = 8
-    progress: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where a criterion needs data and there are none, and as ``sweep`` does."""
         asking = [c for c in self.criteria if c.needs(graph)]
         if not asking:
             return graph
-        if self.data is None:
+        calibration = graph.note(Calibration)
+        if calibration is None:
             raise InputError(
                 f"criterion '{asking[0].name}' looks at what flows through the network, so it needs calibration data: "
                 "give calibration=batches in Python, --calibration FILE.npz or a folder of images on the command line, "
@@ -41,4 +39,6 @@ class Gather:
         from .run import sweep
 
         needs = [need for criterion in asking for need in criterion.needs(graph)]
-        return sweep(graph, self.data, needs, seed=self.seed, batch=self.batch, progress=self.progress)
+        return sweep(
+            graph, calibration.data, needs, seed=calibration.seed, batch=self.batch, progress=calibration.progress
+        )
