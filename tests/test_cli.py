@@ -155,7 +155,7 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
         (["--tune", "60s"], "name one with --library"),
         (["--sparsity", "80%"], "not available in this version"),
         (["--latency-ms", "5"], "not available in this version"),
-        (["--target", "cuda"], "not available in this version"),
+        (["--target", "cuda"], "unknown target 'cuda': choose native or one of"),
         (["--seed", "x"], "--seed"),
         (["--nonsense"], "--nonsense"),
     ],

@@ -16,7 +16,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .api import Compiled, apply, compile, inspect, load, load_library, trace, verify
-    from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, Unsupported, VerifyError
+    from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
     from .passes.recipe import Recipe
@@ -28,7 +28,17 @@ _HOMES = {
         ("Compiled", "apply", "compile", "inspect", "load", "load_library", "trace", "verify"), "secateur.api"
     ),
     **dict.fromkeys(
-        ("BudgetError", "Error", "Graph", "InputError", "LawError", "PassError", "Unsupported", "VerifyError"),
+        (
+            "BudgetError",
+            "Error",
+            "Graph",
+            "InputError",
+            "LawError",
+            "PassError",
+            "SlowerError",
+            "Unsupported",
+            "VerifyError",
+        ),
         "secateur.ir",
     ),
     **dict.fromkeys(("PASSES", "Pipeline"), "secateur.passes"),
@@ -40,8 +50,8 @@ _HOMES = {
 
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
-    "Recipe", "Report", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile", "inspect",
-    "load", "load_library", "trace", "verify",
+    "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile",
+    "inspect", "load", "load_library", "trace", "verify",
 ]  # fmt: skip
 
 

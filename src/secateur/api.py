@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.allocate import LANES, Allocation, Baseline, Vectors
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
@@ -26,7 +26,7 @@ from secateur.passes.sweep.needs import Statistics
 from . import __version__
 from .build import load_library
 from .calibration import load_calibration
-from .measure import measure as measure_latency
+from .latency import compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
 from .policy import Policy, check_budget
 from .quality import measure
@@ -128,14 +128,16 @@ def compile(
     ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
     globs of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path
     of an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, in ONNX Runtime on one thread, and the report compares them.
-    Raises InputError, Unsupported, BudgetError, and LawError where the result is not what it must be.
+    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and
+    in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto".
+    Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(target, latency_ms, sparsity)
+    _only_this_version(latency_ms, sparsity)
+    lanes = _lanes(target)
     chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
     tell = progress or _quiet
     tell("read the model")
-    dense = _with_baseline(capture(model, example_inputs))
+    dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
@@ -156,15 +158,19 @@ def compile(
         recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
         slim = slim.with_note(recipe)
     quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
-    latency = None
-    if target is not None and chosen.criterion is not None:
+    latency: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    if target == "native" and chosen.criterion is not None:
         tell("time both")
-        latency = _latency(dense, slim, seed)
+        latency, warnings = compare(dense, slim, seed)
+    done = slim.note(Allocation)
     remarks = (
-        _slower(latency)
-        + _remarks(data is not None and quality is None, trail)
-        + tuple(getattr(slim.note(Allocation), "remarks", ()))
+        *warnings,
+        *_remarks(data is not None and quality is None, trail),
+        *(() if done is None else done.remarks),
     )
+    if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
+        chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
         _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
     )
@@ -282,32 +288,23 @@ def _policy(
     return dataclasses.replace(chosen, protect=(*chosen.protect, *protect))
 
 
-def _only_this_version(target: str | None, latency_ms: float | None, sparsity: float | None) -> None:
+def _lanes(target: str | None) -> int:
+    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
+    from secateur.codegen import get_target
+
+    try:
+        return get_target(target or "native").lanes
+    except InputError:
+        if target is not None:
+            raise
+        return LANES
+
+
+def _only_this_version(latency_ms: float | None, sparsity: float | None) -> None:
     if latency_ms is not None:
         check_budget("latency_ms", latency_ms)
     if sparsity is not None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
-    if target not in (None, "native"):
-        raise Unsupported(f"target '{target}': code generation isn't part of this version; leave target out")
-
-
-def _latency(dense: Graph, slim: Graph, seed: int) -> Mapping[str, Any]:
-    """Medians of both, interleaved, in milliseconds; ``ratio`` is how many times as fast the slim one is."""
-    before, after = measure_latency({"before": dense, "after": slim}, seed=seed)
-    times = {
-        t.model: {"median": round(t.median, 4), "p10": round(t.p10, 4), "p90": round(t.p90, 4)} for t in (before, after)
-    }
-    return {"runtime": after.runtime, "threads": after.threads, **times, "ratio": round(after.ratio, 4)}
-
-
-def _slower(latency: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A warning where the slim network's fast runs are no faster than the original's slow ones."""
-    if latency is None or latency["after"]["p10"] <= latency["before"]["p90"]:
-        return ()
-    return (
-        f"slower than the original in {latency['runtime']} on this machine: {latency['after']['median']:.2f} ms "
-        f"against {latency['before']['median']:.2f}; keep the original, or try round_to=8 or 16",
-    )
 
 
 def _with_baseline(graph: Graph) -> Graph:

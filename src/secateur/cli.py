@@ -55,9 +55,9 @@ def compile_command(
         Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that look at activations.")
     ] = None,
     protect: Protect = None,
-    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths become multiples of this.")] = None,
+    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="native", help="Also time both side by side on this machine.")
+        str | None, typer.Option(metavar="native|T", help="Follow its vectors; native: time it beside the original.")
     ] = None,
     library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
@@ -80,11 +80,7 @@ def compile_command(
     from . import cli_work
 
     with cli_work.guard(debug):
-        later = {
-            "--latency-ms": latency_ms, "--sparsity": sparsity, "--block": block,
-            "--target": None if target == "native" else target,
-        }  # fmt: skip
-        cli_work.refuse(later)
+        cli_work.refuse({"--latency-ms": latency_ms, "--sparsity": sparsity, "--block": block})
         job = cli_work.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
             round_to, recipe, report, json_, seed, dry_run, overwrite, target, library,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from secateur.ir import BudgetError, Error, InputError, LawError, PassError, Unsupported, VerifyError
+from secateur.ir import BudgetError, Error, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
 
 from .files import WHY, check_writable, same_file, write_all
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
-CHECKS = (BudgetError, LawError, PassError, VerifyError)
+CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> None:
         jobs.append((target, lambda path: write_text(path, done.report.to_json())))
     if job.library is not None:
         tell("build the library")
-        built = done.build(tune=job.tune, records=job.records)
+        built = done.build(job.target or "native", tune=job.tune, records=job.records)
         jobs.append((job.library, built.save))
     write_all(jobs)
 

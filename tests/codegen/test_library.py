@@ -127,7 +127,7 @@ def test_code_for_another_processor_can_be_generated() -> None:
     from secateur.codegen.tune import default_choice
 
     target = TARGETS["aarch64-neon"]
-    program = plan(draw(RESIDUAL), target, 1, lambda s: default_choice(s, target))
+    program = plan(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
     assert all(kernel(c.spec, c.choice) is not None for c in program.calls)
 
 

@@ -12,7 +12,7 @@ from secateur.ir import Graph, InputError, Unsupported
 from .library import Library, Metadata, Port
 from .plan import plan
 from .program import Program
-from .specs import CHOICES
+from .specs import CHOICES, WinogradSpec
 from .targets import Target, get_target, missing_features
 
 Progress = Callable[[int, int, str], None]
@@ -25,11 +25,13 @@ def build(
     threads: int = 1,
     records: str | Path | None = None,
     progress: Progress | None = None,
+    winograd: bool = True,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file) has no entry for; None measures nothing.
-    ``progress(done, total, what)`` is called while tuning. Raises InputError for an unknown target, Unsupported for an
+    ``progress(done, total, what)`` is called while tuning. ``winograd`` False: 3x3 convolutions are computed directly,
+    slower and with a smaller error. Raises InputError for an unknown target, Unsupported for an
     operator that has no code generation.
     """
     from .lower import compile_program
@@ -45,13 +47,15 @@ def build(
     tuner = Tuner(chosen, threads, records)
     if tune is not None:
         tuner.tune(workloads(graph, chosen, threads), tune, progress)
-    program = plan(graph, chosen, threads, tuner.choose)
+    choose = tuner.choose if winograd else lambda spec, *_: tuner.choose(spec)
+    program = plan(graph, chosen, threads, choose)
     compiled = compile_program(program, graph, chosen)
     metadata = Metadata(
         graph.name, chosen, threads,
         tuple(Port(v.name, tuple(map(int, v.shape)), v.dtype) for v in graph.inputs),
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(), (*(f"no template: {n}" for n in program.by_library), *tuner.notes),
+        sum(isinstance(call.spec, WinogradSpec) for call in program.calls),
     )  # fmt: skip
     return Library(metadata, compiled.module, compiled.weights, compiled.tables)
 
@@ -62,10 +66,10 @@ def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
 
     seen: dict[Any, int] = {}
 
-    def note(spec: Any) -> Any:
-        if type(spec) in CHOICES:
-            work = spec.workload()
-            seen[work] = seen.get(work, 0) + spec.macs
+    def note(spec: Any, *rivals: Any) -> Any:
+        for rival in (spec, *rivals) if type(spec) in CHOICES else ():
+            work = rival.workload()
+            seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
     plan(graph, target, threads, note)

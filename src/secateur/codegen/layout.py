@@ -18,13 +18,13 @@ from .specs import CopySpec, FillSpec, Strides
 from .targets import Target
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
-Choose = Callable[[Any], Any]
+Choose = Callable[..., Any]
 
 
 class Layout:
     """Values in blocks and row by row, converted when a reader asks for the other form. Writes into ``program``.
 
-    ``choose`` says how to tile a kernel.
+    ``choose`` says how to tile a kernel; given several specs that compute the same, it picks one by its choice.
     """
 
     def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose) -> None:

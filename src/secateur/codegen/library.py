@@ -54,6 +54,7 @@ class Metadata:
     arena_words: int
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()  # for the report: nodes without a template, shapes tiled by a near record
+    winograd: int = 0  # convolutions by Winograd's algorithm
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -62,6 +63,7 @@ class Metadata:
             "inputs": [[p.name, list(p.shape), p.dtype] for p in self.inputs],
             "outputs": [[p.name, list(p.shape), p.dtype] for p in self.outputs],
             "arena_words": self.arena_words, "versions": dict(self.versions), "notes": list(self.notes),
+            "winograd": self.winograd,
         }  # fmt: skip
 
     @staticmethod
@@ -74,6 +76,7 @@ class Metadata:
         return Metadata(
             data["name"], Target.from_json(data["target"]), data["threads"], ports(data["inputs"]),
             ports(data["outputs"]), data["arena_words"], data["versions"], tuple(data["notes"]),
+            data.get("winograd", 0),
         )  # fmt: skip
 
 

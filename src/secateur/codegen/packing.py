@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import ConvSpec, Strides
+from .specs import ConvSpec, Strides, WinogradChoice, WinogradSpec
+from .winograd import PAIRS, transform
 
 Floats = NDArray[np.float32]
 
@@ -34,11 +35,8 @@ def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
     """[O, I, kh, kw] in the order in which the kernel reads it: tiles of ``nb`` blocks, ``spec.order``, block, lane."""
     o, i, kh, kw = weight.shape
     v = spec.lanes
-    whole, rest = divmod(o // v, nb)
     parts = []
-    for start, count, width in ((0, whole, nb), (whole * nb, 1 if rest else 0, rest)):
-        if not count:
-            continue
+    for start, count, width in _tiles(o // v, nb):
         part = weight[start * v : (start + count * width) * v].reshape(count, width, v, i, kh, kw)
         if spec.order == "blocks":
             part = part.reshape(count, width, v, i // v, v, kh, kw).transpose(0, 3, 5, 6, 4, 1, 2)
@@ -46,6 +44,24 @@ def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
             part = part.transpose((0, 4, 5, 3, 1, 2) if spec.order == "taps" else (0, 3, 4, 5, 1, 2))
         parts.append(part.reshape(-1))
     return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+
+
+def pack_winograd(weight: Floats, spec: WinogradSpec, choice: WinogradChoice) -> Floats:
+    """[O, I, 3, 3] transformed: tiles of ``nb`` blocks, point, input channel, block, lane."""
+    points = transform(weight, PAIRS[choice.m]).astype(np.float32)
+    parts = []
+    for start, count, width in _tiles(spec.blocks, choice.nb):
+        part = points[:, :, start * spec.lanes : (start + count * width) * spec.lanes]
+        part = part.reshape(len(points), spec.ci, count, width * spec.lanes).transpose(2, 0, 1, 3)
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts)
+
+
+def _tiles(blocks: int, nb: int) -> list[tuple[int, int, int]]:
+    """(first block, tiles, blocks in a tile): whole tiles, then a narrower one for what is left."""
+    whole, rest = divmod(blocks, nb)
+    cut = [(0, whole, nb), (whole * nb, 1, rest)]
+    return [(start, count, width) for start, count, width in cut if count and width]
 
 
 def flatten(spec: ConvSpec) -> ConvSpec:

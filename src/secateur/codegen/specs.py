@@ -15,6 +15,10 @@ FUSABLE_UNARY = frozenset(
 FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
 
 
+LOAD = 12.5  # multiply-accumulates in the time that one weight takes to come from memory
+WINOGRAD_TILES = (4, 2)
+
+
 @dataclass(frozen=True)
 class Strides:
     """Floats between neighbouring blocks, images, rows and columns."""
@@ -81,6 +85,12 @@ class ConvSpec:
         """Multiply-accumulates, padding lanes included."""
         return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
 
+    @property
+    def effort(self) -> float:
+        """About its time, in multiply-accumulates at the peak: what rivals are compared by that nobody measured."""
+        weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+        return max(self.macs / 0.95, weights * LOAD)
+
     def workload(self) -> ConvSpec:
         """The same without its epilogue: what records are looked up by."""
         return replace(self, steps=(), bias=True)
@@ -99,6 +109,71 @@ class ConvChoice:
     columns: int
     outer: str = "blocks"
     ahead: bool = False
+
+
+@dataclass(frozen=True)
+class WinogradSpec:
+    """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
+
+    ``ci`` input channels in whole blocks, empty lanes counted; ``table``: the blocks are looked up. The input pointer
+    is at the first tap of the first output. What tiles at the edge reach beyond the last tap of the last output is
+    taken as 0 and never read.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    kernel = (3, 3)
+    stride = dilation = (1, 1)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
+        return self.n * self.h * self.w * self.ci * 9 * self.blocks * self.lanes
+
+    @property
+    def effort(self) -> float:
+        """Of the better size of tile."""
+        return min(self.effort_of(m) for m in WINOGRAD_TILES)
+
+    def effort_of(self, m: int) -> float:
+        """Time with tiles of m x m outputs, in multiply-accumulates at the peak: products, weights, transforms."""
+        outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
+        products = tiles * points * self.ci * outputs / 0.9
+        weights = points * self.ci * outputs * LOAD
+        return max(products, weights) + tiles * points * (self.ci + outputs) * 6
+
+    def tiles(self, m: int) -> int:
+        """Tiles of m x m outputs, those that hang over included."""
+        return self.n * -(-self.h // m) * -(-self.w // m)
+
+    def workload(self) -> WinogradSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class WinogradChoice:
+    """Tiles of ``m`` x ``m`` outputs, ``strip`` of them transformed at a time.
+
+    ``nb`` output blocks by ``columns`` tiles are in registers. Threads share the strips, or the ``outer`` "blocks" of
+    channels of each strip.
+    """
+
+    m: int
+    nb: int
+    columns: int
+    strip: int
+    outer: str = "strips"
 
 
 @dataclass(frozen=True)
@@ -207,6 +282,8 @@ class FillSpec:
 
 
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
-Workload = ConvSpec | WindowSpec
-CHOICES: Mapping[type, type] = MappingProxyType({ConvSpec: ConvChoice, WindowSpec: WindowChoice})
-Spec = ConvSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec
+Workload = ConvSpec | WinogradSpec | WindowSpec
+CHOICES: Mapping[type, type] = MappingProxyType(
+    {ConvSpec: ConvChoice, WinogradSpec: WinogradChoice, WindowSpec: WindowChoice}
+)
+Spec = ConvSpec | WinogradSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .records import Record, Records, choice_of, stored, workload_key
-from .specs import CHOICES, ConvSpec, Workload
+from .specs import CHOICES, WindowSpec, Workload
 from .targets import Target
 
 ROUNDS = 9
@@ -47,8 +47,13 @@ class Tuner:
         """For the library's metadata."""
         return (*self.records.problems, *self.near.values())
 
-    def choose(self, spec: Any) -> Any:
-        """The measured choice, else that of the nearest shape if it fits, else the default."""
+    def choose(self, spec: Any, *rivals: Any) -> Any:
+        """The measured choice, else that of the nearest shape if it fits, else the default.
+
+        ``rivals`` are other specs that compute the same: the choice is that of the fastest, as its type says.
+        """
+        if rivals:
+            return self.choose(self._fastest((spec, *rivals)))
         if type(spec) not in CHOICES:
             return None
         work = spec.workload()
@@ -64,6 +69,13 @@ class Tuner:
             if choice in space:
                 return choice
         return space[0]
+
+    def _fastest(self, specs: Sequence[Any]) -> Any:
+        """By measured seconds if there are such for all, else by their effort."""
+        found = [self.records.find(self.target.name, s.workload()) for s in specs]
+        seconds = [r.seconds for r in found if r is not None]
+        costs = seconds if len(seconds) == len(specs) else [s.effort for s in specs]
+        return specs[costs.index(min(costs))]
 
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> None:
         """Measure workloads without a record, most expensive first, until the time is up.
@@ -103,7 +115,7 @@ class Tuner:
 
 
 def _short(spec: Workload) -> str:
-    inputs = f"{spec.ci}>" if isinstance(spec, ConvSpec) else f"{spec.kind} "
+    inputs = f"{spec.kind} " if isinstance(spec, WindowSpec) else f"{spec.ci}>"
     kernel = "x".join(map(str, spec.kernel))
     return f"{inputs}{spec.blocks * spec.lanes} {kernel} {spec.h}x{spec.w}"
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .allocate.global_ import Global
+from .allocate.knapsack import Knapsack
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
 from .analysis.coupling import Couple
@@ -16,7 +17,7 @@ from .score import ALL as ALL_CRITERIA
 from .score import Criterion
 
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
-ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global)})
+ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Knapsack)})
 COMPENSATION: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 PASSES: Mapping[str, type[Any]] = MappingProxyType(
     {p.name: p for p in (Canonicalize, Couple, CountCost, Slim)}

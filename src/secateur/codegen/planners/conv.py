@@ -12,12 +12,14 @@ from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import Floats, block_weight, flatten, groups_of, pack
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec
+from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.ir import Node
 
 from .epilogue import Flow, affine, flows, per_lane, plan_epilogue
 from .window import call_window
+from .winograd import arguments as winograd_arguments
+from .winograd import rivals
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
     biases = per_lane(layout, work.bias, out)
     o, per_group = work.weight.shape[0], work.weight.shape[1]
     places, blocks = x.places(), len(out.blocks)
-    from_first = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
     first = 0
     while first < blocks:
         low, high = groups_of(first, lanes, o, work.groups)
@@ -101,22 +103,31 @@ def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
             lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
             strides(x.plane), strides(plane), whole is None, epilogue.steps, True, layout.threads,
         ))  # fmt: skip
-        choice: ConvChoice = layout.choose(spec)
-        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+        others = rivals(spec, x, reads, part)
+        choice: ConvChoice | WinogradChoice = layout.choose(spec, *others)
         bias = Weight(biases.offset + first * lanes * 4)
-        arguments: list[Argument]
-        if whole is None:
-            entries = tuple(x.offset(int(p)) for p in reads)
-            table = tuple(Place(e.buffer, e.delta + from_first) for e in entries)
-            arguments = [layout.start, w, bias, Table(table)]
+        kernel: ConvSpec | WinogradSpec = spec
+        if isinstance(choice, WinogradChoice):
+            (kernel,) = others
+            arguments = winograd_arguments(layout, kernel, choice, x, reads, part, bias, corner)
         else:
-            at = x.offset(whole * lanes)
-            arguments = [Place(at.buffer, at.delta + from_first), w, bias]
+            w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+            arguments = _reading(layout, x, reads, whole, [w, bias], corner)
         more, alive = epilogue.arguments(layout, first, count)
         arguments += [*more, out.offset(first * lanes)]
-        layout.program.call(spec, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
+        layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
         first += count
     return out
+
+
+def _reading(layout: Layout, x: Blocked, reads: Ints, whole: int | None, constants: Sequence[Argument],
+             corner: int) -> list[Argument]:  # fmt: skip
+    """Arguments that say where the input is: whole blocks from ``whole`` on, or an offset for each channel."""
+    if whole is None:
+        entries = tuple(x.offset(int(p)) for p in reads)
+        return [layout.start, *constants, Table(tuple(Place(e.buffer, e.delta + corner) for e in entries))]
+    at = x.offset(whole * layout.lanes)
+    return [Place(at.buffer, at.delta + corner), *constants]
 
 
 def _whole_blocks(x: Blocked, places: Ints) -> int | None:

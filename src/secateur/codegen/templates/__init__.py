@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec, WinogradSpec
 
-from . import conv, simple, window
+from . import conv, simple, window, winograd
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Template:
 TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         ConvSpec: Template(conv.build, conv.space, conv.arrays),
+        WinogradSpec: Template(winograd.build, winograd.space, winograd.arrays),
         WindowSpec: Template(window.build, window.space, window.arrays),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),

@@ -1,8 +1,9 @@
 """Allocation: scores and one budget in, a keep mask out."""
 
-from .budget import Allocation, Amount, Baseline
+from .budget import LANES, Allocation, Amount, Baseline, Vectors
 from .global_ import Global
+from .knapsack import Knapsack
 from .select import select
 from .uniform import Uniform
 
-__all__ = ["Allocation", "Amount", "Baseline", "Global", "Uniform", "select"]
+__all__ = ["LANES", "Allocation", "Amount", "Baseline", "Global", "Knapsack", "Uniform", "Vectors", "select"]

@@ -8,10 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import KeepMask
 
-from .budget import Allocation, before, counter, meet, notes_of, one_amount, roundings
-from .estimate import estimator
+from .budget import meet, notes_of, one_amount, share_of_channels
 from .select import Ladder, by_score, climb
 
 
@@ -39,15 +37,9 @@ class Global:
         ladder = climb(coupling, importance.scores, self.floor)
         order = by_score(ladder)
         if amount.kind == "channels":
-            width = roundings(self.round_to)[0]
-            count = _count_for_channels(ladder, order, float(amount.value))
-            mask = ladder.mask(ladder.rounded(ladder.kept(order, count), width))
-            done = Allocation(amount, coupling.size, int(mask.sum()), width)
-            return graph.with_note(KeepMask(mask), done)
-        kind = amount.kind
-        real, guess = counter(graph, kind), estimator(graph, coupling, kind)
-        mask, done = meet(ladder, order, amount, before(graph, kind), real, self.round_to, guess)
-        return graph.with_note(KeepMask(mask), done)
+            kept = ladder.kept(order, _count_for_channels(ladder, order, float(amount.value)))
+            return share_of_channels(graph, amount, ladder, kept, self.round_to)
+        return meet(graph, amount, ladder, order, self.round_to)
 
 
 def _count_for_channels(ladder: Ladder, order: Array, share: float) -> int:

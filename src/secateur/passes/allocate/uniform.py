@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateur.ir import Graph
-from secateur.passes.analysis.notes import KeepMask
 
-from .budget import Allocation, before, counter, meet, notes_of, one_amount, roundings
-from .estimate import estimator
+from .budget import meet, notes_of, one_amount, share_of_channels
 from .select import by_share, climb, count_for_share
 
 
@@ -33,12 +31,6 @@ class Uniform:
         ladder = climb(coupling, importance.scores)
         order = by_share(ladder)
         if amount.kind == "channels":
-            width = roundings(self.round_to)[0]
-            count = count_for_share(ladder, order, float(amount.value))
-            mask = ladder.mask(ladder.rounded(ladder.kept(order, count), width))
-            done = Allocation(amount, coupling.size, int(mask.sum()), width)
-            return graph.with_note(KeepMask(mask), done)
-        kind = amount.kind
-        real, guess = counter(graph, kind), estimator(graph, coupling, kind)
-        mask, done = meet(ladder, order, amount, before(graph, kind), real, self.round_to, guess)
-        return graph.with_note(KeepMask(mask), done)
+            kept = ladder.kept(order, count_for_share(ladder, order, float(amount.value)))
+            return share_of_channels(graph, amount, ladder, kept, self.round_to)
+        return meet(graph, amount, ladder, order, self.round_to)

@@ -112,8 +112,8 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
     stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
     for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
         at = known[node.name]
-        for name in (node.name, original.graph.nodes[at].inputs[0]):
-            dense.last[name or ""] = max(dense.last.get(name or "", 0), at + 1)
+        for name in (node.name, original.graph.nodes[at].inputs[0] or ""):
+            dense.last[name] = max(dense.last.get(name, 0), at + 1)
     for number, node in stops:
         slim.reach(number)
         dense.reach(max(known[node.name] + 1, dense.at))
