@@ -17,7 +17,7 @@ from typing import Any
 
 from secateur.codegen import get_target, measure
 from secateur.codegen.plan import plan
-from secateur.codegen.tune import Tuner
+from secateur.codegen.tune import Tuner, open_records
 from secateur.ir import Graph, Node
 from secateur.passes.analysis.cost import cost
 
@@ -48,7 +48,7 @@ def layer_class(graph: Graph, node: Node) -> str:
 def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[str, float]]:
     """By class: macs, padded, ms, share and padded_share of the peak, untimed; and the peak in GFLOP/s."""
     target = get_target("native")
-    program = plan(graph, target, threads, Tuner(target, threads, records).choose)
+    program = plan(graph, target, threads, Tuner(target, threads, open_records(target, records)).choose)
     nodes = {node.name: node for node in graph.nodes}
     rows: dict[str, dict[str, float]] = {}
     class_of: dict[str, str] = {}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import Compiled, apply, compile, inspect, load, load_library, trace, verify
+    from .api import Compiled, apply, compile, inspect, load, trace, verify
+    from .build import load_library
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from .report import Report
 
 _HOMES = {
-    **dict.fromkeys(
-        ("Compiled", "apply", "compile", "inspect", "load", "load_library", "trace", "verify"), "secateur.api"
-    ),
+    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "trace", "verify"), "secateur.api"),
+    "load_library": "secateur.build",  # light: a process that only runs a library loads no pass
     **dict.fromkeys(
         (
             "BudgetError",

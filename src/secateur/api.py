@@ -24,7 +24,6 @@ from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
-from .build import load_library
 from .calibration import load_calibration
 from .latency import compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
@@ -93,16 +92,18 @@ class Compiled:
         threads: int = 1,
         records: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        batch: int | None = None,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use from then on.
 
-        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured.
-        Raises InputError, and Unsupported without TVM.
+        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
+        another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
         from .build import build
 
-        self._library[:] = [build(self.graph, target, tune, threads, records, progress)]
-        return self._library[0]
+        made = build(self.graph, target, tune, threads, records, progress, batch)
+        self._library[:] = [made, *(old for old in self._library if old.metadata.inputs != made.metadata.inputs)]
+        return made
 
 
 def compile(
@@ -368,6 +369,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
     "make_report", "save_onnx", "trace", "verify",
 ]  # fmt: skip

@@ -132,6 +132,7 @@ def apply_command(
 
 
 Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
+Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]
 Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]
 
 
@@ -143,6 +144,7 @@ def build_command(
     threads: Threads = 1,
     records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
+    batch: Batch = None,
     debug: Debug = False,
 ) -> None:
     """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
@@ -151,7 +153,7 @@ def build_command(
     with guard(debug):
         from .cli_build import build_model
 
-        build_model(source, out, target, threads, records, tune)
+        build_model(source, out, target, threads, records, tune, batch)
 
 
 @app.command("tune", short_help="Measure kernels for a model and keep the choices.")
@@ -161,15 +163,19 @@ def tune_command(
     target: Target = "native",
     time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
     threads: Threads = 1,
+    batch: Batch = None,
+    tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
-    from .cli_work import guard
+    from .cli_work import guard, refuse
 
     with guard(debug):
+        refuse({"--tracker": tracker, "--key": key})
         from .cli_build import tune_model
 
-        tune_model(source, target, threads, records, time)
+        tune_model(source, target, threads, records, time, batch)
 
 
 @app.command("run", short_help="Run a library on .npy files.")

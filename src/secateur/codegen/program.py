@@ -41,11 +41,13 @@ class Port:
 class Table:
     """Offsets in floats, known when buffers are placed: of places, or plain numbers."""
 
-    entries: tuple[Place | int, ...]
+    entries: tuple[Place | int, ...] | NDArray[np.int64]
     base: Place | None = None
 
     def resolve(self) -> NDArray[np.int32]:
         """The numbers; relative to ``base`` if there is one."""
+        if isinstance(self.entries, np.ndarray):
+            return self.entries.astype(np.int32)
         start = 0 if self.base is None else self.base.offset
         return np.array([e if isinstance(e, int) else e.offset - start for e in self.entries], np.int32)
 
@@ -89,7 +91,7 @@ class Program:
         self.calls.append(Call(spec, choice, tuple(arguments), label))
         for argument in arguments:
             places = argument.entries if isinstance(argument, Table) else (argument,)
-            for place in places:
+            for place in places if isinstance(places, tuple) else ():
                 if isinstance(place, Place):
                     place.buffer.touch(step)
         for buffer in also:

@@ -17,6 +17,7 @@ FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
 
 LOAD = 12.5  # multiply-accumulates in the time that one weight takes to come from memory
 WINOGRAD_TILES = (4, 2)
+WORTH = 1.6  # what promises to take this much longer than a rival is not even measured
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Strides:
 class Step:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
-    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
+    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
+    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
     """
 
     op: str
@@ -43,6 +45,7 @@ class Step:
     strides: Strides | None = None
     table: bool = False
     swapped: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,14 +118,15 @@ class ConvChoice:
 class WinogradSpec:
     """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
 
-    ``ci`` input channels in whole blocks, empty lanes counted; ``table``: the blocks are looked up. The input pointer
-    is at the first tap of the first output. What tiles at the edge reach beyond the last tap of the last output is
-    taken as 0 and never read.
+    ``ci`` channels in ``inputs`` blocks, which are looked up if ``table``; of blocks that are not full the channels are
+    looked up too. The input pointer is at the first tap of the first output. What tiles at the edge reach beyond the
+    last tap of the last output is taken as 0 and never read.
     """
 
     lanes: int
     n: int
     ci: int
+    inputs: int
     blocks: int
     h: int
     w: int
@@ -134,6 +138,11 @@ class WinogradSpec:
 
     kernel = (3, 3)
     stride = dilation = (1, 1)
+
+    @property
+    def full(self) -> bool:
+        """Is every lane of the input blocks a channel?"""
+        return self.ci == self.inputs * self.lanes
 
     @property
     def macs(self) -> int:
@@ -150,7 +159,7 @@ class WinogradSpec:
         outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
         products = tiles * points * self.ci * outputs / 0.9
         weights = points * self.ci * outputs * LOAD
-        return max(products, weights) + tiles * points * (self.ci + outputs) * 6
+        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
 
     def tiles(self, m: int) -> int:
         """Tiles of m x m outputs, those that hang over included."""
@@ -254,6 +263,115 @@ class MeanSpec:
 
 
 @dataclass(frozen=True)
+class ResizeSpec:
+    """Each output pixel is a weighted sum of ``taps`` rows by ``taps`` columns of the input, given by tables."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    taps: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Along the ``width`` channels of each pixel: softmax, log_softmax, layer_norm or rms_norm."""
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    width: int
+    x: Strides
+    y: Strides
+    table: bool
+    eps: float
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class MomentSpec:
+    """Mean and variance of each channel of each image, one vector each per block."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    table: bool
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """From the moments of channels to the scale and the shift of each: groups to mean 0 and variance 1."""
+
+    lanes: int
+    n: int
+    blocks: int
+    channels: int
+    groups: int
+    eps: float
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """[n, h, w, k] times [n, h, k, blocks of lanes]; ``right.column`` is how far neighbouring k are apart.
+
+    The left operand's channels lie in their order; an operand that is the same for all n or h has stride 0 there.
+    """
+
+    lanes: int
+    n: int
+    h: int
+    w: int
+    k: int
+    blocks: int
+    x: Strides
+    right: Strides
+    y: Strides
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, padding lanes included."""
+        return self.n * self.h * self.w * self.k * self.blocks * self.lanes
+
+
+@dataclass(frozen=True)
+class RecurrentSpec:
+    """The steps of an LSTM or GRU in one direction; ``gates`` is what the input adds, of all steps.
+
+    ``first``, ``y`` and ``state`` are the strides of the first state, the results (images are steps) and the last
+    state. ``reset_after``: a GRU's reset gate scales the products, not the state.
+    """
+
+    kind: str
+    lanes: int
+    steps: int
+    batch: int
+    hidden: int
+    blocks: int
+    gates: Strides
+    first: Strides
+    y: Strides
+    state: Strides
+    reverse: bool = False
+    reset_after: bool = False
+
+
+@dataclass(frozen=True)
 class CopySpec:
     """Channel by channel from looked-up places to looked-up places: every change of layout.
 
@@ -267,6 +385,17 @@ class CopySpec:
     x: Strides
     y: Strides
     inner: str  # "channels" or "pixels": the loop that runs innermost
+
+
+@dataclass(frozen=True)
+class TableCopySpec:
+    """``y[yo[o] + yi[i]] = x[xo[o] + xi[i]]``, ``lanes`` floats at a time, by four tables; zeros if ``zero``."""
+
+    lanes: int
+    outer: int
+    inner: int
+    zero: bool = False
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -286,4 +415,7 @@ Workload = ConvSpec | WinogradSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType(
     {ConvSpec: ConvChoice, WinogradSpec: WinogradChoice, WindowSpec: WindowChoice}
 )
-Spec = ConvSpec | WinogradSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec
+Spec = (
+    ConvSpec | WinogradSpec | WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec | MomentSpec | GroupSpec
+    | MatmulSpec | RecurrentSpec | CopySpec | TableCopySpec | FillSpec
+)  # fmt: skip

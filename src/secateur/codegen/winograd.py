@@ -120,6 +120,6 @@ class Strip:
 def strip(spec: WinogradSpec, choice: WinogradChoice) -> Strip:
     """The strip of a kernel."""
     points, tiles = (choice.m + 2) ** 2, choice.strip
-    point = spec.ci // spec.lanes * tiles | 1
+    point = spec.inputs * tiles | 1
     return Strip(tiles, point, points | 1, points * point, choice.nb * tiles * (points | 1),
                  spec.threads if choice.outer == "strips" else 1, spec.threads)  # fmt: skip

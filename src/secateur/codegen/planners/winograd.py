@@ -9,11 +9,9 @@ import numpy as np
 from secateur.codegen.layout import Layout
 from secateur.codegen.packing import Floats, pack_winograd
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import ConvSpec, WinogradChoice, WinogradSpec
+from secateur.codegen.specs import WORTH, ConvSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.codegen.winograd import LIMIT, PAIRS, error, strip
-
-WORTH = 1.5  # times the effort of the direct template: what is worth offering, and measuring
 
 
 def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[WinogradSpec, ...]:
@@ -25,8 +23,9 @@ def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Win
     if shape != ((3, 3), (1, 1), (1, 1)) or x.plane.lanes != spec.lanes:
         return ()
     blocks = _blocks(x, reads)
+    follow = replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous
     work = WinogradSpec(
-        spec.lanes, spec.n, len(blocks) * spec.lanes, spec.blocks, spec.h, spec.w, spec.x, spec.y, not _run(x, blocks),
+        spec.lanes, spec.n, len(reads), len(blocks), spec.blocks, spec.h, spec.w, spec.x, spec.y, not follow,
         spec.steps, spec.threads,
     )  # fmt: skip
     if work.effort > WORTH * spec.effort or not error(weight, PAIRS[4]) <= LIMIT:
@@ -37,22 +36,18 @@ def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Win
 def arguments(layout: Layout, spec: WinogradSpec, choice: WinogradChoice, x: Blocked, reads: Ints, weight: Floats,
               bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
     """What the call begins with. ``corner``: from the first pixel of the picture to the first tap."""
-    blocks, lanes = _blocks(x, reads), spec.lanes
-    whole = np.zeros((len(weight), len(blocks) * lanes, 3, 3), np.float32)
-    whole[:, np.searchsorted(blocks, reads // lanes) * lanes + reads % lanes] = weight
-    w = layout.program.weight(pack_winograd(whole, spec, choice))
+    blocks, lanes, order = _blocks(x, reads), spec.lanes, np.argsort(reads)
+    w = layout.program.weight(pack_winograd(weight[:, order], spec, choice))
     starts = tuple(Place(at.buffer, at.delta + corner) for at in (x.offset(int(b) * lanes) for b in blocks))
-    scratch = Place(layout.program.arena.new(strip(spec, choice).size * lanes))
+    found: list[Argument] = [layout.start if spec.table else starts[0], w, bias]
     if spec.table:
-        return [layout.start, w, bias, Table(starts), scratch]
-    return [starts[0], w, bias, scratch]
+        found.append(Table(starts))
+    if not spec.full:
+        lane = np.searchsorted(blocks, reads[order] // lanes) * (choice.strip * lanes) + reads[order] % lanes
+        found.append(Table(tuple(map(int, lane))))
+    return [*found, Place(layout.program.arena.new(strip(spec, choice).size * lanes))]
 
 
 def _blocks(x: Blocked, reads: Ints) -> Ints:
     """The blocks that hold these lanes."""
     return np.unique(reads // x.plane.lanes)
-
-
-def _run(x: Blocked, blocks: Ints) -> bool:
-    """Do these blocks follow each other in one buffer?"""
-    return replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous

@@ -18,6 +18,7 @@ from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
+REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 
 

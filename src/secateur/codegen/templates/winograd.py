@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.specs import WinogradChoice, WinogradSpec
+from secateur.codegen.specs import WORTH, WinogradChoice, WinogradSpec
 from secateur.codegen.winograd import PAIRS, even_part, strip
 from secateur.codegen.writer import INT, Expr, Kernel, const, even_tile, segments
 
@@ -27,14 +27,14 @@ from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
+REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
 CACHE = 6144  # floats: half of a first cache of 48 KB
-WORTH = 1.6  # sizes of tile that promise to be this much slower than the better one are not measured
 
 
 def build(spec: WinogradSpec, choice: WinogradChoice) -> Any:
-    """The kernel ``(x, w, bias, [table], scratch, operands.., y)``."""
+    """The kernel ``(x, w, bias, [blocks of x], [channels], scratch, operands.., y)``."""
     return _Winograd(spec, choice).build()
 
 
@@ -46,6 +46,7 @@ class _Winograd:
         self.k = k = Kernel(spec.lanes)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.table = k.pointer("table", "int32") if spec.table else None
+        self.channels = None if spec.full else k.pointer("channels", "int32")
         self.scratch = k.pointer("scratch")
         self.operands = operand_pointers(k, spec.steps)
         self.y = k.pointer("y")
@@ -77,7 +78,7 @@ class _Winograd:
             k.loop(strip.tiles, lambda i: self.place(first + i, lambda *at: self.input(
                 block, inputs + (block * strip.tiles + i) * v, *at)), name="tile")  # fmt: skip
 
-        k.loop(spec.ci // v, transform, inside and spec.threads > 1, "cb")
+        k.loop(spec.inputs, transform, inside and spec.threads > 1, "cb")
         for start, count, nb in segments(spec.blocks, min(self.choice.nb, spec.blocks)):
 
             def blocks(other: Expr, tile: Expr, start: int = start, nb: int = nb) -> None:
@@ -173,8 +174,8 @@ class _Winograd:
         def some(first: Expr, columns: int) -> None:
             sums = k.accumulators(columns * nb, k.splat(0.0))
 
-            def channel(c: Expr, i: Expr) -> None:
-                at, source = weights + (c * v + i) * (nb * v), inputs + (c * tiles + first) * v + i
+            def channel(number: Expr, place: Expr) -> None:
+                at, source = weights + number * (nb * v), inputs + first * v + place
                 ws = [k.vector(k.load(self.w, at + j * v)) for j in range(nb)]
                 for j in range(0, nb * v, 16):
                     k.prefetch(self.w, at + (spec.ci * nb * v + j))  # those of the next point
@@ -183,7 +184,7 @@ class _Winograd:
                     for j in range(nb):
                         k.add(sums[q * nb + j], wide * ws[j])
 
-            k.loop(spec.ci // v, lambda c: k.loop(v, lambda i: channel(c, i), name="i"), name="c")
+            self.reduce(channel)
             for q in range(columns):
                 for j in range(nb):
                     to = products + (j * tiles + first + q) * (self.strip.tile * v)
@@ -191,6 +192,15 @@ class _Winograd:
 
         for start, count, columns in segments(tiles, self.choice.columns):
             k.loop(count, lambda q: some(start + q * columns, columns), name="q")  # noqa: B023
+
+    def reduce(self, channel: Body) -> None:
+        """``channel(number, where it lies)`` for each; empty lanes may hold anything, and are left out."""
+        spec, k, v = self.spec, self.k, self.spec.lanes
+        if self.channels is not None:
+            k.loop(spec.ci, lambda c: channel(c, k.bind(k.scalar(self.channels, c).astype(INT), INT)), name="c")
+            return
+        k.loop(spec.inputs, lambda b: k.loop(
+            v, lambda i: channel(b * v + i, b * (self.strip.tiles * v) + i), name="i"), name="c")  # fmt: skip
 
 
 def _sum(k: Kernel, factors: Iterable[float], values: Vectors) -> Expr | None:
@@ -231,10 +241,12 @@ def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
 
 def arrays(spec: WinogradSpec) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
-    blocks = np.arange(spec.ci // spec.lanes) * spec.x.block
-    table = [blocks.astype(np.int32)] if spec.table else []
+    blocks = np.arange(spec.inputs) * spec.x.block
+    tables = [blocks.astype(np.int32)] if spec.table else []
+    if not spec.full:
+        tables.append(np.arange(spec.ci, dtype=np.int32))
     x = random_floats(int(blocks[-1]) + reach(spec))
     choices = [c for registers in (32, 16) for c in space(spec, registers)]
     weights = random_floats(max((c.m + 2) ** 2 for c in choices) * spec.ci * spec.blocks * spec.lanes)
     scratch = np.zeros(max(strip(spec, c).size for c in choices) * spec.lanes, np.float32)
-    return [x, weights, random_floats(spec.blocks * spec.lanes), *table, scratch, random_floats(written(spec))], 0
+    return [x, weights, random_floats(spec.blocks * spec.lanes), *tables, scratch, random_floats(written(spec))], 0
