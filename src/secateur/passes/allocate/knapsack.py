@@ -12,8 +12,9 @@ from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.analysis.notes import Coupling
 
 from .budget import before, meet, notes_of, one_amount, roundings
-from .choice import Problem, solve
+from .choice import solve
 from .estimate import work_of_weights
+from .problem import Problem
 from .select import Ladder, by_score, climb
 from .widths import Stops, stops
 
@@ -24,7 +25,7 @@ TURNS = 8
 @dataclass(frozen=True)
 class Knapsack:
     """Of ``levels`` widths for every set of channels, those that lose least importance in all (HALP, NeurIPS 2022, and
-    the cross-layer knapsack in general), solved to optimality by mixed integer programming.
+    the cross-layer knapsack in general), solved to within 1e-4 of the least by branch and bound.
 
     A layer costs the product of its two widths; these products enter exactly, or, in networks whose layers read very
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
