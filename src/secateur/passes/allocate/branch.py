@@ -26,7 +26,7 @@ STEPS = 60  # prices tried for one bound; about ten are needed
 CLOSE = 1e-9  # what a bound may still gain when no further price is tried
 TIE = 1e-12  # losses (of at most 1) that are equal but for rounding
 FITS = 1 + 1e-12  # costs of as many budgets fit
-NEAR = 1.05  # choices that lose up to so many times the best are worth a search around them
+NEAR = 1.001  # choices that lose up to so many times the best are worth a search around them
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from .elimination import buckets
 from .problem import Problem
 
 
-def solve(problem: Problem, gap: float = 1e-4, seconds: float = 60.0) -> list[int]:
+def solve(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
     """The option of each group, within ``gap`` (relative) of the least loss, or the best that ``seconds`` allow.
 
     Raises BudgetError where no choice fits.
@@ -30,7 +30,7 @@ def solve(problem: Problem, gap: float = 1e-4, seconds: float = 60.0) -> list[in
     return Search(problem, turns, gap, seconds).run()
 
 
-def programme(problem: Problem, gap: float = 1e-4, seconds: float = 60.0) -> list[int]:
+def programme(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
     """The option of each group, within ``gap`` of the least loss, by mixed integer programming (HiGHS).
 
     Pairs enter as transport plans between the two groups' options, which makes their cost linear and exact. Raises
