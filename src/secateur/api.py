@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import LANES, Allocation, Baseline, Vectors
+from secateur.passes.allocate import LANES, Allocation, Baseline, Cost, Vectors
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
@@ -25,9 +25,9 @@ from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
 from .calibration import load_calibration
-from .latency import compare
+from .latency import clock, compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
-from .policy import Policy, check_budget
+from .policy import Policy
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
 
@@ -119,23 +119,26 @@ def compile(
     macs: float | int | str | None = None,
     params: float | int | str | None = None,
     bytes: float | int | str | None = None,
-    latency_ms: float | None = None,
+    latency_ms: float | str | None = None,
     sparsity: float | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
-    ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
-    globs of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path
-    of an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and
-    in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto".
+    ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine
+    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds globs
+    of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path of
+    an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
+    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
+    and in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is
+    "auto".
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(latency_ms, sparsity)
+    _only_this_version(sparsity)
     lanes = _lanes(target)
-    chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
+    budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
+    chosen = _policy(policy, protect, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
     dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
@@ -143,9 +146,9 @@ def compile(
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
     data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
-    start = dense
+    start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
-        start = dense.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
+        start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
     slim = Pipeline(chosen.passes(seed), (trail.see,))(start)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
@@ -305,9 +308,23 @@ def _lanes(target: str | None) -> int:
         return LANES
 
 
-def _only_this_version(latency_ms: float | None, sparsity: float | None) -> None:
-    if latency_ms is not None:
-        check_budget("latency_ms", latency_ms)
+def _clock(target: str | None, seed: int, tell: Progress) -> Cost:
+    """What allocation measures with. Raises InputError for another machine than this one."""
+    if target not in (None, "native"):
+        raise InputError(
+            f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
+            "budget in macs"
+        )
+    milliseconds = clock(seed)
+
+    def told(graph: Graph) -> float:
+        tell("measure the latency")
+        return milliseconds(graph)
+
+    return Cost(told)
+
+
+def _only_this_version(sparsity: float | None) -> None:
     if sparsity is not None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
 

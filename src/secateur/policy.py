@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import tomllib
 from collections.abc import Mapping
@@ -12,17 +13,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from secateur.ir import InputError, Unsupported
+from secateur.ir import InputError
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
+from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
+from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sweep.gather import Gather
 
-BUDGETS = ("macs", "params", "bytes")
-OTHER_BUDGETS = ("latency_ms",)
+BUDGETS = ("macs", "params", "bytes", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Policy:
     """A criterion, an allocation under one budget, and layers to leave alone.
 
     ``criterion`` and ``method`` are passes with their options, without braces where there are none
-    (``"l1"``, ``"global{floor=20%}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
-    bytes and what remains of it: a share (0.5) or an absolute whole number. ``protect`` are globs of layer names,
-    ``compensate`` passes that mend the result from calibration data (``"refit"``, ``"reestimate_bn"``).
+    (``"l1"``, ``"global{floor=20%,rounds=3}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
+    bytes and what remains of it: a share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of
+    layer names, ``compensate`` passes that mend the result from calibration data (``"refit"``, ``"reestimate_bn"``).
     """
 
     criterion: str | None = "l1"
@@ -60,7 +62,16 @@ class Policy:
         if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:
             score = dataclasses.replace(score, seed=seed)
         gather = (Gather((score,)),) if score.data else ()
-        return (Canonicalize(), Couple(protect=self.protect), *gather, score, self._allocator(), Slim())
+        scored = (Couple(protect=self.protect), *gather, score)
+        return (Canonicalize(), *scored, self._allocation(scored), Slim())
+
+    def _allocation(self, again: tuple[Pass, ...]) -> Pass:
+        """The allocator, in the rounds and under the clock that it asks for; ``again`` couples and scores."""
+        method: Any = self._allocator()
+        step: Any = dataclasses.replace(method, rounds=1, latency_ms=None)
+        if method.rounds != 1:
+            step = Rounds(method.rounds, step, again)
+        return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
 
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""
@@ -92,7 +103,7 @@ class Policy:
     def to_toml(self) -> str:
         """The policy file."""
         kind, value = self.budget
-        shown = print_value(value) if isinstance(value, float) else value
+        shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
         lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
         lines += _options("criterion", self.criterion or "none")
         lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
@@ -136,16 +147,9 @@ class Policy:
 
 
 def check_budget(kind: str, value: float | int) -> None:
-    """Raises InputError or Unsupported for a budget that cannot be kept to."""
-    if kind in OTHER_BUDGETS:
-        raise Unsupported(
-            f"budget {kind}: measuring latency needs code generation, which isn't part of this version; "
-            f"give {', '.join(BUDGETS)}"
-        )
+    """Raises InputError for a budget that does not exist or makes no sense."""
     if kind not in BUDGETS:
-        raise InputError(
-            f"there is no budget '{kind}'{_close(kind, (*BUDGETS, *OTHER_BUDGETS))}; give one of {BUDGETS}"
-        )
+        raise InputError(f"there is no budget '{kind}'{_close(kind, BUDGETS)}; give one of {BUDGETS}")
     check_amount(kind, value)
 
 
@@ -155,7 +159,7 @@ def amount(kind: str, value: object) -> float | int:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
     check_budget(kind, found)
-    return found
+    return float(found) if kind == "latency_ms" else found
 
 
 def from_spec(text: str) -> Policy:

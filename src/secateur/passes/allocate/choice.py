@@ -1,40 +1,36 @@
-"""The multiple-choice knapsack: one option for every group, least loss under one budget, solved exactly.
+"""Solvers of the multiple-choice knapsack.
 
-``solve`` takes costs of single groups and of pairs of groups (a layer's cost is the product of the widths on its two
-sides); ``dynamic`` and ``greedy`` solve the plain problem in other ways and serve as checks.
+``solve`` is the one that allocation uses; ``programme`` hands the same problem to HiGHS, for networks where so many
+layers read each other that elimination has no small tables. ``dynamic`` and ``greedy`` solve the problem without pairs
+in other ways and serve as checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from secateur.ir import Array, BudgetError
 
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """``loss[g][k]`` and ``cost[g][k]`` of option k of group g; ``pairs[a, b][i, j]``: cost of i in a beside j in b."""
-
-    loss: Sequence[Array]
-    cost: Sequence[Array]
-    pairs: Mapping[tuple[int, int], Array]
-    budget: float
-
-    def cost_of(self, chosen: Sequence[int]) -> float:
-        """What a choice costs."""
-        single = sum(float(c[k]) for c, k in zip(self.cost, chosen, strict=True))
-        return single + sum(float(m[chosen[a], chosen[b]]) for (a, b), m in self.pairs.items())
-
-    def loss_of(self, chosen: Sequence[int]) -> float:
-        """What a choice loses."""
-        return sum(float(v[k]) for v, k in zip(self.loss, chosen, strict=True))
+from .branch import Search
+from .elimination import buckets
+from .problem import Problem
 
 
-def solve(problem: Problem, gap: float = 1e-4, seconds: float = 60.0) -> list[int]:
+def solve(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
+    """The option of each group, within ``gap`` (relative) of the least loss, or the best that ``seconds`` allow.
+
+    Raises BudgetError where no choice fits.
+    """
+    turns = buckets([len(v) for v in problem.loss], problem.pairs)
+    if turns is None:
+        return programme(problem, gap, seconds)
+    return Search(problem, turns, gap, seconds).run()
+
+
+def programme(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
     """The option of each group, within ``gap`` of the least loss, by mixed integer programming (HiGHS).
 
     Pairs enter as transport plans between the two groups' options, which makes their cost linear and exact. Raises

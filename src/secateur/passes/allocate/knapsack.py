@@ -12,8 +12,9 @@ from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.analysis.notes import Coupling
 
 from .budget import before, meet, notes_of, one_amount, roundings
-from .choice import Problem, solve
+from .choice import solve
 from .estimate import work_of_weights
+from .problem import Problem
 from .select import Ladder, by_score, climb
 from .widths import Stops, stops
 
@@ -24,18 +25,21 @@ TURNS = 8
 @dataclass(frozen=True)
 class Knapsack:
     """Of ``levels`` widths for every set of channels, those that lose least importance in all (HALP, NeurIPS 2022, and
-    the cross-layer knapsack in general), solved to optimality by mixed integer programming.
+    the cross-layer knapsack in general), solved to within 1e-4 of the least by branch and bound.
 
     A layer costs the product of its two widths; these products enter exactly, or, in networks whose layers read very
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
-    remains at most. ``floor``: the share of every set that stays whatever its scores.
+    remains at most; ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after
+    each. ``floor``: the share of every set that stays whatever its scores.
     """
 
     name: ClassVar[str] = "knapsack"
     macs: float | int | None = None
     params: float | int | None = None
     bytes: float | int | None = None
+    latency_ms: float | None = None
     round_to: int | str = "auto"
+    rounds: int = 1
     levels: int = 16
     floor: float = 0.1
 
@@ -44,7 +48,7 @@ class Knapsack:
         amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
         if not 0 <= self.floor <= 1 or self.levels < 2:
             raise InputError(f"knapsack{{levels={self.levels},floor={self.floor:g}}}: 2 levels or more, floor a share")
-        coupling, importance = notes_of(graph, self.name)
+        coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         table = stops(coupling, ladder, roundings(graph, self.round_to)[0], work_of_weights(graph, "macs"))
         options = [_options(ladder, table, orbit, self.levels) for orbit in range(len(ladder.length))]
