@@ -116,7 +116,7 @@ def test_mistakes(options: dict[str, object], message: str) -> None:
         secateur.compile(chain(), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", [{"latency_ms": 5.0}, {"sparsity": 0.8}])
+@pytest.mark.parametrize("option", [{"sparsity": 0.8}])
 def test_what_this_version_lacks(option: dict[str, object]) -> None:
     with pytest.raises(Unsupported, match="isn't part of this version"):
         secateur.compile(chain(), **option)  # type: ignore[arg-type]
