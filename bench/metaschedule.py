@@ -1,15 +1,16 @@
 """Tunes networks with TVM's MetaSchedule, the strongest form of what TVM offers by itself; latency.py runs the result.
 
-    python bench/metaschedule.py ref/resnet50 tv/mobilenet_v2 ref/shufflenet_v1_g3 --seconds 900 [--threads 1 2]
+    python bench/metaschedule.py ref/resnet50 tv/mobilenet_v2 ref/shufflenet_v1_g3 --seconds 1200
     nice -n 19 python bench/metaschedule.py ...                                     in the background
 
-Seconds are per network and number of threads, wall time in all calls so far together: what has had its time is left
-alone, and a call that was stopped goes on from the database of the last one. Building and measuring happen in this
-process: MetaSchedule's own builder starts new processes that each import for half a minute, and on a small machine its
-time-out then ends every build without a word. A kernel that crashes therefore ends the script; start it again. Of each
-candidate the best of three repeats counts, since other work can only make it slower. Search and batches are
-smaller than MetaSchedule's defaults (128 of a population, 16 trials), with which 900 seconds would not reach every
-kernel of a network once. The first pass over all kernels is always finished.
+Seconds are of processor time for each network, in all calls so far together: ten times the 60 s that secateur may take
+on each of two cores. What has had its time is left alone, and a call that was stopped goes on from the database of the
+last one. Kernels are timed on one thread by the time that this thread had a processor, so other work on the machine
+makes a candidate look slower only through the caches, and of three repeats the best counts. Building and measuring
+happen in this process: MetaSchedule's own builder starts new processes that each import for half a minute, and on a
+small machine its time-out then ends every build without a word. A kernel that crashes therefore ends the script; start
+it again. Search and batches are smaller than MetaSchedule's defaults (128 of a population, 16 trials), with which the
+time would not reach every kernel of a network once; each call finishes a first pass over all kernels.
 
 Needs `pip install -c constraints.txt 'secateur[tvm,bench]'`.
 """
@@ -40,6 +41,7 @@ import tvm_peers
 
 POPULATION, TRIALS, REPEATS = 128, 16, 3
 SEARCH_THREADS = 2
+LEAST = 0.02  # seconds of a repeat
 
 
 class Bench:
@@ -68,10 +70,19 @@ class Bench:
         module = self.modules.pop(name)
         draw = np.random.default_rng(0).random
         arrays = [tvm.runtime.tensor(np.asarray(draw(tuple(map(int, a.shape))), str(a.dtype))) for a in arguments]
-        timer = module.time_evaluator("main", tvm.cpu(), number=1, repeat=REPEATS, min_repeat_ms=20)
-        best = min(map(float, timer(*arrays).results))
+        main = module["main"]
+        count = max(1, int(LEAST / max(_seconds(main, arrays, 1), 1e-7)))
+        best = min(_seconds(main, arrays, count) for _ in range(REPEATS))
         self.trials += 1
         return [best]
+
+
+def _seconds(main: Any, arrays: Sequence[Any], count: int) -> float:
+    """Processor seconds of this thread for one of ``count`` runs."""
+    start = time.thread_time()
+    for _ in range(count):
+        main(*arrays)
+    return (time.thread_time() - start) / count
 
 
 def parts(bench: Bench, deadline: float) -> tuple[Any, Any, Any]:
@@ -115,7 +126,7 @@ def parts(bench: Bench, deadline: float) -> tuple[Any, Any, Any]:
     @derived_object
     class Deadline(PyMeasureCallback):  # type: ignore[misc]
         def apply(self, scheduler: Any, *_: Any) -> None:
-            if time.monotonic() >= deadline:
+            if time.process_time() >= deadline:
                 for i, task in enumerate(scheduler.tasks_):
                     if not task.is_terminated:
                         scheduler.terminate_task(i)
@@ -123,20 +134,18 @@ def parts(bench: Bench, deadline: float) -> tuple[Any, Any, Any]:
     return Builder(), Runner(), Deadline()
 
 
-def tune(folder: Path, threads: int, seconds: float) -> None:
+def tune(folder: Path, seconds: float) -> None:
     """Tune the network in a folder until that many seconds are spent on it in all; the database lies in the folder."""
     import tvm.s_tir.tensor_intrin  # half a minute that MetaSchedule would take from the tuning time
 
-    start, spent, bench = time.monotonic(), tvm_peers.spent(folder, threads), Bench()
+    start, spent, bench = time.process_time(), tvm_peers.spent(folder), Bench()
     if spent["seconds"] >= seconds:
         return
-    tvm.get_global_func("runtime.config_threadpool")(1, threads)
-    work = tvm_peers.work_folder(folder, threads)
+    tvm.get_global_func("runtime.config_threadpool")(1, 1)
+    work = tvm_peers.work_folder(folder)
     work.mkdir(exist_ok=True)
     builder, runner, deadline = parts(bench, start + seconds - spent["seconds"])
-    tasks = ms.relax_integration.extract_tasks(
-        tvm_peers.fused(folder / "model.onnx", threads), tvm_peers.target(threads)
-    )
+    tasks = ms.relax_integration.extract_tasks(tvm_peers.fused(folder / "model.onnx"), tvm_peers.target())
     search = ms.search_strategy.EvolutionarySearch(population_size=POPULATION, init_min_unmeasured=TRIALS)
     contexts, weights = ms.relax_integration.extracted_tasks_to_tune_contexts(
         tasks, str(work), strategy=search, num_threads=SEARCH_THREADS, seed=0
@@ -149,17 +158,16 @@ def tune(folder: Path, threads: int, seconds: float) -> None:
             database=ms.database.JSONDatabase(work_dir=str(work)),
         )  # fmt: skip
     finally:
-        seconds = spent["seconds"] + time.monotonic() - start
+        seconds = spent["seconds"] + time.process_time() - start
         used = {"seconds": seconds, "trials": spent["trials"] + bench.trials, "failed": bench.failed, "why": bench.why}
         (work / "spent.json").write_text(json.dumps(used))
 
 
 def main() -> int:
-    """Tune one network and number of threads after the other."""
+    """Tune one network after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="as ref/resnet50")
-    parser.add_argument("--seconds", type=float, default=900, help="for each network and number of threads, in all")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--seconds", type=float, default=1200, help="of processor time for each network, in all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     logging.getLogger("tvm").setLevel(logging.WARNING)
@@ -167,9 +175,8 @@ def main() -> int:
         folder = latency.folder_of(name)
         if not (folder / "model.onnx").exists():
             common.run(latency.preparing(name, ["--seed", str(options.seed)]))
-        for threads in options.threads:
-            tune(folder, threads, options.seconds)
-            print(f"{name} on {threads}: {tvm_peers.spent(folder, threads)}", flush=True)
+        tune(folder, options.seconds)
+        print(f"{name}: {tvm_peers.spent(folder)}", flush=True)
     return 0
 
 

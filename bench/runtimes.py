@@ -123,20 +123,17 @@ def tvm_default(place: Place) -> Loaded:
     import tvm_peers
 
     def build() -> Any:
-        return relax.build(tvm_peers.read(place.onnx), tvm_peers.target(place.threads))
+        return relax.build(tvm_peers.read(place.onnx), tvm_peers.target())
 
-    return _virtual_machine(place, f"tvm-default-{place.digest()}-{place.threads}.so", build)
+    return _virtual_machine(place, f"tvm-default-{place.digest()}.so", build)
 
 
 def tvm_metaschedule(place: Place) -> Loaded:
     """Relax with the schedules that metaschedule.py found, weights packed for them."""
     import tvm_peers
 
-    found = tvm_peers.database(place.folder, place.threads)
-    return _virtual_machine(
-        place, f"tvm-metaschedule-{place.digest(*found)}-{place.threads}.so",
-        lambda: tvm_peers.apply(place.onnx, place.folder, place.threads),
-    )  # fmt: skip
+    name = f"tvm-metaschedule-{place.digest(*tvm_peers.database(place.folder))}.so"
+    return _virtual_machine(place, name, lambda: tvm_peers.apply(place.onnx, place.folder))
 
 
 def _virtual_machine(place: Place, name: str, build: Callable[[], Any]) -> Loaded:

@@ -144,12 +144,16 @@ def compile(
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
+        if not verification.passed:
+            raise LawError(_broken(dense, verification))
     quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
-    if verification is not None and not verification.passed:
-        raise LawError(_broken(dense, verification))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
-    if target == "native" and chosen.criterion is not None:
+    if target not in (None, "native"):
+        warnings = (
+            f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
+        )
+    elif target is not None and chosen.criterion is not None:
         tell("time both")
         latency, warnings = compare(dense, slim, seed)
     done = slim.note(Allocation)

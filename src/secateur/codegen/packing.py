@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import ConvSpec, Strides, WinogradChoice, WinogradSpec
+from .specs import ConvSpec, MapSpec, Strides, WinogradChoice, WinogradSpec
+from .specs_fixed import RowSpec
 from .winograd import PAIRS, transform
 
 Floats = NDArray[np.float32]
+S = TypeVar("S", ConvSpec, MapSpec, RowSpec)
 
 
 def groups_of(block: int, lanes: int, outputs: int, groups: int) -> tuple[int, int]:
@@ -66,18 +69,20 @@ def _tiles(blocks: int, nb: int) -> list[tuple[int, int, int]]:
 
 def flatten(spec: ConvSpec) -> ConvSpec:
     """A 1x1 convolution whose pixels follow each other reads them as one long row."""
-    if spec.kernel != (1, 1) or spec.stride != (1, 1):
-        return spec
-    fulls = [s.strides for s in spec.steps if s.operand == "full" and s.strides is not None]
-    if spec.h * spec.w == 1 and spec.n > 1:
-        if any(s.operand == "vector" for s in spec.steps):
-            return spec
-        steps = tuple(replace(s, strides=_images(s.strides)) if s.strides else s for s in spec.steps)
-        return replace(spec, n=1, w=spec.n, x=_images(spec.x), y=_images(spec.y), steps=steps)
-    if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *fulls)):
-        return replace(spec, h=1, w=spec.h * spec.w)
+    return merge(spec) if spec.kernel == (1, 1) and spec.stride == (1, 1) else spec
+
+
+def merge(spec: S) -> S:
+    """A kernel that works pixel by pixel, rows and images that follow each other as one long row."""
+    every: list[Strides] = [spec.x, spec.y, *(s.strides for s in spec.steps if s.strides is not None)]
+    if all(s.row == spec.w * s.column for s in every):
+        spec = replace(spec, h=1, w=spec.h * spec.w)
+    if spec.h == 1 and (spec.w == 1 or all(s.image == spec.w * s.column for s in every)):
+        steps = tuple(replace(s, strides=_images(s.strides, spec.w)) if s.strides else s for s in spec.steps)
+        spec = replace(spec, n=1, w=spec.n * spec.w, x=_images(spec.x, spec.w), y=_images(spec.y, spec.w), steps=steps)
     return spec
 
 
-def _images(s: Strides) -> Strides:
-    return replace(s, column=s.image)
+def _images(s: Strides, w: int) -> Strides:
+    """Images of one pixel each in a row, or rows that follow each other."""
+    return replace(s, column=s.image) if w == 1 else s

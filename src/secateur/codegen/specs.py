@@ -34,8 +34,9 @@ class Strides:
 class Step:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
-    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
+    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
+    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
     """
 
     op: str
@@ -44,6 +45,7 @@ class Step:
     strides: Strides | None = None
     table: bool = False
     swapped: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec, WinogradCho
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.ir import Node
 
-from .epilogue import Flow, affine, flows, per_lane, plan_epilogue
+from .epilogue import Epilogue, Flow, affine, flows, per_lane, plan_epilogue
 from .window import call_window
 from .winograd import arguments as winograd_arguments
 from .winograd import rivals
@@ -51,7 +52,7 @@ def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
     name = node.inputs[2] if len(node.inputs) > 2 else None
     bias = np.zeros(1) if name is None else layout.graph.weights[name].astype(np.float64).reshape(-1)
     bias = np.broadcast_to(bias, (weight.shape[0],))
-    while tail and tail[0].op == "batch_norm":
+    while tail and tail[0].op == "batch_norm" and not any(flow in n.inputs for n in tail[1:]):
         scale, shift = affine(layout.graph, tail[0])
         weight, bias = weight * scale[:, None, None, None], bias * scale + shift
         flow = tail.pop(0).name
@@ -61,30 +62,44 @@ def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
 def conv(layout: Layout, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
-    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    lone = (1,) * (2 - len(a["stride"]))
+    half = len(a["pad"]) // 2
+    pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
-        fold(layout, chain, weight), groups=int(a["groups"]), stride=tuple(a["stride"]),
-        dilation=tuple(a["dilation"]), pad=tuple(a["pad"]),
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad,
     )  # fmt: skip
-    x_name = node.inputs[0] or ""
+    name, margin = node.inputs[0] or "", max(work.pad)
+    if weight.shape[1] * work.groups < layout.lanes and layout.lies_in_rows(name):
+        return dense(layout, layout.get_planar(name), work)
+    x = layout.get_blocked(name, 1)
     if work.groups > 1 and weight.shape[1] == 1 and weight.shape[0] == work.groups:
-        return depthwise(layout, layout.compact(x_name), work)
-    few = x_name in layout.plain and x_name not in layout.blocked and weight.shape[1] * work.groups < layout.lanes
-    return dense(layout, layout.get_planar(x_name) if few else layout.get_blocked(x_name), work)
+        return depthwise(layout, layout.with_margin(layout.together(name, x), margin), work)
+    return dense(layout, layout.with_margin(x, margin), work)
+
+
+def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
 
 def linear(layout: Layout, chain: Chain) -> Blocked:
-    """A 1x1 convolution of a picture of one pixel."""
-    node = chain.head
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
+    node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
-    weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
-    return dense(layout, layout.get_blocked(node.inputs[0] or ""), fold(layout, chain, weight))
+    weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
+    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
 
 
 def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
-    """One call a run of output blocks that read the same input channels."""
+    """A dense or grouped convolution onto fresh blocks."""
     out = layout.new_blocked(work.name)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call a run of output blocks that read the same input channels."""
     lanes, plane = layout.lanes, out.plane
     biases = per_lane(layout, work.bias, out)
     o, per_group = work.weight.shape[0], work.weight.shape[1]
@@ -136,15 +151,19 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
         return None
     first, count = int(places[0]) // lanes, len(places) // lanes
-    buffer, index = x.blocks[first]
-    run = all(b is buffer and i == index + k for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    buffer, at = x.blocks[first]
+    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
 
 
 def depthwise(layout: Layout, x: Blocked, work: Folded) -> Blocked:
     """Lane by lane; the channels stay in the lanes they are in."""
     out = layout.new_blocked(work.name, x.channels)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call for all blocks."""
     lanes, taps = layout.lanes, work.kernel[0] * work.kernel[1]
     used = x.channels >= 0
     packed = np.zeros((len(x.channels), taps), np.float32)

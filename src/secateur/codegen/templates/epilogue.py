@@ -25,7 +25,7 @@ def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
     """The parameters the steps need, in order: (operand, its table of blocks)."""
     found = []
     for i, step in enumerate(steps):
-        operand = k.pointer(f"r{i}") if step.operand else None
+        operand = k.pointer(f"r{i}") if step.operand not in ("", "earlier") else None
         table = k.pointer(f"rt{i}", "int32") if step.table else None
         found.append((operand, table))
     return found
@@ -40,18 +40,25 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
 
 def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: At) -> Expr:
     """The value after all steps."""
-    for step, (operand, table) in zip(steps, pointers, strict=True):
+    wanted = {step.earlier for step in steps if step.operand == "earlier"}
+    kept: dict[int, Expr] = {}
+    for i, (step, (operand, table)) in enumerate(zip(steps, pointers, strict=True)):
+        if i in wanted:
+            kept[i] = value = k.vector(value)
         if not step.operand:
             value = UNARY[step.op](k, value, dict(step.attrs))
             continue
-        if step.operand == "const":
-            index = at.block * k.lanes
-        else:
-            s = step.strides
-            assert s is not None
-            index = block_base(k, table, at.block, s.block) + at.image * s.image
-            if step.operand == "full":
-                index = index + at.row * s.row + at.column * s.column
-        other = k.load(operand, index)
+        other = kept[step.earlier] if step.operand == "earlier" else _operand(k, step, operand, table, at)
         value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
     return value
+
+
+def _operand(k: Kernel, step: Step, operand: Any, table: Any, at: At) -> Expr:
+    """The other number of each lane."""
+    s = step.strides
+    if s is None:
+        return k.load(operand, at.block * k.lanes)
+    index = at.image * s.image + at.row * s.row + at.column * s.column
+    if step.operand == "pixel":
+        return k.splat(k.scalar(operand, index))
+    return k.load(operand, block_base(k, table, at.block, s.block) + index)
