@@ -24,6 +24,7 @@ import material
 from networks import capture
 from secateur import codegen
 from secateur.codegen import measure, winograd
+from secateur.codegen.runtime import use_threads
 from secateur.codegen.specs import ConvSpec, Strides, WinogradSpec
 from secateur.codegen.tune import candidates
 from secateur.ir import Graph, Node, Source, Value
@@ -96,8 +97,12 @@ def _photo(path: Path) -> Any:
 
 
 def kernels(options: Any) -> Iterator[common.Row]:
-    """Milliseconds of each layer, and the gain: direct over Winograd, both at their best."""
+    """Milliseconds of each layer, and the gain: direct over Winograd, both at their best.
+
+    Weights come from memory, as when a network runs.
+    """
     target = codegen.get_target("native")
+    use_threads(options.threads)
     for channels, size in LAYERS:
         blocks, row = channels // target.lanes, (size + 2) * target.lanes
         plane = Strides((size + 2) * row, (size + 2) * row, row, target.lanes)
@@ -106,7 +111,10 @@ def kernels(options: Any) -> Iterator[common.Row]:
         fast = WinogradSpec(*shape[:3], blocks, *shape[3:], plane, plane, False, threads=options.threads)
         spaces = {spec: candidates(spec, target) for spec in (direct, fast)}
         jobs = [(spec, choice) for spec, space in spaces.items() for choice in space]
-        calls: dict[int, Callable[[], None]] = {i: measure.callable_of(*job, target) for i, job in enumerate(jobs)}
+        turns = {spec: measure.arguments(spec) for spec in spaces}
+        calls: dict[int, Callable[[], None]] = {}
+        for i, (spec, choice) in enumerate(jobs):
+            calls |= measure.in_turn({i: measure.compiled(spec, choice, target)}, turns[spec])
         times = measure.interleaved(calls, options.rounds)
         first = len(spaces[direct])
         best = [min(range(0, first), key=times.__getitem__), min(range(first, len(jobs)), key=times.__getitem__)]
