@@ -62,9 +62,10 @@ def subject(name: str, seed: int) -> tuple[Any, Any, bytes]:
     if collection == "real":
         return _real(model, REAL[name], seed)
     if collection == "ref":
-        import latency
+        import networks
 
-        graph, _, x = latency.network(name, seed)
+        found = networks.capture(name, seed)
+        graph, x = found.graph, found.x
     else:
         example = zoo.example(collection, model, seed)
         graph, x = trace(zoo.build(collection, model, seed), (example,), dynamic_batch=False), example.numpy()
