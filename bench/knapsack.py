@@ -18,7 +18,7 @@ from secateur.passes.allocate import Knapsack, choice, knapsack
 from secateur.passes.allocate.problem import Problem
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
-from secateur.passes.score import L1
+from secateur.passes.score.l1 import L1
 
 
 def measure(name: str, share: float, seed: int) -> common.Row:

@@ -254,6 +254,7 @@ def test_widths_follow_the_target_and_the_policy_says_which(monkeypatch: pytest.
         return done.report.policy, {w.shape[0] for n, w in done.graph.weights.items() if n in ("c1.w", "c2.w")}
 
     assert widths("x86-avx2") == ("l1,uniform{macs=40%,round_to=8},slim", {8, 24})
+    assert "not timed" in secateur.compile(chain(), target="x86-avx2").report.remarks[0]
     policy, sizes = widths("aarch64-neon")
     assert policy == "l1,uniform{macs=40%,round_to=4},slim"
     assert all(size % 4 == 0 for size in sizes)

@@ -164,7 +164,11 @@ def compile(
     quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
-    if target == "native" and chosen.criterion is not None:
+    if target not in (None, "native"):
+        warnings = (
+            f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
+        )
+    elif target is not None and chosen.criterion is not None:
         tell("time both")
         latency, warnings = compare(dense, slim, seed)
     done = slim.note(Allocation)

@@ -198,9 +198,10 @@ def test_what_the_default_takes() -> None:
 def test_the_size_of_tile_follows_the_picture() -> None:
     """Large tiles have fewer products; small ones fewer weights, and hang less over a small picture."""
     target = native()
-    found = {size: [c.choice for c in plan(layer(512, size, pad=PAD), target, 1, Tuner(target, 1, Records()).choose).calls
-                    if isinstance(c.choice, WinogradChoice)] for size in (7, 28)}  # fmt: skip
-    assert [[c.m for c in choices] for choices in found.values()] == [[2], [4]]
+    choose = Tuner(target, 1, Records()).choose
+    for size, m in ((7, 2), (28, 4)):
+        calls = plan(layer(512, size, pad=PAD), target, 1, choose).calls
+        assert [c.choice.m for c in calls if isinstance(c.choice, WinogradChoice)] == [m]
 
 
 def test_measured_seconds_decide_where_there_are_both() -> None:

@@ -193,8 +193,8 @@ def chains(forms: Forms) -> dict[str, Chain]:
     previous: dict[str, Node] = {}
     for node in graph.nodes:
         if node.name in heads and node.name not in outputs:
-            if all(later.name not in previous for later in graph.users.get(node.name, [])):
-                path = _together(forms, node, elementwise, outputs)
+            path = _together(forms, node, elementwise, outputs)
+            if not any(later.name in previous for later in path):
                 previous.update({b.name: a for a, b in zip([node, *path], path, strict=False)})
     for node in graph.nodes:
         if node.name not in elementwise or node.name in previous:

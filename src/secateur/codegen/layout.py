@@ -16,7 +16,7 @@ from .forms import Forms, default_axis, picture
 from .fusion import is_head
 from .movement import move
 from .moving import Memories, Writer, as_matrix, view
-from .program import Argument, Port, Program, Table
+from .program import Argument, Port, Program, Table, Weight
 from .renaming import margins, moves
 from .specs import CopySpec, FillSpec, Strides
 from .targets import Target
@@ -46,6 +46,7 @@ class Layout:
         self.turned: dict[tuple[str, int], Blocked] = {}  # in blocks, but along another axis than the value's own
         self.plain: dict[str, Plain] = {}
         self.moved: dict[str, Node] = {}
+        self.constants: dict[str, Weight] = {}  # that were moved into a value
         for value in graph.inputs:
             self.plain[value.name] = Plain(value.shape, value.dtype, port=value.name)
 
@@ -213,7 +214,9 @@ class Layout:
         if name in self.plain:
             return self.memories.of_plain(self.plain[name])
         if name in self.graph.weights:
-            return self.memories.of_weight(self.program.weight(self.graph.weights[name]), shape)
+            if name not in self.constants:
+                self.constants[name] = self.program.weight(self.graph.weights[name])
+            return self.memories.of_weight(self.constants[name], shape)
         node = self.moved[name]
         known = node.inputs[:1] if node.op == "gather" else node.inputs
         arrays = [self.addresses(i or "") for i in known]

@@ -16,10 +16,10 @@ Unary = Callable[[Kernel, Expr, Mapping[str, Any]], Expr]
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-# erf(x) = x p(x^2) / q(x^2) for |x| < 3.8, where it is 1 but for 8e-8: least squares, reweighted until the largest error
-# is as small as can be.
+# erf(x) = x p(x^2) / q(x^2) for |x| < 3.8, where it is 1 but for 8e-8: least squares, reweighted until the largest
+# error is as small as can be.
 _ERF = (1.1283776760101318, 0.3061784207820892, 0.06618091464042664, 0.008246841840445995, 0.00029982021078467369)
-_ERF_BELOW = (1.0, 0.6046597361564636, 0.16026687622070312, 0.02397146262228489, 0.0020921491086483, 1.7729527826e-05)
+_ERF_BELOW = (1.0, 0.6046597361564636, 0.16026687622070312, 0.02397146262228489, 0.0020921491086483, 1.77295278e-05)
 
 
 def clamp(k: Kernel, x: Expr, low: float | None, high: float | None) -> Expr:
@@ -153,5 +153,6 @@ BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
         "minimum": tirx.min,
         "maximum": tirx.max,
         "prelu": lambda a, b: tirx.Select(a > a - a, a, a * b),
+        "keep": lambda a, b: tirx.Select(b > b - b, a, b),  # 0 where b is 0, whatever a is
     }
 )

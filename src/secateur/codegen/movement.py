@@ -21,6 +21,7 @@ from .sampling import axis_taps
 
 Array = NDArray[Any]
 NOTHING = -1  # the address of a zero
+MOST = 1 << 24  # elements whose addresses are looked at; larger values are moved by TVM's library
 Attrs = Mapping[str, Any]
 Move = Callable[[Sequence[Array], Attrs, tuple[int, ...]], "Array | list[Array]"]
 
@@ -37,7 +38,8 @@ def _split(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> list[Array]:
 
 
 def _gather(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
-    return x[0].take(x[1].astype(np.int64) % x[0].shape[a["axis"]], a["axis"])
+    found: Array = x[0].take(x[1].astype(np.int64) % x[0].shape[a["axis"]], a["axis"])
+    return found
 
 
 _PAD = MappingProxyType({"reflect": "reflect", "edge": "edge", "wrap": "wrap"})
@@ -97,14 +99,14 @@ MOVE: Mapping[str, Move] = MappingProxyType(
 
 def moves_only(node: Node, weights: Mapping[str, Any]) -> bool:
     """Does this node move what it reads, or zeros, and nothing else?"""
-    if node.op not in MOVE or any(math.prod(v.shape) == 0 for v in node.outputs):
+    if node.op not in MOVE or not all(0 < math.prod(v.shape) <= MOST for v in node.outputs):
         return False
     if node.op == "gather":
         return node.inputs[1] in weights
     if node.op == "resize":
         return bool(node.attrs["mode"] == "nearest")
     if node.op == "pad":
-        return node.attrs["mode"] != "constant" or node.attrs["value"] == 0
+        return bool(node.attrs["mode"] != "constant" or node.attrs["value"] == 0)
     return True
 
 

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from .forms import picture
 from .program import Argument, Port, Program, Table, Weight
-from .specs import TableCopySpec
+from .specs_fixed import TableCopySpec
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane
 
 SHIFT = 40  # an address is (memory << SHIFT) + offset
 OFFSET = (1 << SHIFT) - 1
+FEW = 1 << 14  # numbers that may have a table with an entry for each
+PATTERNS = 64  # copies that a movement may be taken apart into
 Memory = Buffer | Port | Weight
 # A part of a copy in vectors: memory (None: zeros), pixels, blocks, and where both lie from the memory's beginning.
 Whole = tuple[Memory | None, Ints, Ints, Ints | None, Ints | None]
@@ -60,8 +62,9 @@ class Memories:
     def split(self, addresses: Ints) -> Iterator[tuple[Memory | None, NDArray[np.bool_]]]:
         """Each memory with the elements that lie in it; None for zeros."""
         numbers = addresses >> SHIFT
-        for number in np.unique(numbers):
-            yield (None if number < 0 else self.known[number]), numbers == number
+        for i, count in enumerate(np.bincount(numbers.reshape(-1) + 1)):
+            if count:
+                yield (None if i == 0 else self.known[i - 1]), numbers == i - 1
 
 
 def picture_offsets(plane: Plane) -> Ints:
@@ -133,7 +136,7 @@ def _affine(offsets: Ints, lanes: int) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Writer:
-    """Copies what lies at addresses to the pixels and channels of a target: [pixels], [channels] in floats from ``y``."""
+    """Copies what lies at addresses to the pixels and channels of a target, both in floats from ``y`` on."""
 
     program: Program
     memories: Memories
@@ -193,16 +196,33 @@ class Writer:
         for memory, mask in self.memories.split(matrix):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             part = matrix[np.ix_(rows, columns)] & OFFSET
-            apart = separate(part) if mask.sum() == part.size else None
-            if memory is None and mask.sum() == part.size:
+            if mask.sum() < part.size:
+                self._elements(memory, matrix[mask] & OFFSET, (pixels[:, None] + channels)[mask])
+            elif memory is None:
                 self._copy(None, 1, (pixels[rows], None), (channels[columns], None))
-            elif apart is not None:
-                self._copy(memory, 1, (pixels[rows], apart[0]), (channels[columns], apart[1]))
             else:
-                where = np.nonzero(mask)
-                x = matrix[where] & OFFSET
-                self._copy(memory, 1, (np.zeros(1, np.int64), None if memory is None else np.zeros(1, np.int64)),
-                           (pixels[where[0]] + channels[where[1]], None if memory is None else x))  # fmt: skip
+                self._alike(memory, part, pixels[rows], channels[columns])
+
+    def _alike(self, memory: Memory, part: Ints, pixels: Ints, channels: Ints) -> None:
+        """One copy for the pixels whose channels lie alike; number by number if that is little, or nothing is alike."""
+        apart = separate(part)
+        if apart is not None:
+            self._copy(memory, 1, (pixels, apart[0]), (channels, apart[1]))
+            return
+        if part.size > FEW:
+            _, which = np.unique(part - part[:, :1], axis=0, return_inverse=True)
+            which = which.reshape(-1)
+            if which.max() < PATTERNS:
+                for i in range(int(which.max()) + 1):
+                    self._alike(memory, part[which == i], pixels[which == i], channels)
+                return
+        self._elements(memory, part.reshape(-1), (pixels[:, None] + channels).reshape(-1))
+
+    def _elements(self, memory: Memory | None, x: Ints, y: Ints) -> None:
+        """By a table with every single number."""
+        nothing = np.zeros(1, np.int64)
+        zero = memory is None
+        self._copy(memory, 1, (nothing, None if zero else nothing), (y, None if zero else x))
 
     def _copy(self, memory: Memory | None, lanes: int, pixels: tuple[Ints, Ints | None],
               channels: tuple[Ints, Ints | None]) -> None:  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import ConvSpec, MapSpec, RowSpec, Strides, WinogradChoice, WinogradSpec
+from .specs import ConvSpec, MapSpec, Strides, WinogradChoice, WinogradSpec
+from .specs_fixed import RowSpec
 from .winograd import PAIRS, transform
 
 Floats = NDArray[np.float32]
@@ -73,10 +74,10 @@ def flatten(spec: ConvSpec) -> ConvSpec:
 
 def merge(spec: S) -> S:
     """A kernel that works pixel by pixel, rows and images that follow each other as one long row."""
-    operands = [s.strides for s in spec.steps if s.strides is not None]
-    if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *operands)):
+    every: list[Strides] = [spec.x, spec.y, *(s.strides for s in spec.steps if s.strides is not None)]
+    if all(s.row == spec.w * s.column for s in every):
         spec = replace(spec, h=1, w=spec.h * spec.w)
-    if spec.h == 1 and (spec.w == 1 or all(s.image == spec.w * s.column for s in (spec.x, spec.y, *operands))):
+    if spec.h == 1 and (spec.w == 1 or all(s.image == spec.w * s.column for s in every)):
         steps = tuple(replace(s, strides=_images(s.strides, spec.w)) if s.strides else s for s in spec.steps)
         spec = replace(spec, n=1, w=spec.n * spec.w, x=_images(spec.x, spec.w), y=_images(spec.y, spec.w), steps=steps)
     return spec

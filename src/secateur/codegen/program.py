@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .specs import Spec
+from .specs_fixed import Fixed
 from .tensors import Arena, Buffer, Place
 
 
@@ -59,7 +60,7 @@ Argument = Place | Weight | Port | Table
 class Call:
     """One kernel call. ``choice`` is how its template is tiled; ``label`` names the layer."""
 
-    spec: Spec | TensorSpec
+    spec: Spec | Fixed | TensorSpec
     choice: Any
     arguments: tuple[Argument, ...]
     label: str = ""
@@ -84,7 +85,7 @@ class Program:
         self.weight_bytes += len(data)
         return at
 
-    def call(self, spec: Spec | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
+    def call(self, spec: Spec | Fixed | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
              also: Sequence[Buffer] = ()) -> None:  # fmt: skip
         """Append a call; every buffer it names, and those in ``also``, live until it."""
         step = len(self.calls)

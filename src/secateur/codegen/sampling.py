@@ -20,7 +20,7 @@ _ROUND: Mapping[str, Callable[[float], int]] = MappingProxyType(
 
 
 def axis_taps(a: Mapping[str, Any], axis: int, rank: int, before: int, after: int) -> Taps | None:
-    """For every output position (input position, weight) pairs, positions inside of the input; None: nothing changes."""
+    """For each output position (input position, weight) pairs, inside of the input; None where nothing changes."""
     size, scales = a["size"], a["scales"]
     k = axis - rank + len(size if size is not None else scales)
     if k < 0:

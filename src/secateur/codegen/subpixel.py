@@ -1,4 +1,4 @@
-"""Transposed convolutions as plain ones: each residue of the output's position modulo the stride is a small convolution.
+"""Transposed convolutions as plain ones, one for each residue of the output's position modulo the stride.
 
 Output o = i * stride - pad + k * dilation, so the outputs o = q * stride + r read the taps k with
 k * dilation = r + pad (mod stride), at inputs q + (r + pad - k * dilation) / stride: the taps are every

@@ -24,7 +24,8 @@ Planner = Callable[[Layout, Chain], Blocked]
 
 PLANNERS: Mapping[str, Planner] = MappingProxyType(
     {
-        "conv": conv, "conv_transpose": conv_transpose, "resize": resize, "linear": linear, "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
+        "conv": conv, "conv_transpose": conv_transpose, "resize": resize, "linear": linear,
+        "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
         "reduce_mean": reduce, "reduce_sum": reduce, "reduce_max": reduce,
         "matmul": matmul, "softmax": rows, "log_softmax": rows, "layer_norm": rows, "rms_norm": rows,
         "group_norm": group_norm, "instance_norm": group_norm,

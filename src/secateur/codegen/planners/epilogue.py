@@ -18,6 +18,7 @@ from secateur.codegen.tensors import Blocked, Buffer
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
+UNBOUNDED = frozenset({"div", "reciprocal", "rsqrt", "sqrt"})  # may not be finite in lanes that hold nothing
 Planned = tuple[Step, tuple[Weight | Blocked, ...]]
 
 
@@ -37,31 +38,31 @@ class Epilogue:
     def sampled(self, first: tuple[int, int], stride: tuple[int, int]) -> Epilogue:
         """What belongs to every ``stride``-th row and column of the result from ``first`` on."""
         steps, operands = [], []
-        for step, operand in zip(self.steps, self.operands, strict=True):
+        for step, others in zip(self.steps, self.operands, strict=True):
             s = step.strides
             if s is not None:
                 shift = first[0] * s.row + first[1] * s.column
                 step = replace(step, strides=replace(s, row=s.row * stride[0], column=s.column * stride[1]))
-                operand = tuple(_shifted(o, shift) for o in operand)
+                others = tuple(_shifted(o, shift) for o in others)
             steps.append(step)
-            operands.append(operand)
+            operands.append(others)
         return Epilogue(tuple(steps), tuple(operands))
 
     def arguments(self, layout: Layout, first: int, count: int) -> tuple[list[Argument], list[Buffer]]:
         """What they add to the call for a run of output blocks, and the buffers that must stay alive for it."""
         arguments: list[Argument] = []
         alive: list[Buffer] = []
-        for step, (operand, *_) in ((s, o) for s, o in zip(self.steps, self.operands, strict=True) if o):
-            if isinstance(operand, Weight):
+        for step, (other, *_) in ((s, o) for s, o in zip(self.steps, self.operands, strict=True) if o):
+            if isinstance(other, Weight):
                 skipped = layout.lanes if step.strides is None else step.strides.block
-                arguments.append(Weight(operand.offset + first * skipped * 4))
+                arguments.append(Weight(other.offset + first * skipped * 4))
                 continue
             if step.table:
-                arguments += [layout.start, block_table(operand, first, count)]
+                arguments += [layout.start, block_table(other, first, count)]
             else:
-                at = int(operand.places()[0]) if step.operand == "pixel" else first * layout.lanes
-                arguments.append(operand.offset(at))
-            alive += [b for b, _ in operand.blocks]
+                at = int(other.places()[0]) if step.operand == "pixel" else first * layout.lanes
+                arguments.append(other.offset(at))
+            alive += [b for b, _ in other.blocks]
         return arguments, alive
 
 
@@ -84,6 +85,8 @@ def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked) -> Epilogu
     for node, flow in tail:
         done[flow] = len(planned)
         planned += _steps(layout, node, flow, out, done)
+    if np.any(out.channels < 0) and any(step.op in UNBOUNDED for step, _ in planned):
+        planned.append((Step("keep", operand="const"), (per_lane(layout, np.ones(1), out),)))
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 

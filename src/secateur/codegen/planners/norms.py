@@ -1,4 +1,4 @@
-"""Group and instance norm: moments of channels, scale and shift of groups, then an element-wise kernel with the rest."""
+"""Group and instance norm: moments of channels, scale and shift of groups, then an element-wise kernel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.packing import merge
 from secateur.codegen.program import Argument, Table
-from secateur.codegen.specs import GroupSpec, MapSpec, MomentSpec, Step, Strides
+from secateur.codegen.specs import MapSpec, Step, Strides
+from secateur.codegen.specs_fixed import GroupSpec, MomentSpec
 from secateur.codegen.tensors import Blocked, Place, Plane
 
 from .epilogue import Epilogue, flows, plan_epilogue

@@ -9,7 +9,8 @@ import numpy as np
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import Floats
 from secateur.codegen.program import Argument
-from secateur.codegen.specs import RecurrentSpec, Strides
+from secateur.codegen.specs import Strides
+from secateur.codegen.specs_fixed import RecurrentSpec
 from secateur.codegen.tensors import Blocked, Place, Plane, natural_channels
 from secateur.ir import Node
 

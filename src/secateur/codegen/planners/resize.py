@@ -8,7 +8,7 @@ from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.program import Argument, Table
 from secateur.codegen.sampling import Taps, axis_taps
-from secateur.codegen.specs import ResizeSpec
+from secateur.codegen.specs_fixed import ResizeSpec
 from secateur.codegen.tensors import Blocked
 
 from .epilogue import flows, plan_epilogue

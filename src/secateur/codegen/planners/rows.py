@@ -9,7 +9,8 @@ import numpy as np
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import merge
-from secateur.codegen.specs import MatmulSpec, RowSpec, Step, Strides
+from secateur.codegen.specs import Step, Strides
+from secateur.codegen.specs_fixed import MatmulSpec, RowSpec
 from secateur.codegen.tensors import Blocked, Plane, natural_channels
 
 from .conv import linear

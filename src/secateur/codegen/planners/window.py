@@ -8,7 +8,8 @@ from secateur.codegen.fusion import Chain, base_input
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.packing import merge
 from secateur.codegen.program import Argument
-from secateur.codegen.specs import MapSpec, MeanSpec, ResizeSpec, RowSpec, WindowSpec
+from secateur.codegen.specs import MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.specs_fixed import ResizeSpec, RowSpec
 from secateur.codegen.tensors import Blocked
 
 from .epilogue import Epilogue, flows, plan_epilogue

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import (
-    ConvSpec,
-    CopySpec,
-    FillSpec,
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec, WinogradSpec
+from secateur.codegen.specs_fixed import (
     GroupSpec,
-    MapSpec,
     MatmulSpec,
-    MeanSpec,
     MomentSpec,
     RecurrentSpec,
     ResizeSpec,
     RowSpec,
     TableCopySpec,
-    WindowSpec,
-    WinogradSpec,
 )
 
 from . import conv, copies, matmul, norms, recurrent, resize, rows, simple, window, winograd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.codegen.specs import TableCopySpec
+from secateur.codegen.specs_fixed import TableCopySpec
 from secateur.codegen.writer import Expr, Kernel
 
 

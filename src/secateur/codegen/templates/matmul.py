@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.codegen.specs import MatmulSpec
+from secateur.codegen.specs_fixed import MatmulSpec
 from secateur.codegen.writer import Expr, Kernel, const, even_tile, segments
 
 from .conv import y_index

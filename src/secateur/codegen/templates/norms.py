@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.specs import GroupSpec, MomentSpec
+from secateur.codegen.specs_fixed import GroupSpec, MomentSpec
 from secateur.codegen.writer import Expr, Kernel, number, segments
 
 from .epilogue import block_base
@@ -60,10 +60,10 @@ def _total(k: Kernel, parts: list[Any]) -> Expr:
 
 
 def build_group(spec: GroupSpec, choice: None = None) -> Any:
-    """The kernel ``(moments, places, targets, weight, bias, y)``: per block and image scales, then shifts.
+    """The kernel ``(moments, places, targets, weight, bias, y)``: scales, then shifts, [block, image, lane] each.
 
-    ``places`` and ``targets`` say where an image's mean of each channel is and where its scale goes, in the order of the
-    groups, as ``weight`` and ``bias`` are; ``y`` is [block, image, lane] twice.
+    ``places`` and ``targets`` say where an image's mean of each channel is and where its scale goes. They, ``weight``
+    and ``bias`` are in the order of the groups.
     """
     k = Kernel(1)
     moments, places = k.pointer("moments"), k.pointer("places", "int32")

@@ -1,4 +1,4 @@
-"""LSTM and GRU: step by step, a vector of hidden units at a time; what the input adds was computed before, for all steps.
+"""LSTM and GRU: step by step, a vector of hidden units at a time; what the input adds was computed before.
 
 The gates of a unit lie in the same lane of blocks that follow each other, gate by gate; recurrent weights are
 [hidden, gate, block, lane], so a step is one pass over them for every element of the batch.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from secateur.codegen.maths import sigmoid, tanh
-from secateur.codegen.specs import RecurrentSpec
+from secateur.codegen.specs_fixed import RecurrentSpec
 from secateur.codegen.writer import Expr, Kernel, segments
 
 PAIR = 2  # blocks of hidden units side by side: enough sums to hide the latency of an addition
@@ -28,7 +28,8 @@ class _Recurrent:
         self.width = spec.blocks * spec.lanes
         self.gates, self.r, self.bias, self.h0 = (k.pointer(n) for n in ("gates", "r", "bias", "h0"))
         self.y, self.h = k.pointer("y"), k.pointer("h")
-        self.c0, self.c = (k.pointer("c0"), k.pointer("c")) if spec.kind == "lstm" else (None, None)
+        self.c0: Any = k.pointer("c0") if spec.kind == "lstm" else None
+        self.c: Any = k.pointer("c") if spec.kind == "lstm" else None
         self.scratch = k.pointer("scratch")
 
     def build(self) -> Any:
@@ -76,7 +77,7 @@ class _Recurrent:
     def products(
         self, sums: list[list[Any]], gates: list[int], first: Expr, vector: Any, at: Callable[[Expr], Expr]
     ) -> None:
-        """Add the recurrent weights of some gates times a vector: ``sums[gate][block]``, from the block ``first`` on."""
+        """Add the recurrent weights of some gates times a vector: ``sums[gate][block]``, from block ``first`` on."""
         k, spec = self.k, self.spec
         count = (4 if spec.kind == "lstm" else 3) * self.width
 

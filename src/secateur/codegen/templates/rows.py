@@ -11,7 +11,7 @@ from typing import Any
 from tvm import tirx
 
 from secateur.codegen.maths import exp
-from secateur.codegen.specs import RowSpec
+from secateur.codegen.specs_fixed import RowSpec
 from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segments
 
 from .conv import y_index

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError
+from secateur.ir import Array, Graph, InputError, Node
 from secateur.passes.recipe import Recipe
 
 from .original import EXAMPLES, channel_axis, kept_rows, noted
@@ -22,7 +22,8 @@ class FoldConstants:
     """Add what removed channels contributed on average to the biases of their readers.
 
     A channel whose batch norm scale is zero still emits act(beta), and so does one that never changes: removing it
-    takes a constant away. The reader's bias gains the mean of that contribution over all its outputs, the border of a
+    takes a constant away. The reader's bias (without one, the batch norm behind it, through its running mean) gains
+    the mean of that contribution over all its outputs, the border of a
     padded convolution included, where fewer taps see it. Exact for linear layers, 1x1 and unpadded convolutions and
     constant channels; elsewhere the best constant. ``varying`` False folds constant channels alone.
 
@@ -40,12 +41,13 @@ class FoldConstants:
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)
-        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n) and bias_of(n) is not None):
-            bias = bias_of(step.node) or ""
-            shift = self._shift(step, recipe)
-            if shift is not None:
-                weights[bias] = (weights[bias] + shift.reshape(weights[bias].shape)).astype(weights[bias].dtype)
-                step.slim.weights[bias] = weights[bias]
+        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n) and bool(sink(graph, n))):
+            for name, sign in sink(graph, step.node):
+                shift = self._shift(step, recipe)
+                if shift is not None:
+                    old = weights[name]
+                    weights[name] = (old + sign * shift.reshape(old.shape)).astype(old.dtype)
+                    step.slim.weights[name] = weights[name]
         return noted(graph.rewrite(weights=weights), self.name)
 
     def _shift(self, step: Step, recipe: Recipe | None) -> Array | None:
@@ -80,3 +82,15 @@ class FoldConstants:
         shift: Array = np.einsum("goc,gc->go", rows, mean * np.repeat(dead, taps, axis=1)).reshape(-1)
         out = kept_rows(recipe, name, axis_out)
         return shift if out is None else shift[out]
+
+
+def sink(graph: Graph, node: Node) -> list[tuple[str, float]]:
+    """Where a constant in the layer's output can go: (weight, sign) of its bias or of the batch norm that reads it."""
+    bias = bias_of(node)
+    if bias is not None:
+        return [(bias, 1.0)]
+    users = graph.users.get(node.name, ())
+    if len(users) != 1 or users[0].op != "batch_norm" or node.name in graph.outputs:
+        return []
+    mean = users[0].inputs[3] or ""
+    return [(mean, -1.0)] if mean in graph.weights and len(graph.users[mean]) == 1 else []

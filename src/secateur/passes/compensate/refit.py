@@ -131,7 +131,7 @@ class _Sums:
             product = product - first[:, :, None] * lacking[:, None, :]
         columns = second.shape[1]
         scale = np.einsum("gcc->g", self.second / self.count) / columns
-        damped = second + np.eye(columns) * np.maximum(ridge * scale, 1e-12)[:, None, None]
+        damped = second + np.eye(columns) * np.maximum(max(ridge, 1e-9) * scale, 1e-12)[:, None, None]
         change = np.linalg.solve(damped, product).transpose(0, 2, 1)
         if with_bias:
             shift = (lacking - np.einsum("goc,gc->go", change, first)).reshape(-1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Examples, ExampleSums, Need
+from secateur.passes.sweep.needs import Examples, ExampleSums
 from secateur.passes.sweep.taps import outputs_of, units_at
 
 from .positions import mean_by_unit, pools
@@ -29,24 +29,23 @@ class APoZ:
     data: ClassVar[bool] = True
     unscored: ClassVar[str] = "no ReLU follows it, so zeros mean nothing"
 
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return tuple(map(Examples, outputs_of(graph, coupling_of(graph, self.name), ("relu", "clip"))))
+    def needs(self, graph: Graph) -> tuple[Examples, ...]:
+        found = outputs_of(graph, coupling_of(graph, self.name), ("relu", "clip"))
+        return tuple(Examples(tap) for tap in found if graph.producer[tap.node].attrs.get("min", 0) == 0)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where no channel of the graph passes through a ReLU."""
-        coupling, statistics = coupling_of(graph, self.name), statistics_of(graph, self.name)
-        parts = []
-        for need in self.needs(graph):
-            assert isinstance(need, Examples)
-            sums = statistics.of(need, ExampleSums)
-            if sums.least.min() >= 0:  # a clip that lets negative numbers through is no ReLU
-                parts.append((units_at(graph, coupling, need.tap)[1], sums.zeros / max(sums.count, 1)))
-        shares = mean_by_unit(coupling.size, parts)
-        if coupling.size and np.isnan(shares).all():
+        coupling, needs = coupling_of(graph, self.name), self.needs(graph)
+        if coupling.size and not needs:
             raise InputError(
                 f"criterion 'apoz' counts zeros behind ReLUs, and no channel of '{graph.name}' passes through one; "
                 "use taylor or l1"
             )
+        parts = []
+        for need in needs:
+            sums = statistics_of(graph, self.name).of(need, ExampleSums)
+            parts.append((units_at(graph, coupling, need.tap)[1], sums.zeros / max(sums.count, 1)))
+        shares = mean_by_unit(coupling.size, parts)
         scores = np.full(coupling.size, np.nan)
         for _, units in pools(coupling):
             known = units[~np.isnan(shares[units])]
@@ -57,7 +56,7 @@ class APoZ:
 def margin(shares: Array) -> Array:
     """How many standard deviations each share lies below the trimming threshold; 1 where all are equal."""
     deviation = float(shares.std()) if len(shares) else 0.0
-    if deviation == 0:
+    if deviation <= 1e-12:  # equal but for rounding
         return np.ones(len(shares))
     result: Array = (shares.mean() + deviation - shares) / deviation
     return result

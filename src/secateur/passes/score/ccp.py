@@ -54,5 +54,5 @@ def removal(u: Array, s: Array, removed: Array) -> tuple[Array, Array]:
     """A removal order whose first members are the set ``removed`` (bool[c]), each step the cheapest, and its costs."""
     inside, cost_inside = greedy(u, s, np.flatnonzero(removed), np.zeros(0, np.int64))
     outside, cost_outside = greedy(u, s, np.flatnonzero(~removed), inside)
-    # The set was chosen as a whole: it leaves before the rest, at its mean cost where single steps look cheaper.
+    # The set was chosen as a whole: it leaves before the rest even where single steps of the rest look cheaper.
     return np.concatenate([inside, outside]), np.concatenate([cost_inside, cost_outside])

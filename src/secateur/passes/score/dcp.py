@@ -46,19 +46,20 @@ class DCP:
             own = sensitivity[part.units]
             norm = float(np.sqrt((own**2).mean())) if len(own) else 0.0
             bonus = own / norm * self.discrimination if norm > 0 else np.zeros(len(own))
-            order, gain = selection_order(part.gram, part.target, bonus)
+            order, gain = selection_order(part.gram, part.target, bonus, part.energy)
             scores[part.units] = by_order(order[::-1], gain[::-1])
         return graph.with_note(Importance(scores, self.name))
 
 
-def selection_order(gram: Array, target: Array, bonus: Array) -> tuple[Array, Array]:
-    """(channels in the order in which they join, how much each lowers the relative error).
+def selection_order(gram: Array, target: Array, bonus: Array, energy: float) -> tuple[Array, Array]:
+    """(channels in the order in which they join, how much each lowers the error as a share of ``energy``).
 
-    Each round takes the channel with the largest abs(<A_j, residual>) / sqrt(mean energy) + ``bonus``, then solves the
-    factors of all that joined. The solution is updated by one column of a Cholesky factor a round: O(c^2).
+    Each round takes the channel with the largest abs(<A_j, residual>) over the largest at the start, plus ``bonus``,
+    then solves the factors of all that joined. The solution is updated by one column of a Cholesky factor a round:
+    O(c^2).
     """
     size = len(gram)
-    energy = float(target.sum()) or 1.0
+    energy = energy if energy > 0 else 1.0
     scale = float(np.abs(target).max()) or 1.0
     lower = np.zeros((size, size))  # rows of the Cholesky factor of gram[order][:, order]
     solved = np.zeros(size)  # lower^-1 target[order]

@@ -22,8 +22,8 @@ class GroupLasso:
     """Euclidean norms of the groups that structured sparsity learning drives to zero (Wen et al. 2016).
 
     ``groups``: "filter" W[n] of the producers, "channel" W[:, c] of the readers, "both" adds them up, as the paper
-    trains with both. Train with the penalty first (``passes.train``); a group at exactly zero goes first. Norms are
-    divided by the layer's mean, which changes no ranking inside it.
+    trains with both. Train with the penalty first; a group at exactly zero goes first. Norms are divided by the
+    layer's mean, which changes no ranking inside it. Shape-wise groups and whole layers are no channels: not here.
     """
 
     name: ClassVar[str] = "group_lasso"

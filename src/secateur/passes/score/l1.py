@@ -63,7 +63,7 @@ def _greedy(graph: Graph, criterion: str, share: float) -> Array:
         scores[units] = found[units]
         ranked = units[np.argsort(np.nan_to_num(found[units], nan=np.inf), kind="stable")]
         gone = np.zeros(coupling.size, bool)
-        gone[ranked[: int(share * len(ranked))]] = True
+        gone[ranked[: int(share * len(ranked) + 1e-9)]] = True
         for slot in coupling.slots:
             if slot.role == "in" and gone[slot.units[slot.units >= 0]].any():
                 weights[slot.weight] = without_columns(weights[slot.weight], slot, gone)

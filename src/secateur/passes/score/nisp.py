@@ -24,8 +24,9 @@ class NISP:
     """Importance of the final responses, handed back through absolute weights to every layer (NISP, Yu et al. 2018).
 
     The channels that the classifier reads are ranked by Inf-FS (Roffo et al. 2015: all paths in a graph of how much
-    features vary and how little they resemble each other); one pass in reverse order gives the others theirs. Layers
-    are not comparable, so each is divided by its mean.
+    features vary and how little they resemble each other); one pass in reverse order gives the others theirs, summed
+    over the picture, every tap counted at the border too. A channel that several layers produce gets the mean over
+    them. Layers are not comparable, so each is divided by its mean.
     """
 
     name: ClassVar[str] = "nisp"
@@ -94,13 +95,14 @@ def inf_fs(features: Array, alpha: float = 0.5) -> Array:
     The graph joins features by alpha * max(deviation) + (1 - alpha) * (1 - abs(rank correlation)); the score sums all
     paths, weighed by r^length with r = 0.9 / spectral radius: rows of (I - r A)^-1 - I.
     """
+    from scipy.stats import rankdata
+
     examples, d = features.shape
     if examples < 2 or d < 2:
         return np.ones(d)
     deviation = features.std(0, dtype=np.float64)
     scaled = deviation / (float(deviation.max()) or 1.0)
-    ranks = np.argsort(np.argsort(features, axis=0, kind="stable"), axis=0, kind="stable").astype(np.float64)
-    ranks[:, deviation == 0] = 0.0
+    ranks = rankdata(features, axis=0)  # equal values share their mean rank: zeros of a ReLU say nothing
     ranks -= ranks.mean(0)
     norms = np.sqrt((ranks**2).sum(0))
     unit = ranks / np.where(norms > 0, norms, 1.0)

@@ -58,6 +58,21 @@ def _max_pool(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> B
     yield node.inputs[0] or "", scores[node.name] * math.prod(node.attrs["kernel"])
 
 
+def _lipschitz(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Back:
+    """Activations: times the steepest slope."""
+    slope = STEEPEST.get(node.op) or float(node.attrs["alpha"])
+    for name, values in _carried(graph, coupling, node, scores):
+        yield name, values * slope
+
+
+def _sum(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Back:
+    """A sum over the picture: every position gets the whole score."""
+    before, after = graph.value(node.inputs[0] or ""), node.out
+    places = math.prod(map(int, before.shape)) / max(math.prod(map(int, after.shape)), 1)
+    for name, values in _carried(graph, coupling, node, scores):
+        yield name, values * places
+
+
 def _carried(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Back:
     """Everything else: a channel's score goes to the inputs in which its unit lives.
 
@@ -83,9 +98,15 @@ def _carried(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Ba
         yield name, np.where(units < size, total[units] / np.maximum(here[units], 1), 0.0)
 
 
+# The largest absolute slope of activations where it is not 1.
+STEEPEST: Mapping[str, float] = MappingProxyType(
+    {"sigmoid": 0.25, "gelu": 1.129, "silu": 1.0998, "hard_swish": 1.5, "mish": 1.0885, "selu": 1.7581}
+)
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "conv": _weighted, "conv_transpose": _weighted, "linear": _weighted, "batch_norm": _batch_norm,
-        "max_pool": _max_pool,
+        "max_pool": _max_pool, "reduce_sum": _sum, "hard_sigmoid": _lipschitz,
+        **dict.fromkeys(STEEPEST, _lipschitz),
     }
 )  # fmt: skip

@@ -21,16 +21,21 @@ MOST_COLUMNS = 9216  # second moments of wider inputs (a flattened picture befor
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """Of one pool: ``units`` in rising order, ``gram`` f64[u, u], and ``target`` f64[u] = <A_j, Y>.
+    """Of one pool: ``units`` in rising order, and ``gram`` f64[u, u].
 
-    Y is what the reader computes from all its inputs, without bias. Several readers are added up, each divided by its
-    own <Y, Y>: the numbers are relative errors.
+    Several readers are added up, each divided by its own <Y, Y>, with Y what it computes from all its inputs, without
+    bias: the numbers are relative errors. ``energy`` is the number of readers (groups count by their share of <Y, Y>).
     """
 
     units: Array
     gram: Array
-    target: Array
     energy: float
+
+    @property
+    def target(self) -> Array:
+        """f64[u] = <A_j, sum of A over the pool>: what is to be explained. Channels of other pools stay as they are."""
+        result: Array = self.gram.sum(1)
+        return result
 
 
 def reading(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
@@ -50,7 +55,7 @@ def moment_needs(graph: Graph, coupling: Coupling) -> tuple[InputMoments, ...]:
 
 
 def contributions(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[int, Contributions]:
-    """By pool; pools that no such layer reads are left out."""
+    """By pool; pools that no such layer reads are left out, and where it reads nothing but zeros, all is 0."""
     place = np.full(coupling.size, -1, np.int64)
     members: dict[int, Array] = {}
     for pool in np.unique(coupling.pool[~coupling.frozen]).tolist():
@@ -58,25 +63,22 @@ def contributions(graph: Graph, coupling: Coupling, statistics: Statistics) -> d
         members[pool] = units
         place[units] = np.arange(len(units))
     grams = {p: np.zeros((len(u), len(u))) for p, u in members.items()}
-    targets = {p: np.zeros(len(u)) for p, u in members.items()}
     energies = dict.fromkeys(members, 0.0)
+    read: set[int] = set()
     for need in moment_needs(graph, coupling):
         _, units = units_at(graph, coupling, need.tap)
         blocks = channel_gram(graph, need.tap, statistics.of(need, Moments))
         energy = float(blocks.sum())
-        if energy <= 0:
-            continue
+        energy = energy if energy > 0 else 1.0
         for block, row in zip(blocks / energy, units.reshape(len(blocks), -1), strict=True):
             live = (row >= 0) & (place[row] >= 0)
             for pool in np.unique(coupling.pool[row[live]]).tolist():
                 mine = live & (coupling.pool[row] == pool)
                 at = place[row[mine]]
                 np.add.at(grams[pool], (at[:, None], at[None, :]), block[np.ix_(mine, mine)])
-                np.add.at(targets[pool], at, block[mine].sum(1))
                 energies[pool] += float(block.sum())
-    return {
-        p: Contributions(members[p], grams[p], targets[p], energies[p]) for p in members if energies[p] > 0
-    }  # fmt: skip
+                read.add(pool)
+    return {p: Contributions(members[p], grams[p], energies[p]) for p in sorted(read)}
 
 
 def channel_gram(graph: Graph, tap: Tap, moments: Moments) -> Array:

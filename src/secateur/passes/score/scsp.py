@@ -23,7 +23,8 @@ MOST_COLUMNS = 4096  # longer descriptors are projected to this length, which ke
 class SCSP:
     """Filters in clusters of incoming and outgoing weights (after SCSP, Zhuo et al. 2018; details are our reading).
 
-    ``mode`` "drop_group" removes whole clusters, those of the least mean norm first; "keep_representative" keeps the
+    ``mode`` "drop_group" removes whole clusters, those of the least mean norm first, the last one as far as the budget
+    asks (the paper stops before it); "keep_representative" keeps the
     largest of every cluster longest. ``clusters`` is their number as a share of the channels. The paper repeats it
     every epoch and lets removed filters come back: compile between epochs for that.
     """

@@ -67,8 +67,7 @@ def map_grams(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[
         c, k = columns // moments.taps, moments.taps
         blocks = np.einsum("gatbt->gab", moments.second.reshape(groups, c, k, c, k))  # the same tap of both channels
         energy = float(np.einsum("gaa->", blocks)) / (groups * c)
-        if energy <= 0:
-            continue
+        energy = energy if energy > 0 else 1.0
         for block, row in zip(blocks / energy, units.reshape(groups, c), strict=True):
             live = (row >= 0) & (place[row] >= 0)
             for pool in np.unique(coupling.pool[row[live]]).tolist():

@@ -6,9 +6,11 @@ the batches, and the sums are joined at the end.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from secateur.ir import Graph, InputError, PassError
@@ -58,7 +60,22 @@ def sweep(
     total, results = joined(done, list(found.values()))
     if not total:
         raise InputError("calibration: the data hold no example; give at least one batch")
+    for need, result in zip(wanted, results, strict=True):
+        _usable(need, result)
     return graph.with_note(Statistics(dict(zip(wanted, results, strict=True)), total, loss))
+
+
+def _usable(need: Need, result: Any) -> None:
+    """Raises InputError where sums hold NaN or infinity, whether or not the network's outputs do."""
+    arrays = vars(result).values() if dataclasses.is_dataclass(result) else [result]
+    for array in arrays:
+        for part in array.values() if isinstance(array, dict) else [array]:
+            if not np.isfinite(part).all():
+                where = getattr(getattr(need, "tap", None), "node", getattr(need, "weight", "the gates"))
+                raise InputError(
+                    f"calibration: the sums at '{where}' ({type(need).__name__}) hold NaN or infinity; check how the "
+                    "inputs are scaled, and the weights"
+                )
 
 
 class _Runner:
