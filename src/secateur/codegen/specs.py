@@ -111,10 +111,10 @@ QUAD = 4  # channels that a kernel for narrow groups takes together
 
 @dataclass(frozen=True)
 class GroupedSpec:
-    """A convolution in groups, or of one narrow group, on channels that lie in whole quads: several pixels a vector.
+    """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
 
-    A group reads ``ci`` inputs, whole quads of them, and has ``quads`` quads of outputs. Tables say where each quad of
-    inputs (at the first tap of the first output) and of outputs lies, group by group.
+    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables say
+    where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
     """
 
     lanes: int
@@ -131,6 +131,7 @@ class GroupedSpec:
     y: Strides
     steps: tuple[Step, ...] = ()
     threads: int = 1
+    depth: int = QUAD
 
     @property
     def macs(self) -> int:
@@ -154,47 +155,6 @@ class GroupedChoice:
 
     quads: int
     rows: int
-    columns: int
-
-
-@dataclass(frozen=True)
-class FirstSpec:
-    """A convolution of few channels that lie row by row (``x.block`` from one to the next), onto quads of outputs.
-
-    ``size``: rows and columns of the input; what is read outside of them is 0. ``x`` begins at the first pixel.
-    """
-
-    lanes: int
-    n: int
-    ci: int
-    quads: int
-    h: int
-    w: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pad: tuple[int, int, int, int]
-    size: tuple[int, int]
-    x: Strides
-    y: Strides
-    steps: tuple[Step, ...] = ()
-    threads: int = 1
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates, lanes that hold nothing included."""
-        return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.quads * QUAD
-
-    def workload(self) -> FirstSpec:
-        """The same without its epilogue."""
-        return replace(self, steps=())
-
-
-@dataclass(frozen=True)
-class FirstChoice:
-    """``quads`` quads of outputs by ``columns`` pixels in registers."""
-
-    quads: int
     columns: int
 
 
@@ -323,8 +283,8 @@ class FillSpec:
 
 
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
-Workload = ConvSpec | GroupedSpec | FirstSpec | WindowSpec
+Workload = ConvSpec | GroupedSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType(
-    {ConvSpec: ConvChoice, GroupedSpec: GroupedChoice, FirstSpec: FirstChoice, WindowSpec: WindowChoice}
+    {ConvSpec: ConvChoice, GroupedSpec: GroupedChoice, WindowSpec: WindowChoice}
 )
-Spec = ConvSpec | GroupedSpec | FirstSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec
+Spec = ConvSpec | GroupedSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, FirstSpec, GroupedSpec, MapSpec, MeanSpec, MoveSpec, WindowSpec
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, GroupedSpec, MapSpec, MeanSpec, MoveSpec, WindowSpec
 
-from . import conv, first, grouped, simple, window
+from . import conv, grouped, simple, window
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         ConvSpec: Template(conv.build, conv.space, conv.arrays),
         GroupedSpec: Template(grouped.build, grouped.space, grouped.arrays),
-        FirstSpec: Template(first.build, first.space, first.arrays),
         WindowSpec: Template(window.build, window.space, window.arrays),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
