@@ -19,7 +19,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("secateur", "torch", "onnx", "onnxruntime", "numpy", "scipy", "timm", "torchvision")
+PACKAGES = (
+    "secateur", "torch", "onnx", "onnxruntime", "openvino", "apache-tvm", "numpy", "scipy", "timm", "torchvision",
+)  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -133,16 +135,20 @@ class Finished:
     cpu_seconds: float
 
 
+def environment(threads: int | None = None) -> dict[str, str]:
+    """This process's environment for a child: this checkout's code, and so many threads for the pools that ask it."""
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "bench")])
+    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(pools if threads else (), str(threads))}
+
+
 def run(command: Sequence[str], *, timeout: float | None = None, threads: int | None = None) -> Finished:
     """Run a command from the repository's root and measure it, its own children not counted.
 
     Waits with wait4, whose figures belong to this child alone, so that several may run at once. On Linux the peak
     starts from the size of the process that starts the child: keep that one small where memory is the question.
     """
-    env = dict(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT / "bench")])
-    if threads is not None:
-        env.update({name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
+    env = environment(threads)
     start = time.perf_counter()
     child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     texts = ["", ""]

@@ -1,223 +1,190 @@
-"""How fast networks run on this machine's CPU: secateur's libraries beside ONNX Runtime, OpenVINO and torch.compile.
+"""How fast networks run on this machine's CPU: secateur's libraries beside the runtimes that people use.
 
-    python bench/latency.py                                     all networks, one thread
-    python bench/latency.py tv/resnet50 --threads 2 --tune 60   one network, tuned for at most a minute
-    python bench/latency.py tv/resnet50@50%                     pruned to half of its work, beside the dense network
+    python bench/latency.py                                    all networks, threads 1 and 2, all runtimes
+    python bench/latency.py ref/resnet50 --threads 1 --tune 60 one network, tuned for at most a minute
+    python bench/latency.py ref/resnet50@50%                   pruned to half of its work, beside the unpruned network
+    python bench/latency.py --resume                           leave out what this commit's rows have already
+    python bench/latency.py --prepare                          only fill the caches of torch.compile and TVM
 
-All runtimes take turns, one sample each a round, so that what else the machine does hits them alike; medians are shown,
-and ratios are medians of the ratios in a round. f32, batch 1. The peak is what a loop of nothing but fused multiply-
-adds reaches in the same run; the shares of it are those of single kernels with warm caches, padding lanes counted as
-work.
+Each runtime runs in a process of its own (runtimes.py), and the processes take turns, stopped while others run
+(turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
+ten times our time has a turn every fifth round. f32, batch 1. MetaSchedule's schedules come from metaschedule.py, which
+must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``.
+
+Everything that is prepared lies in bench/.material/latency. Runtimes besides ONNX Runtime come with the extra `bench`:
+`pip install -c constraints.txt 'secateur[tvm,bench]'`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 import common
-import light_models
-import secateur
-import zoo
-from reference_nets import REFERENCES
-from secateur import codegen
-from secateur.ir import Graph
+from turns import Worker, WorkerError, kept, ratios, spread, take_turns
 
 NETWORKS = (
     "ref/resnet50", "ref/resnext50_32x4d", "ref/se_resnet50", "ref/mobilenet_v1", "tv/mobilenet_v2",
     "timm/efficientnet_lite0", "ref/shufflenet_v1_g3", "ref/shufflenet_v1_g8", "tv/shufflenet_v2_x1_0",
     "tv/densenet121", "ref/resnet50@50%", "tv/mobilenet_v2@50%", "ref/shufflenet_v1_g3@50%",
-    "tv/shufflenet_v2_x1_0@50%",
+    "ref/shufflenet_v1_g8@50%", "tv/shufflenet_v2_x1_0@50%",
 )  # fmt: skip
-RUNTIMES = ("onnxruntime", "openvino", "torch.compile")
-Call = Callable[[], Any]
+PEERS = ("onnxruntime", "openvino", "torch.compile", "tvm-default", "tvm-metaschedule")
+MEMORY = ("secateur", "onnxruntime")
+MATERIAL = Path(__file__).resolve().parent / ".material" / "latency"
 
 
-def network(name: str, seed: int) -> tuple[Graph, nn.Module | None, np.ndarray[Any, Any]]:
-    """The graph, its module where it comes from torch, and an input."""
-    kind, _, model = name.partition("/")
-    generator = torch.Generator().manual_seed(seed)
-    if kind == "light":
-        from secateur.ir.frontends.onnx import load
-
-        graph = load(light_models.light(model, seed))
-        shape = tuple(map(int, graph.inputs[0].shape))
-        return graph, None, torch.randn(shape, generator=generator).numpy()
-    from secateur.ir.frontends.torch import trace
-
-    torch.manual_seed(seed)
-    module = (REFERENCES[model].make() if kind == "ref" else zoo.BUILDERS[kind](model)).eval()
-    x = torch.randn(1, 3, 224, 224, generator=generator)
-    with torch.no_grad():
-        zoo.redraw(module, generator)
-        zoo.calibrate(module, torch.randn(2, 3, 224, 224, generator=generator), generator)
-    return trace(module, (x,), name=model), module, x.numpy()
+def folder_of(name: str) -> Path:
+    """Where a network is prepared."""
+    return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
 
 
-def peers(graph: Graph, module: nn.Module | None, x: Any, threads: int, wanted: Sequence[str]) -> dict[str, Call]:
-    """The other runtimes on the same network and input, ready to call."""
-    from secateur.ir.exporters.onnx import to_onnx
-    from secateur.ir.exporters.torch import to_module
-
-    calls: dict[str, Call] = {}
-    name = graph.inputs[0].name
-    data = to_onnx(graph).SerializeToString()
-    if "onnxruntime" in wanted:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        calls["onnxruntime"] = lambda: session.run(None, {name: x})[0]
-    if "openvino" in wanted:
-        import openvino
-
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        compiled = openvino.Core().compile_model(openvino.Core().read_model(data), "CPU", config)
-        request = compiled.create_infer_request()
-        calls["openvino"] = lambda: request.infer([x])[compiled.output(0)]
-    if "torch.compile" in wanted:
-        torch.set_num_threads(threads)
-        compiled_module = torch.compile(module if module is not None else to_module(graph))
-        tensor = torch.from_numpy(x)
-
-        def run() -> Any:
-            with torch.no_grad():
-                return compiled_module(tensor)
-
-        calls["torch.compile"] = run
-    return calls
+def preparing(name: str, options: Sequence[str]) -> list[str]:
+    """The command that writes a network for all runtimes."""
+    return [sys.executable, "bench/prepare.py", name, str(folder_of(name)), *options]
 
 
-def take_turns(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each, ``rounds`` samples after a warm-up."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 3):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= 3:
-                samples[name].append((time.perf_counter() - start) * 1e3)
-    return samples
-
-
-def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[str, float]]:
-    """Each layer class's multiply-accumulates, milliseconds and share of the peak measured beside it."""
-    from secateur.codegen import measure
-    from secateur.codegen.plan import plan
-    from secateur.codegen.specs import ConvSpec, WindowSpec
-    from secateur.codegen.tune import Tuner
-
-    target = codegen.get_target("native")
-    tuner = Tuner(target, threads, records)
-    counted: dict[Any, int] = {}
-    for call in plan(graph, target, threads, tuner.choose).calls:
-        if isinstance(call.spec, ConvSpec) or (isinstance(call.spec, WindowSpec) and call.spec.kind == "conv"):
-            work = call.spec.workload()
-            counted[work] = counted.get(work, 0) + 1
-    peak = measure.peak(target)
-    found: dict[str, dict[str, float]] = {}
-    for spec, count in counted.items():
-        run = measure.callable_of(spec, tuner.choose(spec), target)
-        seconds = measure.interleaved({0: run}, 7)[0]
-        row = found.setdefault(layer_class(spec), {"macs": 0.0, "ms": 0.0})
-        row["macs"] += count * spec.macs
-        row["ms"] += count * seconds * 1e3
-    for row in found.values():
-        row["share"] = 2 * row["macs"] / (row["ms"] * 1e-3) / peak
-    found["peak"] = {"gflops": peak / 1e9}
+def prepare(name: str, options: Any) -> dict[str, Any]:
+    """Write the network and our libraries, in a process of its own; what that one says."""
+    arguments = ["--threads", *map(str, options.threads), "--seed", str(options.seed), "--round-to", options.round_to]
+    for flag, value in (("--tune", options.tune), ("--records", options.records)):
+        arguments += [flag, str(value)] if value is not None else []
+    done = common.run(preparing(name, [*arguments, *(["--classes"] if options.classes else [])]))
+    if done.code != 0:
+        raise SystemExit(f"prepare.py {name} ended with {done.code}:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads((folder_of(name) / "prepared.json").read_text())
     return found
 
 
-def layer_class(spec: Any) -> str:
-    """What a kernel is called in the table."""
-    kernel = "x".join(map(str, spec.kernel))
-    if not hasattr(spec, "ci"):
-        return f"depthwise {kernel}"
-    if spec.ci < spec.lanes:
-        return f"first {kernel}"
-    return "linear" if spec.h * spec.w * spec.n == 1 else f"conv {kernel}"
+def start(name: str, threads: int, runtimes: Sequence[str]) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Workers by name, loaded and stopped, and why others failed. ``dense`` is our library of the unpruned network."""
+    folder = folder_of(name)
+    loading = {runtime: Worker(runtime, folder, threads) for runtime in ("secateur", *runtimes)}
+    if "@" in name:
+        loading["dense"] = Worker("secateur", folder / "dense", threads)
+    ready: dict[str, Worker] = {}
+    failed: dict[str, str] = {}
+    for runtime, worker in loading.items():
+        try:
+            worker.ready()
+            ready[runtime] = worker
+        except WorkerError as error:
+            worker.stop()
+            failed[runtime] = str(error)
+    return ready, failed
 
 
-def measure_one(name: str, options: Any) -> dict[str, Any]:
-    """One network: a JSON row. A name that ends in ``@50%`` is pruned to that share of its multiply-accumulates."""
-    base, _, share = name.partition("@")
-    graph, module, x = network(base, options.seed)
-    dense: dict[str, Call] = {}
-    if share:
-        whole = codegen.build(graph, tune=options.tune, threads=options.threads, records=options.records)
-        dense["dense"] = lambda: whole(x)
-        graph, module = secateur.compile(graph, macs=share, round_to=16).graph, None
-    start = time.perf_counter()
-    lib = codegen.build(graph, tune=options.tune, threads=options.threads, records=options.records)
-    seconds = time.perf_counter() - start
-    calls = {"secateur": lambda: lib(x), **dense, **peers(graph, module, x, options.threads, options.runtimes)}
-    reference = np.asarray(next(iter(peers(graph, None, x, 1, ["onnxruntime"]).values()))())
-    mine = lib(x)
-    error = float(np.abs((mine[0] if isinstance(mine, tuple) else mine) - reference).max() / np.abs(reference).max())
-    samples = take_turns(calls, options.rounds)
-    medians = {k: statistics.median(v) for k, v in samples.items()}
-    ratios = {
-        k: statistics.median(b / a for a, b in zip(samples["secateur"], v, strict=True)) for k, v in samples.items()
-    }
-    best = min((r for k, r in ratios.items() if k not in ("secateur", "dense")), default=math.nan)
+def memory(name: str, threads: int) -> dict[str, Any]:
+    """Bytes at the peak of a process that loads and runs the network, ours over ONNX Runtime's."""
+    found: dict[str, Any] = {}
+    for runtime in MEMORY:
+        done = common.run([sys.executable, "bench/memory.py", runtime, str(folder_of(name)), str(threads)])
+        if done.code != 0:
+            return {"failed": f"{runtime}: {done.stderr[-300:]}"}
+        found[runtime] = json.loads(done.stdout)
+    ours, theirs = (found[runtime] for runtime in MEMORY)
+    return {**found, "ratio": ours["peak"] / theirs["peak"]}
+
+
+def errors(workers: Mapping[str, Worker]) -> dict[str, float]:
+    """The largest difference of each runtime's outputs from ONNX Runtime's, over the largest of those."""
+    if "onnxruntime" not in workers:
+        return {}
+    wanted = workers["onnxruntime"].outputs
     return {
-        "network": name, "threads": options.threads, "build_s": seconds, "error": error, "median_ms": medians,
-        "of_dense": 1 / ratios["dense"] if dense else None,
-        "min_ms": {k: min(v) for k, v in samples.items()}, "ratio": ratios, "best_peer_ratio": best,
-        "classes": classes(graph, options.records, options.threads) if options.classes else {},
-        "notes": list(lib.metadata.notes),
+        name: max(
+            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(worker.outputs, wanted, strict=True)
+        )
+        for name, worker in workers.items()
+        if name not in ("onnxruntime", "dense")
     }  # fmt: skip
 
 
-def show(row: dict[str, Any]) -> None:
+def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
+    """One network, prepared before, on so many threads: all runtimes by turns."""
+    workers, failed = start(name, threads, options.runtimes)
+    try:
+        if "secateur" in failed:
+            raise SystemExit(f"{name}: {failed['secateur']}")
+        samples = take_turns(workers, options.rounds, options.seed)
+        found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    spreads = {k: spread(kept(v)) for k, v in samples.items()}
+    over = {k: statistics.median(ratios(v, samples["secateur"])) for k, v in samples.items() if k != "secateur"}
+    peers = {k: v for k, v in over.items() if k in PEERS}
+    best = min(peers, key=lambda k: peers[k], default=None)
+    return {
+        "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
+        "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
+        **found, "failed": failed, "memory": memory(name, threads) if options.memory else {},
+    }  # fmt: skip
+
+
+def show(row: Mapping[str, Any]) -> None:
     """A row for people."""
-    times = "  ".join(f"{k} {v:.2f} ({row['ratio'][k]:.2f})" for k, v in row["median_ms"].items())
-    if row["of_dense"] is not None:
-        times += f"  {row['of_dense']:.2f} of the dense time"
-    print(
-        f"{row['network']:26} {times}  best peer/ours {row['best_peer_ratio']:.2f}  error {row['error']:.0e}",
-        flush=True,
-    )
+    times = "  ".join(f"{k} {v['median']:.2f}" for k, v in row["ms"].items())
+    best = f"  best {row['best_peer_ratio']:.2f} ({row['best_peer']})" if row["best_peer"] else ""
+    dense = f"  {row['of_dense']:.2f} of dense" if row["of_dense"] is not None else ""
+    ratio = row["memory"].get("ratio")
+    held = f"  memory {ratio:.2f}" if ratio is not None else ""
+    error = max(row["error"].values(), default=math.nan)
+    print(f"{row['network']:26} {row['threads']}  {times}{best}{dense}{held}  error {error:.0e}")
     for kind, found in row["classes"].items():
-        share = f"{found['gflops']:.0f} GFLOP/s" if kind == "peak" else f"{found['share']:.0%}, {found['ms']:.2f} ms"
+        share = f"{found['gflops']:.0f} GFLOP/s" if kind == "peak" else (
+            f"{found['share']:.0%} of the peak ({found['padded_share']:.0%} with padding), {found['ms']:.2f} ms"
+        )  # fmt: skip
         print(f"    {kind:16} {share}")
+    for runtime, why in row["failed"].items():
+        print(f"    {runtime}: {why.splitlines()[0][:120]}")
+    sys.stdout.flush()
 
 
-def main() -> None:
+def main() -> int:
     """Measure the networks given, print a table, append JSON lines."""
     parser = common.parser(__doc__, "latency.jsonl")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--tune", type=float, default=None, help="seconds a network (default: do not tune)")
+    parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
     parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
-    parser.add_argument("--runtimes", nargs="*", default=list(RUNTIMES), choices=RUNTIMES)
+    parser.add_argument("--round-to", default="auto", help="widths of pruned networks: auto or a number")
+    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=PEERS)
     parser.add_argument("--no-classes", dest="classes", action="store_false", help="do not time single kernels")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
+    parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    if options.tune is not None and options.records is None:
-        options.records = Path(tempfile.mkdtemp()) / "records.jsonl"
-    rows = []
     around = common.circumstances(options.seed)
+    here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
+    done = {(row["network"], row["threads"]) for row in here}
     for name in options.networks:
-        row = {**around, "rounds": options.rounds, "tune": options.tune, **measure_one(name, options)}
-        common.append(options.output, [row])
-        show(row)
-        rows.append(row)
-    ratios = [r["best_peer_ratio"] for r in rows if not math.isnan(r["best_peer_ratio"])]
-    if ratios:
-        print(f"geometric mean of best peer/ours: {statistics.geometric_mean(ratios):.2f}", file=sys.stderr)
+        wanted = [threads for threads in options.threads if (name, threads) not in done]
+        prepared = prepare(name, options) if wanted else {}
+        for threads in wanted:
+            if options.prepare:
+                workers, failed = start(name, threads, options.runtimes)
+                for worker in workers.values():
+                    worker.stop()
+                print(name, threads, {k: round(w.load_seconds, 1) for k, w in workers.items()}, failed, flush=True)
+                continue
+            row = {
+                **around, "network": name, "threads": threads, "tune": options.tune,
+                "records": str(options.records) if options.records else None, **measure(name, threads, options),
+                **prepared["libraries"][str(threads)], "classes": prepared.get("classes", {}) if threads == 1 else {},
+            }  # fmt: skip
+            common.append(options.output, [row])
+            show(row)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

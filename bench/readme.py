@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,39 +100,122 @@ def command() -> str:
     )
 
 
+COLUMNS = {
+    "secateur": "secateur", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch.compile": "torch.compile",
+    "tvm-default": "TVM", "tvm-metaschedule": "MetaSchedule",
+}  # fmt: skip
+
+
 def latency() -> str:
     """Our libraries beside the runtimes that people use, and the pruned networks beside their dense selves."""
-    rows = [r for r in newest("latency", "network").values() if r["threads"] == 1]
+    rows = speeds()
     if not rows:
         return ""
-    lines = [
-        "**Speed**: milliseconds at 224x224, batch 1, f32, one thread; all runtimes took turns in one run. secateur's",
-        "libraries are built without tuning. *best/ours* is the faster peer's time over ours, the median of the",
-        "rounds.",
+    first = rows[0]
+    return "\n".join([
+        "**Speed**: milliseconds at 224x224, batch 1, f32. Each runtime ran in a process of its own, by turns with the",
+        "others, and stopped while they ran. *best/ours* is the fastest peer's time over ours, the median of the",
+        "rounds; *memory* is the peak of a process that loads and runs the network, over ONNX Runtime's.",
+        _tuned(rows),
         "",
-        "| network | secateur | ONNX Runtime | OpenVINO | best/ours | of its dense time |",
-        "|---|--:|--:|--:|--:|--:|",
+        "![Peers' times over ours](docs/latency.svg)",
+        *(line for threads in sorted({r["threads"] for r in rows}) for line in _speed_table(rows, threads)),
+        "",
+        *_peak_shares(rows),
+        "",
+        f"`python bench/latency.py`; {where(first)}, ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
+        f"{first['versions'].get('openvino', '-')}, TVM {first['versions'].get('apache-tvm', '-')}.",
+    ])  # fmt: skip
+
+
+def speeds() -> list[common.Row]:
+    """The newest row of each network and number of threads, in the order in which they were first measured."""
+    rows = [r for r in common.read(RESULTS / "latency.jsonl") if "ms" in r]
+    return list({(r["network"], r["threads"]): r for r in rows}.values())
+
+
+def short(network: str) -> str:
+    """A network's name for a table."""
+    return str(network).partition("/")[2].replace("@", " at ")
+
+
+def _tuned(rows: list[common.Row]) -> str:
+    if {(r["tune"], r["records"]) for r in rows} == {(None, None)}:
+        return "secateur's libraries took the tilings that come with it; nothing was tuned for these networks."
+    return "secateur's libraries were tuned for these networks."
+
+
+def _speed_table(rows: list[common.Row], threads: int) -> list[str]:
+    of = [r for r in rows if r["threads"] == threads]
+    columns = {k: title for k, title in COLUMNS.items() if any(k in r["ms"] for r in of)}
+    lines = [
+        "",
+        f"| {threads} thread{'s' if threads > 1 else ''} | {' | '.join(columns.values())} | best/ours | "
+        "of its dense time | memory |",
+        f"|---|{'--:|' * (len(columns) + 3)}",
     ]
+    for r in of:
+        ms = [f"{r['ms'][k]['median']:.2f}" if k in r["ms"] else "" for k in columns]
+        best = f"{r['best_peer_ratio']:.2f}" if r["best_peer_ratio"] else ""
+        dense = f"{r['of_dense']:.0%}" if r["of_dense"] else ""
+        memory = f"{r['memory']['ratio']:.2f}" if "ratio" in r["memory"] else ""
+        lines.append(f"| {short(r['network'])} | {' | '.join(ms)} | {best} | {dense} | {memory} |")
+    found = {r["network"]: r["best_peer_ratio"] for r in of if r["best_peer_ratio"]}
+    dense_only = [v for n, v in found.items() if "@" not in n]
+    means = [f"{statistics.geometric_mean(v):.2f} over {what}"
+             for v, what in ((found.values(), f"all {len(found)}"), (dense_only, f"the {len(dense_only)} unpruned"))
+             if v]  # fmt: skip
+    return [*lines, "", f"Geometric mean of best/ours: {', '.join(means)}." if means else ""]
+
+
+def _peak_shares(rows: list[common.Row]) -> list[str]:
+    """Each layer class's share of the FMA peak: the median over the networks, and from where to where."""
+    shares: dict[str, list[float]] = {}
     for r in rows:
-        ms = [f"{r['median_ms'][k]:.2f}" for k in ("secateur", "onnxruntime", "openvino")]
-        pruned = f"{r['of_dense']:.0%}" if r.get("of_dense") else ""
-        name = r["network"].partition("/")[2].replace("@", " at ")
-        lines.append(f"| {name} | {' | '.join(ms)} | {r['best_peer_ratio']:.2f} | {pruned} |")
-    dense = [r["best_peer_ratio"] for r in rows if "@" not in r["network"]]
-    mean = statistics.geometric_mean(dense)
-    summary = f"Geometric mean of best/ours over the {len(dense)} unpruned networks: {mean:.2f}."
-    lines += ["", f"{summary} `python bench/latency.py`; {where(rows[0])}."]
-    return "\n".join(lines)
+        for name, found in r["classes"].items():
+            if name != "peak" and found["ms"] > 0:
+                shares.setdefault(name, []).append(found["share"])
+    told = [
+        f"{name} {statistics.median(of):.0%} ({min(of):.0%} to {max(of):.0%} in {len(of)} networks)"
+        for name, of in sorted(shares.items(), key=lambda item: -statistics.median(item[1]))
+        if len(of) > 1
+    ]
+    return textwrap.wrap(
+        "Share of the peak of fused multiply-adds that the kernels of a class of layers reach by themselves on one "
+        f"thread, padding not counted as work: {'; '.join(told)}.", 118,
+    ) if told else []  # fmt: skip
+
+
+def tuning() -> str:
+    """What tuning costs, and what ten times of it brings."""
+    rows = {r["network"]: r for r in common.read(RESULTS / "tuning.jsonl") if "kernels" in r}
+    if not rows:
+        return ""
+    lines = ["**Tuning** on one thread of the machine above, every command as a user types it:", ""]
+    for r in rows.values():
+        if "after" in r:
+            lines.append(
+                f"- {short(r['network'])} with {short(r['after'])}'s records measures {r['measured']} of its "
+                f"{r['kernels']} kernels in {r['tune_s']:.0f} s, {r['alone_tune_s']:.0f} s from nothing."
+            )
+            continue
+        lines.append(
+            f"- {short(r['network'])} from nothing: {r['kernels']} kernels in {r['tune_s']:.0f} s, then built in "
+            f"{r['build_s']:.1f} s. It runs in {r['ms']['once']['median']:.2f} ms; {r['times']} times the measuring "
+            f"makes that {r['ratio']['tenfold']:.1%}, and no tuning at all {r['ratio']['no file']:.1%}."
+        )
+    return "\n".join([*lines, "", "`python bench/tuning.py`."])
 
 
 def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
-    """The README with what stands between each pair of markers written anew."""
+    """The README with what stands between each pair of markers written anew; where there are no results, as it was."""
     for name, make in blocks.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if begin not in text or end not in text:
             raise SystemExit(f"README.md has no markers '{begin}' and '{end}'")
-        head, tail = text.partition(begin)[0], text.partition(end)[2]
-        text = f"{head}{begin}\n{make()}\n{end}{tail}"
+        made = make()
+        if made:
+            text = f"{text.partition(begin)[0]}{begin}\n{made}\n{end}{text.partition(end)[2]}"
     return text
 
 
@@ -139,7 +223,7 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    blocks = {"coverage": coverage, "latency": latency, "real": real, "command": command}
+    blocks = {"coverage": coverage, "latency": latency, "tuning": tuning, "real": real, "command": command}
     Path(README).write_text(fill(text, blocks), encoding="utf-8")
     return 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,23 @@ def test_every_module_belongs_to_a_layer() -> None:
 @pytest.mark.parametrize("script", sorted((ROOT / "bench").glob("*.py")), ids=lambda p: p.stem)
 def test_bench_script_says_what_it_answers(script: Path) -> None:
     assert ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+
+
+def test_the_wheel_holds_what_the_source_tree_holds(tmp_path: Path) -> None:
+    """The marker for type checkers and the shipped records too; built from a copy, without a network."""
+    pytest.importorskip("setuptools", minversion="77")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    package = tmp_path / "src" / "secateur"
+    shutil.copytree(ROOT / "src" / "secateur", package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "out", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "out").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith("secateur/")}
+    assert packed == {p.relative_to(package.parent).as_posix() for p in package.rglob("*") if p.is_file()}
+    assert "secateur/codegen/shipped/x86-avx512.jsonl" in packed
 
 
 def test_zoo_lists_each_network_once() -> None:

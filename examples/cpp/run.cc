@@ -5,6 +5,7 @@
 // Each INPUT.bin holds one input as raw numbers, in the order in which the library lists its inputs. Outputs are written
 // to FOLDER/output0.bin and so on. A library is a ZIP archive without compression; metadata.json says what is in it.
 
+#include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/json.h>
 #include <tvm/ffi/extra/module.h>
@@ -12,26 +13,22 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace ffi = tvm::ffi;
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error("cannot read '" + path + "'");
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 uint32_t Number(const std::string& bytes, size_t at, int width) {
   uint32_t value = 0;
@@ -40,21 +37,44 @@ uint32_t Number(const std::string& bytes, size_t at, int width) {
 }
 
 // The members of a ZIP archive, all of them stored as they are, found through its central directory.
-std::map<std::string, std::string> Unpack(const std::string& zip) {
-  size_t end = zip.rfind("PK\x05\x06");
-  if (end == std::string::npos) throw std::runtime_error("the library is damaged: it has no ZIP directory");
-  std::map<std::string, std::string> members;
-  size_t at = Number(zip, end + 16, 4);
-  for (uint32_t i = 0; i < Number(zip, end + 10, 2); ++i) {
-    if (zip.compare(at, 4, "PK\x01\x02") != 0 || Number(zip, at + 10, 2) != 0)
-      throw std::runtime_error("the library is damaged, or was compressed");
-    uint32_t size = Number(zip, at + 20, 4), name = Number(zip, at + 28, 2), local = Number(zip, at + 42, 4);
-    size_t data = local + 30 + Number(zip, local + 26, 2) + Number(zip, local + 28, 2);
-    members[zip.substr(at + 46, name)] = zip.substr(data, size);
-    at += 46 + name + Number(zip, at + 30, 2) + Number(zip, at + 32, 2);
+class Archive {
+ public:
+  explicit Archive(const std::string& path) : file_(path, std::ios::binary) {
+    if (!file_) throw std::runtime_error("cannot read '" + path + "'");
+    file_.seekg(0, std::ios::end);
+    size_t size = file_.tellg(), tail = std::min<size_t>(size, 65557);
+    std::string last = Bytes(size - tail, tail);
+    size_t end = last.rfind("PK\x05\x06");
+    if (end == std::string::npos) throw std::runtime_error("the library is damaged: it has no ZIP directory");
+    std::string list = Bytes(Number(last, end + 16, 4), Number(last, end + 12, 4));
+    size_t at = 0;
+    for (uint32_t i = 0; i < Number(last, end + 10, 2); ++i) {
+      if (list.compare(at, 4, "PK\x01\x02") != 0 || Number(list, at + 10, 2) != 0)
+        throw std::runtime_error("the library is damaged, or was compressed");
+      size_t name = Number(list, at + 28, 2), local = Number(list, at + 42, 4);
+      std::string head = Bytes(local, 30);
+      members_[list.substr(at + 46, name)] = {local + 30 + Number(head, 26, 2) + Number(head, 28, 2),
+                                              Number(list, at + 20, 4)};
+      at += 46 + name + Number(list, at + 30, 2) + Number(list, at + 32, 2);
+    }
   }
-  return members;
-}
+  size_t Size(const std::string& name) const { return members_.at(name).second; }
+  void Read(const std::string& name, void* to) { Bytes(members_.at(name).first, Size(name), static_cast<char*>(to)); }
+  std::string Read(const std::string& name) { return Bytes(members_.at(name).first, Size(name)); }
+
+ private:
+  std::string Bytes(size_t at, size_t size) {
+    std::string bytes(size, 0);
+    Bytes(at, size, bytes.data());
+    return bytes;
+  }
+  void Bytes(size_t at, size_t size, char* to) {
+    file_.seekg(at);
+    if (!file_.read(to, size)) throw std::runtime_error("the library is damaged: it ends too early");
+  }
+  std::ifstream file_;
+  std::map<std::string, std::pair<size_t, size_t>> members_;  // where each begins, and its bytes
+};
 
 // Memory that begins at a cache line.
 struct Block {
@@ -80,11 +100,14 @@ struct Array {
     for (int64_t d : shape) count *= d;
     return count;
   }
-  void Fill(const std::string& bytes, const std::string& what) {
-    if (bytes.size() != Bytes())
-      throw std::runtime_error(what + " has " + std::to_string(bytes.size()) + " bytes, the library takes " +
+  void Fill(const std::string& path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    if (!file) throw std::runtime_error("cannot read '" + path + "'");
+    if (static_cast<size_t>(file.tellg()) != Bytes())
+      throw std::runtime_error(path + " has " + std::to_string(file.tellg()) + " bytes, the library takes " +
                                std::to_string(Bytes()));
-    std::memcpy(block.data.get(), bytes.data(), bytes.size());
+    file.seekg(0);
+    file.read(static_cast<char*>(block.data.get()), Bytes());
   }
   std::vector<int64_t> shape, strides;
   DLDataType dtype;
@@ -124,6 +147,29 @@ ffi::Module Load(const std::string& code) {
   return module;
 }
 
+// Code for vectors that a processor has not would end the program: ask first.
+void CheckFeatures(const ffi::json::Object& target) {
+  std::ifstream info("/proc/cpuinfo");
+  std::string line, have;
+  while (std::getline(info, line))
+    if (line.rfind("flags", 0) == 0 || line.rfind("Features", 0) == 0) have = line.substr(line.find(':') + 1) + " ";
+  for (const auto& feature : target["features"].cast<ffi::json::Array>()) {
+    std::string name(feature.cast<ffi::String>());
+    if (have.find(" " + name + " ") == std::string::npos)
+      throw std::runtime_error("the library was built for " + std::string(target["name"].cast<ffi::String>()) +
+                               "; this machine lacks " + name);
+  }
+}
+
+// Left to itself, TVM takes half of the cores on x86 and binds the caller to them.
+void UseThreads(int64_t threads) {
+  if (threads < 2) return;
+  ffi::Array<ffi::String> cores;
+  for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) cores.push_back(std::to_string(i));
+  const int share_cores = -3;
+  ffi::Function::GetGlobalRequired("runtime.config_threadpool")(share_cores, threads, cores);
+}
+
 int Run(int argc, char** argv) {
   std::vector<std::string> files;
   std::string folder;
@@ -135,22 +181,24 @@ int Run(int argc, char** argv) {
     else files.push_back(word);
   }
   if (files.empty()) throw std::runtime_error("usage: run LIBRARY.so INPUT.bin... [--output FOLDER] [--repeats N]");
-  auto members = Unpack(ReadFile(files[0]));
-  auto metadata = ffi::json::Parse(members.at("metadata.json")).cast<ffi::json::Object>();
+  Archive members(files[0]);
+  auto metadata = ffi::json::Parse(members.Read("metadata.json")).cast<ffi::json::Object>();
+  CheckFeatures(metadata["target"].cast<ffi::json::Object>());
+  UseThreads(metadata["threads"].cast<int64_t>());
   auto inputs = Ports(metadata["inputs"].cast<ffi::json::Array>());
   auto outputs = Ports(metadata["outputs"].cast<ffi::json::Array>());
   if (files.size() != inputs.size() + 1)
     throw std::runtime_error("the library takes " + std::to_string(inputs.size()) + " inputs");
-  for (size_t i = 0; i < inputs.size(); ++i) inputs[i]->Fill(ReadFile(files[i + 1]), files[i + 1]);
+  for (size_t i = 0; i < inputs.size(); ++i) inputs[i]->Fill(files[i + 1]);
 
   const DLDataType words{kDLFloat, 32, 1}, numbers{kDLInt, 32, 1};
   Array arena({metadata["arena_words"].cast<int64_t>()}, words);
-  Array weights({static_cast<int64_t>(members.at("weights.bin").size() / 4)}, words);
-  Array tables({static_cast<int64_t>(members.at("tables.bin").size() / 4)}, numbers);
-  weights.Fill(members.at("weights.bin"), "weights.bin");
-  tables.Fill(members.at("tables.bin"), "tables.bin");
+  Array weights({static_cast<int64_t>(members.Size("weights.bin") / 4)}, words);
+  Array tables({static_cast<int64_t>(members.Size("tables.bin") / 4)}, numbers);
+  members.Read("weights.bin", weights.block.data.get());
+  members.Read("tables.bin", tables.block.data.get());
 
-  ffi::Module module = Load(members.at("code.so"));
+  ffi::Module module = Load(members.Read("code.so"));
   ffi::Function function = module->GetFunction("main").value();
   std::vector<ffi::AnyView> arguments = {&arena.tensor, &weights.tensor, &tables.tensor};
   for (auto& array : inputs) arguments.push_back(&array->tensor);

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import Compiled, apply, compile, inspect, load, load_library, trace, verify
-    from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, Unsupported, VerifyError
+    from .api import Compiled, apply, compile, inspect, load, trace, verify
+    from .build import load_library
+    from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
     from .passes.recipe import Recipe
@@ -24,11 +25,20 @@ if TYPE_CHECKING:
     from .report import Report
 
 _HOMES = {
+    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "trace", "verify"), "secateur.api"),
+    "load_library": "secateur.build",  # light: a process that only runs a library loads no pass
     **dict.fromkeys(
-        ("Compiled", "apply", "compile", "inspect", "load", "load_library", "trace", "verify"), "secateur.api"
-    ),
-    **dict.fromkeys(
-        ("BudgetError", "Error", "Graph", "InputError", "LawError", "PassError", "Unsupported", "VerifyError"),
+        (
+            "BudgetError",
+            "Error",
+            "Graph",
+            "InputError",
+            "LawError",
+            "PassError",
+            "SlowerError",
+            "Unsupported",
+            "VerifyError",
+        ),
         "secateur.ir",
     ),
     **dict.fromkeys(("PASSES", "Pipeline"), "secateur.passes"),
@@ -40,8 +50,8 @@ _HOMES = {
 
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
-    "Recipe", "Report", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile", "inspect",
-    "load", "load_library", "trace", "verify",
+    "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile",
+    "inspect", "load", "load_library", "trace", "verify",
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.allocate import LANES, Allocation, Baseline, Cost, Vectors
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
@@ -20,12 +20,14 @@ from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.sweep.data import Calibration
+from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
-from .build import load_library
-from .measure import measure as measure_latency
+from .calibration import load_calibration
+from .latency import clock, compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
-from .policy import Policy, check_budget
+from .policy import Policy
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
 
@@ -90,16 +92,18 @@ class Compiled:
         threads: int = 1,
         records: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        batch: int | None = None,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use from then on.
 
-        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured.
-        Raises InputError, and Unsupported without TVM.
+        ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
+        another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
         from .build import build
 
-        self._library[:] = [build(self.graph, target, tune, threads, records, progress)]
-        return self._library[0]
+        made = build(self.graph, target, tune, threads, records, progress, batch)
+        self._library[:] = [made, *(old for old in self._library if old.metadata.inputs != made.metadata.inputs)]
+        return made
 
 
 def compile(
@@ -107,7 +111,7 @@ def compile(
     policy: Policy | str | Path = "l1",
     *,
     example_inputs: Any = None,
-    calibration: Iterable[Any] | None = None,
+    calibration: Iterable[Any] | str | Path | None = None,
     target: str | None = None,
     seed: int = 0,
     protect: Sequence[str] = (),
@@ -115,47 +119,69 @@ def compile(
     macs: float | int | str | None = None,
     params: float | int | str | None = None,
     bytes: float | int | str | None = None,
-    latency_ms: float | None = None,
+    latency_ms: float | str | None = None,
     sparsity: float | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
-    ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
-    globs of layer names to leave alone. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, in ONNX Runtime on one thread, and the report compares them.
-    Raises InputError, Unsupported, BudgetError, and LawError where the result is not what it must be.
+    ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine
+    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds globs
+    of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path of
+    an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
+    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
+    and in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is
+    "auto".
+    Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(target, latency_ms, sparsity)
-    chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
+    _only_this_version(sparsity)
+    lanes = _lanes(target)
+    budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
+    chosen = _policy(policy, protect, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
-    dense = _with_baseline(capture(model, example_inputs))
+    dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
-    slim = Pipeline(chosen.passes(seed), (trail.see,))(dense)
+    data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
+    start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
+    if data is not None:
+        start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
+    slim = Pipeline(chosen.passes(seed), (trail.see,))(start)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
-    quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
-    latency = None
-    if target is not None and chosen.criterion is not None:
+        if not verification.passed:
+            raise LawError(_broken(dense, verification))
+    if chosen.compensation():
+        slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
+        recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
+        slim = slim.with_note(recipe)
+    quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
+    latency: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    if target not in (None, "native"):
+        warnings = (
+            f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
+        )
+    elif target is not None and chosen.criterion is not None:
         tell("time both")
-        latency = _latency(dense, slim, seed)
+        latency, warnings = compare(dense, slim, seed)
+    done = slim.note(Allocation)
     remarks = (
-        _slower(latency)
-        + _remarks(calibration is not None and quality is None, chosen)
-        + tuple(getattr(slim.note(Allocation), "remarks", ()))
+        *warnings,
+        *_remarks(data is not None and quality is None, trail),
+        *(() if done is None else done.remarks),
     )
+    if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
+        chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
         _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
     )
-    if verification is not None and not verification.passed:
-        raise LawError(_broken(dense, verification))
     return Compiled(slim, dense, recipe, report)
 
 
@@ -270,32 +296,37 @@ def _policy(
     return dataclasses.replace(chosen, protect=(*chosen.protect, *protect))
 
 
-def _only_this_version(target: str | None, latency_ms: float | None, sparsity: float | None) -> None:
-    if latency_ms is not None:
-        check_budget("latency_ms", latency_ms)
+def _lanes(target: str | None) -> int:
+    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
+    from secateur.codegen import get_target
+
+    try:
+        return get_target(target or "native").lanes
+    except InputError:
+        if target is not None:
+            raise
+        return LANES
+
+
+def _clock(target: str | None, seed: int, tell: Progress) -> Cost:
+    """What allocation measures with. Raises InputError for another machine than this one."""
+    if target not in (None, "native"):
+        raise InputError(
+            f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
+            "budget in macs"
+        )
+    milliseconds = clock(seed)
+
+    def told(graph: Graph) -> float:
+        tell("measure the latency")
+        return milliseconds(graph)
+
+    return Cost(told)
+
+
+def _only_this_version(sparsity: float | None) -> None:
     if sparsity is not None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
-    if target not in (None, "native"):
-        raise Unsupported(f"target '{target}': code generation isn't part of this version; leave target out")
-
-
-def _latency(dense: Graph, slim: Graph, seed: int) -> Mapping[str, Any]:
-    """Medians of both, interleaved, in milliseconds; ``ratio`` is how many times as fast the slim one is."""
-    before, after = measure_latency({"before": dense, "after": slim}, seed=seed)
-    times = {
-        t.model: {"median": round(t.median, 4), "p10": round(t.p10, 4), "p90": round(t.p90, 4)} for t in (before, after)
-    }
-    return {"runtime": after.runtime, "threads": after.threads, **times, "ratio": round(after.ratio, 4)}
-
-
-def _slower(latency: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A warning where the slim network's fast runs are no faster than the original's slow ones."""
-    if latency is None or latency["after"]["p10"] <= latency["before"]["p90"]:
-        return ()
-    return (
-        f"slower than the original in {latency['runtime']} on this machine: {latency['after']['median']:.2f} ms "
-        f"against {latency['before']['median']:.2f}; keep the original, or try round_to=8 or 16",
-    )
 
 
 def _with_baseline(graph: Graph) -> Graph:
@@ -314,10 +345,18 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     return slim.with_note(recipe), recipe
 
 
-def _remarks(unneeded: bool, policy: Policy) -> tuple[str, ...]:
-    if not unneeded:
-        return ()
-    return (f"calibration was given and not needed: '{policy.criterion or 'none'}' reads the weights alone",)
+def _remarks(idle: bool, trail: _Trail) -> tuple[str, ...]:
+    """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
+    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if found is None:
+        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+    loss = f"; loss: {found.loss}" if found.loss else ""
+    return (f"calibrated on {found.examples} examples{loss}",)
+
+
+def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Data that can be gone through more than once: what can be iterated only once is kept as a list."""
+    return list(data) if isinstance(data, Iterator) else data
 
 
 def _broken(graph: Graph, verification: Verification) -> str:
@@ -351,6 +390,6 @@ def _quiet(stage: str) -> None:
 
 
 __all__ = [
-    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load", "load_library",
+    "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
     "make_report", "save_onnx", "trace", "verify",
 ]  # fmt: skip

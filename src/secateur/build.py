@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.ir import Graph, InputError, LawError, Unsupported
-from secateur.passes.law import random_inputs, relative_error
+from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, reinfer
 
 if TYPE_CHECKING:
-    from secateur.codegen import Library
+    from secateur.codegen import Library, Outcome
 
 Progress = Callable[[int, int, str], None]
 TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
+FINE = 1e-4  # a library that is further off is built again without Winograd's algorithm, in case that is why
 
 
 def build(
@@ -25,35 +26,91 @@ def build(
     threads: int = 1,
     records: str | Path | None = None,
     progress: Progress | None = None,
+    batch: int | None = None,
 ) -> Library:
-    """Machine code for this graph at the sizes it was captured with.
+    """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
-    ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and
-    secateur's own choices say. Where this machine can run it, it is run once beside the graph. Raises InputError,
-    LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
+    ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
+    that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
+    this machine can run it, it is run once beside the graph; what Winograd makes too coarse is built again without.
+    Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
     from secateur import codegen
 
-    library = codegen.build(graph, target, None if tune is None else seconds(tune), threads, records, progress)
-    if not codegen.missing_features(library.metadata.target):
-        _check(graph, library)
+    graph = graph if batch is None else at_batch(graph, batch)
+    opened = codegen.open_records(target, records, tune is None)
+    duration = None if tune is None else seconds(tune)
+    library = codegen.build(graph, target, duration, threads, opened, progress)
+    if codegen.missing_features(library.metadata.target):
+        return library
+    error = _error(graph, library)
+    if not error <= FINE and library.metadata.winograd:
+        direct = codegen.build(graph, target, None, threads, opened, winograd=False)
+        least = _error(graph, direct)
+        if not error < 2 * least:
+            library, error = direct, least
+    if not error <= TOLERANCE:
+        raise LawError(
+            f"the library of '{graph.name}' differs from the network by {error:.1e} of its largest output, more than "
+            f"{TOLERANCE:g}: a fault in code generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
+        )
     return library
 
 
-def _check(graph: Graph, library: Library) -> None:
-    """Run a library that this machine can run beside the graph, once. Raises LawError where they disagree."""
+def tune(
+    graph: Graph,
+    records: str | Path,
+    time: str | float = "60s",
+    target: str = "native",
+    threads: int = 1,
+    progress: Progress | None = None,
+    batch: int | None = None,
+) -> tuple[Outcome, tuple[str, ...]]:
+    """Measure the kernels of this graph that ``records`` (a file) has none of, for so long, and append what came of it.
+
+    Returns how many were measured, and remarks on lines of the file. Ctrl-C ends it early; what was measured is in the
+    file at once. Raises InputError, and Unsupported where TVM is missing.
+    """
+    _need_tvm()
+    from secateur import codegen
+
+    graph = graph if batch is None else at_batch(graph, batch)
+    return codegen.tune(graph, seconds(time), records, target, threads, progress)
+
+
+def at_batch(graph: Graph, batch: int) -> Graph:
+    """The graph at another batch. Raises InputError where the model fixes it."""
+    if batch < 1:
+        raise InputError(f"batch is {batch}; give a number from 1 up")
+    free = {v.name: v.shape[0] for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
+    if not free:
+        fixed = ", ".join(f"'{v.name}' {v}" for v in graph.inputs)
+        raise InputError(
+            f"the inputs of '{graph.name}' have a fixed batch: {fixed}; "
+            "export the model with a dynamic batch, or at the size that is needed, and build it without this option"
+        )
+    inputs = tuple(
+        replace(v, shape=(Sym(batch, free[v.name].name), *v.shape[1:])) if v.name in free else v for v in graph.inputs
+    )
+    try:
+        return reinfer(graph.rewrite(inputs=inputs))
+    except Error as error:
+        raise InputError(
+            f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size"
+        ) from error
+
+
+def _error(graph: Graph, library: Library) -> float:
+    """Run a library once beside the graph: the largest difference over the largest output."""
+    from secateur.passes.law import random_inputs, relative_error
+
     from .models import evaluate
 
     feed = random_inputs(graph, 0)
     found = library(**feed)
     outputs = found if isinstance(found, tuple) else (found,)
-    worst = max(relative_error(want, have) for want, have in zip(evaluate(graph, feed), outputs, strict=True))
-    if not worst <= TOLERANCE:
-        raise LawError(
-            f"the library of '{graph.name}' differs from the network by {worst:.1e} of its largest output, more than "
-            f"{TOLERANCE:g}: a fault in code generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
-        )
+    return max(relative_error(want, have) for want, have in zip(evaluate(graph, feed), outputs, strict=True))
 
 
 def load_library(path: str | Path) -> Library:

@@ -50,14 +50,16 @@ def compile_command(
     macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
     params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
     bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
-    latency_ms: Annotated[float | None, typer.Option("--latency-ms", help=LATER, hidden=True)] = None,
+    latency_ms: Annotated[
+        str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
+    ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that need it; none here does.")
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that look at activations.")
     ] = None,
     protect: Protect = None,
-    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths become multiples of this.")] = None,
+    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="native", help="Also time both side by side on this machine.")
+        str | None, typer.Option(metavar="native|T", help="Follow its vectors; native: time it beside the original.")
     ] = None,
     library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
@@ -80,15 +82,11 @@ def compile_command(
     from . import cli_work
 
     with cli_work.guard(debug):
-        later = {
-            "--latency-ms": latency_ms, "--sparsity": sparsity, "--block": block,
-            "--target": None if target == "native" else target,
-        }  # fmt: skip
-        cli_work.refuse(later)
+        cli_work.refuse({"--sparsity": sparsity, "--block": block})
         job = cli_work.CompileJob(
-            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
-            round_to, recipe, report, json_, seed, dry_run, overwrite, target, library,
-            tune, records,
+            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
+            calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
+            library, tune, records,
         )  # fmt: skip
         cli_work.compile_model(job)
 
@@ -136,6 +134,7 @@ def apply_command(
 
 
 Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
+Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]
 Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]
 
 
@@ -147,6 +146,7 @@ def build_command(
     threads: Threads = 1,
     records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
+    batch: Batch = None,
     debug: Debug = False,
 ) -> None:
     """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
@@ -155,7 +155,7 @@ def build_command(
     with guard(debug):
         from .cli_build import build_model
 
-        build_model(source, out, target, threads, records, tune)
+        build_model(source, out, target, threads, records, tune, batch)
 
 
 @app.command("tune", short_help="Measure kernels for a model and keep the choices.")
@@ -165,15 +165,19 @@ def tune_command(
     target: Target = "native",
     time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
     threads: Threads = 1,
+    batch: Batch = None,
+    tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
-    from .cli_work import guard
+    from .cli_work import guard, refuse
 
     with guard(debug):
+        refuse({"--tracker": tracker, "--key": key})
         from .cli_build import tune_model
 
-        tune_model(source, target, threads, records, time)
+        tune_model(source, target, threads, records, time, batch)
 
 
 @app.command("run", short_help="Run a library on .npy files.")

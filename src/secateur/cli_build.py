@@ -15,32 +15,42 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from secateur.ir import InputError
 
 from .build import Progress as Tell
-from .build import build, load_library
+from .build import build, load_library, seconds, tune
+from .cli_work import INTERRUPTED
 from .files import check_writable, same_file
 from .models import load
 
 
-def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, tune: str | None) -> None:
+def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
+                batch: int | None) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
     check_writable(out)
+    if time is not None:
+        seconds(time)
     graph = load(source)
     with _bar() as tell:
-        library = build(graph, target, tune, threads, records, tell)
+        library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
     for note in library.metadata.notes:
         typer.echo(note, err=True)
     typer.echo(f"wrote {out} for {library.metadata.target.name}, threads {threads}", err=True)
 
 
-def tune_model(source: Path, target: str, threads: int, records: Path, time: str) -> None:
-    """``secateur tune``: measure kernels and keep the choices. What was measured stays when it is interrupted."""
+def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None) -> None:
+    """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
+    seconds(time)  # a mistake in it should show before the model is read
     graph = load(source)
     with _bar() as tell:
-        library = build(graph, target, time, threads, records, tell)
-    near = [n for n in library.metadata.notes if n.startswith("not measured")]
-    typer.echo(f"records are in {records}; {len(near)} kernels were not reached in {time}", err=True)
+        outcome, notes = tune(graph, records, time, target, threads, tell, batch)
+    for note in (*notes, *outcome.notes):
+        typer.echo(note, err=True)
+    typer.echo(f"{outcome.measured} kernels were measured; their records are in {records}", err=True)
+    if outcome.left:
+        typer.echo("run it again to measure the rest", err=True)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from secateur.ir import BudgetError, Error, InputError, LawError, PassError, Unsupported, VerifyError
+from secateur.ir import BudgetError, Error, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
 
 from .files import WHY, check_writable, same_file, write_all
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .report import Report
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
-CHECKS = (BudgetError, LawError, PassError, VerifyError)
+BOARDS = "measuring on other machines belongs to a later one, tune on the machine itself"
+LATER = {"--tracker": BOARDS, "--key": BOARDS}
+CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def refuse(later: Mapping[str, object]) -> None:
     for option, value in later.items():
         if value is not None:
             raise Unsupported(
-                f"{option} is not available in this version: code generation isn't part of it; leave the option out, "
-                "and run the written ONNX file in ONNX Runtime"
+                f"{option} is not available in this version: {LATER.get(option, 'a later one brings it')}; leave the "
+                "option out"
             )
 
 
@@ -116,35 +118,43 @@ def compile_model(job: CompileJob) -> None:
 
     with _progress() as tell:
         done = api.compile(
-            job.source, job.policy, calibration=None if job.calibration is None else (), seed=job.seed,
-            protect=job.protect, round_to=round_to, progress=tell, macs=job.budgets["macs"],
-            params=job.budgets["params"], bytes=job.budgets["bytes"], target=job.target,
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
+            protect=job.protect, round_to=round_to, progress=tell, target=job.target,
+            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
+            latency_ms=job.budgets["latency_ms"],
         )  # fmt: skip
-        if not job.dry_run:
-            tell("write")
-            _write(job, done, tell)
-    _show(done.report)
-    _json_out(done.report, job.json)
+        report = done.report if job.dry_run else _write(job, done, tell)
+    _show(report)
+    _json_out(report, job.json)
     where = "nothing was written (--dry-run)" if job.dry_run else f"wrote {job.out}"
     typer.echo(where, err=True)
 
 
-def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> None:
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
+    """Build the library if one is asked for, and write all files; the report then lists what the library says too."""
     from secateur.ir.exporters.onnx import save
 
     jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
+    report: Report = done.report
+    if job.library is not None:
+        tell("build the library")
+        built = done.build(
+            job.target or "native", tune=job.tune, records=job.records,
+            progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
+        )  # fmt: skip
+        jobs.append((job.library, built.save))
+        notes = (f"library: {note}" for note in built.metadata.notes)
+        report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
     if job.recipe is not None:
         jobs.append((job.recipe, lambda path: write_text(path, done.recipe.to_json())))
     if job.report is not None:
-        jobs.append((job.report, done.report.to_html))
+        jobs.append((job.report, report.to_html))
     target = _json_path(job.json)
     if target is not None:
-        jobs.append((target, lambda path: write_text(path, done.report.to_json())))
-    if job.library is not None:
-        tell("build the library")
-        built = done.build(tune=job.tune, records=job.records)
-        jobs.append((job.library, built.save))
+        jobs.append((target, lambda path: write_text(path, report.to_json())))
+    tell("write")
     write_all(jobs)
+    return report
 
 
 def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> None:

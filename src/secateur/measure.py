@@ -1,7 +1,9 @@
 """How fast models run, side by side: interleaved repeats, medians, one run.
 
 Every model runs in every runtime in turn, round after round in an order drawn anew, so that a machine that
-slows down slows them all. Ratios of medians from one run are what to quote; milliseconds of two runs are not.
+slows down slows them all. A model that has its turn runs twice, and the second run counts: the first brings back to
+the caches what the others have put out. Ratios of medians from one run are what to quote; milliseconds of two runs are
+not.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.passes.law import random_inputs
 
+PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
+
 Run = Callable[[], object]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model in one runtime. Milliseconds; ``ratio`` is the first model's median in this runtime over this one's."""
+    """One model in one runtime. Milliseconds; ``ratio`` is the first model's median in this runtime over this one's.
+
+    ``slower`` is the share of the rounds in which it took longer than the first model.
+    """
 
     model: str
     runtime: str
@@ -33,6 +40,7 @@ class Timing:
     p10: float
     p90: float
     ratio: float
+    slower: float = 0.0
 
 
 def measure(
@@ -65,6 +73,7 @@ def measure(
     rng, keys = np.random.default_rng(seed), list(runs)
     for done in range(repeats):
         for k in rng.permutation(len(keys)):
+            runs[keys[k]]()
             start = time.perf_counter()
             runs[keys[k]]()
             times[keys[k]].append((time.perf_counter() - start) * 1e3)
@@ -80,15 +89,20 @@ def measure(
 
 def _timing(name: str, runtime: str, threads: int, mine: list[float], first: list[float]) -> Timing:
     p10, median, p90 = (float(v) for v in np.percentile(mine, [10, 50, 90]))
-    return Timing(name, runtime, threads, median, p10, p90, float(np.median(first)) / median)
+    slower = float(np.mean(np.array(mine) > np.array(first)))
+    return Timing(name, runtime, threads, median, p10, p90, float(np.median(first)) / median, slower)
+
+
+def installed(runtime: str) -> bool:
+    """Is what this runtime needs importable here?"""
+    return find_spec(PACKAGES.get(runtime, runtime)) is not None
 
 
 def _check(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime '{runtime}'; known are {', '.join(RUNTIMES)}")
-    package = "tvm" if runtime == "secateur" else runtime
-    if find_spec(package) is None:
-        wanted = "'secateur[tvm]'" if package == "tvm" else package
+    if not installed(runtime):
+        wanted = "'secateur[tvm]'" if runtime == "secateur" else runtime
         raise InputError(f"runtime '{runtime}' is not installed here; pip install {wanted}, or leave it out")
 
 

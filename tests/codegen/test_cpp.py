@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from network import Net
+from secateur.codegen.targets import native
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
+FEATURE = native().features[-1]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp"
 
 
@@ -25,13 +27,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+@pytest.fixture(scope="module", params=[1, 2])
+def library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray, np.ndarray]:
     from secateur import codegen
 
     net = Net(1, 3, 12, 12)
     graph = net.graph(net.head(net.relu(net.bn(net.conv(net.conv("x", 20), 20, groups=20)))))
-    built = codegen.build(graph)
+    built = codegen.build(graph, threads=request.param)
     path = tmp_path_factory.mktemp("library") / "a lib.so"
     built.save(path)
     x = np.random.default_rng(0).standard_normal((1, 3, 12, 12)).astype(np.float32)
@@ -52,9 +56,10 @@ def test_cpp_gives_the_same_bits(program: Path, library: tuple[Path, np.ndarray,
     [
         (lambda b: b[:-30], "damaged"),
         (lambda b: b"not a library", "damaged"),
+        (lambda b: b.replace(f'"{FEATURE}"'.encode(), f'"{"x" * len(FEATURE)}"'.encode()), "this machine lacks xx"),
     ],
 )
-def test_cpp_refuses_a_damaged_library(
+def test_cpp_refuses_what_is_damaged_or_for_another_machine(
     program: Path, library: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, change: object, message: str
 ) -> None:
     path, x, _ = library

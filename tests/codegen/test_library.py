@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,25 @@ import pytest
 import torch
 
 from nets import CHAIN, RESIDUAL, draw
+from network import Net
 from secateur import codegen
+from secateur.codegen import runtime
 from secateur.codegen.library import Library
 from secateur.codegen.targets import TARGETS, get_target
 from secateur.ir import InputError
 from secateur.ir.exporters.torch import evaluate
 
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+
+
+def python(code: str, folder: Path) -> str:
+    """What a process of its own prints."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +142,102 @@ def test_code_for_another_processor_can_be_generated() -> None:
     from secateur.codegen.tune import default_choice
 
     target = TARGETS["aarch64-neon"]
-    program = plan(draw(RESIDUAL), target, 1, lambda s: default_choice(s, target))
+    program = plan(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
     assert all(kernel(c.spec, c.choice) is not None for c in program.calls)
 
 
-def test_two_threads_compute_the_same() -> None:
-    one, two = codegen.build(draw(RESIDUAL)), codegen.build(draw(RESIDUAL), threads=2)
-    np.testing.assert_allclose(two(X), one(X), rtol=1e-5, atol=1e-4)
+def test_a_process_that_only_runs_a_library_loads_neither_compiler_nor_torch(lib: Library, tmp_path: Path) -> None:
+    """And both can still come later: a torch tensor is taken, and a library is built."""
+    lib.save(tmp_path / "a.so")
+    np.save(tmp_path / "x.npy", X)
+    code = """
+import sys, numpy as np, secateur
+loaded = secateur.load_library("a.so")
+want = loaded(np.load("x.npy"))
+assert not {"tvm", "torch", "onnx", "scipy"} & set(sys.modules), sorted(sys.modules)
+loaded.save("b.so")
+import torch
+tensor = loaded(torch.from_numpy(np.load("x.npy")))
+assert isinstance(tensor, torch.Tensor) and np.array_equal(tensor.numpy(), want)
+from nets import CHAIN, draw
+from secateur import codegen
+assert np.array_equal(codegen.build(draw(CHAIN))(np.load("x.npy")), want)
+assert np.array_equal(secateur.load_library("b.so")(np.load("x.npy")), want)
+"""
+    python(code, tmp_path)
+
+
+def test_weights_are_read_once_and_lie_where_they_are_used(tmp_path: Path) -> None:
+    """32 MB of weights cost about 32 MB: neither the file, nor a copy, nor the code stays."""
+    net = Net(1, 2048, 1, 1)
+    codegen.build(net.graph(net.conv("x", 4096, 1))).save(tmp_path / "a.so")
+    code = """
+import re, secateur, secateur.codegen.runtime
+def peak():
+    return int(re.search("VmHWM: *([0-9]+)", open("/proc/self/status").read().replace("\\t", ""))[1]) * 1024
+secateur.codegen.runtime.ffi()
+before = peak()
+loaded = secateur.load_library("a.so")
+print((peak() - before) / (4096 * 2048 * 4))
+"""
+    assert 0.9 < float(python(code, tmp_path)) < 1.3
+
+
+def test_threads_are_what_the_library_says_in_any_thread_and_order() -> None:
+    """Libraries for one, two and many threads, called in turn from several Python threads at once."""
+    graph, cores = draw(RESIDUAL), runtime.cores()
+    libraries = {n: codegen.build(graph, threads=n) for n in (1, 2, 64)}
+    want = libraries[1](X)
+    count = runtime.ffi().get_global_func("runtime.NumThreads")
+    used: list[tuple[int, int]] = []
+
+    def work(start: int) -> None:
+        for turn in range(12):
+            threads = (1, 2, 64)[(start + turn) % 3]
+            np.testing.assert_allclose(libraries[threads](X), want, rtol=1e-5, atol=1e-4)
+            if threads > 1:
+                used.append((threads, count()))
+        assert runtime.cores() == cores, "the caller was bound to fewer cores"
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work, start) for start in range(3)]:
+            done.result()
+    assert set(used) == {(2, min(2, len(cores))), (64, len(cores))}
+    work(0)
+
+
+def test_one_thread_starts_no_pool(lib: Library, tmp_path: Path) -> None:
+    """TVM's pool, once asked for, binds the caller to half of the cores."""
+    lib.save(tmp_path / "a.so")
+    np.save(tmp_path / "x.npy", X)
+    code = """
+import os, secateur, numpy as np
+loaded, x = secateur.load_library("a.so"), np.load("x.npy")
+def state():
+    return len(os.listdir("/proc/self/task")), os.sched_getaffinity(0)
+before = state()
+loaded(x)
+assert state() == before, (before, state())
+"""
+    python(code, tmp_path)
+
+
+def test_loading_again_and_again_leaves_nothing(lib: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    lib.save(tmp_path / "a.so")
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("code.so")
+
+    codegen.load_library(tmp_path / "a.so")(X)
+    before = held()
+    for _ in range(5):
+        np.testing.assert_array_equal(codegen.load_library(tmp_path / "a.so")(X), lib(X))
+    assert held() == before
+    assert os.listdir(tmp_path / "scratch") == []
 
 
 def test_importing_loads_no_tvm() -> None:
-    code = "import sys, secateur.codegen; sys.exit('tvm' in sys.modules or 'torch' in sys.modules)"
-    paths = os.pathsep.join(p for p in sys.path if p)
-    assert (
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
-        == 0
-    )
+    assert python("import sys, secateur.codegen; print({'tvm', 'torch'} & set(sys.modules))", Path()) == "set()\n"

@@ -1,5 +1,6 @@
 """Allocation: what a selection must respect, and how closely budgets are met."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,10 +12,12 @@ from nets import chain, residual
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Uniform, select
+from secateur.passes.allocate.budget import Vectors
 from secateur.passes.allocate.select import by_score, by_share, climb
+from secateur.passes.allocate.widths import SLACKS, stops
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Channels, Coupling, KeepMask, Slot
+from secateur.passes.analysis.notes import Channels, Constraint, Coupling, KeepMask, Slot
 from secateur.passes.rewrite.slim import Slim, slim_shapes
 from secateur.passes.score import L1, Slimming
 
@@ -66,9 +69,65 @@ def test_every_selection_can_be_carried_out(
 def test_selections_are_nested(problem: tuple[Coupling, np.ndarray], order: object, round_to: int) -> None:
     ladder = climb(*problem)
     steps = order(ladder)  # type: ignore[operator]
-    masks = [ladder.mask(ladder.rounded(ladder.kept(steps, n), round_to)) for n in range(len(steps) + 1)]
+    at = stops(problem[0], ladder, round_to)
+    masks = [ladder.mask(at.rounded(ladder.kept(steps, n))) for n in range(len(steps) + 1)]
     assert all((small <= large).all() for small, large in itertools.pairwise(masks))
     assert masks[-1].all()
+
+
+def widths_of(
+    coupling: Coupling, lanes: int, work: dict[str, int] | None = None, slack: float = SLACKS[0]
+) -> list[list[int]]:
+    """The numbers of rungs at which each orbit may stop."""
+    ladder = climb(coupling, np.zeros(coupling.size))
+    at = stops(coupling, ladder, lanes, work, slack)
+    every = [at.rounded(np.minimum(n, ladder.length)) for n in range(1, int(ladder.length.max()) + 1)]
+    return [sorted({int(row[o]) for row in every}) for o in range(len(ladder.length))]
+
+
+def grouped(groups: int, width: int) -> Coupling:
+    """One convolution in so many groups, all of one width."""
+    coupling = pools([groups * width], [groups])
+    of = np.arange(groups * width)
+    return dataclasses.replace(coupling, constraints=(Constraint("n0", "out", of, of // width),))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "groups", "width", "expected"),
+    [
+        (16, 1, 58, [16, 32, 48, 58]),
+        (8, 1, 20, [8, 16, 20]),
+        (16, 1, 12, list(range(1, 13))),  # one vector in any case
+        (1, 1, 5, [1, 2, 3, 4, 5]),
+        (16, 3, 20, [16, 20]),  # 3 groups of 20 fill 3 x 2 vectors, of 16 they fill 3
+        (16, 32, 4, [1, 2, 4]),  # whole groups share a vector
+        (16, 8, 12, [1, 2, 4, 8, 12]),
+        (4, 2, 6, [4, 6]),
+    ],
+)
+def test_widths_stop_where_vectors_are_full(lanes: int, groups: int, width: int, expected: list[int]) -> None:
+    assert widths_of(grouped(groups, width), lanes) == [expected]
+
+
+def test_of_two_producers_the_one_with_more_work_decides() -> None:
+    """24 channels in vectors of 8; another layer makes all but the best four of them too."""
+    coupling = pools([24], slots=(Slot("late", 0, np.arange(4, 24), "out", "s"),))
+    assert widths_of(coupling, 8, {"w0": 1000, "late": 1}) == [[8, 16, 24]]
+    assert widths_of(coupling, 8, {"w0": 1, "late": 1000}) == [[12, 20, 24]]
+    # Alike: 12 of 16 lanes, 20 of 24, 28 of 32 and 36 of 40 are taken at 8, 12, 16 and 20 channels.
+    assert widths_of(coupling, 8, {"w0": 24, "late": 20}) == [[16, 20, 24]]
+    assert widths_of(coupling, 8, {"w0": 24, "late": 20}, slack=0.8) == [[8, 12, 16, 20, 24]]
+
+
+def test_an_orbit_that_nobody_needs_may_go() -> None:
+    assert not select(dataclasses.replace(pools([4]), slots=()), np.zeros(4), threshold=1.0).any()
+
+
+def test_channels_that_cannot_go_count_in_the_width() -> None:
+    """3 of 20 positions have no unit: 8 and 16 channels are 5 and 13 units."""
+    slot = Slot("w", 0, np.concatenate([np.full(3, -1), np.arange(17)]), "out", "n")
+    coupling = dataclasses.replace(pools([17]), slots=(slot,))
+    assert widths_of(coupling, 8) == [[5, 13, 17]]
 
 
 def test_best_scores_stay_and_ties_keep_the_lower() -> None:
@@ -136,7 +195,28 @@ def test_auto_rounding_gives_way_and_says_so() -> None:
     note = allocate(chain(), Uniform(macs=0.06))[1]
     assert note.round_to < 8
     assert "multiples of" in note.remarks[0]
-    assert allocate(chain(), Uniform(macs=0.5))[1].round_to == 8
+    assert allocate(chain(), Uniform(macs=0.51))[1].round_to == 8
+    wide = chain().with_note(Vectors(16))
+    assert allocate(wide, Uniform(macs=0.28))[1].round_to == 16
+    assert allocate(wide, Uniform(macs=0.28, round_to=4))[1].round_to == 4
+
+
+def test_finer_widths_use_what_wide_ones_leave() -> None:
+    """With 8 and 16, and 8 to 32 channels, 44 % is the most below half."""
+    note = allocate(chain(), Uniform(macs=0.5))[1]
+    assert note.round_to == 4
+    assert note.reached / note.before > 0.49
+    assert allocate(chain(), Uniform(macs=0.5, round_to=8))[1].reached < 0.45 * note.before
+
+
+@pytest.mark.parametrize("method", [Uniform, Global])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_the_number_that_auto_came_to_gives_the_same_again(method: type, share: float) -> None:
+    """On any machine: the note about vectors no longer matters."""
+    for graph in (chain(), residual()):
+        _, note, mask = allocate(graph.with_note(Vectors(16)), method(macs=share))
+        again = allocate(graph, method(macs=share, round_to=note.round_to))[2]
+        assert np.array_equal(mask, again)
 
 
 def test_fixed_rounding_does_not_give_way() -> None:

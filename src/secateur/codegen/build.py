@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
-from .library import Library, Metadata, Port
+from .library import Library, Metadata, Port, built
 from .plan import plan
 from .program import Program
-from .specs import CHOICES
+from .records import Records
+from .specs import CHOICES, WinogradSpec
 from .targets import Target, get_target, missing_features
+from .tune import Outcome, Tuner, default_choice, open_records, versions
 
 Progress = Callable[[int, int, str], None]
 
@@ -23,49 +24,78 @@ def build(
     target: str | Target = "native",
     tune: float | None = None,
     threads: int = 1,
-    records: str | Path | None = None,
+    records: str | Path | Records | None = None,
     progress: Progress | None = None,
+    winograd: bool = True,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
-    ``tune``: seconds to spend on measuring kernels that ``records`` (a file) has no entry for; None measures nothing.
-    ``progress(done, total, what)`` is called while tuning. Raises InputError for an unknown target, Unsupported for an
-    operator that has no code generation.
+    ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
+    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
+    called while tuning. ``winograd`` False: 3x3 convolutions are computed directly, slower and with a smaller error.
+    Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
+    tuner = _tuner(graph, target, threads, records, tune is not None)
     from .lower import compile_program
-    from .tune import Tuner
 
+    outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
+    choose = tuner.choose if winograd else lambda spec, *_: tuner.choose(spec)
+    program = plan(graph, tuner.target, threads, choose)
+    compiled = compile_program(program, graph, tuner.target)
+    metadata = Metadata(
+        graph.name, tuner.target, threads,
+        tuple(Port(v.name, tuple(map(int, v.shape)), v.dtype) for v in graph.inputs),
+        tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
+        compiled.arena_words, versions(),
+        (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
+        sum(isinstance(call.spec, WinogradSpec) for call in program.calls),
+    )  # fmt: skip
+    return built(metadata, compiled.module, compiled.weights, compiled.tables)
+
+
+def tune(
+    graph: Graph,
+    seconds: float,
+    records: str | Path,
+    target: str | Target = "native",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Outcome, tuple[str, ...]]:
+    """Measure the kernels of a graph that ``records`` has no entry for, and append them.
+
+    Returns what came of it, and what there is to say about the file's lines. Ctrl-C ends it; what was measured stays.
+    Raises InputError as ``build`` does.
+    """
+    tuner = _tuner(graph, target, threads, records, True)
+    outcome = tuner.tune(workloads(graph, tuner.target, threads), seconds, progress)
+    return outcome, tuner.notes
+
+
+def _tuner(
+    graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None, measures: bool
+) -> Tuner:
+    """Refuse what cannot be built, read the records, load TVM."""
     chosen = get_target(target)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
     lacking = missing_features(chosen)
-    if tune is not None and lacking:
-        raise InputError(f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}")
+    if measures and lacking:
+        raise InputError(
+            f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that has "
+            "them, and build here from its records"
+        )
     check(graph)
-    tuner = Tuner(chosen, threads, records)
-    if tune is not None:
-        tuner.tune(workloads(graph, chosen, threads), tune, progress)
-    program = plan(graph, chosen, threads, tuner.choose)
-    compiled = compile_program(program, graph, chosen)
-    metadata = Metadata(
-        graph.name, chosen, threads,
-        tuple(Port(v.name, tuple(map(int, v.shape)), v.dtype) for v in graph.inputs),
-        tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
-        compiled.arena_words, versions(), (*(f"no template: {n}" for n in program.by_library), *tuner.notes),
-    )  # fmt: skip
-    return Library(metadata, compiled.module, compiled.weights, compiled.tables)
+    return Tuner(chosen, threads, open_records(chosen, records, not measures))
 
 
 def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
-    from .tune import default_choice
-
     seen: dict[Any, int] = {}
 
-    def note(spec: Any) -> Any:
-        if type(spec) in CHOICES:
-            work = spec.workload()
-            seen[work] = seen.get(work, 0) + spec.macs
+    def note(spec: Any, *rivals: Any) -> Any:
+        for rival in (spec, *rivals) if type(spec) in CHOICES else ():
+            work = rival.workload()
+            seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
     plan(graph, target, threads, note)
@@ -79,15 +109,4 @@ def check(graph: Graph) -> None:
             raise Unsupported(f"{value}: element type {value.dtype} has no code generation; use ONNX Runtime or torch")
 
 
-def versions() -> dict[str, str]:
-    """What made a library."""
-    found = {}
-    for name in ("secateur", "apache-tvm", "apache-tvm-ffi"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-__all__ = ["Program", "build", "workloads"]
+__all__ = ["Program", "build", "tune", "workloads"]

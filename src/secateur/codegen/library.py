@@ -1,20 +1,25 @@
 """A compiled network: call it, save it to one file, load it on another machine.
 
 The file is a ZIP archive, stored without compression: ``metadata.json``, ``code.so``, ``weights.bin``, ``tables.bin``.
-Its checksums find damage before any code is loaded.
+Its checksums find damage before any code is loaded. Weights are read straight to where they are used from, once. They
+are not mapped: a mapped file lies in small pages, and one that is overwritten takes the process with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
+import weakref
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +29,12 @@ from numpy.typing import NDArray
 from secateur.ir import InputError
 from secateur.ir.graph import DTYPES, numpy_dtype
 
-from .targets import Target, missing_features
+from .runtime import ffi, use_threads
+from .targets import Target, machine, missing_features
 
 FORMAT = 1
-_MEMBERS = ("metadata.json", "code.so", "weights.bin", "tables.bin")
+_CHUNK = 1 << 20
+_LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Metadata:
     arena_words: int
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()  # for the report: nodes without a template, shapes tiled by a near record
+    winograd: int = 0  # convolutions by Winograd's algorithm
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -62,6 +70,7 @@ class Metadata:
             "inputs": [[p.name, list(p.shape), p.dtype] for p in self.inputs],
             "outputs": [[p.name, list(p.shape), p.dtype] for p in self.outputs],
             "arena_words": self.arena_words, "versions": dict(self.versions), "notes": list(self.notes),
+            "winograd": self.winograd,
         }  # fmt: skip
 
     @staticmethod
@@ -74,24 +83,28 @@ class Metadata:
         return Metadata(
             data["name"], Target.from_json(data["target"]), data["threads"], ports(data["inputs"]),
             ports(data["outputs"]), data["arena_words"], data["versions"], tuple(data["notes"]),
+            data.get("winograd", 0),
         )  # fmt: skip
 
 
 class Library:
     """A network as machine code. Call it with arrays or tensors in the order of ``metadata.inputs``, or by name."""
 
-    def __init__(
-        self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]
-    ) -> None:
-        import tvm_ffi
-
+    def __init__(self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32],
+                 code: Callable[[Path], None]) -> None:  # fmt: skip
+        """``weights`` and ``tables`` begin at a cache line; ``code`` writes the machine code to a file."""
         self.metadata = metadata
-        self._module, self._main = module, module["main"]
-        self._host = {"weights.bin": _aligned(weights), "tables.bin": _aligned(tables)}
-        arena = _aligned(np.zeros(metadata.arena_words, np.float32))
-        self._fixed = [tvm_ffi.from_dlpack(a) for a in (arena, *self._host.values())]
-        self._view = tvm_ffi.from_dlpack
+        self._module, self._code = module, code
+        self._host = {"weights.bin": weights, "tables.bin": tables}
+        self._view = ffi().from_dlpack
+        self._fixed = [self._view(a) for a in (aligned(metadata.arena_words, np.float32), weights, tables)]
         self._lock = threading.Lock()  # two calls at once would share the arena
+
+    @cached_property
+    def _main(self) -> Any:
+        """The entry of the code. Raises InputError where this machine cannot run it, though it can save it."""
+        check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
+        return self._module["main"]
 
     def __repr__(self) -> str:
         m = self.metadata
@@ -107,9 +120,10 @@ class Library:
         as_torch = torch is not None and isinstance(given[0], torch.Tensor)
         arrays = [self._check(port, x) for port, x in zip(self.metadata.inputs, given, strict=True)]
         outs = [self._empty(port, torch if as_torch else None) for port in self.metadata.outputs]
+        main = self._main
         with self._lock:
-            _use_threads(self.metadata.threads)
-            self._main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
+            use_threads(self.metadata.threads)
+            main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
@@ -140,8 +154,7 @@ class Library:
             if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
                 x = np.array(x, order="C")
         if tuple(x.shape) != port.shape:
-            hint = "; build the library again for another batch or size" if len(x.shape) == len(port.shape) else ""
-            raise InputError(f"input {port} was given shape {list(x.shape)}{hint}")
+            raise InputError(f"input {port} was given shape {list(x.shape)}; {_remedy(port, tuple(x.shape))}")
         if dtype != port.dtype:
             raise InputError(f"input {port} was given {dtype}; convert it to {numpy_dtype(port.dtype).name}")
         return x
@@ -159,7 +172,7 @@ class Library:
         try:
             with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
                 code = Path(folder) / "code.so"
-                self._link(code)
+                self._code(code)
                 handle, name = tempfile.mkstemp(dir=target.parent, prefix=".secateur-")
                 os.close(handle)
                 try:
@@ -169,91 +182,132 @@ class Library:
                 finally:
                     Path(name).unlink(missing_ok=True)
         except OSError as error:
-            hint = "; make room or choose another place" if error.errno == errno.ENOSPC else ""
+            hint = "; make room or choose another place" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise InputError(f"cannot write '{target}': {error.strerror or error}{hint}") from error
-
-    def _link(self, code: Path) -> None:
-        try:
-            self._module.export_library(str(code))
-        except RuntimeError as error:
-            raise InputError(
-                f"cannot link the library: {error}; a C compiler (gcc or clang) is needed to save"
-            ) from error
 
     def _write(self, path: Path, code: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("metadata.json", json.dumps(self.metadata.to_json(), indent=1))
             archive.write(code, "code.so")
             for name, array in self._host.items():
-                archive.writestr(name, array.tobytes())
+                with archive.open(name, "w", force_zip64=array.nbytes >= 1 << 31) as member:
+                    member.write(array.data.cast("B"))
 
 
-class SavedLibrary(Library):
-    """A library from a file: saving it writes the same code again."""
+def _remedy(port: Port, shape: tuple[int, ...]) -> str:
+    """What to do about an input of another shape: a library is made for one."""
+    if len(shape) != len(port.shape):
+        return f"give it {len(port.shape)} dimensions"
+    if shape[1:] == port.shape[1:]:
+        return f"build the library again for this batch, with batch={shape[0]} or --batch {shape[0]}"
+    return "build the library again from a model of this size"
 
-    def __init__(self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32],
-                 code: bytes) -> None:  # fmt: skip
-        super().__init__(metadata, module, weights, tables)
-        self._code = code
 
-    def _link(self, code: Path) -> None:
-        code.write_bytes(self._code)
+def built(metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]) -> Library:
+    """A library from what the compiler gave; its constants are copied to a cache line each."""
+    places = [aligned(array.size, array.dtype) for array in (weights, tables)]
+    for place, array in zip(places, (weights, tables), strict=True):
+        place[:] = array
+    return Library(metadata, module, places[0], places[1], partial(_link, module, metadata.target))
+
+
+def _link(module: Any, target: Target, code: Path) -> None:
+    """Make a shared library of compiled code, with the compiler of the target's own machine if it is another one."""
+    compiler = None
+    if not target.triple.startswith(machine()):
+        from tvm.support.cc import cross_compiler
+
+        name = f"{target.triple}-gcc"
+        if shutil.which(name) is None:
+            raise InputError(
+                f"cannot link the library for {target.name}: there is no {name}; install that cross compiler "
+                f"(Debian: gcc-{target.triple})"
+            )
+        compiler = cross_compiler(name)
+    try:
+        module.export_library(str(code), **({} if compiler is None else {"fcompile": compiler}))
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot link the library: {error}; saving needs a C compiler (gcc or clang) and room in "
+            f"{tempfile.gettempdir()}"
+        ) from error
 
 
 def load_library(path: str | Path) -> Library:
     """The library in a file. Raises InputError if it is damaged, or made for a machine that this one is not."""
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = {name: archive.read(name) for name in _MEMBERS}
-        data = json.loads(parts["metadata.json"])
-        if data.get("format") != FORMAT:
-            raise InputError(
-                f"'{path}' has format {data.get('format')}, this version of secateur reads {FORMAT}; build it again"
-            )
-        metadata = Metadata.from_json(data)
+            metadata = _metadata(archive, path)
+            weights, tables = _array(archive, "weights.bin", np.float32), _array(archive, "tables.bin", np.int32)
+            module, code = _unpack(archive, path)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
         raise InputError(f"'{path}' is no library of secateur, or damaged ({error}); build it again") from error
-    missing = missing_features(metadata.target)
+    library = Library(metadata, module, weights, tables, partial(_copy, code))
+    weakref.finalize(library, os.close, code)
+    return library
+
+
+def _metadata(archive: zipfile.ZipFile, path: str | Path) -> Metadata:
+    data = json.loads(archive.read("metadata.json"))
+    if data.get("format") != FORMAT:
+        raise InputError(
+            f"'{path}' has format {data.get('format')}, this version of secateur reads {FORMAT}; build it again"
+        )
+    metadata = Metadata.from_json(data)
+    check_machine(metadata.target, f"'{path}'")
+    return metadata
+
+
+def check_machine(target: Target, what: str) -> None:
+    """Raise InputError where this machine cannot run code for a target: trying would end the process."""
+    missing = missing_features(target)
     if missing:
         raise InputError(
-            f"'{path}' was built for {metadata.target.name}; this machine lacks {', '.join(missing)}. "
+            f"{what} was built for {target.name}; this machine lacks {', '.join(missing)}. "
             "Build it again with a target that fits this machine, or with target='native' on it."
         )
-    weights, tables = np.frombuffer(parts["weights.bin"], np.float32), np.frombuffer(parts["tables.bin"], np.int32)
-    return SavedLibrary(metadata, _load(parts["code.so"], path), weights, tables, parts["code.so"])
 
 
-def _load(code: bytes, path: str | Path) -> Any:
-    import tvm
+def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> NDArray[Any]:
+    """A member, read to where it stays; at its end its checksum is compared."""
+    size, left = divmod(archive.getinfo(name).file_size, np.dtype(dtype).itemsize)
+    if left:
+        raise ValueError(f"{name} ends within a number")
+    array = aligned(size, dtype)
+    view = array.data.cast("B")
+    with archive.open(name) as member:
+        for start in range(0, len(view) + 1, _CHUNK):  # in pieces, as each is copied on its way
+            piece = member.read(_CHUNK)
+            view[start : start + len(piece)] = piece
+    return array
 
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-        file = Path(folder) / "code.so"  # may go once it is loaded: the mapping keeps it
+
+def _unpack(archive: zipfile.ZipFile, path: str | Path) -> tuple[Any, int]:
+    """The machine code, loaded, and a handle of its file: it has to be one, and needs no name once it is loaded."""
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, contextlib.ExitStack() as undo:
+        place = Path(folder) / "code.so"
+        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o700)
+        undo.callback(os.close, handle)
         try:
-            file.write_bytes(code)
-        except OSError as error:
-            raise InputError(f"cannot unpack '{path}' into {folder}: {error.strerror or error}") from error
-        try:
-            return tvm.runtime.load_module(str(file))
+            with archive.open("code.so") as member, open(handle, "wb", closefd=False) as file:
+                shutil.copyfileobj(member, file)
+            module = ffi().load_module(str(place), keep_module_alive=False)
         except (RuntimeError, OSError) as error:
-            raise InputError(f"the code in '{path}' cannot be loaded here: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"the code in '{path}' cannot be unpacked to {folder} and loaded: {why}") from error
+        undo.pop_all()
+        return module, handle
 
 
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy that begins at a cache line."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    view = room[start : start + array.nbytes].view(array.dtype)
-    view[:] = array
-    return view
+def _copy(handle: int, code: Path) -> None:
+    code.write_bytes(os.pread(handle, os.fstat(handle).st_size, 0))
 
 
-def _use_threads(threads: int) -> None:
-    """Set TVM's pool, where the library has parallel loops; the pool belongs to the calling thread."""
-    if threads > 1:
-        import tvm_ffi
-
-        count = tvm_ffi.get_global_func("runtime.NumThreads")
-        if count() != threads:
-            tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
+def aligned(size: int, dtype: Any) -> NDArray[Any]:
+    """Zeros that begin at a cache line."""
+    nbytes = size * np.dtype(dtype).itemsize
+    room = np.zeros(nbytes + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + nbytes].view(dtype)

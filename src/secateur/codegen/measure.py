@@ -1,29 +1,30 @@
-"""Compiling and timing single kernels, in a worker process that imports TVM once.
-
-``python -m secateur.codegen.measure FD`` serves one parent over a pipe. A request is (spec, choices, rounds, threads);
-answers are ("built", i), ("failed", i, why) and at the end ("times", {i: seconds}).
-"""
+"""Timing single kernels: interleaved repeats, medians, weights from memory as when a network runs."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from .library import aligned
+from .runtime import ffi
 from .specs import Workload
 from .targets import Target
 
 LEAST = 2e-4  # seconds a sample takes at least: shorter kernels run several times
-DROP = 1.25  # after the first rounds, choices this much slower than the best are not measured on
+FEWEST = 3  # rounds that all choices are in
+DROP = 1.25  # after these, choices this much slower than the best are not measured on
+LONGEST = 3.0  # seconds after which no other round begins
+MEMORY = 64 << 20  # bytes of weights that are gone through in turn: what a network has, and more than caches hold
+COPIES = 4096
 
 
-def callable_of(spec: Workload, choice: Any, target: Target) -> Callable[[], None]:
-    """The compiled kernel on arrays of its own."""
+def compiled(spec: Workload, choice: Any, target: Target) -> Any:
+    """The function of a kernel; it takes what ``arguments`` makes."""
     import tvm
     from tvm import tirx
 
@@ -41,10 +42,53 @@ def callable_of(spec: Workload, choice: Any, target: Target) -> Callable[[], Non
     main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))
     main = main.with_attr("global_symbol", "main").with_attr("s_tir", True)
     functions = {name: template.build(spec, choice), tvm.ir.GlobalVar("main"): main}
-    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
-    tensors = [tvm.runtime.tensor(a) for a in arrays]
-    run = module["main"]
-    return lambda: run(*tensors)
+    return compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))["main"]
+
+
+def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
+    """Arguments to run a kernel on, again and again: the same activations, weights that lie elsewhere each time.
+
+    A network reads its weights once a run, so each layer finds them in memory, while its input was just written and is
+    in the cache. Timed on weights that stay in the cache, choices win that cost ResNet-50 6 % (bench/cold_weights.py).
+    ``memory``: bytes that all copies take together; 0 makes one copy.
+    """
+    from .templates import TEMPLATES
+
+    template = TEMPLATES[type(spec)]
+    assert template.arrays is not None
+    arrays, _ = template.arrays(spec)
+    view = ffi().from_dlpack
+    moving = [i for i in range(1, len(arrays) - 1) if i <= template.constants and arrays[i].dtype == np.float32]
+    sizes = [-(-arrays[i].size // 16) * 16 for i in moving]  # each begins at a cache line
+    copies = min(max(1, memory // max(4 * sum(sizes), 1)), COPIES) if moving else 1
+    room, at = aligned(copies * sum(sizes), np.float32), 0
+    turn = [None if i in moving else view(_placed(array)) for i, array in enumerate(arrays)]
+    found = []
+    for _ in range(copies):
+        for i, size in zip(moving, sizes, strict=True):
+            place = room[at : at + arrays[i].size]
+            place[:] = arrays[i]
+            turn[i] = view(place)
+            at += size
+        found.append(list(turn))
+    return found
+
+
+def _placed(array: Any) -> Any:
+    place = aligned(array.size, array.dtype)
+    place[:] = array
+    return place
+
+
+def in_turn(functions: Mapping[int, Any], turns: list[list[Any]]) -> dict[int, Callable[[], None]]:
+    """Calls of functions, all on one round of arguments: what one of them has read, the next does not read again."""
+    following: Iterator[list[Any]] = itertools.cycle(turns)
+    return {i: lambda f=f: f(*next(following)) for i, f in functions.items()}  # type: ignore[misc]
+
+
+def callable_of(spec: Workload, choice: Any, target: Target, memory: int = 0) -> Callable[[], None]:
+    """The compiled kernel on arrays of its own; their weights stay in the cache if ``memory`` is 0."""
+    return in_turn({0: compiled(spec, choice, target)}, arguments(spec, memory))[0]
 
 
 def peak(target: Target, rounds: int = 9) -> float:
@@ -78,8 +122,12 @@ def peak(target: Target, rounds: int = 9) -> float:
     return 2 * count * turns * target.lanes / seconds
 
 
-def interleaved(calls: dict[int, Callable[[], None]], rounds: int) -> dict[int, float]:
-    """Median seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds."""
+def interleaved(calls: Mapping[int, Callable[[], None]], rounds: int,
+                begin: Callable[[], None] = lambda: None) -> dict[int, float]:  # fmt: skip
+    """Median seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds.
+
+    ``begin`` is called before each round; slow kernels get fewer rounds.
+    """
     repeats: dict[int, int] = {}
     for i, call in calls.items():
         call()
@@ -88,40 +136,17 @@ def interleaved(calls: dict[int, Callable[[], None]], rounds: int) -> dict[int, 
         repeats[i] = max(1, int(LEAST / max(time.perf_counter() - start, 1e-7)))
     samples: dict[int, list[float]] = {i: [] for i in calls}
     alive = set(calls)
+    end = time.perf_counter() + LONGEST
     for turn in range(rounds):
+        if turn >= FEWEST and time.perf_counter() > end:
+            break
+        begin()
         for i in sorted(alive):
             start = time.perf_counter()
             for _ in range(repeats[i]):
                 calls[i]()
             samples[i].append((time.perf_counter() - start) / repeats[i])
-        if turn == 2:
+        if turn == FEWEST - 1:
             best = min(min(samples[i]) for i in alive)
             alive = {i for i in alive if min(samples[i]) <= DROP * best}
     return {i: statistics.median(s) for i, s in samples.items()}
-
-
-def serve(channel: Connection) -> None:
-    """Answer requests until the parent closes the pipe."""
-    target, threads = channel.recv()
-    from .library import _use_threads
-
-    _use_threads(threads)
-    channel.send(("ready",))
-    while True:
-        try:
-            spec, choices, rounds = channel.recv()
-        except (EOFError, OSError):
-            return
-        calls: dict[int, Callable[[], None]] = {}
-        for i, choice in choices.items():
-            channel.send(("next", i))
-            try:
-                calls[i] = callable_of(spec, choice, target)
-            except Exception as error:  # a candidate that TVM refuses costs itself alone
-                channel.send(("failed", i, str(error)[-300:]))
-        channel.send(("next", -1))
-        channel.send(("times", interleaved(calls, rounds)))
-
-
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))

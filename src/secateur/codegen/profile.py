@@ -41,25 +41,30 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     """The calls, and a function that runs the network once and returns the microseconds of each."""
     import tvm_ffi
 
-    from .library import _aligned, _use_threads
+    from .library import aligned
     from .lower import compile_program, ports
     from .plan import plan
-    from .tune import Tuner
+    from .runtime import use_threads
+    from .tune import Tuner, open_records
 
     chosen = get_target(target)
-    program = plan(graph, chosen, threads, Tuner(chosen, threads, records).choose)
+    program = plan(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose)
     compiled = compile_program(program, graph, chosen, clock=True)
     rng = np.random.default_rng(0)
     inputs, outputs = ports(graph)
     given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]
     results = [np.empty(tuple(map(int, v.shape)), np.float32) for v in outputs]
     stamps = np.zeros(len(program.calls) + 1, np.int64)
-    arena = _aligned(np.zeros(compiled.arena_words, np.float32))
-    arrays = [arena, _aligned(compiled.weights), _aligned(compiled.tables), *given, *results, stamps]
+    fixed = [
+        aligned(len(a), a.dtype)
+        for a in (np.zeros(compiled.arena_words, np.float32), compiled.weights, compiled.tables)
+    ]
+    fixed[1][:], fixed[2][:] = compiled.weights, compiled.tables
+    arrays = [*fixed, *given, *results, stamps]
     tensors, main = [tvm_ffi.from_dlpack(a) for a in arrays], compiled.module["main"]
 
     def run() -> Any:
-        _use_threads(threads)
+        use_threads(threads)
         start = time.perf_counter()
         main(*tensors)
         seconds = time.perf_counter() - start

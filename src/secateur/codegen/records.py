@@ -1,12 +1,20 @@
-"""Tuning results: one JSON line each, safe when several tuners append at once."""
+"""Tuning results: one JSON line each, safe when several tuners append at once.
+
+A line: ``{"v":2,"target":"x86-avx512","kind":"ConvSpec","revision":1,"workload":{..},"choice":[..],"seconds":8e-4,
+"versions":{"apache-tvm":".."}}`` and, where they were kept, ``"timings":[[choice,seconds],..]``. The last line of a
+workload counts. A line that is damaged, or says what no longer holds, is skipped and told of in ``notes``.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,109 +23,222 @@ from secateur.ir import InputError
 
 from .specs import CHOICES, Workload
 
-VERSION = 1
+VERSION = 2
+BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises
+TOLD = 3  # damaged lines that are told of one by one
+Doubt = Callable[["Record"], str | None]
+Key = tuple[str, str, str]  # target, kind, workload
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured for a workload: the best choice, and the median seconds of every choice."""
+    """What was measured for a workload: the best choice, and the median seconds of every choice.
+
+    ``revision``: that of the template that was measured.
+    """
 
     target: str
-    workload: str
+    kind: str
+    workload: Mapping[str, Any]
     choice: tuple[Any, ...]
     seconds: float
-    timings: tuple[tuple[tuple[Any, ...], float], ...] = ()
+    revision: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    timings: tuple[tuple[tuple[Any, ...], float], ...] = ()
 
     def line(self) -> str:
         """As it stands in the file."""
-        return json.dumps({"v": VERSION, **asdict(self)}, separators=(",", ":")) + "\n"
+        data = asdict(self)
+        if not self.timings:
+            del data["timings"]
+        return json.dumps({"v": VERSION, **data}, separators=(",", ":")) + "\n"
+
+    @staticmethod
+    def parse(line: str) -> Record:
+        """The inverse of ``line``. Raises one of ``BAD`` for any other text."""
+        data = json.loads(line)
+        if data.get("v") != VERSION:
+            raise ValueError(f"it is of version {data.get('v')}, this secateur reads {VERSION}")
+        if not isinstance(data["workload"], dict):
+            raise ValueError("the workload is no object")
+        timings = tuple((tuple(choice), float(seconds)) for choice, seconds in data.get("timings", ()))
+        return Record(str(data["target"]), str(data["kind"]), data["workload"], tuple(data["choice"]),
+                      float(data["seconds"]), int(data["revision"]), dict(data["versions"]), timings)  # fmt: skip
+
+    @property
+    def key(self) -> Key:
+        """What it is looked up by."""
+        return self.target, self.kind, json.dumps(self.workload, separators=(",", ":"), sort_keys=True)
 
 
-def workload_key(spec: Workload) -> str:
-    """The name of a workload: its fields as JSON, without what does not change its speed."""
+def workload_of(spec: Workload) -> dict[str, Any]:
+    """A workload as plain data: its fields without what does not change its speed."""
     data = asdict(spec)
-    data.pop("steps")
-    return json.dumps({"kind": type(spec).__name__, **data}, separators=(",", ":"), sort_keys=True)
+    del data["steps"]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
+
+
+def key_of(target: str, spec: Workload) -> Key:
+    """What a workload is looked up by."""
+    return Record(target, type(spec).__name__, workload_of(spec), (), 0.0).key
+
+
+def record_of(target: str, spec: Workload, choice: Any, seconds: float, **rest: Any) -> Record:
+    """A record of a workload; ``rest`` are the fields of Record."""
+    return Record(target, type(spec).__name__, workload_of(spec), stored(choice), seconds, **rest)
 
 
 class Records:
-    """The records of a file; ``problems`` names lines that could not be used."""
+    """The records of a file, and those of ``under`` where it has none.
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    ``doubt`` says why a record does not hold any more, or None. Raises InputError if the file cannot be read.
+    """
+
+    def __init__(
+        self, path: str | Path | None = None, doubt: Doubt | None = None, under: Records | None = None
+    ) -> None:
         self.path = None if path is None else Path(path)
-        self.table: dict[tuple[str, str], Record] = {}
-        self.problems: list[str] = []
-        if self.path is not None and self.path.exists():
-            self._read(self.path)
+        self.under = under
+        self.table: dict[Key, Record] = {}
+        self._near: dict[tuple[str, str, str], dict[Key, tuple[float, ...]]] = {}
+        self._damaged: list[str] = []
+        self._doubted: Counter[str] = Counter()
+        if self.path is not None:
+            self._read(self.path, doubt or _believe)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, doubt: Doubt) -> None:
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise InputError(f"cannot read the records in '{path}': it is no file; name a file")
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return
         except OSError as error:
-            raise InputError(f"cannot read the records in '{path}': {error.strerror or error}") from error
+            raise InputError(
+                f"cannot read the records in '{path}': {error.strerror or error}; name a file that may be read"
+            ) from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                self._keep(_parse(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self.problems.append(f"{path}:{number}: skipped, {error}")
+                record = Record.parse(line)
+                why = doubt(record)
+                if why is None:
+                    self._keep(record)
+                else:
+                    self._doubted[why] += 1
+            except BAD as error:
+                self._damaged.append(f"{path}:{number}: skipped, {_reason(error)}")
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that could not be used, and why; of many damaged ones the first few."""
+        rest = len(self._damaged) - TOLD
+        more = [f"{self.path}: {rest} more damaged lines were skipped"] if rest > 0 else []
+        doubted = [f"{self.path}: {n} records not used, {why}; tune again to replace them"
+                   for why, n in self._doubted.items()]  # fmt: skip
+        return [*self._damaged[:TOLD], *more, *doubted]
+
+    def others(self, target: str) -> str | None:
+        """Says so if the file has records, and all are for other targets."""
+        counts = Counter(key[0] for key in self.table)
+        if not counts or target in counts:
+            return None
+        what = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        return f"{self.path}: none of its {len(self.table)} records is for {target} ({what}); not used"
 
     def _keep(self, record: Record) -> None:
-        self.table[record.target, record.workload] = record
+        same, sizes = _place(record.kind, record.workload)
+        self.table[record.key] = record
+        self._near.setdefault((record.target, record.kind, same), {})[record.key] = sizes
+
+    def check_writable(self) -> None:
+        """Raise InputError now where ``add`` would later, as far as can be told without writing."""
+        if self.path is None:
+            return
+        folder = self.path.parent
+        if os.access(self.path if self.path.exists() else folder, os.W_OK):
+            return
+        why = "you may not write there" if folder.is_dir() else "its folder does not exist"
+        raise InputError(f"cannot append to the records in '{self.path}': {why}; name another file")
 
     def add(self, record: Record) -> None:
-        """Keep a record and append it to the file in one write under a lock."""
+        """Keep a record and append it to the file, whole or not at all, under a lock. Raises InputError."""
         self._keep(record)
         if self.path is None:
             return
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                os.write(handle, record.line().encode())
+                _append(handle, record.line().encode())
             finally:
                 os.close(handle)
         except OSError as error:
-            raise InputError(f"cannot append to the records in '{self.path}': {error.strerror or error}") from error
+            hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another file"
+            raise InputError(
+                f"cannot append to the records in '{self.path}': {error.strerror or error}; {hint}, what was measured "
+                "before is kept"
+            ) from error
+
+    @property
+    def layers(self) -> tuple[Records, ...]:
+        """These records, then those beneath."""
+        return (self, *(() if self.under is None else self.under.layers))
+
+    def holds(self, target: str, spec: Workload) -> bool:
+        """Is there a record of exactly this workload in the file itself?"""
+        return key_of(target, spec) in self.table
 
     def find(self, target: str, spec: Workload) -> Record | None:
         """The record of exactly this workload."""
-        return self.table.get((target, workload_key(spec)))
+        own = self.table.get(key_of(target, spec))
+        return own if own is not None or self.under is None else self.under.find(target, spec)
 
     def nearest(self, target: str, spec: Workload) -> Record | None:
         """The record of the workload of the same kind that is nearest in size."""
-        wanted = json.loads(workload_key(spec))
-        best: tuple[float, Record] | None = None
-        for (name, key), record in self.table.items():
-            if name == target:
-                distance = _distance(wanted, json.loads(key))
-                if distance is not None and (best is None or distance < best[0]):
-                    best = (distance, record)
-        return None if best is None else best[1]
+        found = self._nearest(target, spec)
+        return None if found is None else found[1]
+
+    def _nearest(self, target: str, spec: Workload) -> tuple[float, Record] | None:
+        kind = type(spec).__name__
+        same, sizes = _place(kind, workload_of(spec))
+        near = [(math.dist(sizes, there), key) for key, there in self._near.get((target, kind, same), {}).items()]
+        mine = min(((d, self.table[key]) for d, key in near), key=lambda pair: pair[0], default=None)
+        theirs = None if self.under is None else self.under._nearest(target, spec)
+        return min((pair for pair in (mine, theirs) if pair is not None), key=lambda pair: pair[0], default=None)
 
 
-_SAME = ("kind", "lanes", "kernel", "stride", "dilation", "threads")
 _SIZES = ("n", "ci", "blocks", "h", "w")
+_ELSEWHERE = {*_SIZES, "x", "y", "table", "size", "pad"}  # fields in which near workloads may differ
 
 
-def _distance(a: Mapping[str, Any], b: Mapping[str, Any]) -> float | None:
-    if any(a.get(key) != b.get(key) for key in _SAME):
-        return None
-    return sum(abs(math.log(a.get(key, 1) / b.get(key, 1))) for key in _SIZES)
+def _place(kind: str, workload: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+    """What near workloads have in common, and where this one lies among them: the logarithms of its sizes."""
+    same = {name: value for name, value in workload.items() if name not in _ELSEWHERE}
+    sizes = tuple(math.log(workload.get(name, 1)) for name in _SIZES)
+    return json.dumps(same, separators=(",", ":"), sort_keys=True), sizes
 
 
-def _parse(line: str) -> Record:
-    data = json.loads(line)
-    if data.get("v") != VERSION:
-        raise ValueError(f"record version {data.get('v')}, this secateur reads {VERSION}")
-    timings = tuple((tuple(choice), float(seconds)) for choice, seconds in data["timings"])
-    record = Record(str(data["target"]), str(data["workload"]), tuple(data["choice"]), float(data["seconds"]), timings,
-                    dict(data["versions"]))  # fmt: skip
-    if not isinstance(json.loads(record.workload), dict):
-        raise ValueError("the workload is no object")
-    return record
+def _append(handle: int, line: bytes) -> None:
+    """Write at the end, after a line break if a killed writer left none; take back what was written in part."""
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    try:
+        if os.write(handle, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
+
+
+def _believe(record: Record) -> None:
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def choice_of(spec: Workload, stored: Sequence[Any]) -> Any:

@@ -15,6 +15,11 @@ FUSABLE_UNARY = frozenset(
 FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
 
 
+LOAD = 12.5  # multiply-accumulates in the time that one weight takes to come from memory
+WINOGRAD_TILES = (4, 2)
+WORTH = 1.6  # what promises to take this much longer than a rival is not even measured
+
+
 @dataclass(frozen=True)
 class Strides:
     """Floats between neighbouring blocks, images, rows and columns."""
@@ -29,8 +34,9 @@ class Strides:
 class Step:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
-    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
+    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
+    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
     """
 
     op: str
@@ -39,6 +45,7 @@ class Step:
     strides: Strides | None = None
     table: bool = False
     swapped: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,9 @@ class ConvSpec:
 
     @property
     def effort(self) -> float:
-        """About its time, in multiply-accumulates at the peak."""
-        return self.macs / 0.93 + 3 * self.n * self.h * self.w * self.blocks * self.lanes
+        """About its time, in multiply-accumulates at the peak: what rivals are compared by that nobody measured."""
+        weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+        return max(self.macs / 0.95, weights * LOAD)
 
     def workload(self) -> ConvSpec:
         """The same without its epilogue: what records are looked up by."""
@@ -134,6 +142,11 @@ class GroupedSpec:
     depth: int = QUAD
 
     @property
+    def blocks(self) -> int:
+        """Blocks that all quads of outputs fill."""
+        return -(-self.groups * self.quads * QUAD // self.lanes)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates, lanes that hold nothing included."""
         taps = self.kernel[0] * self.kernel[1]
@@ -156,6 +169,77 @@ class GroupedChoice:
     quads: int
     rows: int
     columns: int
+
+
+@dataclass(frozen=True)
+class WinogradSpec:
+    """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
+
+    ``ci`` channels in ``inputs`` blocks, which are looked up if ``table``; of blocks that are not full the channels are
+    looked up too. The input pointer is at the first tap of the first output. What tiles at the edge reach beyond the
+    last tap of the last output is taken as 0 and never read.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    inputs: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+
+    kernel = (3, 3)
+    stride = dilation = (1, 1)
+
+    @property
+    def full(self) -> bool:
+        """Is every lane of the input blocks a channel?"""
+        return self.ci == self.inputs * self.lanes
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
+        return self.n * self.h * self.w * self.ci * 9 * self.blocks * self.lanes
+
+    @property
+    def effort(self) -> float:
+        """Of the better size of tile."""
+        return min(self.effort_of(m) for m in WINOGRAD_TILES)
+
+    def effort_of(self, m: int) -> float:
+        """Time with tiles of m x m outputs, in multiply-accumulates at the peak: products, weights, transforms."""
+        outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
+        products = tiles * points * self.ci * outputs / 0.9
+        weights = points * self.ci * outputs * LOAD
+        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
+
+    def tiles(self, m: int) -> int:
+        """Tiles of m x m outputs, those that hang over included."""
+        return self.n * -(-self.h // m) * -(-self.w // m)
+
+    def workload(self) -> WinogradSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class WinogradChoice:
+    """Tiles of ``m`` x ``m`` outputs, ``strip`` of them transformed at a time.
+
+    ``nb`` output blocks by ``columns`` tiles are in registers. Threads share the strips, or the ``outer`` "blocks" of
+    channels of each strip.
+    """
+
+    m: int
+    nb: int
+    columns: int
+    strip: int
+    outer: str = "strips"
 
 
 @dataclass(frozen=True)
@@ -283,8 +367,11 @@ class FillSpec:
 
 
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
-Workload = ConvSpec | GroupedSpec | WindowSpec
+Workload = ConvSpec | WinogradSpec | GroupedSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType(
-    {ConvSpec: ConvChoice, GroupedSpec: GroupedChoice, WindowSpec: WindowChoice}
-)
-Spec = ConvSpec | GroupedSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec
+    {
+        ConvSpec: ConvChoice, WinogradSpec: WinogradChoice, GroupedSpec: GroupedChoice,
+        WindowSpec: WindowChoice,
+    }
+)  # fmt: skip
+Spec = ConvSpec | WinogradSpec | GroupedSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec

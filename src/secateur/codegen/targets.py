@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError
+
+from .runtime import cores
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,19 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
+def machine() -> str:
+    """The architecture of this machine, as triples begin."""
+    return platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+
+
 def native() -> Target:
     """The best target whose features this machine has. LLVM's name of the host is not trusted, only features are."""
-    found, cores = cpu_features(), len(os.sched_getaffinity(0))
-    machine = platform.machine().lower()
+    found = cpu_features()
     for target in TARGETS.values():
-        if target.triple.startswith(machine.replace("arm64", "aarch64")) and found.issuperset(target.features):
-            return replace(target, cores=cores)
+        if target.triple.startswith(machine()) and found.issuperset(target.features):
+            return replace(target, cores=len(cores()))
     raise InputError(
-        f"no target fits this machine ({machine}): the templates need one of {', '.join(TARGETS)}; "
+        f"no target fits this machine ({machine()}): the templates need one of {', '.join(TARGETS)}; "
         "name a target to build for another machine"
     )
 

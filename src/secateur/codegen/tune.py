@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from .records import Record, Records, choice_of, stored, workload_key
-from .specs import CHOICES, ConvSpec, Workload
-from .targets import Target
+from secateur.ir import InputError
 
-ROUNDS = 9
-PATIENCE = 30.0  # seconds a worker may take for one step before it counts as hung
+from .pool import Pool
+from .records import Doubt, Record, Records, choice_of, key_of, record_of, stored
+from .runtime import ffi
+from .specs import CHOICES, WindowSpec, Workload
+from .targets import Target, get_target
+
+NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
+SHIPPED = Path(__file__).with_name("shipped")
 Progress = Callable[[int, int, str], None]
 
 
@@ -34,143 +36,186 @@ def default_choice(spec: Any, target: Target) -> Any:
     return candidates(spec, target)[0]
 
 
-class Tuner:
-    """Choices for one target; ``notes`` tells which came from a near shape, and which record lines were unusable."""
+def versions() -> dict[str, str]:
+    """What made a library, and what a record was measured with."""
+    found = {}
+    for name in ("secateur", "apache-tvm", "apache-tvm-ffi"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
 
-    def __init__(self, target: Target, threads: int, records: str | Path | Records | None) -> None:
-        self.target, self.threads = target, threads
-        self.records = records if isinstance(records, Records) else Records(records)
-        self.near: dict[str, str] = {}
+
+def open_records(target: str | Target, path: str | Path | Records | None, known: bool = False) -> Records:
+    """The records of a file, over those that come with secateur.
+
+    Raises InputError if it cannot be read, or if it is ``known`` to be there and is not.
+    """
+    if isinstance(path, Records):
+        return path
+    if known and path is not None and not Path(path).exists():
+        raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
+    ffi()  # before TVM, which would load torch
+    from .templates import TEMPLATES
+
+    revisions = {spec.__name__: template.revision for spec, template in TEMPLATES.items()}
+    doubt = doubts(revisions, versions()["apache-tvm"])
+    return Records(path, doubt, under=Records(SHIPPED / f"{get_target(target).name}.jsonl", doubt))
+
+
+def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
+    """Why a record is not to be used: the kernels of its kind, or TVM, are others than those that were measured."""
+
+    def doubt(record: Record) -> str | None:
+        now, then = revisions.get(record.kind), record.versions.get("apache-tvm", "unknown")
+        if record.revision != now:
+            mine = "knows no such kernel" if now is None else f"writes revision {now}"
+            return f"they are of revision {record.revision} of {record.kind}, this secateur {mine}"
+        if then != tvm:
+            return f"they were measured with apache-tvm {then}, this is {tvm}"
+        return None
+
+    return doubt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning came to, in kernels: measured, without a choice that runs, and left when it ended."""
+
+    measured: int = 0
+    failed: int = 0
+    left: int = 0
+    interrupted: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the library's metadata: what was not measured, and why."""
+        why = "tuning was interrupted" if self.interrupted else "the tuning time was up"
+        left = f"{why}: {self.left} of {self.measured + self.failed + self.left} kernels were not measured"
+        failed = f"{self.failed} kernels could not be measured: each choice failed, crashed or hung"
+        return (*((left,) if self.left else ()), *((failed,) if self.failed else ()))
+
+
+class Team(Protocol):
+    """What the tuner needs of ``Pool``."""
+
+    @property
+    def free(self) -> int: ...
+    def submit(self, name: int, spec: Any, choices: Mapping[int, Any]) -> None: ...
+    def wait(self, seconds: float) -> Mapping[int, Mapping[int, float]]: ...
+
+
+class Tuner:
+    """Choices for one target; ``notes`` tells which came from a near shape, and which record lines were unusable.
+
+    ``team`` makes the processes that measure, ``clock`` counts seconds: tests give their own.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        records: Records,
+        team: Callable[[Target, int], contextlib.AbstractContextManager[Team]] = Pool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target, self.threads, self.records = target, threads, records
+        self.team, self.clock = team, clock
+        self.near: dict[Workload, str] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """For the library's metadata."""
-        return (*self.records.problems, *self.near.values())
+        others = self.records.others(self.target.name)
+        return (*self.records.notes, *((others,) if others else ()), *self.near.values())
 
-    def choose(self, spec: Any) -> Any:
-        """The measured choice, else that of the nearest shape if it fits, else the default."""
+    def choose(self, spec: Any, *rivals: Any) -> Any:
+        """The measured choice, else that of the nearest shape if it fits, else the default.
+
+        ``rivals`` are other specs that compute the same: the choice is that of the fastest, as its type says.
+        """
+        if rivals:
+            return self.choose(self._fastest((spec, *rivals)))
         if type(spec) not in CHOICES:
             return None
         work = spec.workload()
         space = candidates(work, self.target)
         record = self.records.find(self.target.name, work)
-        if record is None:
-            record = self.records.nearest(self.target.name, work)
-            if record is not None:
-                key = workload_key(work)
-                self.near[key] = f"not measured, tiled like its nearest shape: {_short(work)}"
-        if record is not None:
-            choice = choice_of(work, record.choice)
-            if choice in space:
-                return choice
+        if record is not None and (choice := _fitting(work, record, space)) is not None:
+            return choice
+        record = self.records.nearest(self.target.name, work)
+        if record is not None and (choice := _fitting(work, record, space)) is not None:
+            self.near[work] = f"not measured, tiled like its nearest shape: {_short(work)}"
+            return choice
         return space[0]
 
-    def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> None:
-        """Measure workloads without a record, most expensive first, until the time is up.
+    def _fastest(self, specs: Sequence[Any]) -> Any:
+        """By measured seconds if one file has such for all, else by their effort."""
+        works = [s.workload() for s in specs]
+        for records in self.records.layers:
+            found = [records.table.get(key_of(self.target.name, w)) for w in works]
+            seconds = [r.seconds for r in found if r is not None]
+            if len(seconds) == len(specs):
+                return specs[seconds.index(min(seconds))]
+        efforts = [s.effort for s in specs]
+        return specs[efforts.index(min(efforts))]
 
-        Ctrl-C ends it early; what was measured is kept either way.
+    def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
+        """Measure the workloads that the records' file lacks, until the time is up.
+
+        Those without any record come first, in the order given. Ctrl-C ends it early. What was measured is in the file
+        at once, whatever happens. Raises InputError if it cannot be written.
         """
-        open_ = [s for s in specs if self.records.find(self.target.name, s) is None]
-        open_ = [s for s in open_ if len(candidates(s, self.target)) > 1]
-        deadline = time.monotonic() + seconds
-        pool = Worker(self.target, self.threads)
+        deadline = self.clock() + seconds
+        todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
+        todo.sort(key=lambda s: self.records.find(self.target.name, s) is not None)
+        if not todo or seconds <= 0:
+            return Outcome(left=len(todo))
+        self.records.check_writable()
+        tell = progress or (lambda done, total, what: None)
+        ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
+        given, interrupted = 0, False
         try:
-            for done, spec in enumerate(open_):
-                if time.monotonic() >= deadline:
-                    break
-                if progress is not None:
-                    progress(done, len(open_), _short(spec))
-                self._measure(pool, spec, deadline)
-            else:
-                if progress is not None:
-                    progress(len(open_), len(open_), "")
+            with self.team(self.target, self.threads) as team:
+                while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
+                    while team.free and given < len(todo):
+                        tell(len(ended), len(todo), _short(todo[given]))
+                        team.submit(given, todo[given], dict(enumerate(candidates(todo[given], self.target))))
+                        given += 1
+                    for index, times in team.wait(left).items():
+                        ended.append(self._keep(todo[index], times))
+                        tell(len(ended), len(todo), "")
         except KeyboardInterrupt:
-            pass
-        finally:
-            pool.stop()
+            interrupted = True
+        return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)
 
-    def _measure(self, worker: Worker, spec: Workload, deadline: float) -> None:
-        space = candidates(spec, self.target)
-        times = worker.measure(spec, dict(enumerate(space)), deadline)
+    def _keep(self, spec: Workload, times: Mapping[int, float]) -> bool:
+        """Append the record of a workload, if any of its choices ran."""
         if not times:
-            return
-        best = min(times, key=lambda i: times[i])
-        from .build import versions
+            return False
+        from .templates import TEMPLATES
 
-        timings = tuple((stored(space[i]), t) for i, t in sorted(times.items()))
-        self.records.add(Record(
-            self.target.name, workload_key(spec), stored(space[best]), times[best], timings, versions()))  # fmt: skip
+        space = candidates(spec, self.target)
+        enough = NEAR * min(times.values())
+        best = min(i for i, seconds in times.items() if seconds <= enough)
+        timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
+        self.records.add(record_of(
+            self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
+            revision=TEMPLATES[type(spec)].revision))  # fmt: skip
+        return True
+
+
+def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:
+    """The record's choice if it is one of the space, else None."""
+    try:
+        choice = choice_of(spec, record.choice)
+    except TypeError:
+        return None
+    return choice if choice in space else None
 
 
 def _short(spec: Workload) -> str:
-    inputs = f"{spec.ci}>" if isinstance(spec, ConvSpec) else f"{spec.kind} "
+    inputs = f"{spec.kind} " if isinstance(spec, WindowSpec) else f"{spec.ci}>"
     kernel = "x".join(map(str, spec.kernel))
     return f"{inputs}{spec.blocks * spec.lanes} {kernel} {spec.h}x{spec.w}"
-
-
-class Worker:
-    """A process that compiles and measures; started when needed, again after a crash or a hang."""
-
-    def __init__(self, target: Target, threads: int) -> None:
-        self.target, self.threads = target, threads
-        self.process: subprocess.Popen[bytes] | None = None
-        self.channel: Connection | None = None
-
-    def _start(self) -> Connection:
-        mine, theirs = Pipe()
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
-        # A session of its own, so that Ctrl-C at the terminal reaches the parent alone.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "secateur.codegen.measure", str(theirs.fileno())], pass_fds=[theirs.fileno()],
-            env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        theirs.close()
-        self.channel = mine
-        mine.send((self.target, self.threads))
-        self._answer(PATIENCE * 4)
-        return mine
-
-    def _answer(self, patience: float) -> Any:
-        """The next message. Raises EOFError if the worker is gone, TimeoutError if it hangs."""
-        assert self.channel is not None
-        if not self.channel.poll(patience):
-            raise TimeoutError
-        return self.channel.recv()
-
-    def measure(self, spec: Workload, choices: Mapping[int, Any], deadline: float) -> dict[int, float]:
-        """Median seconds of each choice; those that crash or hang are missing. Empty if the time is up before."""
-        left = dict(choices)
-        while left:
-            current = -1
-            try:
-                channel = self.channel or self._start()
-                channel.send((spec, left, ROUNDS))
-                while True:
-                    # A hung worker costs its patience, and never much more time than there is.
-                    patience = min(PATIENCE, max(1.0, deadline + 2 - time.monotonic()))
-                    message = self._answer(patience)
-                    if message[0] == "times":
-                        return dict(message[1])
-                    if message[0] == "next":
-                        current = message[1]
-                    if time.monotonic() > deadline + 2:
-                        raise TimeoutError
-            except (EOFError, OSError, TimeoutError):
-                self.stop()
-                if time.monotonic() > deadline:
-                    return {}
-                # The candidate it was at is left out; without one (a crash while measuring) the workload is.
-                if current not in left:
-                    return {}
-                del left[current]
-        return {}
-
-    def stop(self) -> None:
-        """End the process."""
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None

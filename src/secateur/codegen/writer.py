@@ -68,10 +68,27 @@ class Kernel:
         kind = tirx.ForKind.PARALLEL if parallel else tirx.ForKind.SERIAL
         self.emit_closed(lambda inner: tirx.For(var, const(0), const(extent), kind, inner))
 
+    def branch(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
+        """``if condition: yes() else: no()``."""
+        self.stack.append([])
+        yes()
+        if no is None:
+            self.emit_closed(lambda then: tirx.IfThenElse(condition, then, None))
+            return
+        then = self.close()
+        self.stack.append([])
+        no()
+        self.emit_closed(lambda other: tirx.IfThenElse(condition, then, other))
+
+    def close(self) -> Any:
+        """Take the innermost block away, as one statement."""
+        block = self.stack.pop()
+        return block[0] if len(block) == 1 else tirx.SeqStmt(block)
+
     def emit_closed(self, wrap: Callable[[Any], Any]) -> None:
         """Close the innermost block and add what ``wrap`` makes of it."""
-        block = self.stack.pop()
-        self.emit(wrap(block[0] if len(block) == 1 else tirx.SeqStmt(block)))
+        statement = self.close()
+        self.emit(wrap(statement))
 
     def load(self, buffer: Any, index: Expr, lanes: int = 0) -> Expr:
         """A vector; of another width than the kernel's if ``lanes`` says so."""

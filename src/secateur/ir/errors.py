@@ -29,3 +29,7 @@ class BudgetError(Error):
 
 class LawError(Error):
     """The slim network does not equal the masked original."""
+
+
+class SlowerError(Error):
+    """The slim network is slower than the original where it is to run."""

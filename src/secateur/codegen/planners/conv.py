@@ -2,65 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, pack
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec
+from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 
-from .epilogue import partner, per_lane, plan_epilogue
+from .epilogue import Epilogue, partner, per_lane, plan_epilogue
 from .fold import Folded, fold
 from .grouped import cost, grouped
 from .window import call_window
+from .winograd import arguments as winograd_arguments
+from .winograd import rivals
 
 
 def conv(layout: Layout, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
-    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    lone = (1,) * (2 - len(a["stride"]))
+    half = len(a["pad"]) // 2
+    pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
-        fold(layout, chain, weight), groups=int(a["groups"]), stride=tuple(a["stride"]),
-        dilation=tuple(a["dilation"]), pad=tuple(a["pad"]),
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad,
     )  # fmt: skip
-    x_name = node.inputs[0] or ""
+    name, margin = node.inputs[0] or "", max(work.pad)
     per_group, width = weight.shape[1], weight.shape[0] // work.groups
+    if per_group * work.groups < layout.lanes and layout.lies_in_rows(name):
+        return dense(layout, layout.get_planar(name), work)
+    x = layout.get_blocked(name, 1)
     if work.groups > 1 and per_group == width == 1:
-        return lane_by_lane(layout, layout.compact(x_name), work)
-    few = x_name in layout.plain and x_name not in layout.blocked and per_group * work.groups < layout.lanes
-    if few:
-        return dense(layout, layout.get_planar(x_name), work)
-    x = layout.get_blocked(x_name)
+        return lane_by_lane(layout, layout.with_margin(layout.together(name, x), margin), work)
+    x = layout.with_margin(x, margin)
     if work.groups > 1 and per_group == width in (2, 4) and width < layout.lanes and x.natural:
         return lane_by_lane(layout, x, work)
-    return grouped(layout, x, work) or dense(layout, x, work)
+    packed = grouped(layout, x, work) if work.groups > 1 else None
+    return packed or dense(layout, x, work)
+
+
+def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
 
 def linear(layout: Layout, chain: Chain) -> Blocked:
-    """A 1x1 convolution of a picture of one pixel."""
-    node = chain.head
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
+    node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
-    weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
-    return dense(layout, layout.get_blocked(node.inputs[0] or ""), fold(layout, chain, weight))
+    weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
+    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
 
 
 def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
-    """One call a run of output blocks that read the same input channels."""
-    lanes, per_group = layout.lanes, work.weight.shape[1]
+    """A dense or grouped convolution onto fresh blocks, in lanes that save work or that a partner of the result has."""
+    lanes = layout.lanes
     like = partner(layout, work.tail)
     channels = block_channels(work.weight.shape[0], work.groups, lanes)
     if like is not None and cost(like.channels, work, lanes) <= cost(channels, work, lanes) * 1.05:
         channels = like.channels
     out = layout.new_blocked(work.name, channels)
-    epilogue = plan_epilogue(layout, work.tail, out)
-    plane, blocks = out.plane, len(out.blocks)
+    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call a run of output blocks that read the same input channels."""
+    lanes, plane, channels, per_group = layout.lanes, out.plane, out.channels, work.weight.shape[1]
     biases = per_lane(layout, work.bias, channels)
-    places = x.places()
-    from_first = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    places, blocks = x.places(), len(out.blocks)
+    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
     reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in channels.reshape(-1, lanes)]
     first = 0
     while first < blocks:
@@ -75,22 +93,31 @@ def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
             lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
             strides(x.plane), strides(plane), whole is None, epilogue.steps, True, layout.threads,
         ))  # fmt: skip
-        choice: ConvChoice = layout.choose(spec)
-        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+        others = rivals(spec, x, reads, part)
+        choice: ConvChoice | WinogradChoice = layout.choose(spec, *others)
         bias = Weight(biases.offset + first * lanes * 4)
-        arguments: list[Argument]
-        if whole is None:
-            entries = tuple(x.offset(int(p)) for p in reads)
-            table = tuple(Place(e.buffer, e.delta + from_first) for e in entries)
-            arguments = [layout.start, w, bias, Table(table)]
+        kernel: ConvSpec | WinogradSpec = spec
+        if isinstance(choice, WinogradChoice):
+            (kernel,) = others
+            arguments = winograd_arguments(layout, kernel, choice, x, reads, part, bias, corner)
         else:
-            at = x.offset(whole * lanes)
-            arguments = [Place(at.buffer, at.delta + from_first), w, bias]
+            w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+            arguments = _reading(layout, x, reads, whole, [w, bias], corner)
         more, alive = epilogue.arguments(layout, first, count)
         arguments += [*more, out.offset(first * lanes)]
-        layout.program.call(spec, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
+        layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
         first += count
     return out
+
+
+def _reading(layout: Layout, x: Blocked, reads: Ints, whole: int | None, constants: Sequence[Argument],
+             corner: int) -> list[Argument]:  # fmt: skip
+    """Arguments that say where the input is: whole blocks from ``whole`` on, or an offset for each channel."""
+    if whole is None:
+        entries = tuple(x.offset(int(p)) for p in reads)
+        return [layout.start, *constants, Table(tuple(Place(e.buffer, e.delta + corner) for e in entries))]
+    at = x.offset(whole * layout.lanes)
+    return [Place(at.buffer, at.delta + corner), *constants]
 
 
 def _whole_blocks(x: Blocked, places: Ints) -> int | None:
@@ -99,15 +126,19 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
         return None
     first, count = int(places[0]) // lanes, len(places) // lanes
-    buffer, index = x.blocks[first]
-    run = all(b is buffer and i == index + k for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    buffer, at = x.blocks[first]
+    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
 
 
 def lane_by_lane(layout: Layout, x: Blocked, work: Folded) -> Blocked:
     """Depthwise, or groups that lie in neighbouring lanes: the channels stay in the lanes they are in."""
     out = layout.new_blocked(work.name, x.channels)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call for all blocks."""
     lanes, taps, group = layout.lanes, work.kernel[0] * work.kernel[1], work.weight.shape[1]
     used = x.channels >= 0
     packed = np.zeros((len(x.channels), group, taps), np.float32)

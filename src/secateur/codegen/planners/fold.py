@@ -45,7 +45,7 @@ def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
     name = node.inputs[2] if len(node.inputs) > 2 else None
     bias = np.zeros(1) if name is None else layout.graph.weights[name].astype(np.float64).reshape(-1)
     bias = np.broadcast_to(bias, (weight.shape[0],))
-    while tail and tail[0].op == "batch_norm":
+    while tail and tail[0].op == "batch_norm" and not any(flow in n.inputs for n in tail[1:]):
         scale, shift = affine(layout.graph, tail[0])
         weight, bias = weight * scale[:, None, None, None], bias * scale + shift
         flow = tail.pop(0).name

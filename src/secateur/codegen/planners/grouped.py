@@ -6,21 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.codegen.fusion import picture
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import Floats, block_channels, groups_of, pack_quads, quad_channels
 from secateur.codegen.program import Argument, Table
-from secateur.codegen.specs import QUAD, ConvSpec, GroupedChoice, GroupedSpec, Strides
+from secateur.codegen.specs import QUAD, GroupedChoice, GroupedSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 
-from .epilogue import partner, per_lane, plan_epilogue
+from .epilogue import others, partner, per_lane, plan_epilogue
 from .fold import Folded
 
 
 def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
     """One call for all groups; None if whole vectors of outputs are computed faster."""
     lanes, outputs = layout.lanes, work.weight.shape[0]
-    if lanes <= QUAD:
+    if lanes <= QUAD or not _can_look_up(layout, work):
         return None
     inputs = _input_quads(x, work)
     like = partner(layout, work.tail)
@@ -31,7 +30,7 @@ def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
         found = _output_quads(like.channels, outputs // work.groups, work.groups)
         if found is not None and found.size <= 1.1 * places.size:
             channels, places = like.channels, found
-    n, (h, w) = x.plane.n, _size(layout, work)
+    n, _, h, w = layout.forms.picture(work.name)
     spec = GroupedSpec(
         lanes, n, work.groups, inputs.shape[1] * QUAD, places.shape[1], h, w, work.kernel, work.stride,
         work.dilation, strides(x.plane), strides(x.plane), (), layout.threads,
@@ -45,20 +44,20 @@ def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
 
 
 def cost(channels: Ints, work: Folded, lanes: int) -> float:
-    """Multiply-accumulates at the peak, a pixel, if whole blocks with these channels are computed."""
-    width = work.weight.shape[0] // work.groups
+    """Multiply-accumulates at the peak, a pixel, if whole blocks with these channels are computed and written."""
+    width, taps = work.weight.shape[0] // work.groups, work.kernel[0] * work.kernel[1]
     blocks = [groups_of(b, width) for b in channels.reshape(-1, lanes)]
-    spec = ConvSpec(lanes, 1, 1, 1, 1, 1, work.kernel, (1, 1), (1, 1), _NONE, _NONE, False)
-    return sum(replace(spec, ci=(high - low) * work.weight.shape[1]).effort for low, high in blocks)
+    reads = sum(high - low for low, high in blocks) * work.weight.shape[1]
+    return float(reads * taps * lanes / 0.93 + 3 * lanes * len(blocks))
 
 
-_NONE = Strides(0, 0, 0, 0)
-
-
-def _size(layout: Layout, work: Folded) -> tuple[int, int]:
-    shape = picture(layout.graph.value(work.name).shape)
-    assert shape is not None
-    return int(shape[2]), int(shape[3])
+def _can_look_up(layout: Layout, work: Folded) -> bool:
+    """Does the result meet only tensors in blocks and numbers per channel?"""
+    weights = layout.graph.weights
+    return all(
+        how.kind == "const" or (how.kind in ("full", "vector") and name not in weights)
+        for name, how in others(layout, work.tail)
+    )
 
 
 def _input_quads(x: Blocked, work: Folded) -> Ints:

@@ -20,6 +20,7 @@ from secateur.codegen.writer import Expr, Kernel, even_tile, segments
 from .arrays import random_floats, reach, written
 from .epilogue import At, apply, operand_pointers
 
+REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Body = Callable[..., None]
 FEW = 16 << 10  # bytes
 
@@ -142,7 +143,7 @@ class _Conv:
                 lambda kh, kw: tap((c * high + kh) * wide + kw, looked_up(c), kh, kw)), name="ci")  # fmt: skip
 
 
-def x_index(spec: ConvSpec, image: Expr, row: Expr, column: Expr) -> Expr:
+def x_index(spec: Any, image: Expr, row: Expr, column: Expr) -> Expr:
     """The first tap of an output."""
     return image * spec.x.image + row * (spec.stride[0] * spec.x.row) + column * (spec.stride[1] * spec.x.column)
 

@@ -32,17 +32,17 @@ class At:
         s = step.strides
         if s is None:
             return k.load(pointer, self.block * k.lanes)
-        index = block_base(k, table, self.block, s.block) + self.image * s.image
-        if step.operand == "full":
-            index = index + self.row * s.row + self.column * s.column
-        return k.load(pointer, index)
+        index = self.image * s.image + self.row * s.row + self.column * s.column
+        if step.operand == "pixel":
+            return k.splat(k.scalar(pointer, index))
+        return k.load(pointer, block_base(k, table, self.block, s.block) + index)
 
 
 def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
     """The parameters the steps need, in order: (operand, its table of blocks)."""
     found = []
     for i, step in enumerate(steps):
-        operand = k.pointer(f"r{i}") if step.operand else None
+        operand = k.pointer(f"r{i}") if step.operand not in ("", "earlier") else None
         table = k.pointer(f"rt{i}", "int32") if step.table else None
         found.append((operand, table))
     return found
@@ -57,10 +57,14 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
 
 def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
     """The value after all steps."""
-    for step, (pointer, table) in zip(steps, pointers, strict=True):
+    wanted = {step.earlier for step in steps if step.operand == "earlier"}
+    kept: dict[int, Expr] = {}
+    for i, (step, (pointer, table)) in enumerate(zip(steps, pointers, strict=True)):
+        if i in wanted:
+            kept[i] = value = k.vector(value)
         if not step.operand:
             value = UNARY[step.op](k, value, dict(step.attrs))
             continue
-        other = at.operand(k, step, pointer, table)
+        other = kept[step.earlier] if step.operand == "earlier" else at.operand(k, step, pointer, table)
         value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
     return value

@@ -125,7 +125,7 @@ def build_move(spec: MoveSpec, choice: None = None) -> Any:
                 value = k.vector(k.shuffle([value, k.load(x, base + at)], taken))
             k.store(y, block * spec.y.block + n * spec.y.image + r * spec.y.row + c * spec.y.column, value)
 
-        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda c: pixel(n, r, c))))  # noqa: B023
+        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda c: pixel(n, r, c))))
     return k.finish()
 
 

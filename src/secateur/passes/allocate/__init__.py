@@ -1,8 +1,24 @@
 """Allocation: scores and one budget in, a keep mask out."""
 
-from .budget import Allocation, Amount, Baseline
+from .budget import LANES, Allocation, Amount, Baseline, Vectors
 from .global_ import Global
+from .knapsack import Knapsack
+from .rounds import Rounds
 from .select import select
+from .timed import Cost, Timed
 from .uniform import Uniform
 
-__all__ = ["Allocation", "Amount", "Baseline", "Global", "Uniform", "select"]
+__all__ = [
+    "LANES",
+    "Allocation",
+    "Amount",
+    "Baseline",
+    "Cost",
+    "Global",
+    "Knapsack",
+    "Rounds",
+    "Timed",
+    "Uniform",
+    "Vectors",
+    "select",
+]

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from secateur.ir import Array, BudgetError, Graph, InputError, PassError
 from secateur.passes.analysis.cost import Costs, totals
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
 
-from .estimate import Count
+from .estimate import Count, estimator, work_of_weights
 from .select import Ladder
+from .widths import SLACKS, Stops, stops
 
 KINDS = ("macs", "params", "bytes", "channels")
-AUTO_ROUNDING = (8, 4, 2, 1)
+LANES = 8  # channels in a vector where nobody said for which machine
 FILL_TRIES = 12  # counts spent on using up what a wide last step left
 CLOSE = 0.005  # a budget met to this share is met
+USED = 0.95  # a budget used to this share is used: no finer widths are tried
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What must remain at most: a share of the original (float up to 1) or an absolute number (int)."""
+    """What must remain at most: a share of the original (float up to 1), an absolute number (int), or milliseconds."""
 
     kind: str
     value: float | int
 
     @property
     def share(self) -> bool:
-        return isinstance(self.value, float)
+        return isinstance(self.value, float) and self.kind != "latency_ms"
 
     def limit(self, before: int) -> int:
         """The absolute number."""
@@ -44,13 +46,24 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """How many channels a vector of the machine holds: what ``round_to=auto`` follows. Whoever knows it adds this."""
+
+    outlives_rewrites = True
+    lanes: int
+
+
+@dataclass(frozen=True)
 class Allocation:
-    """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences."""
+    """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
+
+    ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
+    """
 
     outlives_rewrites = True
     amount: Amount
-    before: int
-    reached: int
+    before: float
+    reached: float
     round_to: int
     remarks: tuple[str, ...] = ()
 
@@ -61,7 +74,10 @@ class Allocation:
 
 
 def one_amount(method: str, **given: float | int | None) -> Amount:
-    """The one budget that was given. Raises InputError for none, for two, and for senseless values."""
+    """The one budget that was given. Raises InputError for none, for two, and for senseless values.
+
+    A latency is none that an allocator can count: a policy turns it into multiply-accumulates (``Timed``).
+    """
     named = {kind: value for kind, value in given.items() if value is not None}
     if len(named) != 1:
         what = "no budget" if not named else f"the budgets {' and '.join(named)}"
@@ -75,6 +91,10 @@ def one_amount(method: str, **given: float | int | None) -> Amount:
 
 def check_amount(kind: str, value: float | int) -> None:
     """Raises InputError where the value is no share and no absolute number."""
+    if kind == "latency_ms":
+        if not 0 < value < float("inf"):
+            raise InputError(f"budget latency_ms={value:g}: give milliseconds above 0, such as 12.5")
+        return
     if isinstance(value, float) and not 0 < value <= 1:
         raise InputError(
             f"budget {kind}={value:g}: a share lies above 0 and is at most 1 (100%), as what remains; "
@@ -86,8 +106,10 @@ def check_amount(kind: str, value: float | int) -> None:
         )
 
 
-def notes_of(graph: Graph, method: str) -> tuple[Coupling, Importance]:
+def notes_of(graph: Graph, method: str, rounds: int = 1) -> tuple[Coupling, Importance]:
     """Raises PassError where the passes that an allocator builds on did not run."""
+    if rounds != 1:
+        raise PassError(f"'{method}{{rounds={rounds}}}': an allocation is one round; a policy runs several (Rounds)")
     coupling, importance = graph.note(Coupling), graph.note(Importance)
     if coupling is None or importance is None:
         missing = "'couple'" if coupling is None else "a criterion such as 'l1'"
@@ -95,115 +117,139 @@ def notes_of(graph: Graph, method: str) -> tuple[Coupling, Importance]:
     return coupling, importance
 
 
-def roundings(round_to: int | str) -> tuple[int, ...]:
-    """The widths to try, in order. Raises InputError."""
+def roundings(graph: Graph, round_to: int | str) -> tuple[int, ...]:
+    """The vector widths to try, in order. Raises InputError."""
     if round_to == "auto":
-        return AUTO_ROUNDING
+        noted = graph.note(Vectors)
+        lanes = noted.lanes if noted else LANES
+        return tuple(lanes >> k for k in range(lanes.bit_length()))
     if not isinstance(round_to, int) or round_to < 1:
         raise InputError(f"round_to={round_to}: give 'auto' or a whole number from 1 up")
     return (round_to,)
 
 
-def meet(
-    ladder: Ladder, order: Array, amount: Amount, before: int, count: Count, round_to: int | str, estimate: Count
-) -> tuple[Array, Allocation]:
-    """The keep mask that keeps most and costs at most the amount, one step from exceeding it.
+def share_of_channels(graph: Graph, amount: Amount, ladder: Ladder, kept: Array, round_to: int | str) -> Graph:
+    """Add the keep mask of these numbers of rungs, at widths that pay."""
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    lanes = roundings(graph, round_to)[0]
+    mask = ladder.mask(stops(coupling, ladder, lanes, work_of_weights(graph, "macs")).rounded(kept))
+    return graph.with_note(KeepMask(mask), Allocation(amount, coupling.size, int(mask.sum()), lanes))
 
-    Raises BudgetError that states the least that can be reached.
+
+def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: int | str) -> Graph:
+    """Add the keep mask that keeps most and costs at most the amount, one step from exceeding it.
+
+    Rungs are given up in this order, at widths that pay: the first kind of stops that uses the budget, or the one that
+    uses most of it. Raises BudgetError that states the least that can be reached.
     """
-    if before == 0:
+    coupling, kind = graph.note(Coupling), amount.kind
+    assert coupling is not None
+    whole = before(graph, kind)
+    if whole == 0:
         raise InputError(
-            f"budget {amount.kind}={_spell(amount)}: the network has no {amount.kind} that could be counted, so "
+            f"budget {kind}={_spell(amount)}: the network has no {kind} that could be counted, so "
             "there is nothing to shrink; its operators may all be opaque (`secateur inspect` names them)"
         )
-    limit = amount.limit(before)
-    least = -1
-    tried = roundings(round_to)
-    for width in tried:
-        found, reached = _search(ladder, order, width, limit, count, estimate)
-        if found is not None:
-            remarks: tuple[str, ...] = ()
-            if width != tried[0]:
-                remarks = (f"widths are multiples of {width}, as the budget is out of reach with {tried[0]}",)
-            return found, Allocation(amount, before, reached, width, remarks)
-        least = reached if least < 0 else min(least, reached)
-    share = f" ({least / before:.1%} of {before:,})" if before else ""
-    raise BudgetError(
-        f"budget {amount.kind}={_spell(amount)} is out of reach: at least {least:,}{share} remain, because frozen "
-        "channels and one survivor in every layer stay; raise the budget, lower round_to or floor, or protect less"
-    )
+    limit, least, lanes = amount.limit(whole), whole, roundings(graph, round_to)
+    work, count, guess = work_of_weights(graph, "macs"), counter(graph, kind), estimator(graph, coupling, kind)
+    best: tuple[Array | None, int, int] = (None, -1, lanes[0])
+    for width, slack in ((n, slack) for n in lanes for slack in (SLACKS if n > 1 else SLACKS[:1])):
+        table = stops(coupling, ladder, width, work, slack)
+        found, reached = _Search(ladder, order, table, limit, count, guess).run()
+        if found is None:
+            least = min(least, reached)
+        elif reached > best[1]:
+            best = (found, reached, width)
+        if best[1] >= USED * limit:
+            break
+    mask, reached, width = best
+    if mask is None:
+        raise BudgetError(
+            f"budget {kind}={_spell(amount)} is out of reach: at least {least:,} ({least / whole:.1%} of {whole:,}) "
+            "remain, because frozen channels and one survivor in every layer stay; raise the budget, lower round_to or "
+            "floor, or protect less"
+        )
+    remark = f"widths are multiples of {width}, as with {lanes[0]} the budget is out of reach or left unused"
+    done = Allocation(amount, whole, reached, width, (remark,) if width != lanes[0] else ())
+    return graph.with_note(KeepMask(mask), done)
 
 
 def _spell(amount: Amount) -> str:
     return f"{amount.value:.4g} of the original ({amount.value:.1%})" if amount.share else f"{amount.value:,}"
 
 
-def _search(
-    ladder: Ladder, order: Array, width: int, limit: int, count: Count, estimate: Count
-) -> tuple[Array | None, int]:
-    """(mask, cost) of the best selection within the limit, or (None, least cost).
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The best selection within a limit, along one order of giving up rungs."""
 
-    Bisection on the estimate finds where to start; from there the real count decides, in growing steps.
-    """
-    counted: dict[bytes, int] = {}
+    ladder: Ladder
+    order: Array
+    stops: Stops
+    limit: int
+    count: Count
+    estimate: Count
+    counted: dict[bytes, int] = field(default_factory=dict)
 
-    def widths(kept: int) -> Array:
-        return ladder.rounded(ladder.kept(order, kept), width)
+    def run(self) -> tuple[Array | None, int]:
+        """(mask, cost), or (None, least cost)."""
+        low = self._last_that_fits()
+        if low < 0:
+            return None, self._real(self._widths(0))
+        return self._fill(self.order[low:], self._widths(low))
 
-    def real(kept: int) -> int:
-        at = widths(kept)
-        key = at.tobytes()
-        if key not in counted:
-            counted[key] = count(ladder.mask(at))
-        return counted[key]
+    def _widths(self, count: int) -> Array:
+        return self.stops.rounded(self.ladder.kept(self.order, count))
 
-    low, high = -1, len(order) + 1  # the largest that is known to fit, the smallest that is known not to
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = estimate(ladder.mask(widths(middle))) <= limit
-        low, high = (middle, high) if fits else (low, middle)
-    probe, low, high, step = max(low, 0), -1, len(order) + 1, 1
-    while high - low > 1:
-        if real(probe) <= limit:
-            low = probe
-        else:
-            high = probe
-        if low < 0:  # still above the limit: further down
-            probe = max(high - step, 0)
-        elif high > len(order):
-            probe = min(low + step, len(order))
-        else:
-            probe = (low + high) // 2
-        step *= 2
-    if low < 0:
-        return None, real(0)
-    at_low = widths(low)
-    return _fill(ladder, order[low:], width, at_low, ladder.mask(at_low), real(low), limit, count)
+    def _real(self, widths: Array) -> int:
+        key = widths.tobytes()
+        if key not in self.counted:
+            self.counted[key] = self.count(self.ladder.mask(widths))
+        return self.counted[key]
 
+    def _last_that_fits(self) -> int:
+        """How many rungs of the order may stay; -1 for not even none.
 
-def _fill(
-    ladder: Ladder, rest: Array, width: int, kept: Array, best: Array, cost: int, limit: int, count: Count
-) -> tuple[Array, int]:
-    """Widen single pools by one step while that fits, those whose turn was next first.
+        Bisection on the estimate finds where to start; from there the real count decides, in growing steps.
+        """
+        most = len(self.order)
+        low, high = -1, most + 1  # the largest that is known to fit, the smallest that is known not to
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.estimate(self.ladder.mask(self._widths(middle))) <= self.limit
+            low, high = (middle, high) if fits else (low, middle)
+        probe, low, high, step = max(low, 0), -1, most + 1, 1
+        while high - low > 1:
+            fits = self._real(self._widths(probe)) <= self.limit
+            low, high = (probe, high) if fits else (low, probe)
+            if low < 0:  # still above the limit: further down
+                probe = max(high - step, 0)
+            elif high > most:
+                probe = min(low + step, most)
+            else:
+                probe = (low + high) // 2
+            step *= 2
+        return low
 
-    The step that exceeds the budget may be a wide one; smaller ones behind it can still find room.
-    """
-    tries = 0
-    _, first = np.unique(ladder.orbit[rest], return_index=True)
-    for orbit in ladder.orbit[rest[np.sort(first)]]:
-        if tries == FILL_TRIES or limit - cost <= CLOSE * limit:
-            break
-        step = ladder.step(width)[orbit]
-        wider = kept.copy()
-        wider[orbit] = min((kept[orbit] // step + 1) * step, ladder.length[orbit])
-        if wider[orbit] == kept[orbit]:
-            continue
-        tries += 1
-        mask = ladder.mask(wider)
-        reached = count(mask)
-        if reached <= limit:
-            kept, best, cost = wider, mask, reached
-    return best, cost
+    def _fill(self, rest: Array, kept: Array) -> tuple[Array, int]:
+        """Widen single orbits to their next stop while that fits, those whose turn was next first.
+
+        The step that exceeds the budget may be a wide one; smaller ones behind it can still find room.
+        """
+        tries, cost = 0, self._real(kept)
+        _, first = np.unique(self.ladder.orbit[rest], return_index=True)
+        for orbit in self.ladder.orbit[rest[np.sort(first)]]:
+            if tries == FILL_TRIES or self.limit - cost <= CLOSE * self.limit:
+                break
+            wider = kept.copy()
+            wider[orbit] = self.stops.wider(kept)[orbit]
+            if wider[orbit] == kept[orbit]:
+                continue
+            tries += 1
+            reached = self._real(wider)
+            if reached <= self.limit:
+                kept, cost = wider, reached
+        return self.ladder.mask(kept), cost
 
 
 def counter(graph: Graph, kind: str) -> Count:

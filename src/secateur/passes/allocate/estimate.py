@@ -18,7 +18,7 @@ def estimator(graph: Graph, coupling: Coupling, kind: str) -> Count:
 
     Off where a rewrite adds nodes or where activations multiply each other; never used as the answer.
     """
-    cost = _cost_of_weights(graph, kind)
+    cost = work_of_weights(graph, kind)
     slots: dict[tuple[str, int], Slot] = {(s.weight, s.axis): s for s in coupling.slots if s.weight in cost}
     index = {name: i for i, name in enumerate(cost)}
     rows = [slot.units for slot in slots.values()]
@@ -39,7 +39,8 @@ def estimator(graph: Graph, coupling: Coupling, kind: str) -> Count:
     return count
 
 
-def _cost_of_weights(graph: Graph, kind: str) -> dict[str, int]:
+def work_of_weights(graph: Graph, kind: str) -> dict[str, int]:
+    """What each weight costs where it is used: its elements, bytes, or the multiply-accumulates of its nodes."""
     if kind != "macs":
         return {n: int(w.size) * (w.dtype.itemsize if kind == "bytes" else 1) for n, w in graph.weights.items()}
     cost: dict[str, int] = {}

@@ -8,10 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import KeepMask
 
-from .budget import Allocation, before, counter, meet, notes_of, one_amount, roundings
-from .estimate import estimator
+from .budget import meet, notes_of, one_amount, share_of_channels
 from .select import Ladder, by_score, climb
 
 
@@ -19,7 +17,8 @@ from .select import Ladder, by_score, climb
 class Global:
     """One threshold over all scores, as low as one budget allows.
 
-    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept.
+    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
+    ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
     ``floor``: the share of every pool that stays whatever its scores, so that no layer is starved.
     """
 
@@ -28,26 +27,22 @@ class Global:
     params: float | int | None = None
     bytes: float | int | None = None
     channels: float | int | None = None
+    latency_ms: float | None = None
     round_to: int | str = "auto"
+    rounds: int = 1
     floor: float = 0.1
 
     def __call__(self, graph: Graph) -> Graph:
         amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes, channels=self.channels)
         if not 0 <= self.floor <= 1:
             raise InputError(f"global{{floor={self.floor:g}}}: floor is a share from 0 to 1")
-        coupling, importance = notes_of(graph, self.name)
+        coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         order = by_score(ladder)
         if amount.kind == "channels":
-            width = roundings(self.round_to)[0]
-            count = _count_for_channels(ladder, order, float(amount.value))
-            mask = ladder.mask(ladder.rounded(ladder.kept(order, count), width))
-            done = Allocation(amount, coupling.size, int(mask.sum()), width)
-            return graph.with_note(KeepMask(mask), done)
-        kind = amount.kind
-        real, guess = counter(graph, kind), estimator(graph, coupling, kind)
-        mask, done = meet(ladder, order, amount, before(graph, kind), real, self.round_to, guess)
-        return graph.with_note(KeepMask(mask), done)
+            kept = ladder.kept(order, _count_for_channels(ladder, order, float(amount.value)))
+            return share_of_channels(graph, amount, ladder, kept, self.round_to)
+        return meet(graph, amount, ladder, order, self.round_to)
 
 
 def _count_for_channels(ladder: Ladder, order: Array, share: float) -> int:

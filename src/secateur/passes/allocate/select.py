@@ -17,14 +17,15 @@ import numpy as np
 from secateur.ir import Array
 from secateur.passes.analysis.notes import Coupling
 
+from .widths import stops
+
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
     """The rungs of a coupling under some scores.
 
     ``rung``: int[units], the rung of each unit, -1 for none. For each rung its ``orbit``, ``rank`` and ``score``;
-    for each orbit ``length`` (rungs), ``cells`` (units in a rung, 0 where rungs differ) and ``least`` (rungs that
-    must stay). ``members`` counts the units of each rung.
+    for each orbit ``length`` (rungs) and ``least`` (rungs that must stay). ``members`` counts the units of each rung.
     """
 
     rung: Array
@@ -32,14 +33,8 @@ class Ladder:
     rank: Array
     score: Array
     length: Array
-    cells: Array
     least: Array
     members: Array
-
-    def step(self, round_to: int) -> Array:
-        """int[orbits]: how many rungs make a width a multiple of ``round_to``; 1 where rungs differ."""
-        result: Array = np.where(self.cells > 0, round_to // np.gcd(round_to, self.cells), 1)
-        return result
 
     def mask(self, kept: Array) -> Array:
         """bool[units]: the units of the first ``kept[orbit]`` rungs of each orbit."""
@@ -56,21 +51,6 @@ class Ladder:
         result: Array = self.least + extra
         return result
 
-    def rounded(self, kept: Array, round_to: int) -> Array:
-        """``kept`` with widths moved to the nearest multiple of ``round_to``, in orbits larger than that.
-
-        Orbits kept whole stay whole; none falls below a multiple or below what must stay.
-        """
-        if round_to <= 1:
-            return kept
-        step = self.step(round_to)
-        near = (2 * kept + step) // (2 * step) * step
-        floor = -(-np.maximum(self.least, 1) // step) * step
-        near = np.minimum(np.maximum(near, floor), self.length)
-        apart = (kept == self.length) | (kept == 0) | (self.length * np.maximum(self.cells, 1) <= round_to)
-        result: Array = np.where(apart, kept, near)
-        return result
-
 
 def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
     """Build the ladder: frozen and unscored units stay, and the best of every slot and channel axis.
@@ -83,15 +63,15 @@ def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
     values = np.where(np.isnan(scores), 0.0, scores)
     order = np.lexsort((index, -values, ~fixed))
     must = fixed | _best_of_each(_axes(coupling), order, size)
-    cell, orbit_of_cell, cells = _cells(coupling)
+    cell, orbit_of_cell = _cells(coupling)
+    orbits = int(orbit_of_cell.max(initial=-1)) + 1
     order = np.lexsort((index, -values, ~must, cell))
     sizes = np.bincount(cell, minlength=len(orbit_of_cell))
     starts = np.cumsum(sizes) - sizes
     rank = np.empty(size, np.int64)
     rank[order] = index - starts[cell[order]]
     alike, leveled = _by_level(coupling, cell, orbit_of_cell, rank)
-    cells = np.where(leveled, 0, cells)
-    length = np.zeros(len(cells), np.int64)
+    length = np.zeros(orbits, np.int64)
     orbit = orbit_of_cell[cell]
     np.maximum.at(length, orbit, alike + 1)
     first = np.cumsum(length) - length
@@ -99,13 +79,13 @@ def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
     rungs = int(length.sum())
     members = np.bincount(rung, minlength=rungs)
     score = np.bincount(rung, values, rungs) / np.maximum(members, 1)
-    rung_orbit = np.repeat(np.arange(len(cells)), length)
+    rung_orbit = np.repeat(np.arange(orbits), length)
     rung_rank = np.arange(rungs) - first[rung_orbit]
-    least = np.zeros(len(cells), np.int64)
+    least = np.zeros(orbits, np.int64)
     np.maximum.at(least, orbit[must], alike[must] + 1)
     least = np.maximum(least, np.ceil(floor * length - 1e-9).astype(np.int64))
     least = np.where(leveled, np.maximum(least, 1), least)
-    return Ladder(rung, rung_orbit, rung_rank, score, length, cells, least, members)
+    return Ladder(rung, rung_orbit, rung_rank, score, length, least, members)
 
 
 def _by_level(coupling: Coupling, cell: Array, orbit_of_cell: Array, rank: Array) -> tuple[Array, Array]:
@@ -154,7 +134,7 @@ def select(
     round_to: int = 1,
     floor: float = 0.0,
 ) -> Array:
-    """bool[units]: keep ``fraction`` of every pool, or what scores at least ``threshold``."""
+    """bool[units]: keep ``fraction`` of every pool, or what scores at least ``threshold``, at widths that pay."""
     ladder = climb(coupling, scores, floor)
     if fraction is not None:
         order = by_share(ladder)
@@ -163,7 +143,7 @@ def select(
         order = by_score(ladder)
         least = -np.inf if threshold is None else threshold
         count = int(np.searchsorted(-ladder.score[order], -least, side="right"))
-    return ladder.mask(ladder.rounded(ladder.kept(order, count), round_to))
+    return ladder.mask(stops(coupling, ladder, round_to).rounded(ladder.kept(order, count)))
 
 
 def _axes(coupling: Coupling) -> Iterable[Array]:
@@ -192,8 +172,8 @@ def _best_of_each(axes: Iterable[Array], order: Array, size: int) -> Array:
     return result
 
 
-def _cells(coupling: Coupling) -> tuple[Array, Array, Array]:
-    """(cell of each unit, orbit of each cell, cells of each orbit), numbered from 0.
+def _cells(coupling: Coupling) -> tuple[Array, Array]:
+    """(cell of each unit, orbit of each cell), numbered from 0.
 
     Orbits of one cell bind nothing, so those of a pool are one domain.
     """
@@ -204,5 +184,4 @@ def _cells(coupling: Coupling) -> tuple[Array, Array, Array]:
     cells[alone, 1:] = -1
     merged, remap = np.unique(cells, axis=0, return_inverse=True)
     _, orbit = np.unique(merged[:, :2], axis=0, return_inverse=True)
-    orbit = orbit.reshape(-1)
-    return remap.reshape(-1)[cell.reshape(-1)], orbit, np.bincount(orbit)
+    return remap.reshape(-1)[cell.reshape(-1)], orbit.reshape(-1)

@@ -21,7 +21,7 @@ from secateur.ir import Array
 
 from .notes import Constraint, Levels, Slot
 
-STEPS = 16  # levels that are asked for; equal ones are one
+STEPS = 32  # levels that are asked for at most; equal ones are one
 
 
 def components(size: int, pairs: Sequence[tuple[Array, Array]]) -> Array:
@@ -71,10 +71,10 @@ def partition(pool: Array, constraints: Sequence[Constraint], frozen: Array) -> 
     solved: dict[bytes, Array | None] = {}  # the blocks of a stage pose the same problem again and again
     for group in _uneven(free, cell, orbit):
         units = np.unique(np.concatenate([c.units for c in group]))
-        cells, equal, sizes = _equations(group, cell, units)
-        key = equal.tobytes() + sizes.tobytes()
+        cells, equal, widest, sizes = _equations(group, cell, units)
+        key = equal.tobytes() + widest.tobytes() + sizes.tobytes()
         if key not in solved:
-            solved[key] = _counts(equal, sizes)
+            solved[key] = _counts(equal, widest, sizes)
         counts = solved[key]
         if counts is None:
             names = ", ".join(dict.fromkeys(c.node for c in group[:3]))
@@ -129,8 +129,11 @@ def _even(c: Constraint, cell: Array, orbit: Array) -> bool:
     return True
 
 
-def _equations(group: Sequence[Constraint], cell: Array, units: Array) -> tuple[Array, Array, Array]:
-    """(cell numbers, rows with ``rows @ survivors == 0`` where all blocks keep equally many, sizes of the cells)."""
+def _equations(group: Sequence[Constraint], cell: Array, units: Array) -> tuple[Array, Array, Array, Array]:
+    """(cell numbers, rows with ``rows @ survivors == 0`` where all blocks keep equally many, widest block, sizes).
+
+    The last two are a row that counts the survivors of the widest block, and the sizes of the cells.
+    """
     numbers, first, index = np.unique(cell[units], return_index=True, return_inverse=True)
     # By first unit, so that two blocks of one shape pose the problem in the same words.
     order = np.argsort(first)
@@ -139,24 +142,31 @@ def _equations(group: Sequence[Constraint], cell: Array, units: Array) -> tuple[
     place = np.full(int(units.max()) + 1, -1)
     place[units] = index
     rows: dict[bytes, Array] = {}
+    widest = np.zeros(len(cells))
     for c in group:
         table = np.zeros((int(c.block.max()) + 1, len(cells)))
         np.add.at(table, (c.block, place[c.units]), 1.0)
         table /= sizes  # positions per unit: a unit that stands in a block twice counts twice
+        widest = max(widest, table[0], key=lambda row: float(row @ sizes))
         for row in table[1:] - table[0]:
             rows.setdefault(row.tobytes(), row)
-    return cells, np.stack(list(rows.values())), sizes
+    return cells, np.stack(list(rows.values())), widest, sizes
 
 
-def _counts(equal: Array, sizes: Array) -> Array | None:
-    """int[levels, cells]: rising numbers of survivors that satisfy the equations, spread over the whole range."""
+def _counts(equal: Array, widest: Array, sizes: Array) -> Array | None:
+    """int[levels, cells]: rising numbers of survivors that satisfy the equations, spread over the whole range.
+
+    They go up in steps of the widest block, by a power of two: so all widths are met that fill vectors.
+    """
     found: list[Array] = []
     least = np.ones(len(sizes))
-    for step in range(1, STEPS):
-        solved = _nearest(equal, sizes * (step / STEPS), least, sizes)
+    wide = round(float(widest @ sizes))
+    step = 1 << (-(-wide // STEPS) - 1).bit_length()
+    for width in range(step, wide, step):
+        solved = _level(equal, widest, width, sizes, least)
         if solved is None and not found:
             least = np.zeros(len(sizes))
-            solved = _nearest(equal, sizes * (step / STEPS), least, sizes)
+            solved = _level(equal, widest, width, sizes, least)
         if solved is None:
             continue
         if solved.any() and not (found and np.array_equal(found[-1], solved)):
@@ -169,12 +179,19 @@ def _counts(equal: Array, sizes: Array) -> Array | None:
     return np.stack(found)
 
 
-def _nearest(equal: Array, wanted: Array, least: Array, most: Array) -> Array | None:
-    """The whole numbers between ``least`` and ``most`` with ``equal @ x == 0`` that differ least from ``wanted``."""
+def _level(equal: Array, widest: Array, width: int, sizes: Array, least: Array) -> Array | None:
+    """Survivors with this many in the widest block; where that is impossible, as near as can be."""
+    wanted = sizes * (width / (widest @ sizes))
+    exact = _nearest(np.vstack([equal, widest]), np.append(np.zeros(len(equal)), width), wanted, least, sizes)
+    return exact if exact is not None else _nearest(equal, np.zeros(len(equal)), wanted, least, sizes)
+
+
+def _nearest(rows: Array, sums: Array, wanted: Array, least: Array, most: Array) -> Array | None:
+    """The whole numbers between ``least`` and ``most`` with ``rows @ x == sums`` that differ least from ``wanted``."""
     n = len(wanted)
-    zeros, eye = np.zeros_like(equal), np.eye(n)
+    zeros, eye = np.zeros_like(rows), np.eye(n)
     constraints = [
-        LinearConstraint(np.hstack([equal, zeros]), 0, 0),
+        LinearConstraint(np.hstack([rows, zeros]), sums, sums),
         LinearConstraint(np.hstack([eye, -eye]), -np.inf, wanted),  # x - d <= wanted
         LinearConstraint(np.hstack([eye, eye]), wanted, np.inf),  # x + d >= wanted
     ]
@@ -188,4 +205,4 @@ def _nearest(equal: Array, wanted: Array, least: Array, most: Array) -> Array | 
     if solved.x is None:
         return None
     x = np.rint(solved.x[:n]).astype(np.int64)
-    return x if np.abs(equal @ x).max() < 1e-6 else None
+    return x if np.abs(rows @ x - sums).max() < 1e-6 else None

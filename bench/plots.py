@@ -1,0 +1,89 @@
+"""Draws the committed results: docs/latency.svg, each peer's time over ours for every network.
+
+    python bench/plots.py
+
+Reads bench/results/latency.jsonl and nothing else; the same results give the same file. Needs matplotlib, of the extra
+`bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import common
+import readme
+
+PICTURE = common.ROOT / "docs" / "latency.svg"
+MARKS = {
+    "onnxruntime": ("o", "#0072b2"), "openvino": ("s", "#d55e00"), "torch.compile": ("^", "#009e73"),
+    "tvm-default": ("x", "#999999"), "tvm-metaschedule": ("D", "#cc79a7"),
+}  # fmt: skip
+TICKS = (0.7, 1, 1.5, 2, 3, 5)
+EDGE = 7.0  # who takes longer stands at the edge, with the number
+FIXED: Any = {"svg.hashsalt": "secateur", "svg.fonttype": "none", "font.size": 9}
+
+
+def panel(axes: Any, rows: Sequence[common.Row], networks: Sequence[str]) -> None:
+    """One number of threads: networks from top to bottom, a mark for each peer."""
+    for runtime, (marker, colour) in MARKS.items():
+        points = [(r["ratio"][runtime], networks.index(r["network"])) for r in rows if runtime in r["ratio"]]
+        for x, y in points:
+            if x > EDGE:
+                axes.annotate(f"{x:.0f}", (EDGE, y), (-6, 0), textcoords="offset points", ha="right", va="center")
+        x = [min(x, EDGE) for x, _ in points]
+        axes.scatter(x, [y for _, y in points], s=26, marker=marker, color=colour, zorder=3,
+                     label=readme.COLUMNS[runtime] if points else None)  # fmt: skip
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{t:g}" for t in TICKS])
+    axes.minorticks_off()
+    axes.set_xlim(TICKS[0], EDGE * 1.1)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_xlabel("time over secateur's")
+
+
+def draw(rows: Sequence[common.Row]) -> None:
+    """Write the picture."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    threads = sorted({r["threads"] for r in rows})
+    networks = list(dict.fromkeys(r["network"] for r in rows))
+    with matplotlib.rc_context(FIXED):
+        figure, panels = pyplot.subplots(
+            1, len(threads), figsize=(9, 1.4 + 0.26 * len(networks)), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axes, number in zip(panels[0], threads, strict=True):
+            panel(axes, [r for r in rows if r["threads"] == number], networks)
+            axes.set_title(f"{number} thread{'s' if number > 1 else ''}", fontsize=10)
+        panels[0][0].set_yticks(range(len(networks)), [readme.short(n) for n in networks])
+        panels[0][0].invert_yaxis()
+        labelled: dict[str, Any] = {}
+        for axes in panels[0]:
+            marks, labels = axes.get_legend_handles_labels()
+            labelled.update(zip(labels, marks, strict=True))
+        figure.legend(
+            labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(labelled), frameon=False
+        )
+        figure.savefig(PICTURE, metadata={"Date": None})
+        pyplot.close(figure)
+
+
+def main() -> int:
+    """Draw the picture."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    rows = readme.speeds()
+    if not rows:
+        print("plots: bench/results/latency.jsonl has no rows; run bench/latency.py", file=sys.stderr)
+        return 2
+    draw(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

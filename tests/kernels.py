@@ -1,0 +1,54 @@
+"""Building and checking single kernels in tests: small graphs, and a library beside the torch executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from network import Net
+from secateur import codegen
+from secateur.codegen.targets import TARGETS, Target
+from secateur.ir import Graph
+from secateur.ir.exporters.torch import evaluate
+
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "relu": {}, "clip": {"min": 0.0, "max": 6.0}, "sigmoid": {}, "tanh": {}, "silu": {}, "mish": {}, "erf": {},
+    "exp": {}, "neg": {}, "abs": {}, "floor": {}, "ceil": {}, "softsign": {}, "hard_swish": {},
+    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5}, "gelu": {"approximate": "none"}, "elu": {"alpha": 0.7},
+    "celu": {"alpha": 1.3}, "selu": {}, "leaky_relu": {"slope": 0.1},
+}  # fmt: skip
+
+
+def runnable() -> list[Target]:
+    """Targets of all widths that this machine can run."""
+    return [t for t in TARGETS.values() if not codegen.targets.missing_features(t)]
+
+
+def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 1) -> codegen.Library:
+    """Build, run and compare; the arena holds NaN first, so that a lane read before it is written shows."""
+    lib = codegen.build(graph, target, threads=threads)
+    rng = np.random.default_rng(1)
+    inputs = {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
+    np.from_dlpack(lib._fixed[0])[:] = np.nan
+    found = lib(inputs)
+    for got, want in zip(found if isinstance(found, tuple) else (found,), evaluate(graph, inputs), strict=True):
+        assert got.shape == want.shape
+        assert got.dtype == want.dtype
+        assert np.abs(got - want).max() <= tolerance * max(np.abs(want).max(), 1e-6)
+    return lib
+
+
+def conv(net: Net, x: str, out: int, kernel: tuple[int, int], groups: int = 1, stride: tuple[int, int] = (1, 1),
+         dilation: tuple[int, int] = (1, 1), pad: tuple[int, int, int, int] = (0, 0, 0, 0)) -> str:  # fmt: skip
+    """A convolution with a bias."""
+    k = len(net.nodes)
+    w = net.weight(f"w{k}", out, net.shape(x)[1] // groups, *kernel, scale=0.3)
+    b = net.weight(f"b{k}", out)
+    made: str = net.node("conv", x, w, b, stride=stride, dilation=dilation, pad=pad, groups=groups)
+    return made
+
+
+def outputs(net: Net, *names: str) -> Graph:
+    """The graph with these results."""
+    return Graph("net", tuple(net.inputs), tuple(net.nodes), names, net.weights)
