@@ -119,10 +119,10 @@ QUAD = 4  # channels that a kernel for narrow groups takes together
 
 @dataclass(frozen=True)
 class GroupedSpec:
-    """A convolution in groups, or of one narrow group, on channels that lie in whole quads: several pixels a vector.
+    """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
 
-    A group reads ``ci`` inputs, whole quads of them, and has ``quads`` quads of outputs. Tables say where each quad of
-    inputs (at the first tap of the first output) and of outputs lies, group by group.
+    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables say
+    where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
     """
 
     lanes: int
@@ -139,6 +139,7 @@ class GroupedSpec:
     y: Strides
     steps: tuple[Step, ...] = ()
     threads: int = 1
+    depth: int = QUAD
 
     @property
     def blocks(self) -> int:

@@ -45,7 +45,7 @@ class _Grouped:
         self.operands = operand_pointers(k, spec.steps)
         self.outputs = k.pointer("outputs", "int32")
         self.y = k.pointer("y")
-        self.entries = spec.ci // QUAD
+        self.entries = spec.ci // spec.depth
         self.per_quad = spec.kernel[0] * spec.kernel[1] * spec.ci * QUAD  # weights of a quad of outputs
 
     def build(self) -> Any:
@@ -98,7 +98,7 @@ class _Grouped:
             place = k.scalar(self.inputs, g * self.entries + c).astype("int64")
             taps = kh * (spec.dilation[0] * spec.x.row) + kw * (spec.dilation[1] * spec.x.column)
             at = k.bind(base + place + taps, "int64")
-            position = ((kh * spec.kernel[1] + kw) * self.entries + c) * (QUAD * QUAD * quads)
+            position = ((kh * spec.kernel[1] + kw) * self.entries + c) * (spec.depth * QUAD * quads)
             self._products(c, at, weights + position, vectors, sums)
 
         k.loop(spec.kernel[0], lambda kh: k.loop(spec.kernel[1], lambda kw: k.loop(
@@ -119,7 +119,7 @@ class _Grouped:
             for pixels in vectors:
                 k.prefetch(self.x, at + (self._shift(pixels[0]) + ahead))
         xs = [k.fence(gather(k, self.x, at, [self._shift(p) for p in pixels])) for pixels in vectors]
-        for i in range(QUAD):
+        for i in range(spec.depth):
             ws = [k.vector(spread(k, k.load(self.w, wi + (i * len(sums) + s) * QUAD, QUAD))) for s in range(len(sums))]
             for t, x in enumerate(xs):
                 wide = k.vector(k.shuffle([x], [lane // QUAD * QUAD + i for lane in range(spec.lanes)]))
@@ -214,7 +214,7 @@ def _cycles(spec: GroupedSpec, choice: GroupedChoice) -> float:
                 vectors = -(-high * wide // per)
                 sums = vectors * quads
                 # Two products or two loads a cycle, half of that across cache lines; a sum is ready after four cycles.
-                cycles = max(sums / 2, 1.4 * vectors * per / QUAD + quads / 2, 4)
+                cycles = max(sums / 2, 1.4 * vectors * per / spec.depth + quads / 2, 4)
                 total += qcount * rcount * ccount * (cycles * spec.ci * taps + 4.5 * sums + 10)
     return total * spec.groups * spec.n
 
@@ -226,7 +226,7 @@ def arrays(spec: GroupedSpec) -> tuple[list[Any], int]:
         lane = np.arange(count) * QUAD
         return (lane // spec.lanes * block + lane % spec.lanes).astype(np.int32)
 
-    inputs = places(spec.groups * spec.ci // QUAD, spec.x.block)
+    inputs = places(spec.groups * spec.ci // spec.depth, spec.x.block)
     outputs = places(spec.groups * spec.quads, spec.y.block)
     x = random_floats(int(inputs.max()) + reach(spec) + spec.lanes)
     weights = random_floats(spec.groups * spec.quads * QUAD * spec.ci * spec.kernel[0] * spec.kernel[1])
