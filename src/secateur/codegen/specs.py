@@ -121,8 +121,8 @@ QUAD = 4  # channels that a kernel for narrow groups takes together
 class GroupedSpec:
     """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
 
-    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables say
-    where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
+    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables
+    say where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
     """
 
     lanes: int
