@@ -1,25 +1,30 @@
 """What Winograd's convolution gains over the direct template, and what it costs in accuracy.
 
     python bench/winograd.py errors       which points, how far float32 strays, by channels
+    python bench/winograd.py trained      layers inside of opennsfw's ResNet-50-thin on photos (bench/material.py first)
     python bench/winograd.py kernels      single layers: direct and Winograd, untuned and the best of their spaces
     python bench/winograd.py networks     whole networks with and without it, beside other runtimes
 
 Errors are the largest difference from double precision over the largest output, on rectified normal inputs and normal
-weights. Times of a part are taken in one run, by turns; medians.
+weights where nothing else is said. Times of a part are taken in one run, by turns; medians.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import common
+import material
 from networks import capture
 from secateur import codegen
 from secateur.codegen import measure, winograd
+from secateur.codegen.runtime import use_threads
 from secateur.codegen.specs import ConvSpec, Strides, WinogradSpec
 from secateur.codegen.tune import candidates
 from secateur.ir import Graph, Node, Source, Value
@@ -60,9 +65,44 @@ def _library_error(ci: int, size: int, winograd_too: bool, seed: int) -> float:
     return float(np.abs(found - exact).max() / np.abs(exact).max())
 
 
+def trained(options: Any) -> Iterator[common.Row]:
+    """The largest error over twenty photos at some convolutions of a trained network."""
+    import secateur
+
+    graph = secateur.load(material.path("open-nsfw.onnx"))
+    three = [n.name for n in graph.nodes if n.op == "conv" and graph.weights[n.inputs[1] or ""].shape[2:] == (3, 3)]
+    watched = Graph(graph.name, graph.inputs, graph.nodes, (*three[::3], graph.nodes[-2].name), graph.weights)
+    name = graph.inputs[0].name
+    wide = watched.rewrite(
+        weights={n: w.astype(np.float64) if w.dtype == np.float32 else w for n, w in graph.weights.items()}
+    )
+    libraries = {f"{k}_error": codegen.build(watched, winograd=k == "winograd") for k in ("winograd", "direct")}
+    worst = {value: dict.fromkeys(libraries, 0.0) for value in watched.outputs}
+    for path, _ in material.photos():
+        x = _photo(path)
+        exact = evaluate(wide, {name: x.astype(np.float64)})
+        for kind, library in libraries.items():
+            for value, found, right in zip(watched.outputs, library(x), exact, strict=True):
+                error = float(np.abs(found - right).max() / np.abs(right).max())
+                worst[value][kind] = max(worst[value][kind], error)
+    for value, row in worst.items():
+        yield {"part": "trained", "value": value, **row}
+
+
+def _photo(path: Path) -> Any:
+    """As opennsfw wants it: blue, green, red in 224 x 224, less their means."""
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR), np.float32)
+    return np.ascontiguousarray((pixels[:, :, ::-1] - np.array([104, 117, 123], np.float32))[None], np.float32)
+
+
 def kernels(options: Any) -> Iterator[common.Row]:
-    """Milliseconds of each layer, and the gain: direct over Winograd, both at their best."""
+    """Milliseconds of each layer, and the gain: direct over Winograd, both at their best.
+
+    Weights come from memory, as when a network runs.
+    """
     target = codegen.get_target("native")
+    use_threads(options.threads)
     for channels, size in LAYERS:
         blocks, row = channels // target.lanes, (size + 2) * target.lanes
         plane = Strides((size + 2) * row, (size + 2) * row, row, target.lanes)
@@ -71,7 +111,10 @@ def kernels(options: Any) -> Iterator[common.Row]:
         fast = WinogradSpec(*shape[:3], blocks, *shape[3:], plane, plane, False, threads=options.threads)
         spaces = {spec: candidates(spec, target) for spec in (direct, fast)}
         jobs = [(spec, choice) for spec, space in spaces.items() for choice in space]
-        calls: dict[int, Callable[[], None]] = {i: measure.callable_of(*job, target) for i, job in enumerate(jobs)}
+        turns = {spec: measure.arguments(spec) for spec in spaces}
+        calls: dict[int, Callable[[], None]] = {}
+        for i, (spec, choice) in enumerate(jobs):
+            calls |= measure.in_turn({i: measure.compiled(spec, choice, target)}, turns[spec])
         times = measure.interleaved(calls, options.rounds)
         first = len(spaces[direct])
         best = [min(range(0, first), key=times.__getitem__), min(range(first, len(jobs)), key=times.__getitem__)]
@@ -104,7 +147,7 @@ def networks(options: Any) -> Iterator[common.Row]:
         }  # fmt: skip
 
 
-PARTS = {"errors": errors, "kernels": kernels, "networks": networks}
+PARTS = {"errors": errors, "trained": trained, "kernels": kernels, "networks": networks}
 
 
 def main() -> None:

@@ -154,7 +154,7 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
         (["--records", "db.jsonl"], "name one with --library"),
         (["--tune", "60s"], "name one with --library"),
         (["--sparsity", "80%"], "not available in this version"),
-        (["--latency-ms", "5"], "not available in this version"),
+        (["--latency-ms", "0"], "milliseconds above 0"),
         (["--target", "cuda"], "unknown target 'cuda': choose native or one of"),
         (["--seed", "x"], "--seed"),
         (["--nonsense"], "--nonsense"),

@@ -35,6 +35,11 @@ def test_every_pair_is_measured_and_the_first_is_the_reference() -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_how_often_a_model_was_slower_is_counted_round_by_round() -> None:
+    found = measure._timing("b", "torch", 1, [2.0, 2.0, 9.0, 1.0], [1.0, 1.0, 8.0, 7.0])
+    assert found.slower == 0.75
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(InputError, match="no runtime 'tensorrt'; known are secateur, onnxruntime"):
         measure.measure({"a": small()}, ("tensorrt",))

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.ir import InputError, Unsupported
+from secateur.ir import InputError
 from secateur.policy import Policy, from_spec, from_toml
 
 GLOBS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8)
 POLICIES = st.builds(
     Policy,
     criterion=st.sampled_from(["l1", "l2", "slimming", "random{seed=7}"]),
-    method=st.sampled_from(["uniform", "global", "global{floor=20%}"]),
+    method=st.sampled_from(["uniform", "global", "global{floor=20%}", "knapsack{rounds=3}"]),
     budget=st.tuples(
         st.sampled_from(["macs", "params", "bytes"]),
         st.floats(0.001, 1) | st.integers(1, 10**12),
@@ -93,11 +93,24 @@ def test_mistakes_in_a_spec_are_named(text: str, message: str) -> None:
         Policy.parse(text)
 
 
-def test_what_this_version_lacks_is_said() -> None:
-    with pytest.raises(Unsupported, match="latency"):
-        Policy().with_budget("latency_ms", 12)
-    with pytest.raises(Unsupported, match="refit"):
-        from_toml("[compensate]\nrefit = true")
+def test_a_latency_is_in_milliseconds() -> None:
+    policy = Policy("l1", "global{rounds=2}").with_budget("latency_ms", "12.5")
+    assert policy.spec == "l1,global{latency_ms=12.5,rounds=2},slim"
+    assert from_spec(policy.spec) == from_toml(policy.to_toml()) == policy
+    assert Policy().with_budget("latency_ms", "0.4") == from_toml("[budget]\nlatency_ms = 0.4")
+    with pytest.raises(InputError, match="milliseconds above 0"):
+        Policy().with_budget("latency_ms", -1)
+
+
+def test_compensation_is_part_of_a_policy() -> None:
+    policy = from_toml(
+        "[compensate]\nrefit = true\nreestimate_bn = false\nfold_constants = 'fold_constants{varying=false}'"
+    )
+    assert policy.compensate == ("refit", "fold_constants{varying=false}")
+    assert from_toml(policy.to_toml()) == policy
+    assert Policy.parse(policy.spec) == policy
+    with pytest.raises(InputError, match="refitt"):
+        from_toml("[compensate]\nrefitt = true")
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

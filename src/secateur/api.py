@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import LANES, Allocation, Baseline, Vectors
+from secateur.passes.allocate import LANES, Allocation, Baseline, Cost, Vectors
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
@@ -20,11 +20,14 @@ from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.sweep.data import Calibration
+from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
-from .latency import compare
+from .calibration import load_calibration
+from .latency import clock, compare
 from .models import Runner, capture, check_protect, check_weights, close_names, evaluate, load, save_onnx, trace
-from .policy import Policy, check_budget
+from .policy import Policy
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
 
@@ -108,7 +111,7 @@ def compile(
     policy: Policy | str | Path = "l1",
     *,
     example_inputs: Any = None,
-    calibration: Iterable[Any] | None = None,
+    calibration: Iterable[Any] | str | Path | None = None,
     target: str | None = None,
     seed: int = 0,
     protect: Sequence[str] = (),
@@ -116,46 +119,62 @@ def compile(
     macs: float | int | str | None = None,
     params: float | int | str | None = None,
     bytes: float | int | str | None = None,
-    latency_ms: float | None = None,
+    latency_ms: float | str | None = None,
     sparsity: float | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
-    ``macs``, ``params``, ``bytes`` say what remains at most and override the policy's budget; ``protect`` adds
-    globs of layer names to leave alone. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and
-    in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto".
+    ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine
+    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds globs
+    of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path of
+    an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
+    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
+    and in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is
+    "auto".
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(latency_ms, sparsity)
+    _only_this_version(sparsity)
     lanes = _lanes(target)
-    chosen = _policy(policy, protect, round_to, {"macs": macs, "params": params, "bytes": bytes})
+    budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
+    chosen = _policy(policy, protect, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
     dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = _Trail(tell)
-    slim = Pipeline(chosen.passes(seed), (trail.see,))(dense)
+    data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
+    start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
+    if data is not None:
+        start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
+    slim = Pipeline(chosen.passes(seed), (trail.see,))(start)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
         verification = check(dense, slim, recipe, run=Runner(), seed=seed)
-    quality = None if calibration is None else measure(dense, slim, calibration, Runner(keep=2))
-    if verification is not None and not verification.passed:
-        raise LawError(_broken(dense, verification))
+        if not verification.passed:
+            raise LawError(_broken(dense, verification))
+    if chosen.compensation():
+        slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
+        recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
+        slim = slim.with_note(recipe)
+    quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
-    if target == "native" and chosen.criterion is not None:
+    if target not in (None, "native"):
+        warnings = (
+            f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
+        )
+    elif target is not None and chosen.criterion is not None:
         tell("time both")
         latency, warnings = compare(dense, slim, seed)
     done = slim.note(Allocation)
     remarks = (
         *warnings,
-        *_remarks(calibration is not None and quality is None, chosen),
+        *_remarks(data is not None and quality is None, trail),
         *(() if done is None else done.remarks),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
@@ -289,9 +308,23 @@ def _lanes(target: str | None) -> int:
         return LANES
 
 
-def _only_this_version(latency_ms: float | None, sparsity: float | None) -> None:
-    if latency_ms is not None:
-        check_budget("latency_ms", latency_ms)
+def _clock(target: str | None, seed: int, tell: Progress) -> Cost:
+    """What allocation measures with. Raises InputError for another machine than this one."""
+    if target not in (None, "native"):
+        raise InputError(
+            f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
+            "budget in macs"
+        )
+    milliseconds = clock(seed)
+
+    def told(graph: Graph) -> float:
+        tell("measure the latency")
+        return milliseconds(graph)
+
+    return Cost(told)
+
+
+def _only_this_version(sparsity: float | None) -> None:
     if sparsity is not None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
 
@@ -312,10 +345,18 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     return slim.with_note(recipe), recipe
 
 
-def _remarks(unneeded: bool, policy: Policy) -> tuple[str, ...]:
-    if not unneeded:
-        return ()
-    return (f"calibration was given and not needed: '{policy.criterion or 'none'}' reads the weights alone",)
+def _remarks(idle: bool, trail: _Trail) -> tuple[str, ...]:
+    """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
+    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if found is None:
+        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+    loss = f"; loss: {found.loss}" if found.loss else ""
+    return (f"calibrated on {found.examples} examples{loss}",)
+
+
+def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Data that can be gone through more than once: what can be iterated only once is kept as a list."""
+    return list(data) if isinstance(data, Iterator) else data
 
 
 def _broken(graph: Graph, verification: Verification) -> str:

@@ -50,9 +50,11 @@ def compile_command(
     macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
     params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
     bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
-    latency_ms: Annotated[float | None, typer.Option("--latency-ms", help=LATER, hidden=True)] = None,
+    latency_ms: Annotated[
+        str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
+    ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that need it; none here does.")
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that look at activations.")
     ] = None,
     protect: Protect = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
@@ -80,11 +82,11 @@ def compile_command(
     from . import cli_work
 
     with cli_work.guard(debug):
-        cli_work.refuse({"--latency-ms": latency_ms, "--sparsity": sparsity, "--block": block})
+        cli_work.refuse({"--sparsity": sparsity, "--block": block})
         job = cli_work.CompileJob(
-            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_}, calibration, tuple(protect or ()),
-            round_to, recipe, report, json_, seed, dry_run, overwrite, target, library,
-            tune, records,
+            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
+            calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
+            library, tune, records,
         )  # fmt: skip
         cli_work.compile_model(job)
 

@@ -118,9 +118,10 @@ def compile_model(job: CompileJob) -> None:
 
     with _progress() as tell:
         done = api.compile(
-            job.source, job.policy, calibration=None if job.calibration is None else (), seed=job.seed,
-            protect=job.protect, round_to=round_to, progress=tell, macs=job.budgets["macs"],
-            params=job.budgets["params"], bytes=job.budgets["bytes"], target=job.target,
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
+            protect=job.protect, round_to=round_to, progress=tell, target=job.target,
+            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
+            latency_ms=job.budgets["latency_ms"],
         )  # fmt: skip
         report = done.report if job.dry_run else _write(job, done, tell)
     _show(report)

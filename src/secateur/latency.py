@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from secateur.ir import Graph, SlowerError, Unsupported
+from secateur.ir import Graph, InputError, SlowerError, Unsupported
 
 from .measure import Timing, installed, measure
 
@@ -33,6 +33,28 @@ def compare(dense: Graph, slim: Graph, seed: int) -> tuple[Mapping[str, Any], tu
             "at auto, or leave target out to get it all the same"
         )
     return _entry(before, after), tuple(f"{sentence}; run it in {runtimes[0]}" for sentence in worse)
+
+
+def clock(seed: int) -> Callable[[Graph], float]:
+    """Milliseconds of one run on one thread, the median: in the first runtime that is here and can run the network.
+
+    Raises InputError where none is here.
+    """
+    here = [r for r in RUNTIMES if installed(r)]
+    if not here:
+        raise InputError(
+            "budget latency_ms: no runtime is here to measure in; install onnxruntime, or give a budget in macs"
+        )
+
+    def milliseconds(graph: Graph) -> float:
+        for runtime in here:
+            try:
+                return measure({"network": graph}, (runtime,), repeats=REPEATS, seed=seed)[0].median
+            except Unsupported:  # an operator without code
+                continue
+        raise Unsupported(f"budget latency_ms: '{graph.name}' runs in none of {', '.join(here)}; give a budget in macs")
+
+    return milliseconds
 
 
 def _measure(models: Mapping[str, Graph], repeats: int, seed: int) -> list[Timing]:

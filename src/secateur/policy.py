@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import tomllib
 from collections.abc import Mapping
@@ -12,16 +13,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from secateur.ir import InputError, Unsupported
-from secateur.passes import ALLOCATORS, CRITERIA, PASSES
+from secateur.ir import InputError
+from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
+from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
+from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
+from secateur.passes.sweep.gather import Gather
 
-BUDGETS = ("macs", "params", "bytes")
-OTHER_BUDGETS = ("latency_ms",)
+BUDGETS = ("macs", "params", "bytes", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,9 @@ class Policy:
     """A criterion, an allocation under one budget, and layers to leave alone.
 
     ``criterion`` and ``method`` are passes with their options, without braces where there are none
-    (``"l1"``, ``"global{floor=20%}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
-    bytes and what remains of it: a share (0.5) or an absolute whole number. ``protect`` are globs of layer names.
+    (``"l1"``, ``"global{floor=20%,rounds=3}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
+    bytes and what remains of it: a share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of
+    layer names, ``compensate`` passes that mend the result from calibration data (``"refit"``, ``"reestimate_bn"``).
     """
 
     criterion: str | None = "l1"
@@ -38,6 +42,7 @@ class Policy:
     budget: tuple[str, float | int] = ("macs", 0.5)
     round_to: int | str = "auto"
     protect: tuple[str, ...] = ()
+    compensate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
@@ -46,15 +51,31 @@ class Policy:
         if self.criterion is not None:
             _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
             _of_kind(self._allocator(), ALLOCATORS, "allocation method")
+        for text in self.compensate:
+            _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
 
     def passes(self, seed: int = 0) -> tuple[Pass, ...]:
-        """The pipeline. ``seed`` goes to criteria that draw numbers and were not given one."""
+        """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were not given one."""
         if self.criterion is None:
             return (Canonicalize(),)
-        score = parse_pass(self.criterion, PASSES)
-        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:  # type: ignore[arg-type]
-            score = dataclasses.replace(score, seed=seed)  # type: ignore[type-var]
-        return (Canonicalize(), Couple(protect=self.protect), score, self._allocator(), Slim())
+        score: Any = parse_pass(self.criterion, PASSES)
+        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:
+            score = dataclasses.replace(score, seed=seed)
+        gather = (Gather((score,)),) if score.data else ()
+        scored = (Couple(protect=self.protect), *gather, score)
+        return (Canonicalize(), *scored, self._allocation(scored), Slim())
+
+    def _allocation(self, again: tuple[Pass, ...]) -> Pass:
+        """The allocator, in the rounds and under the clock that it asks for; ``again`` couples and scores."""
+        method: Any = self._allocator()
+        step: Any = dataclasses.replace(method, rounds=1, latency_ms=None)
+        if method.rounds != 1:
+            step = Rounds(method.rounds, step, again)
+        return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
+
+    def compensation(self) -> tuple[Pass, ...]:
+        """What mends the slim network, after the law was checked on it."""
+        return tuple(parse_pass(text, COMPENSATION) for text in self.compensate) if self.criterion is not None else ()
 
     def _allocator(self) -> Pass:
         method = parse_pass(self.method, PASSES)
@@ -71,7 +92,7 @@ class Policy:
         """The one-line form: ``l1,global{macs=50%},slim``, or ``none``."""
         if self.criterion is None:
             return "none"
-        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim()]
+        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim(), *self.compensation()]
         if self.protect:
             steps.insert(0, Couple(protect=self.protect))
         return print_spec(steps)
@@ -82,11 +103,15 @@ class Policy:
     def to_toml(self) -> str:
         """The policy file."""
         kind, value = self.budget
-        shown = print_value(value) if isinstance(value, float) else value
+        shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
         lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
         lines += _options("criterion", self.criterion or "none")
         lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
         lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
+        if self.compensate:
+            lines += ["", "[compensate]"]
+            lines += [f"{text} = true" if "{" not in text else f"{text.partition('{')[0]} = {_toml(text)}"
+                      for text in self.compensate]  # fmt: skip
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -122,16 +147,9 @@ class Policy:
 
 
 def check_budget(kind: str, value: float | int) -> None:
-    """Raises InputError or Unsupported for a budget that cannot be kept to."""
-    if kind in OTHER_BUDGETS:
-        raise Unsupported(
-            f"budget {kind}: measuring latency needs code generation, which isn't part of this version; "
-            f"give {', '.join(BUDGETS)}"
-        )
+    """Raises InputError for a budget that does not exist or makes no sense."""
     if kind not in BUDGETS:
-        raise InputError(
-            f"there is no budget '{kind}'{_close(kind, (*BUDGETS, *OTHER_BUDGETS))}; give one of {BUDGETS}"
-        )
+        raise InputError(f"there is no budget '{kind}'{_close(kind, BUDGETS)}; give one of {BUDGETS}")
     check_amount(kind, value)
 
 
@@ -141,7 +159,7 @@ def amount(kind: str, value: object) -> float | int:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
     check_budget(kind, found)
-    return found
+    return float(found) if kind == "latency_ms" else found
 
 
 def from_spec(text: str) -> Policy:
@@ -151,6 +169,7 @@ def from_spec(text: str) -> Policy:
     criterion: Pass | None = None
     allocator: Pass | None = None
     protect: tuple[str, ...] = ()
+    compensate: list[str] = []
     for step in parse_spec(text, PASSES):
         if step.name in CRITERIA and criterion is None:
             criterion = step
@@ -158,16 +177,19 @@ def from_spec(text: str) -> Policy:
             allocator = step
         elif isinstance(step, Couple):
             protect = step.protect
+        elif step.name in COMPENSATION:
+            compensate.append(print_pass(step))
         elif not isinstance(step, Slim | Canonicalize):
             raise InputError(
                 f"policy '{text}': '{step.name}' does not fit; a policy is a criterion ({', '.join(CRITERIA)}), an "
-                f"allocation ({', '.join(ALLOCATORS)}) and slim, as in 'l1,global{{macs=50%}},slim'"
+                f"allocation ({', '.join(ALLOCATORS)}), slim and compensation ({', '.join(COMPENSATION)}), as in "
+                "'l1,global{macs=50%},slim'"
             )
     if criterion is None:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     default = Policy()
     if allocator is None:
-        return Policy(print_pass(criterion), protect=protect)
+        return Policy(print_pass(criterion), protect=protect, compensate=tuple(compensate))
     budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
     if len(budgets) > 1:
         raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
@@ -175,7 +197,7 @@ def from_spec(text: str) -> Policy:
         raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
     plain = dataclasses.replace(allocator, round_to="auto", **dict.fromkeys(budgets))  # type: ignore[type-var]
     budget = next(iter(budgets.items()), default.budget)
-    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect)  # type: ignore[attr-defined]
+    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect, tuple(compensate))  # type: ignore[attr-defined]
 
 
 def from_toml(text: str) -> Policy:
@@ -189,9 +211,7 @@ def from_toml(text: str) -> Policy:
     score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
     protect, compensate = data.get("protect", {}), data.get("compensate", {})
     _known(protect, ("layers",), "key of [protect]")
-    _known(compensate, ("refit",), "key of [compensate]")
-    if compensate.get("refit"):
-        raise Unsupported("[compensate] refit: compensation isn't part of this version; remove it or set it to false")
+    _known(compensate, tuple(COMPENSATION), "key of [compensate]")
     round_to = allocate.pop("round_to", result.round_to)
     criterion = score.pop("criterion", result.criterion)
     if criterion == "none":
@@ -206,6 +226,7 @@ def from_toml(text: str) -> Policy:
         next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
         round_to,
         (layers,) if isinstance(layers, str) else tuple(layers),
+        tuple(value if isinstance(value, str) else name for name, value in compensate.items() if value),
     )
 
 

@@ -43,7 +43,8 @@ def closing(report: Report) -> list[str]:
     lines = []
     if report.budget:
         kind, target, achieved = (report.budget[k] for k in ("kind", "target", "achieved"))
-        lines.append(f"budget: {kind} at most {_amount(target)}, reached {_amount(achieved)}")
+        shown = "{:.4g}".format if kind == "latency_ms" else _amount
+        lines.append(f"budget: {kind} at most {shown(target)}, reached {shown(achieved)}")
     check = report.verification
     if check:
         lines.append(law(check))

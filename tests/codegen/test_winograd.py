@@ -19,7 +19,7 @@ from secateur.codegen import winograd
 from secateur.codegen.build import workloads
 from secateur.codegen.lower import compile_program
 from secateur.codegen.plan import plan
-from secateur.codegen.records import Record, Records, stored, workload_key
+from secateur.codegen.records import Records, record_of
 from secateur.codegen.specs import ConvSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.targets import TARGETS, Target, native
 from secateur.codegen.templates.winograd import space
@@ -51,7 +51,7 @@ def always(which: int = 0) -> Iterator[list[WinogradChoice]]:
 def kernels(graph: Graph, choose: Callable[..., Any] | None = None, target: Target | None = None) -> list[type]:
     """What computes each convolution of a graph."""
     target = target or native()
-    calls = plan(graph, target, 1, choose or Tuner(target, 1, None).choose).calls
+    calls = plan(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
     return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | WinogradSpec)]
 
 
@@ -119,7 +119,7 @@ def test_all_widths_of_vector(target: Target) -> None:
             if target in runnable():
                 check(graph, target)
             else:
-                compile_program(plan(graph, target, 1, Tuner(target, 1, None).choose), graph, target)
+                compile_program(plan(graph, target, 1, Tuner(target, 1, Records()).choose), graph, target)
         assert len(taken) == 1
 
 
@@ -192,15 +192,16 @@ def test_what_the_default_takes() -> None:
     assert kernels(layer(64, 56, pad=PAD, stride=(2, 2)))[1] is ConvSpec
     assert kernels(layer(64, 56, pad=(2, 2, 2, 2), dilation=(2, 2)))[1] is ConvSpec
     assert kernels(layer(64, 56, (5, 5)))[1] is ConvSpec
-    assert kernels(layer(64, 56), lambda spec, *_: Tuner(native(), 1, None).choose(spec))[1] is ConvSpec
+    assert kernels(layer(64, 56), lambda spec, *_: Tuner(native(), 1, Records()).choose(spec))[1] is ConvSpec
 
 
 def test_the_size_of_tile_follows_the_picture() -> None:
     """Large tiles have fewer products; small ones fewer weights, and hang less over a small picture."""
     target = native()
-    found = {size: [c.choice for c in plan(layer(512, size, pad=PAD), target, 1, Tuner(target, 1, None).choose).calls
-                    if isinstance(c.choice, WinogradChoice)] for size in (7, 28)}  # fmt: skip
-    assert [[c.m for c in choices] for choices in found.values()] == [[2], [4]]
+    choose = Tuner(target, 1, Records()).choose
+    for size, m in ((7, 2), (28, 4)):
+        calls = plan(layer(512, size, pad=PAD), target, 1, choose).calls
+        assert [c.choice.m for c in calls if isinstance(c.choice, WinogradChoice)] == [m]
 
 
 def test_measured_seconds_decide_where_there_are_both() -> None:
@@ -213,7 +214,7 @@ def test_measured_seconds_decide_where_there_are_both() -> None:
         for spec in specs.values():
             if type(spec).__name__ in seconds:
                 best = candidates(spec, target)[-1]
-                records.add(Record(target.name, workload_key(spec), stored(best), seconds[type(spec).__name__]))
+                records.add(record_of(target.name, spec, best, seconds[type(spec).__name__]))
         return kernels(graph, Tuner(target, 1, records).choose)[1]
 
     assert taken(ConvSpec=2.0, WinogradSpec=1.0) is WinogradSpec

@@ -14,7 +14,7 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Uniform, select
 from secateur.passes.allocate.budget import Vectors
 from secateur.passes.allocate.select import by_score, by_share, climb
-from secateur.passes.allocate.widths import stops
+from secateur.passes.allocate.widths import SLACKS, stops
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Channels, Constraint, Coupling, KeepMask, Slot
@@ -75,10 +75,12 @@ def test_selections_are_nested(problem: tuple[Coupling, np.ndarray], order: obje
     assert masks[-1].all()
 
 
-def widths_of(coupling: Coupling, lanes: int, work: dict[str, int] | None = None) -> list[list[int]]:
+def widths_of(
+    coupling: Coupling, lanes: int, work: dict[str, int] | None = None, slack: float = SLACKS[0]
+) -> list[list[int]]:
     """The numbers of rungs at which each orbit may stop."""
     ladder = climb(coupling, np.zeros(coupling.size))
-    at = stops(coupling, ladder, lanes, work)
+    at = stops(coupling, ladder, lanes, work, slack)
     every = [at.rounded(np.minimum(n, ladder.length)) for n in range(1, int(ladder.length.max()) + 1)]
     return [sorted({int(row[o]) for row in every}) for o in range(len(ladder.length))]
 
@@ -112,6 +114,13 @@ def test_of_two_producers_the_one_with_more_work_decides() -> None:
     coupling = pools([24], slots=(Slot("late", 0, np.arange(4, 24), "out", "s"),))
     assert widths_of(coupling, 8, {"w0": 1000, "late": 1}) == [[8, 16, 24]]
     assert widths_of(coupling, 8, {"w0": 1, "late": 1000}) == [[12, 20, 24]]
+    # Alike: 12 of 16 lanes, 20 of 24, 28 of 32 and 36 of 40 are taken at 8, 12, 16 and 20 channels.
+    assert widths_of(coupling, 8, {"w0": 24, "late": 20}) == [[16, 20, 24]]
+    assert widths_of(coupling, 8, {"w0": 24, "late": 20}, slack=0.8) == [[8, 12, 16, 20, 24]]
+
+
+def test_an_orbit_that_nobody_needs_may_go() -> None:
+    assert not select(dataclasses.replace(pools([4]), slots=()), np.zeros(4), threshold=1.0).any()
 
 
 def test_channels_that_cannot_go_count_in_the_width() -> None:
@@ -198,6 +207,16 @@ def test_finer_widths_use_what_wide_ones_leave() -> None:
     assert note.round_to == 4
     assert note.reached / note.before > 0.49
     assert allocate(chain(), Uniform(macs=0.5, round_to=8))[1].reached < 0.45 * note.before
+
+
+@pytest.mark.parametrize("method", [Uniform, Global])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_the_number_that_auto_came_to_gives_the_same_again(method: type, share: float) -> None:
+    """On any machine: the note about vectors no longer matters."""
+    for graph in (chain(), residual()):
+        _, note, mask = allocate(graph.with_note(Vectors(16)), method(macs=share))
+        again = allocate(graph, method(macs=share, round_to=note.round_to))[2]
+        assert np.array_equal(mask, again)
 
 
 def test_fixed_rounding_does_not_give_way() -> None:

@@ -124,6 +124,15 @@ def test_uneven_partitions_get_levels_that_satisfy_them_all() -> None:
         assert any(two + a == six and a + b == two + six for a, b in (fours, fours[::-1]))
 
 
+def test_levels_meet_every_width_of_a_group() -> None:
+    """A shuffle cuts 3 groups of 20 into cells of 6 and 7, which can keep equally many at every width from 3 up."""
+    net = Net(1, 3, 4, 4)
+    x = net.shuffle(str(net.conv(net.conv("x", 6), 60, 1, groups=3)), 3)
+    coupling = couple(Canonicalize()(net.graph(net.head(net.conv(x, 6, 1, groups=3)))))
+    (levels,) = coupling.levels.values()
+    assert levels.counts.sum(axis=1).tolist() == [9, *range(12, 61, 3)]
+
+
 def test_slim_refuses_what_cannot_be_expressed() -> None:
     graph = shuffled()
     coupling = couple(graph)

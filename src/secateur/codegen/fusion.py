@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
+from secateur.ir import Node
 
-from secateur.ir import Graph, Node
-
+from .forms import Forms, Picture, broadcast
 from .specs import FUSABLE_BINARY, FUSABLE_UNARY
 
-ALIAS = frozenset({"identity", "dropout"})
+LONGEST = 8  # operators looked ahead for where a value's uses come together again
 
 
 @dataclass(frozen=True)
@@ -29,103 +27,151 @@ class Chain:
         return self.tail[-1] if self.tail else self.head
 
 
-def picture(shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
-    """[n, c, h, w] of a value that can lie in blocks."""
-    if len(shape) == 4:
-        return shape[0], shape[1], shape[2], shape[3]
-    return (shape[0], shape[1], 1, 1) if len(shape) == 2 else None
+@dataclass(frozen=True)
+class Operand:
+    """How a binary operator's other input spreads over the result: as ``Step.operand`` says, and its n, h and w."""
+
+    kind: str
+    picture: Picture = (1, 1, 1)
 
 
-def blockable(graph: Graph, name: str | None) -> bool:
-    """Can this value lie in blocks?"""
-    if name is None or name in graph.weights:
-        return False
-    value = graph.value(name)
-    return value.dtype == "f32" and picture(value.shape) is not None and math.prod(value.shape) > 0
+def operand(forms: Forms, name: str | None, result: str) -> Operand | None:
+    """The class of an input of an element-wise operator, or None where a kernel cannot read it."""
+    graph, axis = forms.graph, forms.axes[result]
+    shape = graph.value(result).shape
+    if name is None:
+        return None
+    small = graph.value(name).shape
+    if name in graph.weights:
+        small = (1,) * (len(shape) - len(small)) + tuple(small)
+        if graph.value(name).dtype != "f32" or len(small) != len(shape):
+            return None
+    elif not forms.blockable(name):
+        return None
+    found = broadcast(small, shape, axis)
+    if found is None and name in graph.weights and all(a in (1, b) for a, b in zip(small, shape, strict=True)):
+        found = broadcast(shape, shape, axis)  # repeated when it is stored
+    if found is None:
+        return None
+    (n, h, w), channels = found
+    if name in graph.weights and (n, h, w) == (1, 1, 1):
+        return Operand("const")
+    if not channels:
+        return Operand("pixel", (n, h, w))
+    vector = (h, w) == (1, 1) and small != shape and name not in graph.weights
+    return Operand("vector" if vector else "full", (n, h, w))
 
 
-def per_channel(graph: Graph, name: str | None, shape: tuple[int, ...]) -> bool:
-    """Is this a weight with one number per channel, or one in all, for a value of this shape?"""
-    if name is None or name not in graph.weights or graph.value(name).dtype != "f32":
-        return False
-    weight = graph.weights[name].shape
-    full = (1,) * (len(shape) - len(weight)) + tuple(weight)
-    return len(full) == len(shape) and all(d == 1 or (i == 1 and d == shape[1]) for i, d in enumerate(full))
-
-
-def is_vector(graph: Graph, name: str | None, shape: tuple[int, ...]) -> bool:
-    """Is this a value with one number per image and channel, for a value [n, c, h, w] of this shape?"""
-    if not blockable(graph, name) or len(shape) != 4:
-        return False
-    return graph.value(name or "").shape == (*shape[:2], 1, 1) != shape
-
-
-def is_elementwise(graph: Graph, node: Node) -> bool:
+def is_elementwise(forms: Forms, node: Node) -> bool:
     """Can the templates apply this node to vectors?"""
-    if not blockable(graph, node.out.name):
+    graph, name = forms.graph, node.out.name
+    if not forms.blockable(name):
         return False
-    shape = node.out.shape
     if node.op in FUSABLE_UNARY:
-        return blockable(graph, node.inputs[0])
+        return forms.blockable(node.inputs[0])
     if node.op == "batch_norm":
-        return blockable(graph, node.inputs[0]) and all(
-            n is None or (n in graph.weights and graph.weights[n].size in (1, shape[1])) for n in node.inputs[1:]
+        return forms.blockable(node.inputs[0]) and all(
+            n is None or (n in graph.weights and graph.weights[n].size in (1, node.out.shape[1]))
+            for n in node.inputs[1:]
         )
     if node.op == "prelu":
-        w = node.inputs[1]
-        fits = w in graph.weights and graph.weights[w or ""].shape in ((shape[1],), (1,))
-        return bool(fits or per_channel(graph, w, shape)) and blockable(graph, node.inputs[0])
+        return forms.blockable(node.inputs[0]) and _is_slope(forms, node)
     if node.op not in FUSABLE_BINARY:
         return False
-    base = base_input(graph, node)
-    return base is not None and all(i == base or _operand(graph, name, shape) for i, name in enumerate(node.inputs))
+    base = base_input(forms, node)
+    return base is not None and all(i == base or operand(forms, n, name) for i, n in enumerate(node.inputs))
 
 
-def _operand(graph: Graph, name: str | None, shape: tuple[int, ...]) -> bool:
-    if blockable(graph, name) and graph.value(name or "").shape == shape:
-        return True
-    return per_channel(graph, name, shape) or is_vector(graph, name, shape)
+def _is_slope(forms: Forms, node: Node) -> bool:
+    weight = forms.graph.weights.get(node.inputs[1] or "")
+    if weight is None or forms.axes[node.out.name] != 1 or len(node.out.shape) < 2:
+        return False
+    found = operand(forms, node.inputs[1], node.out.name)
+    return weight.shape in ((node.out.shape[1],), (1,)) or (found is not None and found.kind == "const")
 
 
-def base_input(graph: Graph, node: Node) -> int | None:
-    """Which input of a binary operator has the shape of the result and is computed."""
-    for i, name in enumerate(node.inputs):
-        if blockable(graph, name) and graph.value(name or "").shape == node.out.shape:
-            return i
-    return None
+def base_input(forms: Forms, node: Node) -> int | None:
+    """Which input of an element-wise operator has the shape of the result, and if possible its axis of channels."""
+    same = [
+        i for i, name in enumerate(node.inputs)
+        if name is not None and forms.blockable(name) and forms.graph.value(name).shape == node.out.shape
+    ]  # fmt: skip
+    axis = forms.axes[node.out.name]
+    return min(same, key=lambda i: forms.axes[node.inputs[i] or ""] != axis) if same else None
 
 
-def is_head(graph: Graph, node: Node) -> bool:
+def is_head(forms: Forms, node: Node) -> bool:
     """Is there a template that computes this node?"""
     x = node.inputs[0] if node.inputs else None
-    if node.op not in HEADS or len(node.outputs) != 1 or not (blockable(graph, x) and blockable(graph, node.out.name)):
+    if node.op not in HEADS or len(node.outputs) != 1 or not (forms.blockable(x) and forms.blockable(node.out.name)):
         return False
-    return HEADS[node.op](graph, node, graph.value(x or "").shape)
+    return HEADS[node.op](forms, node, forms.graph.value(x or "").shape)
 
 
-def _constant(graph: Graph, node: Node) -> bool:
-    return all(n is None or n in graph.weights for n in node.inputs[1:])
+def _constant(forms: Forms, node: Node) -> bool:
+    return all(n is None or n in forms.graph.weights for n in node.inputs[1:])
 
 
-def _pool(graph: Graph, node: Node, shape: tuple[int, ...]) -> bool:
+def _conv(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and _constant(forms, node) and min(node.attrs["pad"]) >= 0
+
+
+def _pool(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
     a = node.attrs
     divisor_is_known = not a["ceil"] or node.op == "max_pool" or not a["include_pad"]
     return len(shape) == 4 and min(a["pad"]) >= 0 and divisor_is_known
 
 
-def _reduce(graph: Graph, node: Node, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and tuple(sorted(node.attrs["axes"])) == (2, 3)
+def _reduce(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Over the whole picture of each of n, or over the channels."""
+    axis = forms.axes[node.inputs[0] or ""]
+    rest = [i for i in range(len(shape)) if i != axis]
+    over = sorted(a % len(shape) for a in node.attrs["axes"])
+    return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
 
 
-# Nodes that templates compute, by operator: (graph, node, shape of the first input) -> is it of the kind they know?
+def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return bool(node.attrs["dims"] == 1) and _constant(forms, node)
+
+
+def _group(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and _constant(forms, node)
+
+
+def _matmul(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
+    right, rank = node.inputs[1] or "", len(node.out.shape)
+    other = forms.graph.value(right).shape
+    if right in forms.graph.weights:
+        return len(other) == 2 and len(shape) > 1 and forms.graph.value(right).dtype == "f32"
+    if not forms.blockable(right) or not len(shape) == len(other) == rank >= 2:
+        return False
+    batch = node.out.shape[:-2]
+    return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
+
+
+def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    return all(s % o == 0 for s, o in zip(size, out, strict=True))
+
+
+# Nodes that templates compute, by operator: (forms, node, shape of the first input) -> is it of the kind they know?
 # ``planners.PLANNERS`` has the same rows.
-HEADS: Mapping[str, Callable[[Graph, Node, tuple[int, ...]], bool]] = MappingProxyType(
+HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingProxyType(
     {
-        "conv": lambda g, n, s: len(s) == 4 and _constant(g, n) and min(n.attrs["pad"]) >= 0,
-        "linear": lambda g, n, s: len(s) == 2 and _constant(g, n),
+        "conv": _conv,
+        "conv_transpose": _conv,
+        "resize": lambda f, n, s: len(s) == 4 and n.attrs["mode"] != "nearest" and n.out.shape[:2] == s[:2],
+        "linear": lambda f, n, s: _constant(f, n),
+        "matmul": _matmul,
+        "softmax": lambda f, n, s: True,
+        "log_softmax": lambda f, n, s: True,
+        "layer_norm": _last_axis,
+        "rms_norm": _last_axis,
+        "group_norm": _group,
+        "instance_norm": _group,
         "max_pool": _pool,
         "avg_pool": _pool,
-        "adaptive_avg_pool": lambda g, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),
+        "adaptive_avg_pool": lambda f, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),
         "reduce_mean": _reduce,
         "reduce_sum": _reduce,
         "reduce_max": _reduce,
@@ -133,29 +179,30 @@ HEADS: Mapping[str, Callable[[Graph, Node, tuple[int, ...]], bool]] = MappingPro
 )
 
 
-def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
-    return all(s % o == 0 for s, o in zip(size, out, strict=True))
-
-
-def chains(graph: Graph) -> dict[str, Chain]:
+def chains(forms: Forms) -> dict[str, Chain]:
     """The kernels, by the name of the value each writes.
 
-    A value flows into a chain if nobody else reads it. Of two producers the later one takes the operator that joins
-    them: what the other has computed is then there.
+    A value flows into a chain if nobody else reads it, or if all that read it are in the chain. Of two producers the
+    later one takes the operator that joins them: what the other has computed is then there.
     """
+    graph = forms.graph
     outputs = set(graph.outputs)
     order = {node.name: i for i, node in enumerate(graph.nodes)}
-    elementwise = {node.name for node in graph.nodes if is_elementwise(graph, node)}
-    heads = {node.name for node in graph.nodes if is_head(graph, node)} | elementwise
+    elementwise = {node.name for node in graph.nodes if is_elementwise(forms, node)}
+    heads = {node.name for node in graph.nodes if is_head(forms, node)} | elementwise
     previous: dict[str, Node] = {}
     for node in graph.nodes:
-        if node.name not in elementwise:
+        if node.name in heads and node.name not in outputs:
+            path = _together(forms, node, elementwise, outputs)
+            if not any(later.name in previous for later in path):
+                previous.update({b.name: a for a, b in zip([node, *path], path, strict=False)})
+    for node in graph.nodes:
+        if node.name not in elementwise or node.name in previous:
             continue
         candidates = [
             graph.producer[name] for name in dict.fromkeys(node.inputs)
             if name is not None and name in graph.producer and name in heads and name not in outputs
-            and graph.value(name).shape == node.out.shape and graph.users[name] == [node]
-            and node.inputs.count(name) == 1
+            and graph.users[name] == [node] and follows(forms, graph.producer[name], node)
         ]  # fmt: skip
         if candidates:
             previous[node.name] = max(candidates, key=lambda n: order[n.name])
@@ -174,70 +221,31 @@ def chains(graph: Graph) -> dict[str, Chain]:
     return found
 
 
-def shuffles(graph: Graph) -> dict[str, tuple[str, int]]:
-    """Channel shuffles spelt reshape, transpose, reshape: the result's name -> (input, groups)."""
-    found: dict[str, tuple[str, int]] = {}
-    for node in graph.nodes:
-        if node.op not in {"reshape", "flatten"} or not blockable(graph, node.out.name):
-            continue
-        turn = graph.producer.get(node.inputs[0] or "")
-        if turn is None or turn.op != "transpose" or tuple(turn.attrs["perm"]) != (0, 2, 1, 3, 4):
-            continue
-        cut = graph.producer.get(turn.inputs[0] or "")
-        if cut is None or cut.op != "reshape" or not blockable(graph, cut.inputs[0]):
-            continue
-        x = graph.value(cut.inputs[0] or "")
-        split = (cut.out.shape[1] * cut.out.shape[2], *cut.out.shape[3:])
-        if x.shape == node.out.shape and split == x.shape[1:]:
-            found[node.out.name] = (x.name, int(cut.out.shape[1]))
-    return found
+def follows(forms: Forms, before: Node, node: Node) -> bool:
+    """Does an element-wise node take this producer's result as it is, vector by vector?"""
+    same = before.out.shape == node.out.shape and forms.axes[before.name] == forms.axes[node.name]
+    return same and len(before.outputs) == 1
 
 
-def moves(graph: Graph) -> Mapping[str, tuple[str, ...]]:
-    """Values that are other lists of the same blocks: result -> what it is made of."""
-    found: dict[str, tuple[str, ...]] = {name: (x,) for name, (x, _) in shuffles(graph).items()}
-    for node in graph.nodes:
-        if not all(blockable(graph, v.name) for v in node.outputs):
-            continue
-        data = [n for n in node.inputs if n is not None]
-        if not data or not blockable(graph, data[0]):
-            continue
-        a = node.attrs
-        if node.op in ALIAS:
-            found[node.out.name] = (data[0],)
-        elif node.op == "concat" and a["axis"] == 1 and all(blockable(graph, n) for n in data):
-            found[node.out.name] = tuple(data)
-        elif node.op == "split" and a["axis"] == 1:
-            found.update({v.name: (data[0],) for v in node.outputs})
-        elif node.op == "slice" and tuple(a["axes"]) == (1,) and a["steps"][0] > 0:
-            found[node.out.name] = (data[0],)
-        elif node.op == "gather" and a["axis"] == 1 and node.inputs[1] in graph.weights:
-            index = graph.weights[node.inputs[1] or ""]
-            if index.ndim == 1 and np.unique(index % graph.value(data[0]).shape[1]).size == index.size:
-                found[node.out.name] = (data[0],)
-        elif node.op in {"reshape", "flatten", "squeeze", "unsqueeze"}:
-            before, after = graph.value(data[0]).shape, node.out.shape
-            if before[:2] == after[:2] and picture(before) == picture(after):
-                found[node.out.name] = (data[0],)
-    return found
+def _together(forms: Forms, node: Node, elementwise: set[str], outputs: set[str]) -> Sequence[Node]:
+    """The operators on the way from a value with several readers to where all of them have been met, if that is near.
 
-
-def margins(graph: Graph, same: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """The margin each value's blocks need, by value: the widest pad of the convolutions that read them."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.get(name, name) != name:
-            parent[name] = parent.get(parent[name], parent[name])
-            name = parent[name]
-        return name
-
-    for name, sources in same.items():
-        for source in sources:
-            parent[root(name)] = root(source)
-    need: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op == "conv" and is_head(graph, node):
-            at = root(node.inputs[0] or "")
-            need[at] = max(need.get(at, 0), *node.attrs["pad"])
-    return {name: need.get(root(name), 0) for name in graph.values}
+    Written-out activations are of this kind: x * sigmoid(x), x * clip(x + 3) / 6.
+    """
+    users = forms.graph.users
+    if len(users.get(node.name, [])) < 2:
+        return ()
+    path: list[Node] = []
+    waiting = {n.name for n in users[node.name]}
+    at = node
+    while waiting and len(path) < LONGEST:
+        ready = [n for n in users.get(at.name, []) if n.name in elementwise and follows(forms, at, n)]
+        if not ready or any(n.name in outputs for n in path):
+            return ()
+        at = ready[0]
+        waiting.discard(at.name)
+        path.append(at)
+        if not waiting:
+            return path
+        waiting |= {n.name for n in users.get(at.name, [])}
+    return ()

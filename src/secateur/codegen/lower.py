@@ -39,8 +39,11 @@ def kernel(spec: Any, choice: Any) -> Any:
     return build_tensor_op(spec) if template is None else template.build(spec, choice)
 
 
-def compile_program(program: Program, graph: Graph, target: Target) -> Compiled:
-    """Place the buffers, write all functions, compile them."""
+def compile_program(program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
+    """Place the buffers, write all functions, compile them.
+
+    ``clock``: ``main`` takes one more array, int64, and writes the cycle counter to it before and after every call.
+    """
     words = program.arena.place()
     tables = Tables()
     functions: dict[str, Any] = {}
@@ -55,7 +58,7 @@ def compile_program(program: Program, graph: Graph, target: Target) -> Compiled:
     resolved = [(name, call, [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments])
                 for name, call in calls]  # fmt: skip
     blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
-    main = _main(resolved, graph, words, blob.size, tables.size)
+    main = _main(resolved, graph, words, blob.size, tables.size, clock)
     functions[tvm.ir.GlobalVar("main")] = main
     module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
     return Compiled(module, blob, tables.array(), words)
@@ -95,7 +98,8 @@ def storage(dtype: str) -> str:
     return "bool" if dtype == "b1" else NUMPY_NAMES[dtype]
 
 
-def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int) -> Any:
+def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int,
+          clock: bool) -> Any:  # fmt: skip
     def port(value: Value) -> Any:
         shape = [const(int(d)) for d in value.shape]
         return tirx.decl_buffer(shape, storage(value.dtype), "p", data_alignment=4)
@@ -122,5 +126,11 @@ def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int
         for name, call, tables_at in calls
     ]
     parameters = [arena, constants, offsets, *(memory[v.name] for v in (*inputs, *outputs))]
+    if clock:
+        stamps = tirx.decl_buffer((const(len(body) + 1),), "int64", "stamps")
+        now = tirx.call_llvm_intrin("int64", "llvm.readcyclecounter")
+        times = [tirx.BufferStore(stamps, now, [const(i)]) for i in range(len(body) + 1)]
+        body = [times[0], *(s for pair in zip(body, times[1:], strict=True) for s in pair)]
+        parameters.append(stamps)
     function = tirx.PrimFunc(parameters, tirx.SeqStmt(body) if len(body) != 1 else body[0])
     return function.with_attr("global_symbol", "main").with_attr("s_tir", True)

@@ -49,7 +49,7 @@ def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
     """Arguments to run a kernel on, again and again: the same activations, weights that lie elsewhere each time.
 
     A network reads its weights once a run, so each layer finds them in memory, while its input was just written and is
-    in the cache. Timed on weights that stay in the cache, choices win that cost ResNet-50 6 % (bench/tuning.py).
+    in the cache. Timed on weights that stay in the cache, choices win that cost ResNet-50 6 % (bench/cold_weights.py).
     ``memory``: bytes that all copies take together; 0 makes one copy.
     """
     from .templates import TEMPLATES

@@ -3,32 +3,87 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import ConvSpec, Strides, WinogradChoice, WinogradSpec
+from .specs import QUAD, ConvSpec, MapSpec, Strides, WinogradChoice, WinogradSpec
+from .specs_fixed import RowSpec
+from .tensors import Ints, natural_channels
 from .winograd import PAIRS, transform
 
 Floats = NDArray[np.float32]
+S = TypeVar("S", ConvSpec, MapSpec, RowSpec)
 
 
-def groups_of(block: int, lanes: int, outputs: int, groups: int) -> tuple[int, int]:
-    """The groups whose outputs lie in a block: first and end."""
+def block_channels(outputs: int, groups: int, lanes: int) -> Ints:
+    """The channel of each lane where no block holds outputs of more groups than it must, and few blocks are needed.
+
+    A block that touches two groups reads the inputs of both. Groups begin at a block; narrow ones share a block. In
+    their natural order the channels may take fewer blocks, which is kept where it costs no more reading.
+    """
+    natural = natural_channels(outputs, lanes)
     width = outputs // groups
-    last = min((block + 1) * lanes, outputs) - 1
-    return block * lanes // width, last // width + 1
+    if groups == 1 or width % lanes == 0:
+        return natural
+    each = -(-width // lanes) * lanes if width >= lanes else lanes
+    per = max(1, lanes // width)
+    starts = [g // per * each + g % per * width for g in range(groups)]
+    aligned = np.full(-(-groups // per) * each, -1, np.int64)
+    for g, start in enumerate(starts):
+        aligned[start : start + width] = np.arange(g * width, (g + 1) * width)
+    less = reads(natural, width, lanes) - reads(aligned, width, lanes)
+    return aligned if less > 0 or (less == 0 and len(aligned) * 7 <= len(natural) * 8) else natural
 
 
-def block_weight(weight: Floats, start: int, end: int, low: int, high: int, groups: int) -> Floats:
-    """The weights of outputs start..end as a dense layer over the inputs of groups low..high, zeros between groups."""
+def quad_channels(outputs: int, groups: int, lanes: int) -> Ints:
+    """The channel of each lane where every group begins at a quad."""
+    width = outputs // groups
+    each = -(-width // QUAD) * QUAD
+    channels = np.full(-(-groups * each // lanes) * lanes, -1, np.int64)
+    for g in range(groups):
+        channels[g * each : g * each + width] = np.arange(g * width, (g + 1) * width)
+    return channels
+
+
+def groups_of(channels: Ints, width: int) -> tuple[int, int]:
+    """The groups of ``width`` outputs that these channels are in: first and end."""
+    used = channels[channels >= 0]
+    return (int(used.min()) // width, int(used.max()) // width + 1) if used.size else (0, 1)
+
+
+def reads(channels: Ints, width: int, lanes: int) -> int:
+    """How many groups' inputs all blocks read together."""
+    return sum(high - low for low, high in (groups_of(b, width) for b in channels.reshape(-1, lanes)))
+
+
+def dense_weight(weight: Floats, channels: Ints, low: int, high: int, groups: int) -> Floats:
+    """The weights of these outputs as a dense layer over the inputs of groups low..high, zeros between groups."""
     o, per_group, kh, kw = weight.shape
     width = o // groups
-    part = np.zeros((end - start, (high - low) * per_group, kh, kw), np.float32)
-    for out in range(start, min(end, o)):
-        at = (out // width - low) * per_group
-        part[out - start, at : at + per_group] = weight[out]
+    part = np.zeros((len(channels), (high - low) * per_group, kh, kw), np.float32)
+    for lane, out in enumerate(channels):
+        if out >= 0:
+            at = (out // width - low) * per_group
+            part[lane, at : at + per_group] = weight[out]
     return part
+
+
+def pack_quads(weight: Floats, quads: int) -> Floats:
+    """[group, output, input, kh, kw], outputs and inputs in whole quads, in the order in which the kernel reads it.
+
+    Group, tile of ``quads`` quads of outputs, taps, input, quad, output.
+    """
+    groups, o, i, kh, kw = weight.shape
+    whole, rest = divmod(o // QUAD, quads)
+    parts = []
+    for start, count, width in ((0, whole, quads), (whole * quads, 1 if rest else 0, rest)):
+        if count:
+            part = weight[:, start * QUAD : (start + count * width) * QUAD]
+            part = part.reshape(groups, count, width, QUAD, i, kh, kw).transpose(0, 1, 5, 6, 4, 2, 3)
+            parts.append(part.reshape(groups, -1))
+    return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
 
 def pack(weight: Floats, spec: ConvSpec, nb: int) -> Floats:
@@ -66,18 +121,20 @@ def _tiles(blocks: int, nb: int) -> list[tuple[int, int, int]]:
 
 def flatten(spec: ConvSpec) -> ConvSpec:
     """A 1x1 convolution whose pixels follow each other reads them as one long row."""
-    if spec.kernel != (1, 1) or spec.stride != (1, 1):
-        return spec
-    fulls = [s.strides for s in spec.steps if s.operand == "full" and s.strides is not None]
-    if spec.h * spec.w == 1 and spec.n > 1:
-        if any(s.operand == "vector" for s in spec.steps):
-            return spec
-        steps = tuple(replace(s, strides=_images(s.strides)) if s.strides else s for s in spec.steps)
-        return replace(spec, n=1, w=spec.n, x=_images(spec.x), y=_images(spec.y), steps=steps)
-    if all(s.row == spec.w * s.column for s in (spec.x, spec.y, *fulls)):
-        return replace(spec, h=1, w=spec.h * spec.w)
+    return merge(spec) if spec.kernel == (1, 1) and spec.stride == (1, 1) else spec
+
+
+def merge(spec: S) -> S:
+    """A kernel that works pixel by pixel, rows and images that follow each other as one long row."""
+    every: list[Strides] = [spec.x, spec.y, *(s.strides for s in spec.steps if s.strides is not None)]
+    if all(s.row == spec.w * s.column for s in every):
+        spec = replace(spec, h=1, w=spec.h * spec.w)
+    if spec.h == 1 and (spec.w == 1 or all(s.image == spec.w * s.column for s in every)):
+        steps = tuple(replace(s, strides=_images(s.strides, spec.w)) if s.strides else s for s in spec.steps)
+        spec = replace(spec, n=1, w=spec.n * spec.w, x=_images(spec.x, spec.w), y=_images(spec.y, spec.w), steps=steps)
     return spec
 
 
-def _images(s: Strides) -> Strides:
-    return replace(s, column=s.image)
+def _images(s: Strides, w: int) -> Strides:
+    """Images of one pixel each in a row, or rows that follow each other."""
+    return replace(s, column=s.image) if w == 1 else s

@@ -8,20 +8,24 @@ import numpy as np
 
 from secateur.ir import Graph, Node, Unsupported
 
-from .fusion import chains, shuffles
-from .layout import Choose, Layout, address
+from .fusion import chains
+from .layout import SAME_ROWS, Choose, Layout, address
+from .movement import moves_only
 from .planners import plan_chain
+from .planners.recurrent import is_recurrent, recurrent
+from .prepare import prepare
 from .program import Argument, Port, Program, TensorSpec
+from .renaming import RESHAPE, shuffles
 from .targets import Target
 from .tensors import Ints, Plain, join, select
 
 OUTPUT = "output:"  # the port of a result begins with this
-SAME_ROWS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze", "identity", "dropout"})
+RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
 
 
 def plan(graph: Graph, target: Target, threads: int, choose: Choose) -> Program:
     """The program of a graph. ``choose`` says how to tile a kernel."""
-    return Plan(graph, target, threads, choose).run()
+    return Plan(prepare(graph), target, threads, choose).run()
 
 
 class Plan:
@@ -30,7 +34,8 @@ class Plan:
     def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose) -> None:
         self.graph = graph
         self.layout = Layout(graph, target, threads, choose)
-        self.chains, self.moves, self.shuffles = chains(graph), self.layout.moves, shuffles(graph)
+        forms = self.layout.forms
+        self.chains, self.moves, self.shuffles = chains(forms), self.layout.moves, shuffles(forms)
 
     def run(self) -> Program:
         """Plan all nodes that an output needs, then write the outputs."""
@@ -44,6 +49,11 @@ class Plan:
                     self.layout.blocked[value.name] = plan_chain(self.layout, self.chains[value.name])
                 elif value.name in self.moves:
                     self.move(node, value.name)
+                elif self._only_moves(node):
+                    self.layout.moved[value.name] = node
+                elif is_recurrent(self.layout, node):
+                    if value.name not in self.layout.blocked:
+                        recurrent(self.layout, node)
                 elif value is node.outputs[0] or not any(v.name in plain for v in node.outputs):
                     self.tensor_op(node)
         self.write_outputs()
@@ -66,21 +76,30 @@ class Plan:
                 needed.update(i for i in sources if i is not None)
         return needed
 
+    def _only_moves(self, node: Node) -> bool:
+        """Movement that is put off until somebody reads its result, and then done together with what follows it."""
+        index = 1 if node.op == "gather" else len(node.inputs)
+        floats = all(i is not None and self.graph.value(i).dtype == "f32" for i in node.inputs[:index])
+        return floats and moves_only(node, self.graph.weights)
+
     def move(self, node: Node, name: str) -> None:
-        """Movement without a copy: another list of the same blocks; row by row where all inputs lie so."""
+        """Movement without a copy: another list of the same blocks."""
         layout, sources = self.layout, self.moves[name]
         if name in self.shuffles:
             x, groups = layout.get_blocked(sources[0]), self.shuffles[name][1]
             index = np.arange(x.width).reshape(groups, -1).T.reshape(-1)
             layout.blocked[name] = select(x, index)
-        elif node.op in SAME_ROWS:
+        elif node.op in RENAMED:
             if sources[0] in layout.blocked:
                 layout.blocked[name] = layout.blocked[sources[0]]
             else:
-                rows = layout.plain[sources[0]]
-                layout.plain[name] = Plain(self.graph.value(name).shape, rows.dtype, rows.buffer, rows.port)
+                layout.moved[name] = node
         elif node.op == "concat":
-            layout.blocked[name] = join([layout.get_blocked(s) for s in sources])
+            parts = [layout.get_blocked(s) for s in sources]
+            if any(x.plane.pixels != parts[0].plane.pixels for x in parts):
+                margin = layout.margins.get(name, 0)
+                parts = [layout.relayout(x, margin, x.channels) for x in parts]
+            layout.blocked[name] = join(parts)
         else:
             x = layout.get_blocked(sources[0])
             layout.blocked[name] = select(x, self._kept(node, name, x.width))
@@ -130,7 +149,7 @@ class Plan:
         for i, name in enumerate(self.graph.outputs):
             value = self.graph.value(name)
             shape, port = tuple(map(int, value.shape)), f"{OUTPUT}{i}"
-            if name in layout.blocked:
+            if name in layout.blocked or (name in layout.moved and name not in layout.plain):
                 layout.unpack(name, Plain(shape, value.dtype, port=port))
                 continue
             source: Argument

@@ -1,8 +1,7 @@
 """The parent's side of the measuring processes: jobs out, timings in, the dead and the hung replaced.
 
-Workers compile side by side. While one of them times its kernels the others are stopped (SIGSTOP), so that nothing but
-the kernel runs: compiling is nine tenths of the work, and a core that compiles would share caches and memory with the
-one that measures.
+Workers compile side by side, which is most of the work. While one of them times its kernels the others are stopped
+(SIGSTOP): a core that compiles shares caches and memory, and on many machines its arithmetic, with the one that times.
 """
 
 from __future__ import annotations

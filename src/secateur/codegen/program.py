@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .specs import Spec
+from .specs_fixed import Fixed
 from .tensors import Arena, Buffer, Place
 
 
@@ -41,11 +42,13 @@ class Port:
 class Table:
     """Offsets in floats, known when buffers are placed: of places, or plain numbers."""
 
-    entries: tuple[Place | int, ...]
+    entries: tuple[Place | int, ...] | NDArray[np.int64]
     base: Place | None = None
 
     def resolve(self) -> NDArray[np.int32]:
         """The numbers; relative to ``base`` if there is one."""
+        if isinstance(self.entries, np.ndarray):
+            return self.entries.astype(np.int32)
         start = 0 if self.base is None else self.base.offset
         return np.array([e if isinstance(e, int) else e.offset - start for e in self.entries], np.int32)
 
@@ -57,7 +60,7 @@ Argument = Place | Weight | Port | Table
 class Call:
     """One kernel call. ``choice`` is how its template is tiled; ``label`` names the layer."""
 
-    spec: Spec | TensorSpec
+    spec: Spec | Fixed | TensorSpec
     choice: Any
     arguments: tuple[Argument, ...]
     label: str = ""
@@ -82,14 +85,14 @@ class Program:
         self.weight_bytes += len(data)
         return at
 
-    def call(self, spec: Spec | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
+    def call(self, spec: Spec | Fixed | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
              also: Sequence[Buffer] = ()) -> None:  # fmt: skip
         """Append a call; every buffer it names, and those in ``also``, live until it."""
         step = len(self.calls)
         self.calls.append(Call(spec, choice, tuple(arguments), label))
         for argument in arguments:
             places = argument.entries if isinstance(argument, Table) else (argument,)
-            for place in places:
+            for place in places if isinstance(places, tuple) else ():
                 if isinstance(place, Place):
                     place.buffer.touch(step)
         for buffer in also:

@@ -34,8 +34,9 @@ class Strides:
 class Step:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides``; "vector" one number per image and
-    channel with ``strides``; "const" one weight per channel. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
+    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
+    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
     """
 
     op: str
@@ -44,6 +45,7 @@ class Step:
     strides: Strides | None = None
     table: bool = False
     swapped: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,63 @@ class ConvChoice:
     columns: int
     outer: str = "blocks"
     ahead: bool = False
+
+
+QUAD = 4  # channels that a kernel for narrow groups takes together
+
+
+@dataclass(frozen=True)
+class GroupedSpec:
+    """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
+
+    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables
+    say where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
+    """
+
+    lanes: int
+    n: int
+    groups: int
+    ci: int
+    quads: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    steps: tuple[Step, ...] = ()
+    threads: int = 1
+    depth: int = QUAD
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that all quads of outputs fill."""
+        return -(-self.groups * self.quads * QUAD // self.lanes)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, lanes that hold nothing included."""
+        taps = self.kernel[0] * self.kernel[1]
+        return self.n * self.h * self.w * self.groups * self.ci * taps * self.quads * QUAD
+
+    @property
+    def effort(self) -> float:
+        """About its time, in multiply-accumulates at the peak."""
+        return self.macs / 0.84 + 10 * self.n * self.h * self.w * self.groups * self.quads * QUAD
+
+    def workload(self) -> GroupedSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class GroupedChoice:
+    """``quads`` quads of outputs by ``rows`` x ``columns`` pixels in registers."""
+
+    quads: int
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -185,10 +244,11 @@ class WinogradChoice:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """Depthwise convolution ("conv"), or pooling ("max", "avg") block by block.
+    """Convolution in narrow groups ("conv"; depthwise if ``group`` is 1), or pooling ("max", "avg"), block by block.
 
     For "conv" the input has its margin and the pointer is at the first tap; pools leave out taps outside of the
-    picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too.
+    picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too. ``group`` channels
+    that follow each other in a block are read by as many outputs in the same lanes; it divides a quad.
     """
 
     kind: str
@@ -208,11 +268,12 @@ class WindowSpec:
     count_pad: bool = True
     steps: tuple[Step, ...] = ()
     threads: int = 1
+    group: int = 1
 
     @property
     def macs(self) -> int:
         """Taps, padding lanes included."""
-        return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+        return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.group * self.blocks * self.lanes
 
     def workload(self) -> WindowSpec:
         """The same without its epilogue."""
@@ -277,6 +338,23 @@ class CopySpec:
 
 
 @dataclass(frozen=True)
+class MoveSpec:
+    """Channels to other lanes. ``picks``: for each block the lane of its sources that each of its lanes takes, or -1.
+
+    The sources of all blocks are looked up one after another; lanes are counted through those of the same block.
+    """
+
+    lanes: int
+    n: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    picks: tuple[tuple[int, ...], ...]
+    threads: int = 1
+
+
+@dataclass(frozen=True)
 class FillSpec:
     """Zeros in the margin of blocks."""
 
@@ -289,8 +367,11 @@ class FillSpec:
 
 
 # What is tuned: a workload, and how it can be tiled. The other kernels have no choice.
-Workload = ConvSpec | WinogradSpec | WindowSpec
+Workload = ConvSpec | WinogradSpec | GroupedSpec | WindowSpec
 CHOICES: Mapping[type, type] = MappingProxyType(
-    {ConvSpec: ConvChoice, WinogradSpec: WinogradChoice, WindowSpec: WindowChoice}
-)
-Spec = ConvSpec | WinogradSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | FillSpec
+    {
+        ConvSpec: ConvChoice, WinogradSpec: WinogradChoice, GroupedSpec: GroupedChoice,
+        WindowSpec: WindowChoice,
+    }
+)  # fmt: skip
+Spec = ConvSpec | WinogradSpec | GroupedSpec | WindowSpec | MapSpec | MeanSpec | CopySpec | MoveSpec | FillSpec

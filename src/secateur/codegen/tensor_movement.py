@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ from tvm import te, tirx, topi
 from secateur.ir.ops import END
 
 from .program import TensorSpec
+from .sampling import axis_taps
 from .tensor_math import Rule, scalar
 
 
@@ -101,64 +101,17 @@ def _space_to_depth(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
     return topi.reshape(topi.transpose(y, order), s.outputs[0][0])
 
 
-def _positions(size: int, out: int, scale: float, coordinate: str) -> list[float]:
-    if coordinate == "align_corners":
-        return [i * ((size - 1) / (out - 1)) if out > 1 else 0.0 for i in range(out)]
-    if coordinate == "asymmetric":
-        return [i / scale for i in range(out)]
-    if coordinate == "pytorch_half_pixel" and out == 1:
-        return [0.0]
-    if coordinate == "half_pixel_symmetric":
-        offset = size / 2 * (1 - out / (size * scale))
-        return [offset + (i + 0.5) / scale - 0.5 for i in range(out)]
-    if coordinate == "tf_half_pixel_for_nn":
-        return [(i + 0.5) / scale for i in range(out)]
-    return [(i + 0.5) / scale - 0.5 for i in range(out)]
-
-
-_ROUND: Mapping[str, Callable[[float], int]] = MappingProxyType(
-    {
-        "floor": math.floor,
-        "ceil": math.ceil,
-        "round_prefer_ceil": lambda p: math.floor(p + 0.5),
-        "round_prefer_floor": lambda p: math.ceil(p - 0.5),
-    }
-)
-
-
-def _taps(position: float, mode: str, rounding: str) -> list[tuple[int, float]]:
-    """Which input positions an output position reads, and with what weight."""
-    if mode == "nearest":
-        return [(_ROUND[rounding](position), 1.0)]
-    low = math.floor(position)
-    t = position - low
-    if mode == "linear":
-        return [(low, 1 - t), (low + 1, t)]
-    c = -0.75
-    far = [c * d**3 - 5 * c * d**2 + 8 * c * d - 4 * c for d in (t + 1, 2 - t)]
-    near = [(c + 2) * d**3 - (c + 3) * d**2 + 1 for d in (t, 1 - t)]
-    return [(low - 1, far[0]), (low, near[0]), (low + 1, near[1]), (low + 2, far[1])]
-
-
 def _resize(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
-    y, size, scales = x[0], a["size"], a["scales"]
-    d = len(size if size is not None else scales)
-    for j in range(d):
-        axis = len(y.shape) - d + j
-        n = int(y.shape[axis])
-        out = int(size[j]) if size is not None else math.floor(n * scales[j])
-        scale = float(scales[j]) if scales is not None else out / n
-        if out != n or scale != 1:
-            positions = _positions(n, out, scale, a["coordinate"])
-            if a["mode"] == "linear":
-                positions = [min(max(p, 0.0), n - 1.0) for p in positions]
-            y = _resize_axis(y, axis, [_taps(p, a["mode"], a["rounding"]) for p in positions])
+    y, after = x[0], s.outputs[0][0]
+    for axis, out in enumerate(after):
+        taps = axis_taps(a, axis, len(after), int(y.shape[axis]), out)
+        y = y if taps is None else _resize_axis(y, axis, taps)
     return y
 
 
 def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]]) -> Any:
     """Constants chosen by position: a chain of selects is shared by all elements of a slice."""
-    n, out = int(x.shape[axis]), len(taps)
+    out = len(taps)
 
     def pick(values: Sequence[Any], at: Any) -> Any:
         if len(values) == 1:
@@ -170,7 +123,7 @@ def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]])
         return te.compute((out,), lambda i: pick(values, i), "table")
 
     count = range(len(taps[0]))
-    indices = [table([tirx.const(min(max(t[k][0], 0), n - 1), "int32") for t in taps]) for k in count]
+    indices = [table([tirx.const(t[k][0], "int32") for t in taps]) for k in count]
     weights = [table([tirx.const(t[k][1], "float32") for t in taps]) for k in count]
     nearest = len(taps[0]) == 1
 

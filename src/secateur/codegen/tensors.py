@@ -3,7 +3,8 @@
 A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a margin of zeros around the
 picture, and each of its lanes holds one channel, or nothing. Which channel is written in ``channels``, so a concat, a
 split and a channel shuffle are other lists of the same blocks: nothing moves. Lanes that hold nothing hold finite
-numbers, and their weights are zero.
+numbers, and their weights are zero. A *view* sees blocks of another tensor with other strides: the heads of an
+attention, every second row of a picture.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ ALIGN = 16  # floats: one cache line
 
 @dataclass(eq=False)
 class Buffer:
-    """A piece of the arena, in 4-byte words; alive from the step that first writes it to the last that reads it."""
+    """A piece of the arena, in 4-byte words; alive from the step that first writes it to the last that reads it.
+
+    ``blocks``: it holds whole vectors, each of whose lanes is written.
+    """
 
     words: int
+    blocks: bool = False
     first: int = -1
     last: int = -1
     offset: int = -1
@@ -35,38 +40,47 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Plane:
-    """The picture of a block: sizes, margin on all four sides, and strides in floats."""
+    """The picture of a block: sizes, margin on all four sides, and strides in floats.
+
+    ``steps`` are the strides of a view, (block, image, row, column); without them pixels follow each other.
+    """
 
     n: int
     h: int
     w: int
     margin: int
     lanes: int
+    steps: tuple[int, int, int, int] | None = None
 
     @property
     def column(self) -> int:
         """Floats from one pixel to its right neighbour."""
-        return self.lanes
+        return self.lanes if self.steps is None else self.steps[3]
 
     @property
     def row(self) -> int:
         """Floats from one row to the next."""
-        return (self.w + 2 * self.margin) * self.lanes
+        return (self.w + 2 * self.margin) * self.lanes if self.steps is None else self.steps[2]
 
     @property
     def image(self) -> int:
         """Floats from one image of the batch to the next."""
-        return (self.h + 2 * self.margin) * self.row
+        return (self.h + 2 * self.margin) * self.row if self.steps is None else self.steps[1]
 
     @property
     def block(self) -> int:
-        """Floats in a block."""
-        return self.n * self.image
+        """Floats from one block to the next; without ``steps``, all that a block takes."""
+        return self.n * self.image if self.steps is None else self.steps[0]
 
     @property
     def origin(self) -> int:
-        """Where the first pixel inside the margin lies."""
+        """Where the first pixel inside the margin lies, from the beginning of a block."""
         return self.margin * (self.row + self.lanes)
+
+    @property
+    def pixels(self) -> tuple[int, int, int, int, int, int]:
+        """Sizes and strides of the picture: what two tensors share whose blocks may stand in one list."""
+        return self.n, self.h, self.w, self.image, self.row, self.column
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +88,14 @@ class Blocked:
     """A tensor ``[n, c, h, w]`` (or ``[n, c]``, with a picture of one pixel) in blocks of lanes."""
 
     plane: Plane
-    blocks: tuple[tuple[Buffer, int], ...]  # the buffer, and the block's number in it
+    blocks: tuple[tuple[Buffer, int], ...]  # the buffer, and the floats in it before the block's first pixel
     channels: Ints  # [len(blocks) * lanes]: the channel in each lane, or -1
 
     @property
     def contiguous(self) -> bool:
         """Do the blocks follow each other in one buffer?"""
         buffer, first = self.blocks[0]
-        return all(b is buffer and i == first + k for k, (b, i) in enumerate(self.blocks))
+        return all(b is buffer and at == first + k * self.plane.block for k, (b, at) in enumerate(self.blocks))
 
     @property
     def width(self) -> int:
@@ -100,10 +114,18 @@ class Blocked:
         places[self.channels[used]] = used
         return places
 
+    def sampled(self, first: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]) -> Blocked:
+        """Every ``stride``-th row and column from ``first`` on, ``size`` of them."""
+        plane = self.plane
+        steps = (plane.block, plane.image, plane.row * stride[0], plane.column * stride[1])
+        shift = first[0] * plane.row + first[1] * plane.column
+        blocks = tuple((b, at + shift) for b, at in self.blocks)
+        return Blocked(Plane(plane.n, *size, 0, plane.lanes, steps), blocks, self.channels)
+
     def offset(self, place: int) -> Place:
         """Where a lane of the first pixel lies (inside the margin)."""
-        buffer, index = self.blocks[place // self.plane.lanes]
-        return Place(buffer, index * self.plane.block + self.plane.origin + place % self.plane.lanes)
+        buffer, first = self.blocks[place // self.plane.lanes]
+        return Place(buffer, first + place % self.plane.lanes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +164,9 @@ class Arena:
 
     buffers: list[Buffer] = field(default_factory=list)
 
-    def new(self, words: int) -> Buffer:
+    def new(self, words: int, blocks: bool = False) -> Buffer:
         """A buffer of this size, placed later."""
-        buffer = Buffer(-(-words // ALIGN) * ALIGN)
+        buffer = Buffer(-(-words // ALIGN) * ALIGN, blocks)
         self.buffers.append(buffer)
         return buffer
 

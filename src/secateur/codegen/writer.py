@@ -8,7 +8,7 @@ result is refused by LLVM's verifier).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -90,11 +90,12 @@ class Kernel:
         statement = self.close()
         self.emit(wrap(statement))
 
-    def load(self, buffer: Any, index: Expr) -> Expr:
-        """A vector."""
-        if self.lanes == 1:
+    def load(self, buffer: Any, index: Expr, lanes: int = 0) -> Expr:
+        """A vector; of another width than the kernel's if ``lanes`` says so."""
+        lanes = lanes or self.lanes
+        if lanes == 1:
             return self.scalar(buffer, index)
-        return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), self.lanes)])
+        return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), lanes)])
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         """One element."""
@@ -105,12 +106,29 @@ class Kernel:
         value = number(value) if isinstance(value, (int, float)) else value
         return value if self.lanes == 1 else tirx.Broadcast(value, self.lanes)
 
-    def store(self, buffer: Any, index: Expr, vector: Expr) -> None:
-        """Write a vector."""
-        if self.lanes == 1:
+    def merge(self, buffer: Any, index: Expr, mask: Sequence[bool], other: Expr) -> Expr:
+        """The lanes of a vector in memory where ``mask`` is true, of ``other`` elsewhere; nothing else is read."""
+        address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
+        no, yes = (tirx.Broadcast(tirx.IntImm("bool", b), self.lanes) for b in (0, 1))
+        lanes = self.shuffle([no, yes], [self.lanes * m for m in mask])
+        return tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.masked.load", address, lanes, other)
+
+    @staticmethod
+    def shuffle(vectors: Sequence[Expr], lanes: Sequence[int]) -> Expr:
+        """A vector of these lanes of the vectors, counted through them."""
+        return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in lanes])
+
+    def fence(self, value: Expr) -> Any:
+        """A name for a vector that LLVM computes as it is written: it joins no shuffle before with one behind."""
+        return self.bind(tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.arithmetic.fence", value))
+
+    def store(self, buffer: Any, index: Expr, vector: Expr, lanes: int = 0) -> None:
+        """Write a vector; of another width than the kernel's if ``lanes`` says so."""
+        lanes = lanes or self.lanes
+        if lanes == 1:
             self.store_scalar(buffer, index, vector)
             return
-        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), self.lanes)]))
+        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), lanes)]))
 
     def store_scalar(self, buffer: Any, index: Expr, value: Expr) -> None:
         """Write one element."""

@@ -5,18 +5,25 @@ from types import MappingProxyType
 from typing import Any
 
 from .allocate.global_ import Global
+from .allocate.knapsack import Knapsack
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
 from .analysis.coupling import Couple
+from .compensate import ALL as ALL_COMPENSATION
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
 from .rewrite.canonicalize import Canonicalize
 from .rewrite.slim import Slim
-from .score import L1, L2, Random, Slimming
+from .score import ALL as ALL_CRITERIA
+from .score import Criterion
 
-CRITERIA: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (L1, L2, Slimming, Random)})
-ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global)})
+CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
+ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Knapsack)})
+COMPENSATION: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 PASSES: Mapping[str, type[Any]] = MappingProxyType(
-    {p.name: p for p in (Canonicalize, Couple, CountCost, Slim)} | dict(CRITERIA) | dict(ALLOCATORS)
+    {p.name: p for p in (Canonicalize, Couple, CountCost, Slim)}
+    | dict(CRITERIA)
+    | dict(ALLOCATORS)
+    | dict(COMPENSATION)
 )
 
-__all__ = ["ALLOCATORS", "CRITERIA", "PASSES", "Pass", "Pipeline", "parse_spec", "print_spec"]
+__all__ = ["ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "Pass", "Pipeline", "parse_spec", "print_spec"]

@@ -82,9 +82,11 @@ def print_spec(passes: Sequence[Pass]) -> str:
 
 
 def print_pass(step: Pass) -> str:
-    """One pass: its name, and in braces the options that are not at their default."""
+    """One pass: its name, and in braces the options that are not at their default (fields without repr are none)."""
     parts = []
     for item in dataclasses.fields(typing.cast(Any, step)):
+        if not item.repr:
+            continue
         value = getattr(step, item.name)
         if value != item.default or type(value) is not type(item.default):
             parts.append(f"{item.name}={print_value(value)}")

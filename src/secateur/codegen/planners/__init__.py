@@ -14,14 +14,21 @@ from secateur.codegen.layout import Layout
 from secateur.codegen.tensors import Blocked
 
 from .conv import conv, linear
-from .window import elementwise, mean, pool
+from .norms import group_norm
+from .resize import resize
+from .rows import matmul, reduce, rows
+from .transposed import conv_transpose
+from .window import elementwise, pool
 
 Planner = Callable[[Layout, Chain], Blocked]
 
 PLANNERS: Mapping[str, Planner] = MappingProxyType(
     {
-        "conv": conv, "linear": linear, "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
-        "reduce_mean": mean, "reduce_sum": mean, "reduce_max": mean,
+        "conv": conv, "conv_transpose": conv_transpose, "resize": resize, "linear": linear,
+        "max_pool": pool, "avg_pool": pool, "adaptive_avg_pool": pool,
+        "reduce_mean": reduce, "reduce_sum": reduce, "reduce_max": reduce,
+        "matmul": matmul, "softmax": rows, "log_softmax": rows, "layer_norm": rows, "rms_norm": rows,
+        "group_norm": group_norm, "instance_norm": group_norm,
     }
 )  # fmt: skip
 

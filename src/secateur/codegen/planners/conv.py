@@ -3,101 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
-from secateur.codegen.packing import Floats, block_weight, flatten, groups_of, pack
+from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, pack
 from secateur.codegen.program import Argument, Table, Weight
 from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
-from secateur.ir import Node
 
-from .epilogue import Flow, affine, flows, per_lane, plan_epilogue
+from .epilogue import Epilogue, partner, per_lane, plan_epilogue
+from .fold import Folded, fold
+from .grouped import cost, grouped
 from .window import call_window
 from .winograd import arguments as winograd_arguments
 from .winograd import rivals
 
 
-@dataclass(frozen=True)
-class Folded:
-    """A convolution with the batch norms behind it folded in: what is left to do is ``tail``.
-
-    ``weight`` [o, i / groups, kh, kw], ``bias`` [o].
-    """
-
-    node: Node
-    name: str  # the value that is written
-    weight: Floats
-    bias: NDArray[np.float64]
-    tail: Sequence[Flow]
-    groups: int = 1
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    @property
-    def kernel(self) -> tuple[int, int]:
-        """Its rows and columns."""
-        return int(self.weight.shape[2]), int(self.weight.shape[3])
-
-
-def fold(layout: Layout, chain: Chain, weight: NDArray[np.float64]) -> Folded:
-    """The chain with its batch norms folded in float64; ``weight`` [o, i / groups, kh, kw]."""
-    node, tail, flow = chain.head, list(chain.tail), chain.head.name
-    name = node.inputs[2] if len(node.inputs) > 2 else None
-    bias = np.zeros(1) if name is None else layout.graph.weights[name].astype(np.float64).reshape(-1)
-    bias = np.broadcast_to(bias, (weight.shape[0],))
-    while tail and tail[0].op == "batch_norm":
-        scale, shift = affine(layout.graph, tail[0])
-        weight, bias = weight * scale[:, None, None, None], bias * scale + shift
-        flow = tail.pop(0).name
-    return Folded(node, chain.last.name, weight.astype(np.float32), bias, flows(flow, tail))
-
-
 def conv(layout: Layout, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
-    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    lone = (1,) * (2 - len(a["stride"]))
+    half = len(a["pad"]) // 2
+    pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
-        fold(layout, chain, weight), groups=int(a["groups"]), stride=tuple(a["stride"]),
-        dilation=tuple(a["dilation"]), pad=tuple(a["pad"]),
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad,
     )  # fmt: skip
-    x_name = node.inputs[0] or ""
-    if work.groups > 1 and weight.shape[1] == 1 and weight.shape[0] == work.groups:
-        return depthwise(layout, layout.compact(x_name), work)
-    few = x_name in layout.plain and x_name not in layout.blocked and weight.shape[1] * work.groups < layout.lanes
-    return dense(layout, layout.get_planar(x_name) if few else layout.get_blocked(x_name), work)
+    name, margin = node.inputs[0] or "", max(work.pad)
+    per_group, width = weight.shape[1], weight.shape[0] // work.groups
+    if per_group * work.groups < layout.lanes and layout.lies_in_rows(name):
+        return dense(layout, layout.get_planar(name), work)
+    x = layout.get_blocked(name, 1)
+    if work.groups > 1 and per_group == width == 1:
+        return lane_by_lane(layout, layout.with_margin(layout.together(name, x), margin), work)
+    x = layout.with_margin(x, margin)
+    if work.groups > 1 and per_group == width in (2, 4) and width < layout.lanes and x.natural:
+        return lane_by_lane(layout, x, work)
+    packed = grouped(layout, x, work) if work.groups > 1 else None
+    return packed or dense(layout, x, work)
+
+
+def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
 
 def linear(layout: Layout, chain: Chain) -> Blocked:
-    """A 1x1 convolution of a picture of one pixel."""
-    node = chain.head
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
+    node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
-    weight = (weight.T if node.attrs["transposed"] else weight)[:, :, None, None]
-    return dense(layout, layout.get_blocked(node.inputs[0] or ""), fold(layout, chain, weight))
+    weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
+    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
 
 
 def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """A dense or grouped convolution onto fresh blocks, in lanes that save work or that a partner of the result has."""
+    lanes = layout.lanes
+    like = partner(layout, work.tail)
+    channels = block_channels(work.weight.shape[0], work.groups, lanes)
+    if like is not None and cost(like.channels, work, lanes) <= cost(channels, work, lanes) * 1.05:
+        channels = like.channels
+    out = layout.new_blocked(work.name, channels)
+    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
     """One call a run of output blocks that read the same input channels."""
-    out = layout.new_blocked(work.name)
-    epilogue = plan_epilogue(layout, work.tail, out)
-    lanes, plane = layout.lanes, out.plane
-    biases = per_lane(layout, work.bias, out)
-    o, per_group = work.weight.shape[0], work.weight.shape[1]
+    lanes, plane, channels, per_group = layout.lanes, out.plane, out.channels, work.weight.shape[1]
+    biases = per_lane(layout, work.bias, channels)
     places, blocks = x.places(), len(out.blocks)
     corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in channels.reshape(-1, lanes)]
     first = 0
     while first < blocks:
-        low, high = groups_of(first, lanes, o, work.groups)
+        low, high = reads_of[first]
         count = 1
-        while first + count < blocks and groups_of(first + count, lanes, o, work.groups) == (low, high):
+        while first + count < blocks and reads_of[first + count] == (low, high):
             count += 1
         reads = places[low * per_group : high * per_group]
-        part = block_weight(work.weight, first * lanes, (first + count) * lanes, low, high, work.groups)
+        part = dense_weight(work.weight, channels[first * lanes : (first + count) * lanes], low, high, work.groups)
         whole = _whole_blocks(x, reads)
         spec = flatten(ConvSpec(
             lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
@@ -136,27 +126,31 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
         return None
     first, count = int(places[0]) // lanes, len(places) // lanes
-    buffer, index = x.blocks[first]
-    run = all(b is buffer and i == index + k for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    buffer, at = x.blocks[first]
+    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
 
 
-def depthwise(layout: Layout, x: Blocked, work: Folded) -> Blocked:
-    """Lane by lane; the channels stay in the lanes they are in."""
+def lane_by_lane(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """Depthwise, or groups that lie in neighbouring lanes: the channels stay in the lanes they are in."""
     out = layout.new_blocked(work.name, x.channels)
-    epilogue = plan_epilogue(layout, work.tail, out)
-    lanes, taps = layout.lanes, work.kernel[0] * work.kernel[1]
+    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call for all blocks."""
+    lanes, taps, group = layout.lanes, work.kernel[0] * work.kernel[1], work.weight.shape[1]
     used = x.channels >= 0
-    packed = np.zeros((len(x.channels), taps), np.float32)
-    packed[used] = work.weight.reshape(-1, taps)[x.channels[used]]
+    packed = np.zeros((len(x.channels), group, taps), np.float32)
+    packed[used] = work.weight.reshape(-1, group, taps)[x.channels[used]]
     spec = WindowSpec(
         "conv", lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, work.kernel, work.stride,
         work.dilation, work.pad, (x.plane.h, x.plane.w), strides(x.plane), strides(out.plane),
-        not x.contiguous, True, epilogue.steps, layout.threads,
+        not x.contiguous, True, epilogue.steps, layout.threads, group,
     )  # fmt: skip
     extra = [
-        layout.program.weight(packed.reshape(-1, lanes, taps).transpose(0, 2, 1)),
-        per_lane(layout, work.bias, out),
+        layout.program.weight(packed.reshape(-1, lanes, group, taps).transpose(0, 3, 2, 1)),
+        per_lane(layout, work.bias, out.channels),
     ]
     call_window(layout, spec, x, out, extra, epilogue, work.node.label)
     return out

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secateur.codegen.fusion import Chain
+from secateur.codegen.fusion import Chain, base_input
 from secateur.codegen.layout import Layout, block_table, strides
+from secateur.codegen.packing import merge
 from secateur.codegen.program import Argument
 from secateur.codegen.specs import MapSpec, MeanSpec, WindowSpec
+from secateur.codegen.specs_fixed import ResizeSpec, RowSpec
 from secateur.codegen.tensors import Blocked
 
 from .epilogue import Epilogue, flows, plan_epilogue
 
 
-def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec, x: Blocked, out: Blocked,
+def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec, x: Blocked, out: Blocked,
                 extra: Sequence[Argument], epilogue: Epilogue, label: str) -> None:  # fmt: skip
     """The call of a kernel that works block by block."""
     table = [block_table(x, 0, len(x.blocks))] if spec.table else []
@@ -26,7 +28,8 @@ def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec, x: Blocke
 def pool(layout: Layout, chain: Chain) -> Blocked:
     """Max or mean over windows; adaptive ones with even windows too."""
     node, a = chain.head, chain.head.attrs
-    x = layout.compact(node.inputs[0] or "")
+    name = node.inputs[0] or ""
+    x = layout.together(name, layout.get_blocked(name, 1))
     out = layout.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(layout, flows(node.name, chain.tail), out)
     size = (x.plane.h, x.plane.w)
@@ -61,15 +64,14 @@ def mean(layout: Layout, chain: Chain) -> Blocked:
 
 def elementwise(layout: Layout, chain: Chain) -> Blocked:
     """Steps on the first input that has the shape of the result."""
-    node, graph = chain.head, layout.graph
-    base = next(n for n in node.inputs if n is not None and n not in graph.weights
-                and graph.value(n).shape == node.out.shape)  # fmt: skip
-    x = layout.compact(base)
+    node, which = chain.head, base_input(layout.forms, chain.head)
+    base = node.inputs[which or 0] or ""
+    x = layout.together(base, layout.get_blocked(base, layout.forms.axes[node.name]))
     out = layout.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(layout, [(node, base), *flows(node.name, chain.tail)], out)
-    spec = MapSpec(
+    spec = merge(MapSpec(
         layout.lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, strides(x.plane),
         strides(out.plane), not x.contiguous, epilogue.steps, layout.threads,
-    )  # fmt: skip
+    ))  # fmt: skip
     call_window(layout, spec, x, out, [], epilogue, node.label)
     return out

@@ -7,9 +7,28 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, MapSpec, MeanSpec, WindowSpec, WinogradSpec
+from secateur.codegen.specs import (
+    ConvSpec,
+    CopySpec,
+    FillSpec,
+    GroupedSpec,
+    MapSpec,
+    MeanSpec,
+    MoveSpec,
+    WindowSpec,
+    WinogradSpec,
+)
+from secateur.codegen.specs_fixed import (
+    GroupSpec,
+    MatmulSpec,
+    MomentSpec,
+    RecurrentSpec,
+    ResizeSpec,
+    RowSpec,
+    TableCopySpec,
+)
 
-from . import conv, simple, window, winograd
+from . import conv, copies, grouped, matmul, norms, recurrent, resize, rows, simple, window, winograd
 
 
 @dataclass(frozen=True)
@@ -33,10 +52,19 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         ConvSpec: Template(conv.build, conv.space, conv.arrays, conv.REVISION),
         WinogradSpec: Template(winograd.build, winograd.space, winograd.arrays, winograd.REVISION),
+        GroupedSpec: Template(grouped.build, grouped.space, grouped.arrays, grouped.REVISION),
         WindowSpec: Template(window.build, window.space, window.arrays, window.REVISION),
         MapSpec: Template(simple.build_map),
         MeanSpec: Template(simple.build_mean),
+        ResizeSpec: Template(resize.build),
+        RowSpec: Template(rows.build),
+        MomentSpec: Template(norms.build_moments),
+        GroupSpec: Template(norms.build_group),
+        MatmulSpec: Template(matmul.build),
+        RecurrentSpec: Template(recurrent.build),
         CopySpec: Template(simple.build_copy),
+        TableCopySpec: Template(copies.build_table_copy),
+        MoveSpec: Template(simple.build_move),
         FillSpec: Template(simple.build_fill),
     }
 )

@@ -22,6 +22,7 @@ from .epilogue import At, apply, operand_pointers
 
 REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Body = Callable[..., None]
+FEW = 16 << 10  # bytes
 
 
 def build(spec: ConvSpec, choice: ConvChoice) -> Any:
@@ -142,7 +143,7 @@ class _Conv:
                 lambda kh, kw: tap((c * high + kh) * wide + kw, looked_up(c), kh, kw)), name="ci")  # fmt: skip
 
 
-def x_index(spec: ConvSpec, image: Expr, row: Expr, column: Expr) -> Expr:
+def x_index(spec: Any, image: Expr, row: Expr, column: Expr) -> Expr:
     """The first tap of an output."""
     return image * spec.x.image + row * (spec.stride[0] * spec.x.row) + column * (spec.stride[1] * spec.x.column)
 
@@ -155,7 +156,10 @@ def y_index(spec: Any, at: At) -> Expr:
 def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
     """The choices worth trying, the default first."""
     seen: set[ConvChoice] = set()
-    for nb in (2, 1, 4, 3) if spec.h * spec.w > 1 else (8, 4, 12, 2, 1):
+    # Weights that stay in the first cache: pixels may be loaded once, for all blocks of outputs.
+    few = spec.blocks > 2 and 4 * spec.ci * spec.kernel[0] * spec.kernel[1] * spec.blocks * spec.lanes <= FEW
+    outers = ("pixels", "blocks") if few else ("blocks", "pixels")
+    for nb in ((4, 2, 1, 3) if few else (2, 1, 4, 3)) if spec.h * spec.w > 1 else (8, 4, 12, 2, 1):
         nb = min(nb, spec.blocks)
         most = max(1, (registers - nb - 2) // nb) if spec.h * spec.w > 1 else 1
         shapes = [(1, even_tile(spec.w, most))]
@@ -167,9 +171,9 @@ def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
             if most >= 8 and spec.h > 1:
                 shapes += [(2, even_tile(spec.w, most // 2))]
         for rows, columns in shapes:
-            for outer in ("blocks", "pixels"):
+            for outer in outers:
                 # Weights come from memory when a network runs, which timing a kernel alone does not show: always ahead.
-                choice = ConvChoice(nb, rows, columns, outer, outer == "blocks")
+                choice = ConvChoice(nb, rows, columns, outer, True)
                 if choice not in seen:
                     seen.add(choice)
                     yield choice

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from secateur.codegen.maths import BINARY, UNARY
 from secateur.codegen.specs import Step
 from secateur.codegen.writer import Expr, Kernel
+
+
+class Position(Protocol):
+    """Where a vector is written: it knows the operands that belong there."""
+
+    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+        """The vector that ``step`` applies."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +27,22 @@ class At:
     row: Expr
     column: Expr
 
+    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+        """A weight per lane, or what the other tensor holds here."""
+        s = step.strides
+        if s is None:
+            return k.load(pointer, self.block * k.lanes)
+        index = self.image * s.image + self.row * s.row + self.column * s.column
+        if step.operand == "pixel":
+            return k.splat(k.scalar(pointer, index))
+        return k.load(pointer, block_base(k, table, self.block, s.block) + index)
+
 
 def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
     """The parameters the steps need, in order: (operand, its table of blocks)."""
     found = []
     for i, step in enumerate(steps):
-        operand = k.pointer(f"r{i}") if step.operand else None
+        operand = k.pointer(f"r{i}") if step.operand not in ("", "earlier") else None
         table = k.pointer(f"rt{i}", "int32") if step.table else None
         found.append((operand, table))
     return found
@@ -38,20 +55,16 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
     return k.scalar(table, block).astype("int64")
 
 
-def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: At) -> Expr:
+def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
     """The value after all steps."""
-    for step, (operand, table) in zip(steps, pointers, strict=True):
+    wanted = {step.earlier for step in steps if step.operand == "earlier"}
+    kept: dict[int, Expr] = {}
+    for i, (step, (pointer, table)) in enumerate(zip(steps, pointers, strict=True)):
+        if i in wanted:
+            kept[i] = value = k.vector(value)
         if not step.operand:
             value = UNARY[step.op](k, value, dict(step.attrs))
             continue
-        if step.operand == "const":
-            index = at.block * k.lanes
-        else:
-            s = step.strides
-            assert s is not None
-            index = block_base(k, table, at.block, s.block) + at.image * s.image
-            if step.operand == "full":
-                index = index + at.row * s.row + at.column * s.column
-        other = k.load(operand, index)
+        other = kept[step.earlier] if step.operand == "earlier" else at.operand(k, step, pointer, table)
         value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
     return value

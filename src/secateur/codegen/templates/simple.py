@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.specs import CopySpec, FillSpec, MapSpec, MeanSpec
+from secateur.codegen.specs import CopySpec, FillSpec, MapSpec, MeanSpec, MoveSpec
 from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segments
 
 from .conv import y_index
@@ -104,6 +104,28 @@ def build_copy(spec: CopySpec, choice: None = None) -> Any:
     else:
         k.loop(spec.channels, lambda c: k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(
             spec.w, lambda w: move(c, n, r, w)))))  # fmt: skip
+    return k.finish()
+
+
+def build_move(spec: MoveSpec, choice: None = None) -> Any:
+    """The kernel ``(x, sources, y)``: a vector of each source, and permutations known when it is compiled."""
+    k = Kernel(spec.lanes)
+    x, sources, y = k.pointer("x"), k.pointer("sources", "int32"), k.pointer("y")
+    first = 0
+    for block, picks in enumerate(spec.picks):
+        count = max(picks) // spec.lanes + 1
+        bases = [k.bind(k.scalar(sources, first + i).astype("int64"), "int64") for i in range(count)]
+        first += count
+
+        def pixel(n: Expr, r: Expr, c: Expr, block: int = block, picks: Any = picks, bases: Any = bases) -> None:
+            at = n * spec.x.image + r * spec.x.row + c * spec.x.column
+            value = k.splat(0.0)
+            for i, base in enumerate(bases):
+                taken = [p - (i - 1) * spec.lanes if p // spec.lanes == i else lane for lane, p in enumerate(picks)]
+                value = k.vector(k.shuffle([value, k.load(x, base + at)], taken))
+            k.store(y, block * spec.y.block + n * spec.y.image + r * spec.y.row + c * spec.y.column, value)
+
+        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda c: pixel(n, r, c))))
     return k.finish()
 
 

@@ -1,7 +1,9 @@
-"""Depthwise convolution and pooling: the channels are the vector, a tile of outputs is in registers.
+"""Depthwise convolution, groups of two or four, and pooling: the channels are the vector, the outputs of a tile are in
+registers.
 
-An input vector is loaded once and given to every output of the tile that it belongs to. Pools know at build time which
-taps lie outside of the picture, so they need no margin and no comparison at run time.
+An input vector is loaded once and given to every output of the tile that it belongs to. Several narrow groups lie in a
+vector: each channel in turn is spread over the lanes of its group. Pools know at build time which taps lie outside of
+the picture, so they need no margin and no comparison at run time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
-REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
+NEAR = 1 << 19  # bytes: larger inputs come from beyond the second cache, and the rows below a tile are fetched early
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 
 
@@ -34,6 +37,7 @@ def build(spec: WindowSpec, choice: WindowChoice) -> Any:
     rows_of = axis_segments(spec, 0, choice.rows)
     columns_of = axis_segments(spec, 1, choice.columns)
     taps = spec.kernel[0] * spec.kernel[1]
+    far = spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > NEAR
 
     def one(block: Expr, image: Expr, tr: Expr, tc: Expr, rs: Segment, cs: Segment) -> None:
         row0, column0 = rs[0] + tr * rs[2], cs[0] + tc * cs[2]
@@ -47,16 +51,21 @@ def build(spec: WindowSpec, choice: WindowChoice) -> Any:
         if bias is not None:
             start = k.vector(k.load(bias, block * spec.lanes))
         accumulators = {(r, c): k.accumulators(1, start)[0] for r in range(rs[2]) for c in range(cs[2])}
+        for r in range(rs[2] * spec.stride[0] if far else 0):
+            for c in range(cs[2] * spec.stride[1]):
+                k.prefetch(x, base + ((rs[4] + r) * spec.x.row + (cs[3] + c) * spec.x.column))
         for (ih, iw), uses in _uses(spec, rs, cs).items():
             value = k.vector(k.load(x, base + (ih * spec.x.row + iw * spec.x.column)))
-            for r, c, tap in uses:
-                acc = accumulators[r, c]
-                if w is not None:
-                    k.add(acc, value * k.load(w, (block * taps + tap) * spec.lanes))
-                elif spec.kind == "max":
-                    k.set(acc, tirx.max(k.get(acc), value))
-                else:
-                    k.add(acc, value)
+            for i in range(spec.group):
+                wide = k.vector(_spread(spec, value, i)) if spec.group > 1 else value
+                for r, c, tap in uses:
+                    acc = accumulators[r, c]
+                    if w is not None:
+                        k.add(acc, wide * k.load(w, ((block * taps + tap) * spec.group + i) * spec.lanes))
+                    elif spec.kind == "max":
+                        k.set(acc, tirx.max(k.get(acc), value))
+                    else:
+                        k.add(acc, value)
         count = taps if spec.count_pad else (rs[4] - rs[3]) * (cs[4] - cs[3])
         for (r, c), acc in accumulators.items():
             at = At(block, image, row0 + r, column0 + c)
@@ -76,6 +85,11 @@ def build(spec: WindowSpec, choice: WindowChoice) -> Any:
     wide = shared and spec.blocks >= 2 * spec.threads
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: picture(b, n, shared and not wide)), wide, "c")
     return k.finish()
+
+
+def _spread(spec: WindowSpec, value: Expr, i: int) -> Expr:
+    """Channel ``i`` of each group in all lanes of the group."""
+    return Kernel.shuffle([value], [lane // spec.group * spec.group + i for lane in range(spec.lanes)])
 
 
 def _uses(spec: WindowSpec, rs: Segment, cs: Segment) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
@@ -119,7 +133,8 @@ def space(spec: WindowSpec, registers: int) -> list[WindowChoice]:
     """The tiles worth trying, the default first."""
     weights = min(spec.kernel[0] * spec.kernel[1], 9) if spec.kind == "conv" else 0
     room = max(2, registers - weights - 3)
-    tiles = [(1, 7), (2, 7), (1, 14), (1, 4), (2, 4), (4, 4), (1, 2)]
+    tiles = [(1, 14), (2, 7), (1, 7), (1, 4), (2, 4), (4, 4), (1, 2)]
+    tiles = tiles if spec.w >= 14 and spec.stride[1] == 1 else tiles[1:]
     fit = [WindowChoice(r, c) for r, c in tiles if r * c <= room and r <= spec.h]
     return fit or [WindowChoice(1, 1)]
 
@@ -131,7 +146,7 @@ def arrays(spec: WindowSpec) -> tuple[list[Any], int]:
     weights = []
     if spec.kind == "conv":
         taps = spec.kernel[0] * spec.kernel[1]
-        weights = [random_floats(spec.blocks * taps * spec.lanes), random_floats(spec.blocks * spec.lanes)]
+        weights = [random_floats(spec.blocks * taps * spec.group * spec.lanes), random_floats(spec.blocks * spec.lanes)]
     blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
     table = [blocks] if spec.table else []
     return [x, *weights, *table, random_floats(written(spec))], 0 if spec.table else start

@@ -12,7 +12,7 @@ the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -221,14 +221,8 @@ def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
     seen: set[WinogradChoice] = set()
     for m in sorted(PAIRS, key=spec.effort_of):
         tiles, most = spec.tiles(m), {nb: (registers - nb - 2) // nb for nb in (1, 2, 3)}
-        few = tiles <= 4 * most[2]  # for a strip of all of them, of which threads share the blocks
-        outers = ("blocks", "strips") if few else ("strips", "blocks")
-        blocks = (3, 2, 1) if spec.blocks % 2 and spec.blocks % 3 == 0 else (2, 1, 3)
-        if most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE:
-            # Weights that overflow the first cache are best read once, by registers that hold all tiles.
-            blocks = (1, 2, 3)
-        for nb, wide, outer in product(blocks, (4, 2, 1) if few else (2, 1, 4),
-                                       outers if spec.threads > 1 else ("strips",)):  # fmt: skip
+        few = tiles <= 4 * most[2]  # so that one strip may hold all of them
+        for nb, wide, outer in product(_blocks(spec, tiles, most), (4, 2, 1) if few else (2, 1, 4), _outer(spec, few)):
             count = -(-tiles // (wide * most[nb]))
             if outer == "strips":
                 count = min(tiles, -(-count // spec.threads) * spec.threads)
@@ -237,6 +231,20 @@ def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
             if spec.effort_of(m) <= WORTH * spec.effort and choice not in seen:
                 seen.add(choice)
                 yield choice
+
+
+def _blocks(spec: WinogradSpec, tiles: int, most: Mapping[int, int]) -> tuple[int, ...]:
+    """Output blocks at a time, the default first; ``most``: as many tiles are in registers with them."""
+    if most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE:
+        return 1, 2, 3  # weights that overflow the first cache are best read once, by registers that hold all tiles
+    return (3, 2, 1) if spec.blocks % 2 and spec.blocks % 3 == 0 else (2, 1, 3)
+
+
+def _outer(spec: WinogradSpec, few: bool) -> tuple[str, ...]:
+    """What threads may share: blocks of outputs only if there are enough."""
+    if spec.threads == 1 or spec.blocks < 4 * spec.threads:
+        return ("strips",)
+    return ("blocks", "strips") if few else ("strips", "blocks")
 
 
 def arrays(spec: WinogradSpec) -> tuple[list[Any], int]:

@@ -17,7 +17,7 @@ from secateur.ir.graph import Array, Graph
 from .torch_emit import Emitter, identifier
 from .torch_lower import LOWER
 
-__all__ = ["LOWER", "evaluate", "to_module"]
+__all__ = ["LOWER", "evaluate", "flat_module", "to_module"]
 
 
 def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
@@ -28,7 +28,15 @@ def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
     graph's memory, so training would write into it. Raises Unsupported for operators of other
     formats that torch cannot express.
     """
-    return _build(graph, copy, structured=True)
+    return _build(graph, copy, structured=True)[0]
+
+
+def flat_module(graph: Graph) -> tuple[fx.GraphModule, dict[str, str]]:
+    """A module that shares the graph's memory and returns its outputs as a tuple, and each weight's path in it.
+
+    Raises Unsupported as ``to_module`` does.
+    """
+    return _build(graph, copy=False, structured=False)
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
@@ -39,13 +47,13 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     names = [v.name for v in graph.inputs]
     if set(names) != set(inputs):
         raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
-    module = _build(graph, copy=False, structured=False)
+    module, _ = flat_module(graph)
     with torch.no_grad():
         outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
     return [to_numpy(o) for o in outs]
 
 
-def _build(graph: Graph, copy: bool, structured: bool) -> fx.GraphModule:
+def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
     e = Emitter(graph, copy)
     for value in graph.inputs:
         e.env[value.name] = e.fx.placeholder(identifier(value.name).replace(".", "_"))
@@ -57,7 +65,7 @@ def _build(graph: Graph, copy: bool, structured: bool) -> fx.GraphModule:
     flat = [e.arg(name) for name in graph.outputs]
     e.fx.output(_structure(e, flat) if structured else tuple(flat))
     title = identifier(graph.name).replace(".", "_")
-    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() else "Graph").eval()
+    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() else "Graph").eval(), e.paths
 
 
 def _structure(e: Emitter, flat: list[Any]) -> Any:

@@ -2,7 +2,23 @@
 
 from .budget import LANES, Allocation, Amount, Baseline, Vectors
 from .global_ import Global
+from .knapsack import Knapsack
+from .rounds import Rounds
 from .select import select
+from .timed import Cost, Timed
 from .uniform import Uniform
 
-__all__ = ["LANES", "Allocation", "Amount", "Baseline", "Global", "Uniform", "Vectors", "select"]
+__all__ = [
+    "LANES",
+    "Allocation",
+    "Amount",
+    "Baseline",
+    "Cost",
+    "Global",
+    "Knapsack",
+    "Rounds",
+    "Timed",
+    "Uniform",
+    "Vectors",
+    "select",
+]

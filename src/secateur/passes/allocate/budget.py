@@ -23,14 +23,14 @@ USED = 0.95  # a budget used to this share is used: no finer widths are tried
 
 @dataclass(frozen=True)
 class Amount:
-    """What must remain at most: a share of the original (float up to 1) or an absolute number (int)."""
+    """What must remain at most: a share of the original (float up to 1), an absolute number (int), or milliseconds."""
 
     kind: str
     value: float | int
 
     @property
     def share(self) -> bool:
-        return isinstance(self.value, float)
+        return isinstance(self.value, float) and self.kind != "latency_ms"
 
     def limit(self, before: int) -> int:
         """The absolute number."""
@@ -62,8 +62,8 @@ class Allocation:
 
     outlives_rewrites = True
     amount: Amount
-    before: int
-    reached: int
+    before: float
+    reached: float
     round_to: int
     remarks: tuple[str, ...] = ()
 
@@ -74,7 +74,10 @@ class Allocation:
 
 
 def one_amount(method: str, **given: float | int | None) -> Amount:
-    """The one budget that was given. Raises InputError for none, for two, and for senseless values."""
+    """The one budget that was given. Raises InputError for none, for two, and for senseless values.
+
+    A latency is none that an allocator can count: a policy turns it into multiply-accumulates (``Timed``).
+    """
     named = {kind: value for kind, value in given.items() if value is not None}
     if len(named) != 1:
         what = "no budget" if not named else f"the budgets {' and '.join(named)}"
@@ -88,6 +91,10 @@ def one_amount(method: str, **given: float | int | None) -> Amount:
 
 def check_amount(kind: str, value: float | int) -> None:
     """Raises InputError where the value is no share and no absolute number."""
+    if kind == "latency_ms":
+        if not 0 < value < float("inf"):
+            raise InputError(f"budget latency_ms={value:g}: give milliseconds above 0, such as 12.5")
+        return
     if isinstance(value, float) and not 0 < value <= 1:
         raise InputError(
             f"budget {kind}={value:g}: a share lies above 0 and is at most 1 (100%), as what remains; "
@@ -99,8 +106,10 @@ def check_amount(kind: str, value: float | int) -> None:
         )
 
 
-def notes_of(graph: Graph, method: str) -> tuple[Coupling, Importance]:
+def notes_of(graph: Graph, method: str, rounds: int = 1) -> tuple[Coupling, Importance]:
     """Raises PassError where the passes that an allocator builds on did not run."""
+    if rounds != 1:
+        raise PassError(f"'{method}{{rounds={rounds}}}': an allocation is one round; a policy runs several (Rounds)")
     coupling, importance = graph.note(Coupling), graph.note(Importance)
     if coupling is None or importance is None:
         missing = "'couple'" if coupling is None else "a criterion such as 'l1'"

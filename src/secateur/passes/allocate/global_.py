@@ -17,7 +17,8 @@ from .select import Ladder, by_score, climb
 class Global:
     """One threshold over all scores, as low as one budget allows.
 
-    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept.
+    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
+    ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
     ``floor``: the share of every pool that stays whatever its scores, so that no layer is starved.
     """
 
@@ -26,14 +27,16 @@ class Global:
     params: float | int | None = None
     bytes: float | int | None = None
     channels: float | int | None = None
+    latency_ms: float | None = None
     round_to: int | str = "auto"
+    rounds: int = 1
     floor: float = 0.1
 
     def __call__(self, graph: Graph) -> Graph:
         amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes, channels=self.channels)
         if not 0 <= self.floor <= 1:
             raise InputError(f"global{{floor={self.floor:g}}}: floor is a share from 0 to 1")
-        coupling, importance = notes_of(graph, self.name)
+        coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         order = by_score(ladder)
         if amount.kind == "channels":

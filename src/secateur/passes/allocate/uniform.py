@@ -15,7 +15,8 @@ from .select import by_share, climb, count_for_share
 class Uniform:
     """The same share of every pool stays, as large as one budget allows; inside a pool the best scores.
 
-    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept.
+    ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
+    ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
     """
 
     name: ClassVar[str] = "uniform"
@@ -23,11 +24,13 @@ class Uniform:
     params: float | int | None = None
     bytes: float | int | None = None
     channels: float | int | None = None
+    latency_ms: float | None = None
     round_to: int | str = "auto"
+    rounds: int = 1
 
     def __call__(self, graph: Graph) -> Graph:
         amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes, channels=self.channels)
-        coupling, importance = notes_of(graph, self.name)
+        coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores)
         order = by_share(ladder)
         if amount.kind == "channels":

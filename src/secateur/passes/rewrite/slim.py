@@ -27,6 +27,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
 from secateur.passes.analysis.notes import Coupling, KeepMask, Mixing, Slot
+from secateur.passes.compensate.original import Original
 from secateur.passes.recipe import recipe_of
 
 from .slim_movement import MEND, Widths
@@ -42,7 +43,7 @@ class Slim:
         keep = graph.note(KeepMask)
         if keep is None:
             raise PassError("slim needs a keep mask: run an allocation (uniform, global) before it")
-        return slim(graph, keep.mask)
+        return slim(graph, keep.mask).with_note(Original(graph))
 
 
 def slim(graph: Graph, keep: Array) -> Graph:

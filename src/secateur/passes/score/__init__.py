@@ -1,8 +1,27 @@
-"""Criteria: one number per unit, higher = keep."""
+"""Criteria: one number per unit, higher = keep. One file each, named for its paper."""
 
+from .apoz import APoZ
+from .ccp import CCP
+from .criterion import Criterion
+from .dcp import DCP
+from .entropy import Entropy
+from .fpgm import FPGM
+from .group_lasso import GroupLasso
 from .l1 import L1
 from .l2 import L2
+from .lasso import Lasso
+from .nisp import NISP
 from .random import Random
+from .scsp import SCSP
 from .slimming import Slimming
+from .snip import SNIP
+from .subspace import Subspace
+from .taylor import Taylor
+from .thinet import ThiNet
 
-__all__ = ["L1", "L2", "Random", "Slimming"]
+ALL = (
+    L1, L2, GroupLasso, Slimming, SCSP, APoZ, Subspace, Entropy, ThiNet, Lasso, DCP, Taylor, CCP, NISP, SNIP, FPGM,
+    Random,
+)  # fmt: skip
+
+__all__ = ["ALL", "Criterion"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Importance
+from secateur.passes.sweep.needs import Need
 
 from .slots import weight_scores
 
@@ -21,12 +22,17 @@ class L2:
     """
 
     name: ClassVar[str] = "l2"
+    data: ClassVar[bool] = False
     unscored: ClassVar[str] = "no floating weight produces or consumes it"
 
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        return ()
+
     def __call__(self, graph: Graph) -> Graph:
-        return graph.with_note(Importance(weight_scores(graph, self.name, _norm), self.name))
+        return graph.with_note(Importance(weight_scores(graph, self.name, euclidean), self.name))
 
 
-def _norm(rows: Array) -> Array:
+def euclidean(rows: Array) -> Array:
+    """f64[rows]: the Euclidean norm of each row."""
     result: Array = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return result

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Importance
+from secateur.passes.sweep.needs import Need
 
 from .slots import coupling_of, mean_over_slots
 
@@ -22,7 +23,11 @@ class Slimming:
     """
 
     name: ClassVar[str] = "slimming"
+    data: ClassVar[bool] = False
     unscored: ClassVar[str] = "no BatchNorm with a scale follows it"
+
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where no channel of the graph has a BatchNorm scale."""

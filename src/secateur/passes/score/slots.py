@@ -8,6 +8,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
 from secateur.passes.analysis.notes import Coupling, Slot
+from secateur.passes.sweep.needs import Statistics
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 Norm = Callable[[Array], Array]  # f32[rows, columns] -> f64[rows]
@@ -21,8 +22,16 @@ def coupling_of(graph: Graph, criterion: str) -> Coupling:
     return found
 
 
-def position_norms(weight: Array, slot: Slot, norm: Norm) -> Array:
-    """f64[len(slot.units)]: the norm of everything in the weight that belongs to each position of the axis.
+def statistics_of(graph: Graph, criterion: str) -> Statistics:
+    """What the sweep found. Raises PassError where none was made."""
+    found = graph.note(Statistics)
+    if found is None:
+        raise PassError(f"'{criterion}' needs statistics of calibration data: put 'gather' before it, with data")
+    return found
+
+
+def position_rows(weight: Array, slot: Slot) -> Array:
+    """[len(slot.units), ..]: everything in the weight that belongs to each position of the axis, one row each.
 
     With ``groups`` > 1 the positions of all groups follow each other and axis 0 is split among them.
     """
@@ -34,7 +43,12 @@ def position_norms(weight: Array, slot: Slot, norm: Norm) -> Array:
     else:
         array = np.moveaxis(array, slot.axis, 0)
         rows = array.shape[0]
-    return norm(array.reshape(rows, -1)).astype(np.float64)
+    return array.reshape(rows, -1)
+
+
+def position_norms(weight: Array, slot: Slot, norm: Norm) -> Array:
+    """f64[len(slot.units)]: the norm of each of ``position_rows``."""
+    return norm(position_rows(weight, slot)).astype(np.float64)
 
 
 def mean_over_slots(graph: Graph, slots: Iterable[Slot], size: int, norm: Norm, *, normalise: bool) -> Array:
@@ -76,22 +90,39 @@ def _finite(norms: Array, slot: Slot) -> Array:
     return norms
 
 
-def weight_scores(graph: Graph, criterion: str, norm: Norm) -> Array:
+def weight_scores(graph: Graph, criterion: str, norm: Norm, units: Array | None = None) -> Array:
     """f64[units]: the mean, normalised norm of the producers' rows of each unit.
 
     Units that no producer's row stands for take the parameters tied to them, and then the consumers'
-    columns. What is in no weight at all stays NaN: it is never removed.
+    columns. What is in no weight at all stays NaN: it is never removed. ``units``: those that are asked for (all).
     """
     coupling = coupling_of(graph, criterion)
     scores = np.full(coupling.size, np.nan)
+    asked = np.ones(coupling.size, bool)
+    if units is not None:
+        asked[:] = False
+        asked[units] = True
     for roles, least in ((("out",), 2), (("tied",), 2), (("in",), 2), (("out", "tied"), 1)):
-        missing = np.isnan(scores)
+        missing = np.isnan(scores) & asked
         if not missing.any():
             break
         slots = [s for s in coupling.slots if s.role in roles and _rank(graph, s) >= least and _touches(s, missing)]
         found = mean_over_slots(graph, slots, coupling.size, norm, normalise=True)
         scores = np.where(missing, found, scores)
     return scores
+
+
+def without_columns(weight: Array, slot: Slot, gone: Array) -> Array:
+    """The weight with the columns of the units in ``gone`` (bool[units]) at zero, along the slot's axis."""
+    dead = np.where(slot.units < 0, False, gone[slot.units])
+    result = weight.copy()
+    if slot.groups == 1:
+        np.moveaxis(result, slot.axis, 0)[dead] = 0
+        return result
+    rows = weight.shape[0] // slot.groups
+    for group, columns in enumerate(dead.reshape(slot.groups, -1)):
+        result[group * rows : (group + 1) * rows, columns] = 0
+    return result
 
 
 def _rank(graph: Graph, slot: Slot) -> int:

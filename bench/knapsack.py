@@ -1,0 +1,55 @@
+"""How long the knapsack allocation of whole networks takes, and its solver alone.
+
+    python bench/knapsack.py [--networks ref/resnet50,tv/mobilenet_v2] [--share 0.5]
+
+L1 scores, 16 widths a group. A solver that ends before its limit of 10 s has proven its answer to a gap of 1e-4.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from unittest import mock
+
+import common
+import networks
+from secateur.passes import Pipeline
+from secateur.passes.allocate import Knapsack, choice, knapsack
+from secateur.passes.allocate.problem import Problem
+from secateur.passes.analysis.coupling import Couple
+from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.score.l1 import L1
+
+
+def measure(name: str, share: float, seed: int) -> common.Row:
+    """Seconds of the pass and of its solver, and what the answer loses."""
+    scored = Pipeline((Canonicalize(), Couple(), L1()))(networks.capture(name, seed).graph)
+    row: common.Row = {"network": name, "share": share}
+
+    def timed(problem: Problem) -> list[int]:
+        start = time.perf_counter()
+        chosen = choice.solve(problem)
+        row.update(solve_s=time.perf_counter() - start, groups=len(problem.loss), loss=problem.loss_of(chosen))
+        return chosen
+
+    start = time.perf_counter()
+    with mock.patch.object(knapsack, "solve", timed):
+        Knapsack(macs=share)(scored)
+    return row | {"pass_s": time.perf_counter() - start}
+
+
+def main() -> int:
+    """Measure each network, print and append."""
+    parser = common.parser(__doc__, "knapsack.jsonl")
+    parser.add_argument("--networks", default="ref/resnet50,tv/mobilenet_v2", help="names as in networks.py")
+    parser.add_argument("--share", type=float, default=0.5, help="multiply-accumulates that remain")
+    arguments = parser.parse_args()
+    rows = [measure(name, arguments.share, arguments.seed) for name in arguments.networks.split(",")]
+    columns = ["network", "groups", "solve_s", "pass_s", "loss"]
+    print(common.table(columns, [[r[c] for c in columns] for r in rows]))
+    common.append(arguments.output, [r | common.circumstances(arguments.seed) for r in rows])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

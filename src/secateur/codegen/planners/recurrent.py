@@ -1,0 +1,91 @@
+"""LSTM and GRU with constant weights: a linear layer over all steps, then the steps, each direction by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from secateur.codegen.layout import Layout, strides
+from secateur.codegen.packing import Floats
+from secateur.codegen.program import Argument
+from secateur.codegen.specs import Strides
+from secateur.codegen.specs_fixed import RecurrentSpec
+from secateur.codegen.tensors import Blocked, Place, Plane, natural_channels
+from secateur.ir import Node
+
+from .conv import write_dense
+from .epilogue import Epilogue
+from .fold import Folded
+
+GATES = {"lstm": 4, "gru": 3}
+
+
+def is_recurrent(layout: Layout, node: Node) -> bool:
+    """Is this a recurrent layer whose weights are known?"""
+    weights = layout.graph.weights
+    given = [n for n in node.inputs[1:4] if n is not None]
+    return node.op in GATES and layout.forms.blockable(node.inputs[0]) and all(n in weights for n in given)
+
+
+def recurrent(layout: Layout, node: Node) -> None:
+    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden]."""
+    results = [layout.new_blocked(v.name) for v in node.outputs]
+    ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
+    for way, reverse in enumerate(ways):
+        _direction(layout, node, way, reverse, results)
+    layout.blocked.update(zip((v.name for v in node.outputs), results, strict=True))
+
+
+def _direction(layout: Layout, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
+    program, lanes, hidden = layout.program, layout.lanes, int(node.attrs["hidden"])
+    names = [*node.inputs, *[None] * (6 - len(node.inputs))]
+    w, r = (layout.graph.weights[n or ""][way] for n in names[1:3])
+    count, blocks = GATES[node.op], -(-hidden // lanes)
+    bias = np.zeros((2, count, hidden), np.float32)
+    if names[3] is not None:
+        bias = layout.graph.weights[names[3]][way].reshape(2, count, hidden)
+    after = node.op == "gru" and bool(node.attrs["linear_before_reset"])
+    added = np.array([*(bias[0] + bias[1])[:-1], bias[0][-1] if after else (bias[0] + bias[1])[-1]])
+    x = layout.get_blocked(names[0] or "", 2)
+    wide = _padded(w.reshape(count, hidden, -1), blocks * lanes)
+    work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
+    gates = layout.new_blocks(Plane(x.plane.n, 1, x.plane.w, 0, lanes), natural_channels(len(wide), lanes))
+    write_dense(layout, x, work, gates, Epilogue((), ()))
+    weights = (_padded(r.reshape(count, hidden, hidden), blocks * lanes).T, _padded(bias[1, -1:], blocks * lanes))
+    first = [_first(layout, names[4 + i], way, blocks, x.plane.w) for i in range(len(results) - 1)]
+    to = [_part(v, way, v.plane.image if i else v.plane.row) for i, v in enumerate(results)]
+    states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in (pair[0][0], pair[1])]
+    spec = RecurrentSpec(
+        node.op, lanes, x.plane.n, x.plane.w, hidden, blocks, strides(gates.plane), first[0][1],
+        strides(results[0].plane), strides(results[1].plane), reverse, after,
+    )  # fmt: skip
+    program.call(
+        spec, None,
+        [gates.offset(0), *map(program.weight, weights), first[0][0], to[0], to[1], *states,
+         Place(program.arena.new(2 * blocks * lanes))], node.label,
+    )  # fmt: skip
+
+
+def _part(x: Blocked, way: int, step: int) -> Place:
+    """Where a direction's part begins."""
+    at = x.offset(0)
+    return Place(at.buffer, at.delta + way * step)
+
+
+def _first(layout: Layout, name: str | None, way: int, blocks: int, batch: int) -> tuple[Argument, Strides]:
+    """The state that a direction begins with; zeros if none is given."""
+    lanes = layout.lanes
+    if name is None:
+        zeros = layout.program.weight(np.zeros(blocks * batch * lanes, np.float32))
+        return zeros, strides(Plane(1, 1, batch, 0, lanes))
+    x = layout.get_blocked(name, 2)
+    x = x if x.natural else layout.relayout(x, 0, natural_channels(x.width, lanes))
+    return _part(x, way, x.plane.image), strides(x.plane)
+
+
+def _padded(rows: Floats, width: int) -> Floats:
+    """[gates, hidden, ..] as one axis of ``width`` a gate, zeros behind the hidden units."""
+    gap = [(0, 0), (0, width - rows.shape[1]), *[(0, 0)] * (rows.ndim - 2)]
+    wide = np.pad(rows.astype(np.float32), gap)
+    return wide.reshape(-1, *rows.shape[2:])

@@ -1,0 +1,41 @@
+"""Linear and cubic resizing of pictures. (To the nearest pixel is movement, see ``movement``.)"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.codegen.fusion import Chain
+from secateur.codegen.layout import Layout, strides
+from secateur.codegen.program import Argument, Table
+from secateur.codegen.sampling import Taps, axis_taps
+from secateur.codegen.specs_fixed import ResizeSpec
+from secateur.codegen.tensors import Blocked
+
+from .epilogue import flows, plan_epilogue
+from .window import call_window
+
+
+def resize(layout: Layout, chain: Chain) -> Blocked:
+    """[n, c, h, w] to another height and width."""
+    node = chain.head
+    name = node.inputs[0] or ""
+    x = layout.together(name, layout.get_blocked(name, 1))
+    out = layout.new_blocked(chain.last.name, x.channels)
+    epilogue = plan_epilogue(layout, flows(node.name, chain.tail), out)
+    before, after = (x.plane.h, x.plane.w), (out.plane.h, out.plane.w)
+    steps = (x.plane.row, x.plane.column)
+    taps = [axis_taps(node.attrs, 2 + j, 4, before[j], after[j]) or _same(after[j]) for j in (0, 1)]
+    tables: list[Argument] = []
+    for axis, step in zip(taps, steps, strict=True):
+        tables.append(Table(np.array([[at * step for at, _ in one] for one in axis], np.int64).reshape(-1)))
+        tables.append(layout.program.weight(np.array([[w for _, w in one] for one in axis], np.float32)))
+    spec = ResizeSpec(
+        layout.lanes, out.plane.n, len(out.blocks), *after, (len(taps[0][0]), len(taps[1][0])), strides(x.plane),
+        strides(out.plane), not x.contiguous, epilogue.steps, layout.threads,
+    )  # fmt: skip
+    call_window(layout, spec, x, out, tables, epilogue, node.label)
+    return out
+
+
+def _same(size: int) -> Taps:
+    return [[(i, 1.0)] for i in range(size)]

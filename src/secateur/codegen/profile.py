@@ -1,0 +1,73 @@
+"""Where a network's time goes: every kernel call timed in its place, on the real arena."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.ir import Graph
+
+from .program import TensorSpec
+from .specs import Spec
+from .targets import Target, get_target
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A kernel call: median microseconds over all rounds, the processor's counter read before and after it."""
+
+    label: str
+    spec: Spec | TensorSpec
+    choice: Any
+    microseconds: float
+
+
+def profile(graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | None = None,
+            rounds: int = 50) -> list[Timed]:  # fmt: skip
+    """The calls of a graph's library in order, timed while the whole network runs on random inputs."""
+    calls, run = prepare(graph, target, threads, records)
+    samples = np.array([run() for _ in range(rounds + 3)][3:])
+    return [Timed(c.label, c.spec, c.choice, statistics.median(t)) for c, t in zip(calls, samples.T, strict=True)]
+
+
+def prepare(graph: Graph, target: str | Target, threads: int,
+            records: str | Path | None) -> tuple[list[Any], Callable[[], Any]]:  # fmt: skip
+    """The calls, and a function that runs the network once and returns the microseconds of each."""
+    import tvm_ffi
+
+    from .library import aligned
+    from .lower import compile_program, ports
+    from .plan import plan
+    from .runtime import use_threads
+    from .tune import Tuner, open_records
+
+    chosen = get_target(target)
+    program = plan(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose)
+    compiled = compile_program(program, graph, chosen, clock=True)
+    rng = np.random.default_rng(0)
+    inputs, outputs = ports(graph)
+    given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]
+    results = [np.empty(tuple(map(int, v.shape)), np.float32) for v in outputs]
+    stamps = np.zeros(len(program.calls) + 1, np.int64)
+    fixed = [
+        aligned(len(a), a.dtype)
+        for a in (np.zeros(compiled.arena_words, np.float32), compiled.weights, compiled.tables)
+    ]
+    fixed[1][:], fixed[2][:] = compiled.weights, compiled.tables
+    arrays = [*fixed, *given, *results, stamps]
+    tensors, main = [tvm_ffi.from_dlpack(a) for a in arrays], compiled.module["main"]
+
+    def run() -> Any:
+        use_threads(threads)
+        start = time.perf_counter()
+        main(*tensors)
+        seconds = time.perf_counter() - start
+        return np.diff(stamps) * (seconds * 1e6 / (stamps[-1] - stamps[0]))
+
+    return program.calls, run

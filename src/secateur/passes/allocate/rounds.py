@@ -1,0 +1,74 @@
+"""Schedules: prune in several rounds, and score again on the slim network in between."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError
+from secateur.passes.analysis.notes import Coupling, KeepMask
+from secateur.passes.pipeline import Pass, Pipeline
+
+from .budget import Allocation, Amount, before, counter, notes_of
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Meet a budget in ``count`` equal ratios: 50 % in two rounds is 71 %, then 71 % of that, scored anew.
+
+    ``again`` couples and scores a slim network; ``allocator`` has one budget. What goes in the end is told in the
+    units of the graph as it came, so that one cut, one recipe and one check of the law against the original follow.
+    """
+
+    name: ClassVar[str] = "rounds"
+    count: int
+    allocator: Any = field(repr=False)
+    again: tuple[Pass, ...] = field(repr=False)
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Raises InputError for less than one round, and what the allocator raises."""
+        from secateur.passes.rewrite.slim import slim
+
+        if self.count < 1:
+            raise InputError(f"{self.allocator.name}{{rounds={self.count}}}: give 1 or more")
+        coupling, _ = notes_of(graph, self.name)
+        kind, value = budget_of(self.allocator)
+        whole, keep, scored = before(graph, kind), np.ones(coupling.size, bool), graph
+        target = Amount(kind, value).limit(whole)
+        for number in range(1, self.count + 1):
+            last = number == self.count
+            limit = value if last else max(1, int(whole * (target / max(whole, 1)) ** (number / self.count)))
+            done = dataclasses.replace(self.allocator, **{kind: limit})(scored)
+            keep = keep & carried(done, coupling, keep)
+            if not last:
+                scored = Pipeline(self.again)(slim(graph, keep))
+        found = done.note(Allocation)
+        reached = counter(graph, kind)(keep)
+        return graph.with_note(KeepMask(keep), dataclasses.replace(found, reached=reached))
+
+
+def budget_of(allocator: Any) -> tuple[str, float | int]:
+    """The budget that an allocator was given in a unit that can be counted."""
+    return next((k, getattr(allocator, k)) for k in ("macs", "params", "bytes") if getattr(allocator, k) is not None)
+
+
+def carried(done: Graph, original: Coupling, keep: Array) -> Array:
+    """bool[units of the original]: what stays of it after the keep mask of ``done``, which was made under ``keep``.
+
+    The positions along each axis of a slim weight are those that lived, in the same order.
+    """
+    coupling, mask = done.note(Coupling), done.note(KeepMask)
+    assert coupling is not None
+    assert mask is not None
+    result = np.ones(original.size, bool)
+    slots = {(s.weight, s.axis): s for s in coupling.slots}
+    for slot in original.slots:
+        small = slots.get((slot.weight, slot.axis))
+        if small is not None:
+            lived = slot.units[original.live(slot.units, keep)]
+            gone = lived[~coupling.live(small.units, mask.mask)]
+            result[gone[gone >= 0]] = False
+    return result

@@ -1,0 +1,95 @@
+"""A budget in milliseconds: allocate by multiply-accumulates, and let a few measurements say how many may remain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from secateur.ir import BudgetError, Graph, InputError
+from secateur.passes.analysis.notes import KeepMask
+
+from .budget import Allocation, Amount, notes_of
+
+MEASUREMENTS = 6
+NEAR = 0.95  # a budget used to this share is used
+AIM = 0.98  # the next network is made for this share of the budget
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How long a graph takes, in milliseconds. Whoever can measure adds this note."""
+
+    outlives_rewrites: ClassVar[bool] = True
+    milliseconds: Callable[[Graph], float] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """As many multiply-accumulates as the budget allows. ``at(share)`` leaves a share of them."""
+
+    name: ClassVar[str] = "timed"
+    latency_ms: float
+    at: Callable[[float], Any] = field(repr=False)
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
+        cost = graph.note(Cost)
+        if cost is None:
+            raise InputError(
+                f"budget latency_ms={self.latency_ms:g}: nobody measures here; use secateur.compile or the command "
+                "line, or give the graph a Cost note"
+            )
+        coupling, _ = notes_of(graph, self.name)
+        whole = cost.milliseconds(graph)
+        if whole <= self.latency_ms:
+            remark = "the original is fast enough: nothing was removed"
+            return self._noted(graph.with_note(KeepMask(np.ones(coupling.size, bool))), whole, whole, 1, remark)
+        best, reached, seen = self._search(graph, cost, whole)
+        if best is None:
+            raise BudgetError(
+                f"budget latency_ms={self.latency_ms:g} is out of reach: the original takes {whole:.4g} ms, the "
+                f"fastest of {seen} smaller networks {reached:.4g}; raise the budget, or protect less"
+            )
+        note = best.note(Allocation)
+        rounded = note.round_to if note else 1
+        return self._noted(best, whole, reached, rounded, f"found with {seen + 1} measurements")
+
+    def _search(self, graph: Graph, cost: Cost, whole: float) -> tuple[Graph | None, float, int]:
+        """(allocated graph or None, its or the least milliseconds, measurements made)."""
+        from secateur.passes.rewrite.slim import slim
+
+        slow, fast = (1.0, whole), (0.0, 0.0)  # (share of MACs, milliseconds), the second a guess at first
+        best, reached, least, seen = None, 0.0, whole, 0
+        while seen < MEASUREMENTS and reached < NEAR * self.latency_ms:
+            share = fast[0] + (slow[0] - fast[0]) * (AIM * self.latency_ms - fast[1]) / (slow[1] - fast[1])
+            share = min(max(share, fast[0] + 0.1 * (slow[0] - fast[0])), fast[0] + 0.9 * (slow[0] - fast[0]))
+            try:
+                allocated = self.at(share)(graph)
+            except BudgetError:
+                break
+            mask = allocated.note(KeepMask)
+            assert mask is not None
+            took, seen = cost.milliseconds(slim(graph, mask.mask)), seen + 1
+            least = min(least, took)
+            if took <= self.latency_ms:
+                fast = (share, took)
+                best, reached = allocated, took
+            else:
+                slow = (share, took)
+        return best, reached if best is not None else least, seen
+
+    def _noted(self, graph: Graph, whole: float, reached: float, round_to: int, remark: str) -> Graph:
+        done = graph.note(Allocation)
+        remarks = (*(done.remarks if done else ()), remark)
+        return graph.with_note(Allocation(Amount("latency_ms", self.latency_ms), whole, reached, round_to, remarks))
+
+
+def at_share(step: Any, share: float) -> Any:
+    """The same allocation, leaving this share of the multiply-accumulates."""
+    if hasattr(step, "allocator"):
+        return dataclasses.replace(step, allocator=at_share(step.allocator, share))
+    return dataclasses.replace(step, macs=float(share))

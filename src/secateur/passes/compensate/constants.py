@@ -1,0 +1,96 @@
+"""``fold_constants``: removed channels that were constant, as biases of the layers that read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, Node
+from secateur.passes.recipe import Recipe
+
+from .original import EXAMPLES, channel_axis, kept_rows, noted
+from .refit import bias_of, solvable
+
+if TYPE_CHECKING:
+    from .lockstep import Step
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """Add what removed channels contributed on average to the biases of their readers.
+
+    A channel whose batch norm scale is zero still emits act(beta), and so does one that never changes: removing it
+    takes a constant away. The reader's bias (without one, the batch norm behind it, through its running mean) gains
+    the mean of that contribution over all its outputs, the border of a
+    padded convolution included, where fewer taps see it. Exact for linear layers, 1x1 and unpadded convolutions and
+    constant channels; elsewhere the best constant. ``varying`` False folds constant channels alone.
+
+    Before: ``y = conv(x', w', b)``. After: ``y = conv(x', w', b + sum of w[:, removed] * mean)``.
+    """
+
+    name: ClassVar[str] = "fold_constants"
+    varying: bool = True
+    examples: int = EXAMPLES
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Raises InputError without data."""
+        if self.examples < 1:
+            raise InputError(f"fold_constants{{examples={self.examples}}}: give 1 or more")
+        from .lockstep import lockstep
+
+        recipe, weights = graph.note(Recipe), dict(graph.weights)
+        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n) and bool(sink(graph, n))):
+            for name, sign in sink(graph, step.node):
+                shift = self._shift(step, recipe)
+                if shift is not None:
+                    old = weights[name]
+                    weights[name] = (old + sign * shift.reshape(old.shape)).astype(old.dtype)
+                    step.slim.weights[name] = weights[name]
+        return noted(graph.rewrite(weights=weights), self.name)
+
+    def _shift(self, step: Step, recipe: Recipe | None) -> Array | None:
+        from secateur.passes.sweep.unfold import draw_places, windows
+
+        name = str(step.node.inputs[1])
+        kept = None if recipe is None else recipe.weights.get(name)
+        transposed = bool(step.node.attrs.get("transposed", False))
+        axis_in, axis_out = (0, 1) if transposed else (1, 0)
+        if kept is None or axis_in not in kept:
+            return None
+        original = next(n for n in step.dense.graph.nodes if n.name == step.node.name)
+        weight = step.dense.graph.weights[name].astype(np.float64)
+        matrix = weight.T if transposed else weight
+        groups = int(step.node.attrs.get("groups", 1))
+        rows = matrix.reshape(groups, matrix.shape[0] // groups, -1)
+        taps = rows.shape[2] // matrix.shape[1]
+        dead = np.ones((groups, matrix.shape[1]), bool)
+        for group, columns in enumerate(kept[axis_in] if groups > 1 else [kept[axis_in]]):
+            dead[group, columns] = False
+        total, square, count = np.zeros(groups * rows.shape[2]), np.zeros(groups * rows.shape[2]), 0
+        axis = channel_axis(original)
+        for values, examples in zip(step.dense.values, step.counts, strict=True):
+            x = values[original.inputs[0] or ""][:examples]
+            places = draw_places(original, axis, 1 << 30, np.random.default_rng(0))
+            u = windows(x, original, weight.shape[2:], axis, places).double().numpy()
+            total, square, count = total + u.sum(0), square + (u * u).sum(0), count + len(u)
+        mean = (total / count).reshape(groups, -1)
+        if not self.varying:
+            spread = (square / count).reshape(groups, -1) - mean**2
+            mean = np.where(spread <= 1e-10 * (1 + mean**2), mean, 0.0)
+        shift: Array = np.einsum("goc,gc->go", rows, mean * np.repeat(dead, taps, axis=1)).reshape(-1)
+        out = kept_rows(recipe, name, axis_out)
+        return shift if out is None else shift[out]
+
+
+def sink(graph: Graph, node: Node) -> list[tuple[str, float]]:
+    """Where a constant in the layer's output can go: (weight, sign) of its bias or of the batch norm that reads it."""
+    bias = bias_of(node)
+    if bias is not None:
+        return [(bias, 1.0)]
+    users = graph.users.get(node.name, ())
+    if len(users) != 1 or users[0].op != "batch_norm" or node.name in graph.outputs:
+        return []
+    mean = users[0].inputs[3] or ""
+    return [(mean, -1.0)] if mean in graph.weights and len(graph.users[mean]) == 1 else []

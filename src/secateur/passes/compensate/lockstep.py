@@ -1,0 +1,121 @@
+"""The original and the slim network, run side by side layer by layer over the same data.
+
+Every layer is computed once for all examples before the next begins, so that a layer that was mended hands its new
+outputs on: errors do not add up unseen. Only values that are still needed are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secateur.ir import Graph, InputError, Node, PassError
+from secateur.ir.exporters.torch import flat_module
+from secateur.ir.frontends.torch_arrays import to_torch
+from secateur.passes.sweep.batches import batches
+from secateur.passes.sweep.data import Calibration
+
+from .original import Original
+
+Tensor = torch.Tensor
+
+
+class Stepper:
+    """A graph that is run node by node, for all batches; ``weights`` may be changed before a node is reached."""
+
+    def __init__(self, graph: Graph, inputs: list[dict[str, Tensor]]) -> None:
+        self.graph, self.weights = graph, dict(graph.weights)
+        self.values = inputs
+        self.at = 0
+        self.last: dict[str, int] = dict.fromkeys(graph.outputs, len(graph.nodes))
+        for number, node in enumerate(graph.nodes):
+            for name in node.inputs:
+                if name is not None and name not in graph.weights:
+                    self.last[name] = max(self.last.get(name, 0), number)
+
+    def reach(self, end: int) -> None:
+        """Run every node before number ``end``."""
+        nodes = self.graph.nodes[self.at : end]
+        if not nodes:
+            return
+        made = {v.name for n in nodes for v in n.outputs}
+        read = dict.fromkeys(i for n in nodes for i in n.inputs if i is not None and i not in self.graph.weights)
+        needed = [name for name in read if name not in made]
+        kept = [name for name in made if self.last.get(name, -1) >= end]
+        part = self._part(nodes, needed, kept)
+        for values in self.values:
+            with torch.no_grad():
+                outs = part(*(values[name] for name in needed))
+            values.update(zip(kept, outs, strict=True))
+            for name in [n for n in values if self.last.get(n, -1) < end]:
+                del values[name]
+        self.at = end
+
+    def _part(self, nodes: tuple[Node, ...], inputs: list[str], outputs: list[str]) -> Callable[..., Any]:
+        used = {i for n in nodes for i in n.inputs if i in self.graph.weights}
+        weights = {name: self.weights[name] for name in self.graph.weights if name in used}
+        graph = self.graph.rewrite(
+            inputs=[self.graph.value(n) for n in inputs], nodes=nodes, outputs=outputs, weights=weights
+        )
+        return flat_module(graph)[0]
+
+    def finish(self) -> list[list[Tensor]]:
+        """The outputs of every batch."""
+        self.reach(len(self.graph.nodes))
+        return [[values[name] for name in self.graph.outputs] for values in self.values]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One layer of the slim network, reached by both: ``dense`` and ``slim`` hold the values it reads."""
+
+    node: Node
+    dense: Stepper
+    slim: Stepper
+    counts: tuple[int, ...]  # the examples of each batch that count
+
+    def pairs(self, dense: str, slim: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """A value of either network, batch by batch, without padding examples."""
+        for count, a, b in zip(self.counts, self.dense.values, self.slim.values, strict=True):
+            yield a[dense][:count], b[slim][:count]
+
+
+def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bool]) -> Iterator[Step]:
+    """Stop at every node of the slim graph that is ``wanted`` and stands in the original under the same name.
+
+    At a stop the node's inputs are there in both networks; the original has computed the node too. Weights that are
+    changed at a stop are used from then on. Raises PassError where there is no original, InputError where there are
+    no data.
+    """
+    original, calibration = graph.note(Original), graph.note(Calibration)
+    if original is None:
+        raise PassError(f"'{name}' mends a slim network after its original: put it behind slim")
+    if calibration is None:
+        raise InputError(
+            f"'{name}' compares the slim network with the original on data, so it needs calibration: give "
+            "calibration=batches in Python, or --calibration FILE.npz or a folder of images; no labels are needed"
+        )
+    known = {n.name: i for i, n in enumerate(original.graph.nodes)}
+    fed: list[dict[str, Tensor]] = []
+    counts: list[int] = []
+    for item in batches(graph, calibration.data, 32):
+        if sum(counts) >= examples:
+            break
+        fed.append({k: to_torch(x) for k, x in item.inputs.items()})
+        counts.append(min(item.examples, examples - sum(counts)))
+    if not sum(counts):
+        raise InputError("calibration: the data hold no example; give at least one batch")
+    dense, slim = Stepper(original.graph, [dict(f) for f in fed]), Stepper(graph, fed)
+    stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
+    for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
+        at = known[node.name]
+        for name in (node.name, original.graph.nodes[at].inputs[0] or ""):
+            dense.last[name] = max(dense.last.get(name, 0), at + 1)
+    for number, node in stops:
+        slim.reach(number)
+        dense.reach(max(known[node.name] + 1, dense.at))
+        if node.name in dense.values[0]:
+            yield Step(node, dense, slim, tuple(counts))

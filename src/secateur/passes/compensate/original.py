@@ -1,0 +1,38 @@
+"""What a slim network was cut from, as a note: compensation compares the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph, Node
+from secateur.passes.recipe import Recipe
+
+EXAMPLES = 256  # as many as are looked at unless told otherwise: the memory for a layer's outputs grows with them
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The network before ``slim``, which leaves this note."""
+
+    outlives_rewrites: ClassVar[bool] = True
+    graph: Graph = field(repr=False)
+
+
+def noted(graph: Graph, spec: str) -> Graph:
+    """The recipe says that weights were changed: the law holds for the network before this pass."""
+    recipe = graph.note(Recipe)
+    return graph if recipe is None else graph.with_note(replace(recipe, rewrites=(*recipe.rewrites, spec)))
+
+
+def kept_rows(recipe: Recipe | None, weight: str, axis: int = 0) -> Array | None:
+    """The rows of a weight that the slim network has, None for all."""
+    kept = None if recipe is None else recipe.weights.get(weight, {}).get(axis)
+    return None if kept is None else np.asarray(kept, np.int64)
+
+
+def channel_axis(node: Node) -> int:
+    """Where a layer's outputs have their channels."""
+    return len(node.out.shape) - 1 if node.op == "linear" else 1

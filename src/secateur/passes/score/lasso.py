@@ -1,0 +1,81 @@
+"""LASSO channel pruning: He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph
+from secateur.passes.analysis.notes import Importance
+from secateur.passes.sweep.needs import Need
+
+from .positions import by_order
+from .reconstruction import contributions, moment_needs
+from .slots import coupling_of, statistics_of
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """Order in which channels enter as LASSO explains what the reading layers compute (He et al., ICCV 2017).
+
+    One factor on every channel, an L1 penalty on the factors, in Gram form: the whole path at once. A channel's score
+    is the penalty, as a share of the largest, at which it is last outside of the support: those that enter early
+    matter. ``refit`` does the paper's second step, the least squares on what is kept.
+    """
+
+    name: ClassVar[str] = "lasso"
+    data: ClassVar[bool] = True
+    unscored: ClassVar[str] = "no convolution or linear layer of a size that fits into memory reads it"
+
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        return moment_needs(graph, coupling_of(graph, self.name))
+
+    def __call__(self, graph: Graph) -> Graph:
+        coupling = coupling_of(graph, self.name)
+        scores = np.full(coupling.size, np.nan)
+        for part in contributions(graph, coupling, statistics_of(graph, self.name)).values():
+            scores[part.units] = path_scores(part.gram, part.target)
+        return graph.with_note(Importance(scores, self.name))
+
+
+def path_scores(gram: Array, target: Array) -> Array:
+    """f64[c]: the share of the largest penalty at which each channel last enters the LASSO path.
+
+    Those that never enter have 0 and are told apart, far below the others, by what they would still explain.
+    """
+    alphas, factors = lasso_path(gram, target)
+    size = len(gram)
+    if not len(alphas) or alphas[0] <= 0:
+        return by_order(np.argsort(np.diagonal(gram), kind="stable"), np.zeros(size))
+    support = factors != 0  # [c, knots], penalties falling
+    last_out = np.where(support.any(1), (support.shape[1] - 1) - (~support[:, ::-1]).argmax(1), -1)
+    whole = support.all(1)
+    entered = support[:, -1]
+    level = np.where(whole, 1.0, alphas[np.clip(last_out, 0, len(alphas) - 1)] / alphas[0])
+    left = np.abs(target - gram @ factors[:, -1])
+    rest = left / (left.max() or 1.0) * 1e-9
+    return np.where(entered, np.maximum(level, 1e-8), rest)
+
+
+def lasso_path(gram: Array, target: Array) -> tuple[Array, Array]:
+    """(penalties, factors [c, knots]) of min 1/2 |y - A b|^2 + alpha |b|_1 for falling alpha, by least angles."""
+    from sklearn.linear_model import lars_path_gram
+
+    size = len(gram)
+    ridge = gram + np.eye(size) * 1e-10 * (np.trace(gram) / max(size, 1) or 1.0)  # twins have one solution then
+    alphas, _, factors = lars_path_gram(
+        Xy=target, Gram=ridge, n_samples=1, method="lasso", max_iter=8 * size + 8, copy_Gram=False, return_path=True
+    )
+    return np.asarray(alphas), np.asarray(factors)
+
+
+def support_of(gram: Array, target: Array, most: int) -> Array:
+    """bool[c]: the largest support on the path with at most ``most`` channels."""
+    _, factors = lasso_path(gram, target)
+    counts = (factors != 0).sum(0)
+    fits = np.flatnonzero(counts <= most)
+    best = fits[counts[fits].argmax()] if len(fits) else 0
+    result: Array = factors[:, best] != 0
+    return result

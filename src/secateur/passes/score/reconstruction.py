@@ -1,0 +1,95 @@
+"""What each unit contributes to the layers that read it, as one small matrix a pool: the Gram form.
+
+With A_j the part of a layer's output that comes from input channel j, over all samples, the squared error of leaving
+out a set T is 1_T' G 1_T with G[i, j] = <A_i, A_j>. G follows from the second moments S of the unfolded input and the
+weights alone: the sum over the taps of blocks of S * (W'W). No sampling of outputs, no tensor of all contributions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.ir import Array, Graph
+from secateur.passes.analysis.notes import Coupling
+from secateur.passes.sweep.needs import InputMoments, Moments, Statistics, Tap
+from secateur.passes.sweep.taps import consumers, units_at, window
+
+MOST_COLUMNS = 9216  # second moments of wider inputs (a flattened picture before a linear layer) take too much memory
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Of one pool: ``units`` in rising order, and ``gram`` f64[u, u].
+
+    Several readers are added up, each divided by its own <Y, Y>, with Y what it computes from all its inputs, without
+    bias: the numbers are relative errors. ``energy`` is the number of readers (groups count by their share of <Y, Y>).
+    """
+
+    units: Array
+    gram: Array
+    energy: float
+
+    @property
+    def target(self) -> Array:
+        """f64[u] = <A_j, sum of A over the pool>: what is to be explained. Channels of other pools stay as they are."""
+        result: Array = self.gram.sum(1)
+        return result
+
+
+def reading(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
+    """The readers whose inputs' second moments fit into memory."""
+    found = []
+    for tap in consumers(graph, coupling):
+        _, units = units_at(graph, coupling, tap)
+        groups, taps = window(graph, tap)
+        if len(units) // groups * taps <= MOST_COLUMNS:
+            found.append(tap)
+    return tuple(found)
+
+
+def moment_needs(graph: Graph, coupling: Coupling) -> tuple[InputMoments, ...]:
+    """What ``contributions`` asks the sweep for."""
+    return tuple(InputMoments(tap) for tap in reading(graph, coupling))
+
+
+def contributions(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[int, Contributions]:
+    """By pool; pools that no such layer reads are left out, and where it reads nothing but zeros, all is 0."""
+    place = np.full(coupling.size, -1, np.int64)
+    members: dict[int, Array] = {}
+    for pool in np.unique(coupling.pool[~coupling.frozen]).tolist():
+        units = np.flatnonzero((coupling.pool == pool) & ~coupling.frozen)
+        members[pool] = units
+        place[units] = np.arange(len(units))
+    grams = {p: np.zeros((len(u), len(u))) for p, u in members.items()}
+    energies = dict.fromkeys(members, 0.0)
+    read: set[int] = set()
+    for need in moment_needs(graph, coupling):
+        _, units = units_at(graph, coupling, need.tap)
+        blocks = channel_gram(graph, need.tap, statistics.of(need, Moments))
+        energy = float(blocks.sum())
+        energy = energy if energy > 0 else 1.0
+        for block, row in zip(blocks / energy, units.reshape(len(blocks), -1), strict=True):
+            live = (row >= 0) & (place[row] >= 0)
+            for pool in np.unique(coupling.pool[row[live]]).tolist():
+                mine = live & (coupling.pool[row] == pool)
+                at = place[row[mine]]
+                np.add.at(grams[pool], (at[:, None], at[None, :]), block[np.ix_(mine, mine)])
+                energies[pool] += float(block.sum())
+                read.add(pool)
+    return {p: Contributions(members[p], grams[p], energies[p]) for p in sorted(read)}
+
+
+def channel_gram(graph: Graph, tap: Tap, moments: Moments) -> Array:
+    """f64[groups, c, c]: <A_i, A_j> over the input channels of each group of the layer behind a tap."""
+    node = graph.producer[tap.node]
+    weight = graph.weights[node.inputs[1] or ""].astype(np.float64)
+    if node.attrs.get("transposed", False):
+        weight = weight.T
+    groups, columns = moments.first.shape
+    w = weight.reshape(groups, weight.shape[0] // groups, columns)
+    product = moments.second * np.einsum("gor,gos->grs", w, w, optimize=True)
+    c = columns // moments.taps
+    result: Array = product.reshape(groups, c, moments.taps, c, moments.taps).sum((2, 4))
+    return result

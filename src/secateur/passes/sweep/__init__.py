@@ -1,0 +1,12 @@
+"""One streaming sweep over calibration data: what criteria need to know, gathered for all of them at once.
+
+``needs`` says what can be known and holds the results; ``run.sweep`` gathers it and is the only part that loads torch.
+"""
+
+from .needs import Examples, Gates, InputMoments, Need, Pooled, Statistics, Tap, WeightGradients, need_bytes
+from .taps import consumers, taps
+
+__all__ = [
+    "Examples", "Gates", "InputMoments", "Need", "Pooled", "Statistics", "Tap", "WeightGradients", "consumers",
+    "need_bytes", "taps",
+]  # fmt: skip

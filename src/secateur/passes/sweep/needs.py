@@ -1,0 +1,175 @@
+"""What a criterion can ask for, as plain values, and what it gets.
+
+Everything is a sum over examples, so results of two halves of the data add up to that of the whole: that is what
+several processes do. Sums are float64. Channels are counted by *position* along the axis of a tap; ``Tap.units`` says
+which unit lives at a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from secateur.ir import Array
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """What a node reads through one of its inputs: the place where the law sets dropped channels to zero.
+
+    ``input`` -1 stands for what the node puts out.
+    """
+
+    node: str
+    input: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Per position of a tap: how many values were seen, their sum, sum of squares, zeros, least and greatest."""
+
+    tap: Tap
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """f32[examples, positions]: each example's mean over everything but the axis of a tap."""
+
+    tap: Tap
+
+
+@dataclass(frozen=True, slots=True)
+class InputMoments:
+    """Second moments of the unfolded input of a convolution or linear layer, per group of channels.
+
+    Of every example ``positions`` places are drawn (all where there are fewer): at each, the layer's window is a row
+    of U, columns channel by channel and tap by tap.
+    """
+
+    tap: Tap
+    positions: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Derivatives of the loss by a gate of value 1 on every unit, example by example.
+
+    The gate multiplies the unit wherever it is read, so its derivative is the sum of gradient times value over all
+    taps: what zeroing the unit there changes, to first order.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class WeightGradients:
+    """The mean gradient of the loss by a weight."""
+
+    weight: str
+
+
+Need = Examples | Pooled | InputMoments | Gates | WeightGradients
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSums:
+    """Result of ``Examples``; arrays f64[positions], ``count`` values per position."""
+
+    count: float
+    total: Array
+    squares: Array
+    zeros: Array
+    least: Array
+    most: Array
+
+    @property
+    def mean(self) -> Array:
+        result: Array = self.total / max(self.count, 1)
+        return result
+
+    @property
+    def variance(self) -> Array:
+        result: Array = np.maximum(self.squares / max(self.count, 1) - self.mean**2, 0.0)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Result of ``InputMoments``: ``second`` f64[groups, c k, c k] = U'U, ``first`` f64[groups, c k], ``rows`` of U.
+
+    ``taps`` is k, the number of taps of the window; channel j of a group has the columns j k .. (j+1) k.
+    """
+
+    second: Array
+    first: Array
+    rows: float
+    taps: int
+
+
+@dataclass(frozen=True, eq=False)
+class GateSums:
+    """Result of ``Gates``; a[n, unit] are the derivatives of example n.
+
+    ``total`` f64[units] = sum of a, ``absolute`` of abs(a), ``squares`` of a^2; ``products`` has for every pool the
+    matrix A'A over its units in rising order.
+    """
+
+    total: Array
+    absolute: Array
+    squares: Array
+    products: Mapping[int, Array]
+    examples: float
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """A note: what one sweep found. ``loss`` names the loss, None where no gradient was needed."""
+
+    found: Mapping[Need, Any] = field(default_factory=dict)
+    examples: int = 0
+    loss: str | None = None
+
+    def of(self, need: Need, kind: type[R]) -> R:
+        """The result of a need, which the sweep was asked for. Raises KeyError."""
+        result = self.found[need]
+        assert isinstance(result, kind)
+        return result
+
+
+GRADIENTS = (Gates, WeightGradients)
+
+
+def _moments_bytes(need: Any, sizes: Sizes) -> int:
+    groups, columns = sizes.columns(need.tap)
+    return 8 * groups * columns * (columns + 1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the sizes of results depend on."""
+
+    positions: Callable[[Tap], int]
+    columns: Callable[[Tap], tuple[int, int]]  # groups, columns of U in each
+    weight: Callable[[str], int]
+    pools: tuple[int, ...]
+    examples: int
+
+
+_BYTES: Mapping[type, Callable[[Any, Sizes], int]] = MappingProxyType(
+    {
+        Examples: lambda n, s: 5 * 8 * s.positions(n.tap),
+        Pooled: lambda n, s: 4 * s.examples * s.positions(n.tap),
+        InputMoments: _moments_bytes,
+        Gates: lambda n, s: 8 * sum(3 * p + p * p for p in s.pools),
+        WeightGradients: lambda n, s: 8 * s.weight(n.weight),
+    }
+)
+
+
+def need_bytes(need: Need, sizes: Sizes) -> int:
+    """Memory that the sweep holds for a need from beginning to end, in bytes."""
+    return _BYTES[type(need)](need, sizes)
