@@ -22,10 +22,10 @@ class FoldConstants:
     """Add what removed channels contributed on average to the biases of their readers.
 
     A channel whose batch norm scale is zero still emits act(beta), and so does one that never changes: removing it
-    takes a constant away. The reader's bias (without one, the batch norm behind it, through its running mean) gains
-    the mean of that contribution over all its outputs, the border of a
-    padded convolution included, where fewer taps see it. Exact for linear layers, 1x1 and unpadded convolutions and
-    constant channels; elsewhere the best constant. ``varying`` False folds constant channels alone.
+    takes a constant away. The reader's bias gains the mean of that contribution over all its outputs, the border of a
+    padded convolution included, where fewer taps see it; a reader without one hands it to the batch norm behind it,
+    as a smaller running mean. Exact for constant channels that linear layers, 1x1 and unpadded convolutions read;
+    elsewhere the best constant. ``varying`` False folds constant channels alone.
 
     Before: ``y = conv(x', w', b)``. After: ``y = conv(x', w', b + sum of w[:, removed] * mean)``.
     """

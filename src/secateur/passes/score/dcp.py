@@ -55,8 +55,7 @@ def selection_order(gram: Array, target: Array, bonus: Array, energy: float) -> 
     """(channels in the order in which they join, how much each lowers the error as a share of ``energy``).
 
     Each round takes the channel with the largest abs(<A_j, residual>) over the largest at the start, plus ``bonus``,
-    then solves the factors of all that joined. The solution is updated by one column of a Cholesky factor a round:
-    O(c^2).
+    then solves the factors of all that joined. One column of a Cholesky factor a round updates them: O(c^2).
     """
     size = len(gram)
     energy = energy if energy > 0 else 1.0

@@ -22,7 +22,7 @@ class Taylor:
 
     ``form`` "feature" (2017): the mean over examples of abs(sum of gradient times activation), divided by the layer's
     Euclidean norm; "gate" (2019): the mean square of the derivative by a gate, not normalised. A channel that several
-    layers read sums over them. Sums over the picture, where the papers take means: a layer's norm divides that out.
+    layers read sums over them. Sums over the picture, where the paper takes means: the layer's norm divides that out.
     Without labels the loss is the network's own most likely class.
     """
 
