@@ -262,3 +262,15 @@ def test_widths_follow_the_target_and_the_policy_says_which(monkeypatch: pytest.
     assert widths(None)[0] == "l1,uniform{macs=40%,round_to=8},slim"
     with pytest.raises(InputError, match="unknown target 'cuda'"):
         secateur.compile(chain(), target="cuda")
+
+
+def test_a_mended_network_is_verified_by_its_cut() -> None:
+    graph = chain()
+    data = [np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)]
+    done = secateur.compile(graph, "l1,uniform{macs=60%,round_to=1},slim,refit", calibration=data)
+    assert done.recipe.rewrites == ("refit",)
+    cut = secateur.compile(graph, "l1,uniform{macs=60%,round_to=1},slim")
+    assert any(not np.array_equal(w, cut.graph.weights[n]) for n, w in done.graph.weights.items())
+    assert secateur.verify(graph, done.graph, done.recipe).passed
+    with pytest.raises(InputError, match="not the network that this recipe was saved with"):
+        secateur.verify(graph, graph, done.recipe)

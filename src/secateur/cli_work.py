@@ -186,6 +186,8 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
         tell("check the law")
         found = api.verify(original, slim, known, seed=seed, given=given)
     typer.echo(law(dataclasses.asdict(found)), err=True)
+    if known.rewrites:
+        typer.echo(f"checked on the cut itself: {', '.join(known.rewrites)} changed its weights afterwards", err=True)
     if not found.passed:
         raise LawError(f"'{slim}' does not compute what '{original}' does without the channels that '{recipe}' drops")
 
