@@ -28,12 +28,13 @@ def newest(name: str, key: str) -> dict[str, common.Row]:
     return {str(row[key]): row for row in common.read(path)} if path.exists() else {}
 
 
-def where(row: common.Row) -> str:
-    """The circumstances of a measurement, in a line."""
+def where(row: common.Row, *others: common.Row) -> str:
+    """The circumstances of a measurement, in a line; every commit where rows come from several."""
     machine, versions = row["machine"], row["versions"]
+    commits = list(dict.fromkeys(r["git"][:9] for r in (row, *others)))
     return (
         f"{machine['cpu']}, {machine['cores']} cores, Python {versions['python']}, torch {versions['torch']}, "
-        f"commit {row['git'][:9]}"
+        f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     )
 
 
@@ -123,7 +124,7 @@ def latency() -> str:
         "",
         *_peak_shares(rows),
         "",
-        f"`python bench/latency.py`; {where(first)}, ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
+        f"`python bench/latency.py`; {where(*rows)}, ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
         f"{first['versions'].get('openvino', '-')}, TVM {first['versions'].get('apache-tvm', '-')}.",
     ])  # fmt: skip
 
@@ -141,7 +142,7 @@ def short(network: str) -> str:
 
 def _tuned(rows: list[common.Row]) -> str:
     if {(r["tune"], r["records"]) for r in rows} == {(None, None)}:
-        return "secateur's libraries took the tilings that come with it; nothing was tuned for these networks."
+        return "Nothing was tuned for these networks: secateur's libraries took its own choices."
     return "secateur's libraries were tuned for these networks."
 
 

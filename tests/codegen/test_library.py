@@ -241,3 +241,16 @@ def test_loading_again_and_again_leaves_nothing(lib: Library, tmp_path: Path, mo
 
 def test_importing_loads_no_tvm() -> None:
     assert python("import sys, secateur.codegen; print({'tvm', 'torch'} & set(sys.modules))", Path()) == "set()\n"
+
+
+def test_a_profile_has_every_call_in_its_order() -> None:
+    from secateur.codegen.plan import plan
+    from secateur.codegen.profile import profile
+    from secateur.codegen.tune import Tuner, open_records
+
+    graph, target = draw(RESIDUAL), codegen.get_target("native")
+    calls = plan(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose).calls
+    found = profile(graph, rounds=3)
+    assert [(t.label, t.spec) for t in found] == [(c.label, c.spec) for c in calls]
+    assert all(t.microseconds >= 0 for t in found)
+    assert sum(t.microseconds for t in found) > 0
