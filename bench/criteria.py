@@ -6,7 +6,7 @@ Five small networks trained on Fashion-MNIST (fashion.py), 25, 50 and 70 % of th
 on the first 5,000 test pictures; one epoch of training at 50 % on two of them, beside the same shapes trained from
 nothing, judged on all 10,000; MobileNetV2 and EfficientNet-Lite0 with ImageNet weights, 15, 25 and 50 % removed, judged
 on twenty photos (imagenet.py). One sweep of a network serves all criteria. Compensation is `refit` on the small
-networks and `refit,reestimate_bn` on the two large ones, no training in either.
+networks and `refit{ridge=10%},reestimate_bn` on the two large ones (crops of ten photos are little to go by).
 
 A run that was stopped goes on where it was: a cell that is in the output already is not measured again. `--quick`
 takes two small networks that train for one epoch on 12,000 pictures, and writes to out/criteria-quick.jsonl.
@@ -69,10 +69,10 @@ QUICK = Setting(("plain", "shuffle"), (0.5,), ("mobilenet_v2",), (0.15,), train=
 
 
 def plan(setting: Setting, seeds: int) -> Iterator[Job]:
-    """What was asked for first comes first: every network once, then training, then further seeds."""
+    """What was asked for first comes first: small networks once, training, large ones, then further seeds."""
     yield from (Job("fashion", name, 0) for name in setting.networks)
-    yield from (Job("imagenet", name, 0) for name in setting.large)
     yield from (Job("trained", name, 0) for name in setting.tuned)
+    yield from (Job("imagenet", name, 0) for name in setting.large)
     for seed in range(1, seeds):
         yield from (Job("fashion", name, seed) for name in setting.networks)
         yield from (Job("trained", name, seed) for name in setting.tuned)

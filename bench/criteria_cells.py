@@ -30,7 +30,7 @@ from secateur.passes.score import Criterion
 from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 
-REPAIR = {"fashion": "refit", "imagenet": "refit,reestimate_bn"}
+REPAIR = {"fashion": "refit", "imagenet": "refit{ridge=10%},reestimate_bn"}
 Judge = Callable[[nn.Module], common.Row]
 
 
