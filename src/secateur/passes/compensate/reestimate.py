@@ -101,8 +101,9 @@ def _moments(
     for a, b in step.pairs(source, slim or dense):
         kept = a if rows is None else a[:, torch.from_numpy(rows)]
         for part, x in zip(parts, (kept, b), strict=True):
-            flat = x.double().movedim(1, 0).reshape(x.shape[1], -1)
-            part.append(np.stack([flat.sum(1).numpy(), (flat * flat).sum(1).numpy()]))
+            flat = x.flatten(2) if x.dim() > 2 else x[:, :, None]
+            sums_of = (v.sum((0, 2), dtype=torch.float64).numpy() for v in (flat, flat * flat))
+            part.append(np.stack(list(sums_of)))
         sums += b.numel() / b.shape[1]
     found = []
     for part in parts:
