@@ -249,7 +249,7 @@ def make_report(
     done = slim.note(Allocation) if slim is not None else None
     budget = None
     if done is not None:
-        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved}
+        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
     noted = dense.note(Baseline)
     before = noted.costs if noted else cost(dense)
     return Report(

@@ -58,6 +58,8 @@ class Allocation:
     """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
 
     ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
+    ``gap``: of an allocation that minimises a loss, by which share of it a better choice may lose less; 1e-4 at most is
+    proven, None where nothing is minimised or nothing is known.
     """
 
     outlives_rewrites = True
@@ -66,6 +68,7 @@ class Allocation:
     reached: float
     round_to: int
     remarks: tuple[str, ...] = ()
+    gap: float | None = None
 
     @property
     def achieved(self) -> float | int:
