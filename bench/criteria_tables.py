@@ -32,8 +32,8 @@ def spread(numbers: Sequence[float]) -> str:
     """Per cent: the mean, and the standard deviation over networks and seeds."""
     if not numbers:
         return "–"
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    return f"{100 * statistics.mean(numbers):.1f} ± {100 * deviation:.1f}"
+    mean = f"{100 * statistics.mean(numbers):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(numbers):.1f}" if len(numbers) > 1 else mean
 
 
 def criteria(found: Sequence[common.Row]) -> list[str]:
@@ -63,13 +63,14 @@ def table(where: Where) -> str:
         return ""
     dense = values(found, "fashion", "dense", 0.0, "none")
     seeds = len({r["seed"] for r in found if r["part"] == "fashion"})
+    over = f"{seeds} seeds" if seeds > 1 else "one seed"
     lines = [
         "**Criteria**: top-1 in per cent on Fashion-MNIST after 25, 50 and 70 % of the multiply-accumulates are gone,",
-        f"mean and standard deviation over five small networks and {seeds} seeds (dense: {spread(dense)}). *bare*:",
+        f"mean and standard deviation over five small networks and {over} (dense: {spread(dense)}). *bare*:",
         "nothing repaired; *mended*: `refit`, without training; *epoch*: one epoch of training behind that, on two of",
         "the networks. On the right, of twenty photos: how many are right and on how many the network agrees with the",
         "dense one, at 15 % fewer multiply-accumulates, mended by `refit{ridge=10%},reestimate_bn` with crops of ten",
-        f"other photos (dense: {_dense_photos(found)} right).",
+        f"other photos{_dense_photos(found)}.",
         "",
         "![Accuracy at half of the multiply-accumulates](docs/criteria.svg)",
         "",
@@ -89,9 +90,8 @@ def table(where: Where) -> str:
 
 
 def _dense_photos(found: Sequence[common.Row]) -> str:
-    return " and ".join(
-        str(round(20 * r["top1"])) for r in found if r["part"] == "imagenet" and r["criterion"] == "dense"
-    )
+    right = [str(round(20 * r["top1"])) for r in found if r["part"] == "imagenet" and r["criterion"] == "dense"]
+    return f" (dense: {' and '.join(right)} right)" if right else ""
 
 
 def _trained(found: Sequence[common.Row]) -> str:
