@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -74,6 +75,24 @@ class Allocation:
     def achieved(self) -> float | int:
         """In the terms of the target: a share, or an absolute number."""
         return self.reached / self.before if self.amount.share and self.before else self.reached
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The options of allocations under one budget of multiply-accumulates, parameters, bytes or milliseconds."""
+
+    name: ClassVar[str]
+    macs: float | int | None = None
+    params: float | int | None = None
+    bytes: float | int | None = None
+    latency_ms: float | None = None
+    round_to: int | str = "auto"
+    rounds: int = 1
+
+    @property
+    def amount(self) -> Amount:
+        """The one that was given. Raises InputError as ``one_amount`` does."""
+        return one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
 
 
 def one_amount(method: str, **given: float | int | None) -> Amount:

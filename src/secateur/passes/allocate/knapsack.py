@@ -12,7 +12,7 @@ import numpy as np
 from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.analysis.notes import Coupling
 
-from .budget import Allocation, before, meet, notes_of, one_amount, roundings
+from .budget import Allocation, Budgeted, before, meet, notes_of, roundings
 from .choice import answer
 from .estimate import work_of_weights
 from .problem import Problem
@@ -25,7 +25,7 @@ PROVEN = 1e-4  # a gap that counts as none
 
 
 @dataclass(frozen=True)
-class Knapsack:
+class Knapsack(Budgeted):
     """Of ``levels`` widths for every set of channels, those that lose least importance in all (HALP, NeurIPS 2022, and
     the cross-layer knapsack in general), solved to within 1e-4 of the least by branch and bound.
 
@@ -36,18 +36,12 @@ class Knapsack:
     """
 
     name: ClassVar[str] = "knapsack"
-    macs: float | int | None = None
-    params: float | int | None = None
-    bytes: float | int | None = None
-    latency_ms: float | None = None
-    round_to: int | str = "auto"
-    rounds: int = 1
     levels: int = 16
     floor: float = 0.1
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
-        amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
+        amount = self.amount
         if not 0 <= self.floor <= 1 or self.levels < 2:
             raise InputError(f"knapsack{{levels={self.levels},floor={self.floor:g}}}: 2 levels or more, floor a share")
         coupling, importance = notes_of(graph, self.name, self.rounds)

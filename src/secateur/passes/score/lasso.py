@@ -7,13 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
+from secateur.ir import Array
 
 from .positions import by_order
-from .reconstruction import contributions, moment_needs
-from .slots import coupling_of, statistics_of
+from .reconstruction import Contributions, OfReaders
 
 MANY = 256  # beyond so many channels the path is followed on a grid of penalties
 GRID, LEAST = 60, 1e-3  # how many of them, down to which share of the largest
@@ -21,7 +18,7 @@ ROUNDS, TOLERANCE, RIDGE = 10, 1e-3, 1e-9  # of coordinate descent at each penal
 
 
 @dataclass(frozen=True)
-class Lasso:
+class Lasso(OfReaders):
     """Order in which channels enter as LASSO explains what the reading layers compute (He et al., ICCV 2017).
 
     One factor on every channel, an L1 penalty on the factors, in Gram form: the whole path at once. A channel's score
@@ -31,18 +28,10 @@ class Lasso:
     """
 
     name: ClassVar[str] = "lasso"
-    data: ClassVar[bool] = True
-    unscored: ClassVar[str] = "no convolution or linear layer of a size that fits into memory reads it"
 
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return moment_needs(graph, coupling_of(graph, self.name))
-
-    def __call__(self, graph: Graph) -> Graph:
-        coupling = coupling_of(graph, self.name)
-        scores = np.full(coupling.size, np.nan)
-        for part in contributions(graph, coupling, statistics_of(graph, self.name)).values():
-            scores[part.units] = path_scores(part.gram, part.target)
-        return graph.with_note(Importance(scores, self.name))
+    def scores_of(self, part: Contributions) -> Array:
+        """f64[units of the pool]: see the class."""
+        return path_scores(part.gram, part.target)
 
 
 def path_scores(gram: Array, target: Array) -> Array:
