@@ -222,6 +222,26 @@ def test_no_view_of_rolled_pixels_or_of_channels_as_pixels() -> None:
     assert as_matrix(addresses, 1).shape == (24, 40)
 
 
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_no_view_of_pixels_in_two_memories(axis: int) -> None:
+    """Numbers of memories are the high bits of addresses: two rows in two of them look like one long stride."""
+    memories, x = blocked()
+    one = memories.of_blocked(x, (1, 40, 4, 6), 1)
+    _, y = blocked()
+    other = memories.of_blocked(y, (1, 40, 4, 6), 1)
+    firsts = [np.take(a, [0], axis) for a in (one, other)]
+    assert view(memories, firsts[0], 1, 16) is not None
+    assert view(memories, np.concatenate(firsts, axis), 1, 16) is None
+
+
+def test_the_first_rows_of_two_values_joined() -> None:
+    net = Net(1, 5, 4, 6)
+    x, y = (net.node("slice", conv(net, "x", 24, (1, 1)), axes=(2,), starts=(0,), ends=(1,), steps=(1,))
+            for _ in range(2))  # fmt: skip
+    joined = net.node("concat", x, y, axis=2)
+    check(outputs(net, net.node("relu", joined), conv(net, joined, 7, (1, 1))))
+
+
 def test_rows_without_whole_vectors_are_not_seen_as_blocks() -> None:
     memories = Memories()
     buffer = Buffer(96)
