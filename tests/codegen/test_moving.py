@@ -14,7 +14,7 @@ from network import Net
 from secateur import codegen
 from secateur.codegen.moving import Memories, as_matrix, view
 from secateur.codegen.plan import plan
-from secateur.codegen.specs import CopySpec, MoveSpec
+from secateur.codegen.specs import CopySpec, MapSpec, MoveSpec
 from secateur.codegen.specs_fixed import TableCopySpec
 from secateur.codegen.targets import Target
 from secateur.codegen.tensors import Blocked, Buffer, Plane, natural_channels
@@ -179,6 +179,21 @@ def test_turning_channels_to_the_end_and_back_copies_nothing() -> None:
     y = net.linear(net.node("layer_norm", last, net.weight("g", 32), net.weight("b", 32), dims=1, eps=1e-6), 32)
     back = net.node("add", net.node("transpose", y, perm=(0, 3, 1, 2)), x)
     assert copies(outputs(net, conv(net, back, 32, (3, 3), groups=32, pad=(1, 1, 1, 1)))) == []
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_activation_of_joined_values_is_applied_where_each_is_made(shared: bool) -> None:
+    """Unless something else reads what was joined, or a part of it."""
+    net = Net(1, 3, 9, 9)
+    x = conv(net, "x", 24, (3, 3), stride=(2, 2), pad=(1, 1, 1, 1))
+    pooled = net.node("max_pool", x, kernel=(3, 3), stride=(1, 1), pad=(1, 1, 1, 1), dilation=(1, 1), ceil=False)
+    other = conv(net, x, 40, (1, 1))
+    y = net.node("relu", net.node("concat", pooled, other, axis=1))
+    graph = outputs(net, conv(net, y, 8, (1, 1)), *((other,) if shared else ()))
+    target = codegen.get_target("native")
+    specs = [type(c.spec) for c in plan(graph, target, 1, lambda spec, *_: default_choice(spec, target)).calls]
+    assert (MapSpec in specs) is shared
+    check(graph)
 
 
 @pytest.mark.parametrize("per", [16, 32])
