@@ -29,7 +29,8 @@ Rewrite = Callable[[Graph, Node], "list[Node] | None"]
 def prepare(graph: Graph) -> Graph:
     """The same function; inputs, outputs and their names stay."""
     graph = _fold_constants(graph)
-    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _before_concat, _same_rank):
+    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _before_concat,
+                    _same_rank):  # fmt: skip
         nodes: list[Node] = []
         for node in graph.nodes:
             nodes += rewrite(graph, node) or [node]
@@ -189,7 +190,7 @@ def _scale_behind(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _before_concat(graph: Graph, node: Node) -> list[Node] | None:
-    """An activation of joined values is applied where each is made: there it costs nothing, and joining moves nothing."""
+    """An activation of joined values is applied where each is made: it costs nothing there, nor does joining."""
     joined = _made_by(graph, node.inputs[0], "concat") if node.op in FUSABLE_UNARY else None
     if joined is None or graph.users[joined.name] != [node] or joined.name in graph.outputs:
         return None
