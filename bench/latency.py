@@ -30,6 +30,8 @@ import numpy as np
 
 import common
 import cores
+from secateur.codegen import get_target
+from secateur.codegen.tune import SHIPPED
 from turns import Worker, WorkerError, kept, ratios, spread, take_turns
 
 NETWORKS = (
@@ -46,6 +48,12 @@ MATERIAL = Path(__file__).resolve().parent / ".material" / "latency"
 def folder_of(name: str) -> Path:
     """Where a network is prepared."""
     return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
+
+
+def shipped() -> int:
+    """How many records come with secateur for this machine."""
+    file = SHIPPED / f"{get_target('native').name}.jsonl"
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
 
 def preparing(name: str, options: Sequence[str]) -> list[str]:
@@ -168,7 +176,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    around = common.circumstances(options.seed)
+    around = {**common.circumstances(options.seed), "shipped": shipped()}
     here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
     done = {(row["network"], row["threads"]) for row in here}
     for name in options.networks:
