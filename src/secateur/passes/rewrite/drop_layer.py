@@ -61,6 +61,7 @@ class DropLayer:
         if not self.layers:
             order = sorted(range(len(picked)), key=lambda i: shares[i])[: self.count]
             picked, shares = [picked[i] for i in sorted(order)], [shares[i] for i in sorted(order)]
+            spec = print_pass(dataclasses.replace(self, layers=_names(picked, found)))  # repeats without data
         rows = []
         for shortcut, share in zip(picked, shares, strict=True):
             for node in (n for n in shortcut.branch if n.op in LAYERS):
@@ -107,6 +108,16 @@ class DropLayer:
         parts, sums = squares[::2], squares[1::2]
         shares = np.sqrt(np.divide(parts, sums, out=np.where(parts > 0, np.inf, 0.0), where=sums > 0))
         return shares.tolist(), DRAWN if given is None else DATA
+
+
+def _names(picked: Sequence[Shortcut], found: Sequence[Shortcut]) -> tuple[str, ...]:
+    """A layer for each branch that stands in no smaller one."""
+    names = []
+    for shortcut in picked:
+        inner = {n.name for s in found if len(s.branch) < len(shortcut.branch) for n in s.branch}
+        own = [n for n in shortcut.branch if n.op in LAYERS]
+        names += [n.label for n in own if n.name not in inner][:1] or [own[0].label] if own else []
+    return tuple(names)
 
 
 def _without(graph: Graph, picked: Sequence[Shortcut]) -> Graph:

@@ -79,7 +79,7 @@ def chosen(graph: Graph, step: Pass, patterns: Sequence[str], ops: Iterable[str]
     """The nodes of these operators whose labels match. Raises InputError for a pattern that matches none."""
     layers = [n for n in graph.nodes if n.op in ops]
     found: dict[str, Node] = {}
-    for pattern in patterns:
+    for pattern in map(str, patterns):  # a spec line reads a layer called 3 as a number
         hits = [n for n in layers if fnmatch.fnmatchcase(n.label, pattern) or n.label == pattern]
         if not hits:
             labels = list(dict.fromkeys(n.label for n in layers))
@@ -101,7 +101,7 @@ def rewrite_layers(
     ``always``: whatever it costs. Raises InputError where an option fits none of the layers, or not one that the
     pass's ``layers`` name in full.
     """
-    named = {p for p in getattr(step, "layers", ()) if not any(c in p for c in "*?[")}
+    named = {p for p in map(str, getattr(step, "layers", ())) if not any(c in p for c in "*?[")}
     rows: list[Row] = []
     edits: dict[str, Edit] = {}
     misfits: list[tuple[int, str]] = []

@@ -25,6 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, Source
+from secateur.passes.pipeline import print_pass
 
 from .factor import plain_1x1
 from .layers import Edit, Names, Row, apply, blank, chosen, noted, price
@@ -65,7 +66,7 @@ class SqueezeExcite:
             if ends and end.name not in ends:
                 continue
             before = price(graph, (layer,), {})
-            spec = f"squeeze_excite{{reduction={self.reduction}}}"
+            spec = print_pass(self)
             costs = ((before.macs, before.macs), (before.params, before.params))
             why = self._obstacle(layer, end, edits)
             if why is None:
