@@ -17,7 +17,7 @@ from secateur.ir.frontends.torch import trace
 from secateur.passes.analysis.cost import cost
 
 WIDTH = 16  # of the plain network's first half
-SHUFFLE_MACS = 800_000
+SHUFFLE_MACS = 560_000  # at which the five networks differ least: by 7 %
 SHUFFLE_FIRST = 24
 
 
