@@ -9,6 +9,7 @@ from .allocate.knapsack import Knapsack
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
 from .analysis.coupling import Couple
+from .analysis.modularity import Modularity
 from .compensate import ALL as ALL_COMPENSATION
 from .compensate.constants import FoldConstants
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
@@ -25,7 +26,7 @@ REWRITES: Mapping[str, type[Any]] = MappingProxyType(
     {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
 )
 PASSES: Mapping[str, type[Any]] = MappingProxyType(
-    {p.name: p for p in (Couple, CountCost, Slim)}
+    {p.name: p for p in (Couple, CountCost, Modularity, Slim)}
     | dict(REWRITES)
     | dict(CRITERIA)
     | dict(ALLOCATORS)
