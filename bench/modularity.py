@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ def perceptron() -> nn.Sequential:
     """784-64-64-64-10."""
     widths = (784, 64, 64, 64, 10)
     layers: list[nn.Module] = [nn.Flatten()]
-    for inner, outer in zip(widths, widths[1:], strict=False):
+    for inner, outer in pairwise(widths):
         layers += [nn.Linear(inner, outer), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -63,7 +65,7 @@ def fit_masked(module: nn.Module, kept: Mapping[str, torch.Tensor], train: fashi
     apply()
     for name, weight in module.named_parameters():
         if name in kept:
-            weight.register_hook(lambda gradient, mask=kept[name]: gradient * mask)
+            weight.register_hook(partial(torch.mul, kept[name]))  # type: ignore[no-untyped-call]
     fashion.fit(module, train, 1, seed, rate=fashion.RATE / 5)
     apply()
 
@@ -83,7 +85,8 @@ def measure(name: str, seed: int, shuffles: int, train: fashion.Data, test: fash
         rows.append(
             {
                 "network": name, "state": state, "of_seed": seed, "accuracy": fashion.accuracy(module.eval(), test),
-                "ncut": found.ncut, "null": found.null.tolist(), "p": found.p, "vertices": int((found.labels >= 0).sum()),
+                "ncut": found.ncut, "null": found.null.tolist(), "p": found.p,
+                "vertices": int((found.labels >= 0).sum()),
             }
         )  # fmt: skip
         print(name, state, seed, f"{found.ncut:.4f} null {found.null.mean():.4f} p {found.p:.3f}", flush=True)
