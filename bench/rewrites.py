@@ -2,7 +2,7 @@
 
     python bench/rewrites.py [--seeds 3] [--epochs 2]     train what has no row yet, one JSON line a network and seed
     python bench/rewrites.py --latency                    time all of them side by side (a quiet machine, no training)
-    python bench/rewrites.py --tables                     the README's tables, from the rows
+    python bench/rewrites.py --tables                     the committed rows as tables
 
 The plain network (rewrite_nets) is rewritten with batch norm between the pieces, all weights are drawn anew, and it
 is trained on Fashion-MNIST: SGD, the same passes over the same pictures for every network. Beside each stands a plain
@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import nn
 
 import common
 import fashion
+import readme_rewrites
 import rewrite_nets as nets
 import secateur
 from secateur.ir import Graph
@@ -46,7 +47,6 @@ SPECS = {
     "regroup": "regroup{groups=2}",
     "drop_layer": "drop_layer{count=2}",
 }
-GROUPS = (1, 2, 3, 4, 8)
 SHARE, TUNING = 0.5, 0.5
 KEPT_AS_DRAWN = "excite"  # the gates' last layer starts at zero, which is what makes them start open
 
@@ -69,7 +69,9 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         made[name] = partial(to_module, graph)
         if name != "squeeze_excite":  # whose partner is the plain network itself
             made[f"plain at {name}"] = partial(nets.plain, nets.plain_width(cost(graph).macs))
-    made.update({f"shufflenet g={g}": partial(nets.shufflenet, g, nets.shuffle_width(g)) for g in GROUPS})
+    made.update(
+        {f"shufflenet g={g}": partial(nets.shufflenet, g, nets.shuffle_width(g)) for g in readme_rewrites.GROUPS}
+    )
     return made
 
 
@@ -145,37 +147,6 @@ def time_all(arguments: Any) -> None:
     print(common.table(["network", "runtime", "ms"], [[r["latency"], r["runtime"], r["ms"]] for r in rows]))
 
 
-def summary(rows: list[common.Row], name: str) -> Mapping[str, Any] | None:
-    """A network over its seeds: means and half-widths in points, and its newest latencies in microseconds."""
-    mine = [r for r in rows if r.get("network") == name]
-    if not mine:
-        return None
-    found: dict[str, Any] = {k: mine[0][k] for k in ("macs", "params")} | {"seeds": len(mine)}
-    for key in ("accuracy", "pruned"):
-        values = [100 * r[key] for r in mine]
-        found[key] = f"{np.mean(values):.2f} ± {np.ptp(values) / 2:.2f}"
-        found[f"{key}_mean"] = float(np.mean(values))
-    found["law"] = max(r["law"]["max_rel_err"] for r in mine) if all(r["law"]["passed"] for r in mine) else None
-    for runtime in ("onnxruntime", "secateur"):
-        times = [r["ms"] for r in rows if r.get("latency") == name and r["runtime"] == runtime]
-        found[runtime] = round(1000 * times[-1]) if times else None
-    return found
-
-
-def tables(rows: list[common.Row]) -> str:
-    """Each rewrite and its plain partner, then the ShuffleNets over their groups."""
-    names = ["plain"]
-    for name in SPECS:
-        names += [name, f"plain at {name}"]
-    head = ["network", "seeds", "params", "MACs", "accuracy", "at half the MACs", "law", "ORT us", "secateur us"]
-    keys = ("seeds", "params", "macs", "accuracy", "pruned", "law", "onnxruntime", "secateur")
-    parts = []
-    for wanted in (names, [f"shufflenet g={g}" for g in GROUPS]):
-        found = [(name, summary(rows, name)) for name in wanted]
-        parts.append(common.table(head, [[name, *(s[k] for k in keys)] for name, s in found if s is not None]))
-    return "\n\n".join(parts)
-
-
 def main() -> int:
     """Train, time, or show."""
     parser = common.parser(__doc__, RESULTS)
@@ -190,7 +161,7 @@ def main() -> int:
         time_all(arguments)
     elif not arguments.tables:
         train_all(arguments)
-    print(tables(common.read(arguments.output)))
+    print(readme_rewrites.end_to_end(), readme_rewrites.groups(), sep="\n\n")
     return 0
 
 
