@@ -29,8 +29,9 @@ def end_to_end() -> str:
         return ""
     sample = next(r for r in found if r.get("network") == "plain")
     said = (
-        f"**Rewrites, end to end** on Fashion-MNIST: a small residual network rewritten, trained on "
-        f"{sample['examples']:,} pictures for {sample['epochs']:g} passes, pruned to half of its multiply-accumulates, tuned for half a pass, "
+        "**Rewrites, end to end** on Fashion-MNIST: a small residual network rewritten, trained on "
+        f"{sample['examples']:,} pictures for {sample['epochs']:g} passes, pruned to half of its "
+        "multiply-accumulates, tuned for half a pass, "
         "written as ONNX and checked. *plain* is the same network without the rewrite, as narrow as the rewrite's "
         "multiply-accumulates ask for. Top-1 on 10,000 pictures, mean and half of the range over the seeds; "
         "microseconds in ONNX Runtime and in secateur's code."

@@ -41,6 +41,7 @@ def test_one_policy_rewrites_prunes_and_is_checked() -> None:
     done = secateur.compile(chain(), SPEC)
     assert done.report.verification is not None
     assert done.report.verification["passed"]
+    assert done.report.verification["reference"] == "masked original after its rewrites"
     assert done.report.after is not None
     assert done.report.after["macs"] <= 0.2 * done.report.before["macs"]
     assert [(r["layer"], r["pass"].partition("{")[0], r["state"]) for r in done.report.rewrites] == [

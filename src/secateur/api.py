@@ -31,7 +31,7 @@ from .models import Runner, capture, check_protect, check_weights, close_names, 
 from .policy import Policy
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
-from .rewriting import CUT, met_already, of_recipe, restructure, steps_of
+from .rewriting import AFTER, CUT, met_already, of_recipe, restructure, steps_of
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -160,6 +160,8 @@ def compile(
         verification = check(made.graph, slim, recipe, run=Runner(), seed=seed)
         if not verification.passed:
             raise LawError(_broken(dense, verification))
+        if made.specs:
+            verification = dataclasses.replace(verification, reference=AFTER)
     if chosen.compensation():
         slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
         recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
@@ -225,7 +227,8 @@ def verify(
         cut = apply(cutting, dense)
         _same_shapes(cut, small)
         small = cut
-    return check(dense, small, known, run=Runner(), seed=seed, given=given)
+    found = check(dense, small, known, run=Runner(), seed=seed, given=given)
+    return dataclasses.replace(found, reference=AFTER) if cutting is not known else found
 
 
 def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = None) -> Graph:

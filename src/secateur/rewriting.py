@@ -18,6 +18,7 @@ from secateur.passes.rewrite.layers import Rewritten
 
 from .models import Runner
 
+AFTER = "masked original after its rewrites"  # what the law compares with: a rewrite may approximate, the cut may not
 CUT = "slim"  # in a recipe's list: what stands before it was done before the cut
 
 

@@ -32,8 +32,7 @@ from secateur.ir import BINARY, COMPARE, Array, Graph, Node, prune_dead
 
 @dataclass(frozen=True, slots=True)
 class Canonicalize:
-    """Chains of movement operators to one permutation or none, needless expands away; the graph computes what it
-    did."""
+    """Chains of movement operators to one permutation or none, needless expands away; exact."""
 
     name: ClassVar[str] = "canonicalize"
 

@@ -34,11 +34,12 @@ DATA, DRAWN = "branch over sum, on the calibration data", "branch over sum, on r
 
 @dataclass(frozen=True)
 class DropLayer:
-    """Remove whole residual branches: those that hold one of ``layers``, or the ``count`` that add least.
+    """Remove whole residual branches and keep their shortcuts (Huang et al. 2016).
 
-    How much a branch adds is ||f(x)|| / ||x + f(x)|| over calibration data, or over random inputs where there are
-    none, measured in the network as it is; the same number is the reported error. Only a branch that leads back to
-    what it read, unchanged, and that nothing else reads can go. Exact for a branch that is zero.
+    Those that hold one of ``layers``, or the ``count`` that add least. How much a branch adds is ||f(x)|| / ||x +
+    f(x)|| over calibration data, or over random inputs where there are none, measured in the network as it is; the
+    same number is the reported error. Only a branch that leads back to what it read, unchanged, and that nothing else
+    reads can go. Exact for a branch that is zero.
     """
 
     name: ClassVar[str] = "drop_layer"

@@ -27,8 +27,7 @@ ROWS = {"conv": 0, "linear": 0, "conv_transpose": 1}  # the weight's axis of out
 
 @dataclass(frozen=True)
 class FoldBN:
-    """Scale and shift of batch norms into the convolution or linear layer before them; the network computes what it
-    did.
+    """Batch norms in the weights of the convolutions and linear layers before them (Jacob et al. 2018); exact.
 
     In float64, rounded once. A layer whose result is read by others too, or whose weight is shared, is left alone. Do
     this to a network that is not trained any more: batch norms whose scale a criterion reads are gone afterwards.

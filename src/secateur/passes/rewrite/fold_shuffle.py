@@ -36,9 +36,10 @@ AXIS = 1  # channels
 
 @dataclass(frozen=True)
 class FoldShuffle:
-    """Absorb permutations of channels in neighbouring weights; the network computes what it did, to the last bit but
-    for the order in which sums run. Chains of movement operators become permutations first, as ``canonicalize`` does
-    it."""
+    """Permutations of channels in the weights around them; exact up to the order in which sums run.
+
+    Chains of movement operators become permutations first, as ``canonicalize`` does it.
+    """
 
     name: ClassVar[str] = "fold_shuffle"
 

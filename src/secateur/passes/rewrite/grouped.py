@@ -24,7 +24,7 @@ from .layers import Edit, Misfit, Names, chosen, obstacle, rewrite_layers
 
 @dataclass(frozen=True)
 class Grouped:
-    """Dense convolutions with a window as one in ``groups`` groups and a 1x1.
+    """Dense convolutions as one in ``groups`` groups and a 1x1 (ResNeXt, Xie et al. 2017).
 
     ``width`` is the number of channels between the two as a share of the outputs; above 100% the layer has more
     channels at the same cost, as ResNeXt has. Weights are the truncated SVD of each group of inputs: exact for a

@@ -24,10 +24,10 @@ from .layers import Edit, Names, chosen, obstacle, rewrite_layers
 
 @dataclass(frozen=True)
 class LowRank:
-    """Convolutions and linear layers as two of rank ``rank``, or of ``ratio`` times the full rank, by truncated SVD.
+    """Convolutions and linear layers as two thinner ones by truncated SVD (Zhang et al. 2016).
 
-    Full rank is min(O, I*k); there the pair computes what the layer did. A layer that would cost more afterwards is
-    left alone, unless ``always``.
+    The rank is ``rank``, or ``ratio`` times the full rank. Full rank is min(O, I*k); there the pair computes what the
+    layer did. A layer that would cost more afterwards is left alone, unless ``always``.
     """
 
     name: ClassVar[str] = "low_rank"

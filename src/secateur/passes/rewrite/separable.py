@@ -26,11 +26,12 @@ from .layers import Edit, Names, chosen, obstacle, rewrite_layers
 
 @dataclass(frozen=True)
 class Separable:
-    """Dense convolutions with a window as ``rank`` depthwise channels for each input, and a 1x1.
+    """Dense convolutions as depthwise and 1x1 (MobileNet, 2017), in closed form (Guo et al. 2018).
 
-    At rank min(O, k) the pair computes what the layer did. Costs 1/O + 1/k of the layer at rank 1. A layer that would
-    cost more afterwards is left alone, unless ``always``. ``norm`` puts batch norm and ReLU between the two, as
-    MobileNet has them: for networks that will be trained, since nothing is approximated then.
+    ``rank`` depthwise channels for each input. At rank min(O, k) the pair computes what the layer did. Costs 1/O +
+    1/k of the layer at rank 1. A layer that would cost more afterwards is left alone, unless ``always``. ``norm``
+    puts batch norm and ReLU between the two, as MobileNet has them: for networks that will be trained, since nothing
+    is approximated then.
     """
 
     name: ClassVar[str] = "separable"

@@ -28,7 +28,7 @@ from .layers import Edit, Misfit, Names, blank, chosen, narrow, obstacle, rewrit
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Dense convolutions with a window as ShuffleNet's four steps in ``groups`` groups.
+    """Dense convolutions as grouped 1x1, shuffle, depthwise, grouped 1x1 (ShuffleNet, Zhang et al. 2018).
 
     ``width`` is the number of channels in the middle as a share of the outputs; the paper's is 25%. Of the weight
     only a sum of w/g^2 rank-one terms for each pair of groups remains, fitted by ``sweeps`` rounds of alternating

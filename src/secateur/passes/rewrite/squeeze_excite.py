@@ -36,14 +36,14 @@ ACTIVATIONS = frozenset({"relu", "silu", "hard_swish", "clip", "leaky_relu", "ge
 
 @dataclass(frozen=True)
 class SqueezeExcite:
-    """Gates behind convolutions, through a bottleneck of width / ``reduction``.
+    """Gates on channels from their global average (SENet, Hu et al. 2018), open at the start.
 
-    The gate is twice a sigmoid whose last layer starts at zero: exactly 1, so a trained network computes what it did
-    to the last bit, and its gradient there is not zero, as that of a saturated sigmoid would be. Hu et al. use one
-    sigmoid; the factor lies within what the layers around it can absorb. Without ``layers`` gates stand where the
-    paper puts them, at the end of each residual branch; in a network without shortcuts behind every convolution's
-    batch norm and activation. Gates only add work: a layer whose gate has more multiply-accumulates than ``limit`` of
-    its own is left alone, as is one without a map to average.
+    Through a bottleneck of width / ``reduction``. The gate is twice a sigmoid whose last layer starts at zero:
+    exactly 1, so a trained network computes what it did to the last bit, and its gradient there is not zero, as that
+    of a saturated sigmoid would be. Hu et al. use one sigmoid; the factor lies within what the layers around it can
+    absorb. Without ``layers`` gates stand where the paper puts them, at the end of each residual branch; in a network
+    without shortcuts behind every convolution's batch norm and activation. Gates only add work: a layer whose gate
+    has more multiply-accumulates than ``limit`` of its own is left alone, as is one without a map to average.
     """
 
     name: ClassVar[str] = "squeeze_excite"
