@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import common
+import readme_rewrites
 
 README = common.ROOT / "README.md"
 RESULTS = common.ROOT / "bench" / "results"
@@ -229,7 +230,8 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    blocks = {"coverage": coverage, "latency": latency, "tuning": tuning, "real": real, "command": command}
+    blocks = {"coverage": coverage, "latency": latency, "tuning": tuning, "real": real, "command": command,
+              "rewrites": readme_rewrites.block}  # fmt: skip
     Path(README).write_text(fill(text, blocks), encoding="utf-8")
     return 0
 

@@ -20,6 +20,7 @@ from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import Ran, print_pass
 from secateur.passes.recipe import Recipe, fingerprint, recipe_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.needs import Statistics
 
@@ -30,6 +31,7 @@ from .models import Runner, capture, check_protect, check_weights, close_names, 
 from .policy import Policy
 from .quality import measure
 from .report import Report, group_rows, keep_of, layer_rows, versions
+from .rewriting import AFTER, CUT, met_already, of_recipe, restructure, steps_of
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -149,18 +151,23 @@ def compile(
     start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
         start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
-    slim = Pipeline(chosen.passes(seed), (trail.see,))(start)
+    made = restructure(start, chosen.structure(), trail.see, Runner(keep=2))
+    slim = Pipeline(chosen.passes(seed), (trail.see,))(made.graph)
     slim, recipe = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
-        verification = check(dense, slim, recipe, run=Runner(), seed=seed)
+        verification = check(made.graph, slim, recipe, run=Runner(), seed=seed)
         if not verification.passed:
             raise LawError(_broken(dense, verification))
+        if made.specs:
+            verification = dataclasses.replace(verification, reference=AFTER)
     if chosen.compensation():
         slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
         recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
-        slim = slim.with_note(recipe)
+    if made.specs:  # before the cut, so they come first in what a replay has to do
+        recipe = dataclasses.replace(recipe, rewrites=(*made.specs, CUT, *recipe.rewrites))
+    slim = slim.with_note(recipe)
     quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
@@ -173,6 +180,8 @@ def compile(
         latency, warnings = compare(dense, slim, seed)
     done = slim.note(Allocation)
     remarks = (
+        *made.remarks,
+        *(met_already(made.graph, chosen.budget) if made.specs and chosen.criterion is not None else ()),
         *warnings,
         *_remarks(data is not None and quality is None, trail),
         *(() if done is None else done.remarks),
@@ -206,22 +215,26 @@ def verify(
     """Check the law from the recipe alone, on random and given inputs. Raises InputError where they do not fit.
 
     Where the recipe names passes that mended weights after the cut, the cut is repeated and checked, and the slim
-    network's shapes are compared with it.
+    network's shapes are compared with it. Where it names rewrites before the cut, they are repeated on the original
+    first, and the law speaks of the network that they give.
     """
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    _, cutting = of_recipe(known)
     dense, small = capture(original), capture(slim)
     _same_interface(dense, small)
-    if known.rewrites:  # weights were mended on purpose: the law speaks of the network before that
-        cut = apply(known, dense)
+    dense = rewritten(known, dense)
+    if cutting.rewrites:  # weights were mended on purpose: the law speaks of the network before that
+        cut = apply(cutting, dense)
         _same_shapes(cut, small)
         small = cut
-    return check(dense, small, known, run=Runner(), seed=seed, given=given)
+    found = check(dense, small, known, run=Runner(), seed=seed, given=given)
+    return dataclasses.replace(found, reference=AFTER) if cutting is not known else found
 
 
 def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = None) -> Graph:
     """Replay a recipe on a model of the same network, whatever its weights are now. Raises InputError."""
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    graph = capture(model, example_inputs)
+    graph = rewritten(known, capture(model, example_inputs))
     missing = sorted(set(known.weights) - set(graph.weights))
     if missing:
         raise InputError(
@@ -229,6 +242,30 @@ def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = No
             "the recipe was made for another network"
         )
     return known.apply(Canonicalize()(graph))
+
+
+def rewrite(
+    model: Model,
+    passes: str,
+    *,
+    example_inputs: Any = None,
+    calibration: Iterable[Any] | str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Compiled:
+    """Structural rewrites alone: ``passes`` is a spec line such as ``"separable{rank=1},fold_bn"``.
+
+    The report lists each rewritten layer with its error, and each that was left alone with the reason. Raises
+    InputError.
+    """
+    chosen = Policy(None, rewrites=tuple(print_pass(step) for step in steps_of(passes)))
+    return compile(model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress)
+
+
+def rewritten(recipe: Recipe, graph: Graph) -> Graph:
+    """The graph after what the recipe did before its cut: what the law compares with."""
+    steps, _ = of_recipe(recipe)
+    return Pipeline(steps)(graph)
 
 
 def make_report(
@@ -247,6 +284,7 @@ def make_report(
     coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
     keep = keep_of(trail.coupled) if trail.coupled is not None else None
     done = slim.note(Allocation) if slim is not None else None
+    changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
     if done is not None:
         budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved}
@@ -262,8 +300,9 @@ def make_report(
         budget=budget,
         verification=dataclasses.asdict(verification) if verification else None,
         groups=tuple(group_rows(coupling, keep)) if coupling else (),
-        layers=tuple(layer_rows(before, trail.coupled, slim)),
+        layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
         passes=tuple(trail.ran),
+        rewrites=tuple(row.to_dict() for row in changed.rows),
         remarks=remarks,
         quality=quality,
         latency_ms=latency,
@@ -410,5 +449,5 @@ def _quiet(stage: str) -> None:
 
 __all__ = [
     "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
-    "make_report", "save_onnx", "trace", "verify",
+    "make_report", "rewrite", "rewritten", "save_onnx", "trace", "verify",
 ]  # fmt: skip
