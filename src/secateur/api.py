@@ -183,7 +183,7 @@ def compile(
         *made.remarks,
         *(met_already(made.graph, chosen.budget) if made.specs and chosen.criterion is not None else ()),
         *warnings,
-        *_remarks(data is not None and quality is None, trail),
+        *_remarks(data is not None and quality is None and not chosen.uses_data, trail),
         *(() if done is None else done.remarks),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine

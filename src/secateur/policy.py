@@ -82,6 +82,14 @@ class Policy:
         """What rewrites the network before anything is pruned."""
         return tuple(parse_pass(text, REWRITES) for text in self.rewrites)
 
+    @property
+    def uses_data(self) -> bool:
+        """Does any part of it look at calibration data?"""
+        if self.criterion is None:
+            return False
+        steps = (parse_pass(self.criterion, PASSES), self._allocator())
+        return bool(self.compensate) or any(getattr(step, "data", False) for step in steps)
+
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""
         return tuple(parse_pass(text, COMPENSATION) for text in self.compensate) if self.criterion is not None else ()

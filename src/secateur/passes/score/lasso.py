@@ -15,6 +15,10 @@ from .positions import by_order
 from .reconstruction import contributions, moment_needs
 from .slots import coupling_of, statistics_of
 
+MANY = 256  # beyond so many channels the path is followed on a grid of penalties
+GRID, LEAST = 100, 1e-3  # how many of them, down to which share of the largest
+ROUNDS, TOLERANCE, RIDGE = 50, 1e-4, 1e-9  # of coordinate descent at each penalty
+
 
 @dataclass(frozen=True)
 class Lasso:
@@ -22,7 +26,8 @@ class Lasso:
 
     One factor on every channel, an L1 penalty on the factors, in Gram form: the whole path at once. A channel's score
     is the penalty, as a share of the largest, at which it is last outside of the support: those that enter early
-    matter. ``refit`` does the paper's second step, the least squares on what is kept.
+    matter. ``refit`` does the paper's second step, the least squares on what is kept. The path is exact up to 256
+    channels; beyond, it is followed at 100 penalties down to a thousandth of the largest.
     """
 
     name: ClassVar[str] = "lasso"
@@ -60,15 +65,44 @@ def path_scores(gram: Array, target: Array) -> Array:
 
 
 def lasso_path(gram: Array, target: Array) -> tuple[Array, Array]:
-    """(penalties, factors [c, knots]) of min 1/2 |y - A b|^2 + alpha |b|_1 for falling alpha, by least angles."""
+    """(penalties, factors [c, knots]) of min 1/2 |y - A b|^2 + alpha |b|_1 for falling alpha, by least angles.
+
+    For many channels at penalties of a grid, by coordinate descent, each from the solution before.
+    """
     from sklearn.linear_model import lars_path_gram
 
     size = len(gram)
     ridge = gram + np.eye(size) * 1e-10 * (np.trace(gram) / max(size, 1) or 1.0)  # twins have one solution then
+    if size > MANY:
+        return grid_path(ridge, target)
     alphas, _, factors = lars_path_gram(
         Xy=target, Gram=ridge, n_samples=1, method="lasso", max_iter=8 * size + 8, copy_Gram=False, return_path=True
     )
     return np.asarray(alphas), np.asarray(factors)
+
+
+def grid_path(gram: Array, target: Array) -> tuple[Array, Array]:
+    """``lasso_path`` at penalties of a geometric grid; every channel stays outside at the first."""
+    import warnings
+
+    from scipy.linalg import cholesky, solve_triangular
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import lasso_path as followed
+
+    size, top = len(gram), float(np.abs(target).max())
+    if top <= 0:
+        return np.zeros(1), np.zeros((size, 1))
+    scale = float(np.trace(gram)) / size
+    factor = cholesky(gram / scale + np.eye(size) * RIDGE)  # upper: data of which gram is the Gram matrix
+    known = target / scale
+    penalties = top / scale * np.geomspace(1.0, LEAST, GRID)
+    with warnings.catch_warnings():  # a rank is wanted, not digits
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        alphas, factors, _ = followed(
+            factor, solve_triangular(factor, known, trans=1), alphas=penalties / size, precompute=factor.T @ factor,
+            Xy=known, tol=TOLERANCE, max_iter=ROUNDS, check_input=False, copy_X=False,
+        )  # fmt: skip
+    return np.asarray(alphas) * size * scale, np.asarray(factors)
 
 
 def support_of(gram: Array, target: Array, most: int) -> Array:
