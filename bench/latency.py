@@ -123,9 +123,9 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     try:
         if "secateur" in failed:
             raise SystemExit(f"{name}: {failed['secateur']}")
-        given = [cores.share()]
+        given = [(cores.share(), cores.handover())]
         samples = take_turns(workers, options.rounds, options.seed)
-        given.append(cores.share())
+        given.append((cores.share(), cores.handover()))
         found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
     finally:
         for worker in workers.values():
@@ -137,7 +137,8 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     return {
         "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
         "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
-        **found, "cores": given, "failed": failed, "memory": memory(name, threads) if options.memory else {},
+        **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "failed": failed, "memory": memory(name, threads) if options.memory else {},
     }  # fmt: skip
 
 
