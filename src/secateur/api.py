@@ -395,6 +395,8 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
 def _remarks(idle: bool, trail: _Trail) -> tuple[str, ...]:
     """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
     found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if any(ran["spec"].startswith("drop_layer") for ran in trail.ran):
+        idle = False  # it chose by them
     if found is None:
         return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
     loss = f"; loss: {found.loss}" if found.loss else ""
