@@ -46,6 +46,7 @@ NETWORKS = ("fashion_resnet", "open_nsfw", "mobilenet_v2")
 TRAINING, HELD = 14, 6  # photos
 CROPS, RATE = 48, 3e-4  # of rates from 3e-5 to 1e-3 the one that left the least error on held-out photos
 EXAMPLES, EPOCHS = 15_000, 2
+TICKS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2, 5)
 RGB_MEANS = (104.0, 117.0, 123.0)  # of open_nsfw's blue, green and red
 
 
@@ -191,12 +192,16 @@ def draw(rows: list[common.Row]) -> None:
                 for i, g in enumerate(grouped):
                     y_after = float(np.mean([r["after"] for r in g]))
                     axes.annotate(str(levels[i]), (x[i], y_after), (3, 3), textcoords="offset points", fontsize=6)
-            original = [r["original"] for r in rows if r["network"] == name]
-            axes.axhline(float(np.mean(original)), color="black", linewidth=0.6)
+            original = float(np.mean([r["original"] for r in rows if r["network"] == name]))
+            if original > 1e-3:  # logits differ from themselves by nothing
+                axes.axhline(original, color="black", linewidth=0.6)
             axes.set_title(name, fontsize=10)
             axes.set_xlabel("multiply-accumulates that remain")
             axes.set_ylabel("wrong answers" if name == "fashion_resnet" else "relative error of the logits")
-            axes.set_ylim(bottom=0)
+            axes.set_yscale("log")
+            ticks = [t for t in TICKS if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]]
+            axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+            axes.minorticks_off()
         marks, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(marks, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         figure.savefig(PICTURE, metadata={"Date": None})

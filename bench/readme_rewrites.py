@@ -96,7 +96,9 @@ def groups() -> str:
     for count in GROUPS:
         mine = of(found, f"shufflenet g={count}")
         if mine:
-            cells = [str(count), *size(mine), points(mine, "accuracy"), points(mine, "pruned"), micro(found, mine)]
+            share = mine[0].get("share", 0.5)
+            slim = points(mine, "pruned") + (f" (at {share:.0%})" if share != 0.5 else "")
+            cells = [str(count), *size(mine), points(mine, "accuracy"), slim, micro(found, mine)]
             lines.append(f"| {' | '.join(cells)} | {len(mine)} |")
     return "\n".join(lines)
 

@@ -75,6 +75,7 @@ def test_drop_layer_repeats_without_the_data_that_it_chose_by() -> None:
     done = secateur.rewrite(residual(), "drop_layer", calibration=data)
     assert done.recipe.rewrites == ("drop_layer{layers=[b]}", "slim")
     assert "calibration data" in done.report.rewrites[0]["measure"]
+    assert not any("not needed" in remark for remark in done.report.remarks)
     layers = {row["name"]: row for row in done.report.layers}
     assert layers["b"]["reason"] == "removed by drop_layer{layers=[b]}"
     assert layers["b"]["macs"][1] == 0

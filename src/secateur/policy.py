@@ -59,6 +59,10 @@ class Policy:
         for text in self.compensate:
             _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
 
+    def structure(self) -> tuple[Pass, ...]:
+        """What rewrites the network before anything is pruned."""
+        return tuple(parse_pass(text, REWRITES) for text in self.rewrites)
+
     def passes(self, seed: int = 0) -> tuple[Pass, ...]:
         """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were not given one."""
         if self.criterion is None:
@@ -78,17 +82,13 @@ class Policy:
             step = Rounds(method.rounds, step, again)
         return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
 
-    def structure(self) -> tuple[Pass, ...]:
-        """What rewrites the network before anything is pruned."""
-        return tuple(parse_pass(text, REWRITES) for text in self.rewrites)
-
     @property
     def uses_data(self) -> bool:
         """Does any part of it look at calibration data?"""
-        if self.criterion is None:
-            return False
-        steps = (parse_pass(self.criterion, PASSES), self._allocator())
-        return bool(self.compensate) or any(getattr(step, "data", False) for step in steps)
+        steps = self.structure()
+        if self.criterion is not None:
+            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator(), *self.compensation())
+        return any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""
