@@ -9,7 +9,8 @@
 Each runtime runs in a process of its own (runtimes.py), and the processes take turns, stopped while others run
 (turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
 ten times our time has a turn every fifth round. f32, batch 1. MetaSchedule's schedules come from metaschedule.py, which
-must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``.
+must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``. ``cores``
+is what the machine gave of its cores before and after (cores.py).
 
 Everything that is prepared lies in bench/.material/latency. Runtimes besides ONNX Runtime come with the extra `bench`:
 `pip install -c constraints.txt 'secateur[tvm,bench]'`.
@@ -28,6 +29,9 @@ from typing import Any
 import numpy as np
 
 import common
+import cores
+from secateur.codegen import get_target
+from secateur.codegen.tune import SHIPPED
 from turns import Worker, WorkerError, kept, ratios, spread, take_turns
 
 NETWORKS = (
@@ -44,6 +48,12 @@ MATERIAL = Path(__file__).resolve().parent / ".material" / "latency"
 def folder_of(name: str) -> Path:
     """Where a network is prepared."""
     return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
+
+
+def shipped() -> int:
+    """How many records come with secateur for this machine."""
+    file = SHIPPED / f"{get_target('native').name}.jsonl"
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
 
 def preparing(name: str, options: Sequence[str]) -> list[str]:
@@ -113,7 +123,9 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     try:
         if "secateur" in failed:
             raise SystemExit(f"{name}: {failed['secateur']}")
+        given = [(cores.share(), cores.handover())]
         samples = take_turns(workers, options.rounds, options.seed)
+        given.append((cores.share(), cores.handover()))
         found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
     finally:
         for worker in workers.values():
@@ -125,7 +137,8 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     return {
         "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
         "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
-        **found, "failed": failed, "memory": memory(name, threads) if options.memory else {},
+        **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "failed": failed, "memory": memory(name, threads) if options.memory else {},
     }  # fmt: skip
 
 
@@ -137,7 +150,8 @@ def show(row: Mapping[str, Any]) -> None:
     ratio = row["memory"].get("ratio")
     held = f"  memory {ratio:.2f}" if ratio is not None else ""
     error = max(row["error"].values(), default=math.nan)
-    print(f"{row['network']:26} {row['threads']}  {times}{best}{dense}{held}  error {error:.0e}")
+    given = "" if row["threads"] == 1 else f"  cores {min(row['cores']):.2f}"
+    print(f"{row['network']:26} {row['threads']}  {times}{best}{dense}{held}{given}  error {error:.0e}")
     for kind, found in row["classes"].items():
         share = f"{found['gflops']:.0f} GFLOP/s" if kind == "peak" else (
             f"{found['share']:.0%} of the peak ({found['padded_share']:.0%} with padding), {found['ms']:.2f} ms"
@@ -163,7 +177,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    around = common.circumstances(options.seed)
+    around = {**common.circumstances(options.seed), "shipped": shipped()}
     here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
     done = {(row["network"], row["threads"]) for row in here}
     for name in options.networks:

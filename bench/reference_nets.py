@@ -1,8 +1,9 @@
 """The networks of the efficient-architecture papers, each from one readable description.
 
 ResNet-50 (He et al., CVPR 2016, stride in the 3x3), ResNeXt-50 32x4d (Xie et al., CVPR 2017), SE-ResNet-50 (Hu et
-al., CVPR 2018), MobileNet v1 (Howard et al., 2017) and ShuffleNet v1 1x (Zhang et al., CVPR 2018, table 1) for every
-number of groups of its table 2. Weights are random; inputs are f32[N, 3, 224, 224], outputs f32[N, 1000].
+al., CVPR 2018), MobileNet v1 (Howard et al., 2017) and ShuffleNet v1 (Zhang et al., CVPR 2018, table 1) for every
+number of groups and every scale of its table 2. Weights are random; inputs are f32[N, 3, 224, 224], outputs
+f32[N, 1000].
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class ShuffleUnit(nn.Module):
 
     def __init__(self, inner: int, outer: int, groups: int, stride: int, first_groups: int) -> None:
         super().__init__()
-        middle = outer // 4
+        middle = whole(outer / 4, groups)
         branch = outer - inner if stride == 2 else outer
         self.groups, self.stride = groups, stride
         self.squeeze = conv(inner, middle, 1, groups=first_groups)
@@ -107,12 +108,24 @@ class ShuffleUnit(nn.Module):
 SHUFFLENET_WIDTH = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # output channels of the first stage, by groups
 
 
-def shufflenet_v1(groups: int) -> nn.Sequential:
-    """Stages of 4, 8 and 4 units, each twice as wide as the one before; the first 1x1 of all is not grouped."""
-    inner = 24
+SHUFFLENET_FIRST = {1: 24, 0.5: 12, 0.25: 12}  # of the first layer, by scale
+
+
+def whole(width: float, groups: int) -> int:
+    """The width, rounded down to whole groups."""
+    return round(width) // groups * groups
+
+
+def shufflenet_v1(groups: int, scale: float = 1) -> nn.Sequential:
+    """Stages of 4, 8 and 4 units, each twice as wide as the one before; the first 1x1 of all is not grouped.
+
+    ``scale`` multiplies the widths of all units. The paper does not say how wide the first layer is then: 12 gives its
+    38 and 13 million multiply-accumulates (6 would give 11 at 0.25x).
+    """
+    inner = whole(SHUFFLENET_FIRST[scale], groups)
     layers: list[nn.Module] = [conv(3, inner, 3, 2), nn.MaxPool2d(3, 2, 1)]
     for stage, depth in enumerate((4, 8, 4)):
-        outer = SHUFFLENET_WIDTH[groups] * 2**stage
+        outer = whole(SHUFFLENET_WIDTH[groups] * scale, groups) * 2**stage
         for block in range(depth):
             first = stage == 0 and block == 0
             layers.append(ShuffleUnit(inner, outer, groups, 2 if block == 0 else 1, 1 if first else groups))
@@ -135,4 +148,9 @@ REFERENCES: dict[str, Reference] = {
     "se_resnet50": Reference(lambda: residual(gates=True), None, None),
     "mobilenet_v1": Reference(mobilenet_v1, 4.2e6, 569e6),
     **{f"shufflenet_v1_g{g}": Reference(partial(shufflenet_v1, g), None, 140e6) for g in SHUFFLENET_WIDTH},
+    **{
+        f"shufflenet_v1_g{g}_x{scale:g}": Reference(partial(shufflenet_v1, g, scale), None, macs)
+        for scale, macs in ((0.5, 38e6), (0.25, 13e6))
+        for g in SHUFFLENET_WIDTH
+    },
 }

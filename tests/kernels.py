@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from guarded import guarded
 from network import Net
 from secateur import codegen
+from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import TARGETS, Target
 from secateur.ir import Graph
 from secateur.ir.exporters.torch import evaluate
+from secateur.ir.graph import numpy_dtype
 
 ACTIVATIONS: dict[str, dict[str, Any]] = {
     "relu": {}, "clip": {"min": 0.0, "max": 6.0}, "sigmoid": {}, "tanh": {}, "silu": {}, "mish": {}, "erf": {},
@@ -26,13 +29,21 @@ def runnable() -> list[Target]:
 
 
 def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 1) -> codegen.Library:
-    """Build, run and compare; the arena holds NaN first, so that a lane read before it is written shows."""
+    """Build, run and compare, in memory that may not be left.
+
+    The arena holds NaN first, so that a lane read before it is written shows; inputs and outputs are aligned to their
+    numbers only, as a caller's may be.
+    """
     lib = codegen.build(graph, target, threads=threads)
     rng = np.random.default_rng(1)
     inputs = {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
-    np.from_dlpack(lib._fixed[0])[:] = np.nan
-    found = lib(inputs)
-    for got, want in zip(found if isinstance(found, tuple) else (found,), evaluate(graph, inputs), strict=True):
+    arena, *constants = map(np.from_dlpack, lib._fixed)
+    fixed = [guarded(a, 64) for a in (np.full_like(arena, np.nan), *constants)]
+    ports = [guarded(inputs[p.name]) for p in lib.metadata.inputs]
+    found = [guarded(np.empty(p.shape, numpy_dtype(p.dtype))) for p in lib.metadata.outputs]
+    use_threads(threads)
+    lib._main(*map(lib._view, (*fixed, *ports, *found)))
+    for got, want in zip(found, evaluate(graph, inputs), strict=True):
         assert got.shape == want.shape
         assert got.dtype == want.dtype
         assert np.abs(got - want).max() <= tolerance * max(np.abs(want).max(), 1e-6)

@@ -281,7 +281,7 @@ def workers_of(parent: int) -> list[str]:
 
 def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
     """The key goes to a terminal, once the first kernel is measured."""
-    save(small(layers=6), tmp_path / "in.onnx")
+    save(small(layers=40), tmp_path / "in.onnx")
     path = tmp_path / "r.jsonl"
     command, env = tune_command(tmp_path, path)
     pid, terminal = pty.fork()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import Compiled, apply, compile, inspect, load, trace, verify
+    from .api import Compiled, apply, compile, inspect, load, rewrite, trace, verify
     from .build import load_library
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 _HOMES = {
-    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "trace", "verify"), "secateur.api"),
+    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "rewrite", "trace", "verify"), "secateur.api"),
     "load_library": "secateur.build",  # light: a process that only runs a library loads no pass
     **dict.fromkeys(
         (
@@ -51,7 +51,7 @@ _HOMES = {
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
     "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile",
-    "inspect", "load", "load_library", "trace", "verify",
+    "inspect", "load", "load_library", "rewrite", "trace", "verify",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``secateur compile | inspect | verify | apply | build | tune | run | bench | passes``.
+"""The command line: ``secateur compile | rewrite | inspect | verify | apply | build | tune | run | bench | passes``.
 
 Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
 """
@@ -88,6 +88,38 @@ def compile_command(
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records,
         )  # fmt: skip
+        cli_work.compile_model(job)
+
+
+@app.command("rewrite", short_help="Structural rewrites alone: separable, grouped, low_rank, fold_bn ...")
+def rewrite_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The rewritten model.", show_default=False)],
+    passes: Annotated[
+        str, typer.Option(metavar="SPEC", help="Rewrites, as in 'separable{rank=1},fold_bn'.", show_default=False)
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for rewrites that measure, such as drop_layer.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was done, to replay it.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    json_: Json = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
+    from . import cli_work
+
+    with cli_work.guard(debug):
+        from .rewriting import steps_of
+
+        steps_of(passes)
+        budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
+        job = cli_work.CompileJob(
+            source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite
+        )
         cli_work.compile_model(job)
 
 

@@ -179,6 +179,7 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     from . import api
     from .passes.recipe import Recipe
     from .report_text import law
+    from .rewriting import of_recipe
 
     known = Recipe.load(recipe)
     given = [_arrays(path) for path in inputs]
@@ -186,8 +187,9 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
         tell("check the law")
         found = api.verify(original, slim, known, seed=seed, given=given)
     typer.echo(law(dataclasses.asdict(found)), err=True)
-    if known.rewrites:
-        typer.echo(f"checked on the cut itself: {', '.join(known.rewrites)} changed its weights afterwards", err=True)
+    _, cutting = of_recipe(known)
+    if cutting.rewrites:
+        typer.echo(f"checked on the cut itself: {', '.join(cutting.rewrites)} changed its weights afterwards", err=True)
     if not found.passed:
         raise LawError(f"'{slim}' does not compute what '{original}' does without the channels that '{recipe}' drops")
 
@@ -211,7 +213,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None
         tell("apply the recipe")
         slim = api.apply(known, dense)
         tell("check the law")
-        found = check(dense, slim, known, run=Runner())
+        found = check(api.rewritten(known, dense), slim, known, run=Runner())
         if not found.passed:
             raise LawError(
                 f"the recipe '{recipe}' on '{source}' gives a network that differs by {found.max_rel_err:.1e} from the "

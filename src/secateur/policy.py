@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
+from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
 from secateur.passes.allocate.timed import at_share
@@ -31,10 +31,12 @@ BUDGETS = ("macs", "params", "bytes", "latency_ms")
 class Policy:
     """A criterion, an allocation under one budget, and layers to leave alone.
 
-    ``criterion`` and ``method`` are passes with their options, without braces where there are none
-    (``"l1"``, ``"global{floor=20%,rounds=3}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params,
-    bytes and what remains of it: a share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of
-    layer names, ``compensate`` passes that mend the result from calibration data (``"refit"``, ``"reestimate_bn"``).
+    ``criterion`` and ``method`` are passes with their options, without braces where there are none (``"l1"``,
+    ``"global{floor=20%,rounds=3}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes and
+    what remains of it: a share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of layer
+    names, ``rewrites`` passes that restructure the network first, in this order (``"separable{rank=1}"``), also where
+    ``criterion`` is None, and ``compensate`` passes that mend the result from calibration data (``"refit"``,
+    ``"reestimate_bn"``).
     """
 
     criterion: str | None = "l1"
@@ -43,6 +45,7 @@ class Policy:
     round_to: int | str = "auto"
     protect: tuple[str, ...] = ()
     compensate: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
@@ -51,8 +54,14 @@ class Policy:
         if self.criterion is not None:
             _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
             _of_kind(self._allocator(), ALLOCATORS, "allocation method")
+        for text in self.rewrites:
+            _of_kind(parse_pass(text, PASSES), REWRITES, "rewrite")
         for text in self.compensate:
             _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
+
+    def structure(self) -> tuple[Pass, ...]:
+        """What rewrites the network before anything is pruned."""
+        return tuple(parse_pass(text, REWRITES) for text in self.rewrites)
 
     def passes(self, seed: int = 0) -> tuple[Pass, ...]:
         """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were not given one."""
@@ -76,10 +85,10 @@ class Policy:
     @property
     def uses_data(self) -> bool:
         """Does any part of it look at calibration data?"""
-        if self.criterion is None:
-            return False
-        steps = (parse_pass(self.criterion, PASSES), self._allocator())
-        return bool(self.compensate) or any(getattr(step, "data", False) for step in steps)
+        steps = self.structure()
+        if self.criterion is not None:
+            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator(), *self.compensation())
+        return any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""
@@ -97,12 +106,12 @@ class Policy:
 
     @property
     def spec(self) -> str:
-        """The one-line form: ``l1,global{macs=50%},slim``, or ``none``."""
+        """The one-line form: ``separable,l1,global{macs=50%},slim``; rewrites alone, or ``none``."""
         if self.criterion is None:
-            return "none"
-        steps = [parse_pass(self.criterion, PASSES), self._allocator(), Slim(), *self.compensation()]
+            return print_spec(self.structure()) or "none"
+        steps = [*self.structure(), parse_pass(self.criterion, PASSES), self._allocator(), Slim(), *self.compensation()]
         if self.protect:
-            steps.insert(0, Couple(protect=self.protect))
+            steps.insert(len(self.rewrites), Couple(protect=self.protect))
         return print_spec(steps)
 
     def __str__(self) -> str:
@@ -113,6 +122,8 @@ class Policy:
         kind, value = self.budget
         shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
         lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
+        if self.rewrites:
+            lines[-1:] = ["", "[rewrite]", f"passes = {_toml(self.rewrites)}", "", "[score]"]
         lines += _options("criterion", self.criterion or "none")
         lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
         lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
@@ -174,11 +185,18 @@ def from_spec(text: str) -> Policy:
     """Read ``taylor,knapsack{macs=50%},slim``. Couple and slim may be left out. Raises InputError."""
     if text.strip() == "none":
         return PRESETS["none"]
+    rewrites: list[str] = []
+    steps = list(parse_spec(text, PASSES))
+    while steps and steps[0].name in REWRITES:
+        rewrites.append(print_pass(steps.pop(0)))
+    rewrites = [spec for spec in rewrites if spec != Canonicalize.name]  # it runs before every analysis in any case
+    if not steps:
+        return Policy(None, rewrites=tuple(rewrites))
     criterion: Pass | None = None
     allocator: Pass | None = None
     protect: tuple[str, ...] = ()
     compensate: list[str] = []
-    for step in parse_spec(text, PASSES):
+    for step in steps:
         if step.name in CRITERIA and criterion is None:
             criterion = step
         elif step.name in ALLOCATORS and allocator is None:
@@ -188,16 +206,12 @@ def from_spec(text: str) -> Policy:
         elif step.name in COMPENSATION:
             compensate.append(print_pass(step))
         elif not isinstance(step, Slim | Canonicalize):
-            raise InputError(
-                f"policy '{text}': '{step.name}' does not fit; a policy is a criterion ({', '.join(CRITERIA)}), an "
-                f"allocation ({', '.join(ALLOCATORS)}), slim and compensation ({', '.join(COMPENSATION)}), as in "
-                "'l1,global{macs=50%},slim'"
-            )
+            raise InputError(_misplaced(text, step))
     if criterion is None:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     default = Policy()
     if allocator is None:
-        return Policy(print_pass(criterion), protect=protect, compensate=tuple(compensate))
+        return Policy(print_pass(criterion), protect=protect, compensate=tuple(compensate), rewrites=tuple(rewrites))
     budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
     if len(budgets) > 1:
         raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
@@ -205,37 +219,60 @@ def from_spec(text: str) -> Policy:
         raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
     plain = dataclasses.replace(allocator, round_to="auto", **dict.fromkeys(budgets))  # type: ignore[type-var]
     budget = next(iter(budgets.items()), default.budget)
-    return Policy(print_pass(criterion), print_pass(plain), budget, allocator.round_to, protect, tuple(compensate))  # type: ignore[attr-defined]
+    return Policy(
+        print_pass(criterion), print_pass(plain), budget, allocator.round_to,  # type: ignore[attr-defined]
+        protect, tuple(compensate), tuple(rewrites),
+    )  # fmt: skip
+
+
+def _misplaced(text: str, step: Pass) -> str:
+    if step.name in REWRITES:
+        return (
+            f"policy '{text}': '{step.name}' stands behind other passes; rewrites come first, so that what they make "
+            "is scored and pruned"
+        )
+    return (
+        f"policy '{text}': '{step.name}' does not fit; a policy is rewrites ({', '.join(REWRITES)}), a criterion "
+        f"({', '.join(CRITERIA)}), an allocation ({', '.join(ALLOCATORS)}), slim and compensation "
+        f"({', '.join(COMPENSATION)}), as in 'l1,global{{macs=50%}},slim'"
+    )
 
 
 def from_toml(text: str) -> Policy:
     """Read the policy file's text. Raises InputError for unknown sections and keys."""
     data = tomllib.loads(text)
-    _known(data, ("budget", "score", "allocate", "protect", "compensate"), "section")
+    _known(data, ("budget", "rewrite", "score", "allocate", "protect", "compensate"), "section")
     for name, section in data.items():
         if not isinstance(section, dict):
             raise InputError(f"'{name}' stands alone; write it as a section, [{name}]")
     result = Policy()
     score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
     protect, compensate = data.get("protect", {}), data.get("compensate", {})
-    _known(protect, ("layers",), "key of [protect]")
+    rewrites = _texts(data.get("rewrite", {}), "passes", "rewrite")
     _known(compensate, tuple(COMPENSATION), "key of [compensate]")
     round_to = allocate.pop("round_to", result.round_to)
     criterion = score.pop("criterion", result.criterion)
     if criterion == "none":
-        return dataclasses.replace(result, criterion=None)
+        return dataclasses.replace(result, criterion=None, rewrites=rewrites)
     budget = data.get("budget", {})
     if len(budget) > 1:
         raise InputError(f"[budget] names {len(budget)} budgets ({', '.join(budget)}); give one")
-    layers = protect.get("layers", ())
     return Policy(
         print_pass(build(str(criterion), score, CRITERIA)),
         print_pass(build(str(allocate.pop("method", result.method)), allocate, ALLOCATORS)),
         next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
         round_to,
-        (layers,) if isinstance(layers, str) else tuple(layers),
+        _texts(protect, "layers", "protect"),
         tuple(value if isinstance(value, str) else name for name, value in compensate.items() if value),
+        rewrites,
     )
+
+
+def _texts(section: Mapping[str, Any], key: str, name: str) -> tuple[str, ...]:
+    """A list of texts, or one alone, under this key of a section. Raises InputError."""
+    _known(section, (key,), f"key of [{name}]")
+    found = section.get(key, ())
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:

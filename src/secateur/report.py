@@ -14,6 +14,7 @@ from secateur.ir import Graph
 from secateur.passes import CRITERIA
 from secateur.passes.analysis.cost import Costs, LayerCost, cost
 from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
+from secateur.passes.rewrite.layers import Rewritten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +41,7 @@ class Report:
     latency_ms: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
     remarks: tuple[str, ...] = ()
+    rewrites: tuple[Mapping[str, Any], ...] = ()
     secateur: str = field(default="")
     schema: int = 1
 
@@ -47,7 +49,7 @@ class Report:
         """The JSON's content, in the order in which it is written."""
         names = (
             "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "verification",
-            "groups", "layers", "latency_ms", "quality", "passes", "remarks",
+            "groups", "layers", "rewrites", "latency_ms", "quality", "passes", "remarks",
         )  # fmt: skip
         return {name: _plain(getattr(self, name)) for name in names}
 
@@ -56,7 +58,7 @@ class Report:
         parts = []
         for name, value in self.to_dict().items():
             text = json.dumps(value, ensure_ascii=False)
-            if name in ("groups", "layers", "passes") and value:
+            if name in ("groups", "layers", "rewrites", "passes") and value:
                 text = "[\n  " + ",\n  ".join(json.dumps(v, ensure_ascii=False) for v in value) + "\n ]"
             parts.append(f" {json.dumps(name)}: {text}")
         return "{\n" + ",\n".join(parts) + "\n}\n"
@@ -101,18 +103,26 @@ def group_rows(coupling: Coupling, keep: np.ndarray[Any, Any] | None) -> Iterabl
         }  # fmt: skip
 
 
-def layer_rows(original: Costs, coupled: Graph | None, slim: Graph | None) -> list[dict[str, Any]]:
-    """One row for each layer with weights. ``coupled``: the graph whose notes say what was frozen and chosen."""
+def layer_rows(
+    original: Costs, coupled: Graph | None, slim: Graph | None, rewritten: Rewritten | None = None
+) -> list[dict[str, Any]]:
+    """One row for each layer with weights. ``coupled``: the graph whose notes say what was frozen and chosen.
+
+    A layer that was rewritten has the sums over what took its place.
+    """
+    places = _places(rewritten)
     after = {row.node: row for row in cost(slim).layers} if slim is not None else None
     reasons = _Reasons(coupled) if coupled is not None else None
     rows = []
     for row in original.layers:
         if row.widths is None:
             continue
-        now = after.get(row.node) if after is not None else None
+        now, spec = _now(row, after, places)
         gone = after is not None and now is None
         widths = [list(row.widths), _widths(now, gone)]
         state, reason = _state(row, now, gone, reasons)
+        if spec:
+            reason = f"removed by {spec}" if gone else f"rewritten by {spec}" + (f"; {reason}" if reason else "")
         rows.append(
             {
                 "name": row.label, "op": row.op,
@@ -124,6 +134,39 @@ def layer_rows(original: Costs, coupled: Graph | None, slim: Graph | None) -> li
     return rows
 
 
+def _places(rewritten: Rewritten | None) -> dict[str, tuple[list[str], str]]:
+    """By node of the original: the nodes that stand in its place after all rewrites, and by what."""
+    places: dict[str, tuple[list[str], str]] = {}
+    for row in rewritten.rows if rewritten is not None else ():
+        if row.reason is not None or (not row.pieces and not row.macs[0]):
+            continue
+        heirs = [(name, nodes, spec) for name, (nodes, spec) in places.items() if row.node in nodes]
+        for name, nodes, spec in heirs:
+            at = nodes.index(row.node)
+            places[name] = ([*nodes[:at], *row.pieces, *nodes[at + 1 :]], f"{spec}, {row.spec}")
+        if not heirs:
+            places[row.node] = (list(row.pieces), row.spec)
+    return places
+
+
+def _now(
+    row: LayerCost, after: Mapping[str, LayerCost] | None, places: Mapping[str, tuple[list[str], str]]
+) -> tuple[LayerCost | None, str]:
+    """What stands in a layer's place and what it costs, None if nothing does; and which rewrites put it there."""
+    if after is None:
+        return None, ""
+    nodes, spec = places.get(row.node, ([row.node], ""))
+    found = [after[name] for name in nodes if name in after]
+    if not found or not spec:
+        return (found[0] if found else None), spec
+    ends = (found[0].widths, found[-1].widths)
+    widths = (ends[0][0], ends[1][1]) if ends[0] and ends[1] else None
+    whole = LayerCost(
+        found[-1].node, row.label, row.op, sum(f.macs for f in found), sum(f.params for f in found), widths
+    )
+    return whole, spec
+
+
 def _widths(now: LayerCost | None, gone: bool) -> list[int] | None:
     if gone:
         return [0, 0]
@@ -131,7 +174,8 @@ def _widths(now: LayerCost | None, gone: bool) -> list[int] | None:
 
 
 def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: _Reasons | None) -> tuple[str, str | None]:
-    frozen = reasons.frozen(row.node) if reasons else None
+    node = now.node if now is not None else row.node
+    frozen = reasons.frozen(node) if reasons else None
     if gone:
         return "pruned", "removed: nothing needs it any more"
     if now is not None and now.widths != row.widths:
@@ -139,7 +183,7 @@ def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: _Reasons 
         return "pruned", None if narrower or not frozen else f"all outputs stay: {frozen}"
     if frozen:
         return "frozen", frozen
-    return "kept", (reasons.unscored(row.node) if reasons else None) or (
+    return "kept", (reasons.unscored(node) if reasons else None) or (
         reasons.unchosen if reasons else "nothing was to be pruned"
     )
 

@@ -27,6 +27,7 @@ PAGE = """<!doctype html>
 {closing}
 <h2>Totals</h2>{totals}
 <h2>Layers</h2>{layers}
+{rewrites}
 <h2>Channel groups</h2>{groups}
 <h2>Passes</h2>{passes}
 </body></html>
@@ -47,6 +48,7 @@ def page(report: Report) -> str:
         closing=lines,
         totals=_totals(report),
         layers=_layers(report),
+        rewrites=_rewrites(report),
         groups=_groups(report),
         passes=_table(
             ("pass", "seconds"), [(f"<code>{escape(p['spec'])}</code>", f"{p['seconds']:.3f}") for p in report.passes]
@@ -92,6 +94,27 @@ def _layers(report: Report) -> str:
             )
         )  # fmt: skip
     return _table(("layer", "op", "in &rarr; out", "MACs", "params", "MACs left", "state"), rows, (2, 3, 4))
+
+
+def _rewrites(report: Report) -> str:
+    if not report.rewrites:
+        return ""
+    rows = []
+    for row in report.rewrites:
+        said = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
+        said += f" ({row['measure']})" if row["measure"] else ""
+        outcome = f"left alone: {row['reason']}" if row["reason"] else said
+        name, spec = escape(row["layer"]), escape(row["pass"])
+        rows.append(
+            (
+                f"<code>{spec}</code>",
+                f"<code>{name}</code>",
+                _pair(*row["macs"]),
+                _pair(*row["params"]),
+                escape(outcome),
+            )
+        )
+    return "<h2>Rewrites</h2>" + _table(("pass", "layer", "MACs", "params", "error, or why it stayed"), rows, (2, 3))
 
 
 def _groups(report: Report) -> str:

@@ -31,6 +31,8 @@ def show(report: Report, console: Console, *, groups: bool = False) -> None:
     """Print headline, layers, groups if asked for, totals, and what was checked."""
     console.print(f"[bold]{escape(report.model)}[/bold]  policy {escape(report.policy)}", highlight=False)
     console.print(_layers(report))
+    if report.rewrites:
+        console.print(_rewrites(report))
     if groups:
         console.print(_groups(report))
     console.print(_totals(report))
@@ -105,6 +107,24 @@ def _layers(report: Report) -> Table:
         reason = f": {escape(row['reason'])}" if row["reason"] else ""
         name, op = escape(row["name"]), row["op"].replace("conv_transpose", "convT")
         table.add_row(name, op, _widths(row["widths"]), _pair(row["macs"]), _pair(row["params"]), state + reason)
+    return table
+
+
+def _rewrites(report: Report) -> Table:
+    """Each layer that a rewrite looked at: what it cost before and after, and its error, or why it was left alone."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("rewrite", overflow="fold", ratio=3)
+    table.add_column("layer", overflow="fold", ratio=3)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("error, or why it was left alone", overflow="fold", ratio=4)
+    for row in report.rewrites:
+        error = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
+        said = error + (f" ({row['measure']})" if row["measure"] else "")
+        table.add_row(
+            escape(row["pass"]), escape(row["layer"]), _pair(row["macs"]), _pair(row["params"]),
+            escape(f"left alone: {row['reason']}" if row["reason"] else said),
+        )  # fmt: skip
     return table
 
 

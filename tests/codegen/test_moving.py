@@ -14,7 +14,7 @@ from network import Net
 from secateur import codegen
 from secateur.codegen.moving import Memories, as_matrix, view
 from secateur.codegen.plan import plan
-from secateur.codegen.specs import CopySpec, MoveSpec
+from secateur.codegen.specs import CopySpec, MapSpec, MoveSpec
 from secateur.codegen.specs_fixed import TableCopySpec
 from secateur.codegen.targets import Target
 from secateur.codegen.tensors import Blocked, Buffer, Plane, natural_channels
@@ -181,6 +181,21 @@ def test_turning_channels_to_the_end_and_back_copies_nothing() -> None:
     assert copies(outputs(net, conv(net, back, 32, (3, 3), groups=32, pad=(1, 1, 1, 1)))) == []
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_activation_of_joined_values_is_applied_where_each_is_made(shared: bool) -> None:
+    """Unless something else reads what was joined, or a part of it."""
+    net = Net(1, 3, 9, 9)
+    x = conv(net, "x", 24, (3, 3), stride=(2, 2), pad=(1, 1, 1, 1))
+    pooled = net.node("max_pool", x, kernel=(3, 3), stride=(1, 1), pad=(1, 1, 1, 1), dilation=(1, 1), ceil=False)
+    other = conv(net, x, 40, (1, 1))
+    y = net.node("relu", net.node("concat", pooled, other, axis=1))
+    graph = outputs(net, conv(net, y, 8, (1, 1)), *((other,) if shared else ()))
+    target = codegen.get_target("native")
+    specs = [type(c.spec) for c in plan(graph, target, 1, lambda spec, *_: default_choice(spec, target)).calls]
+    assert (MapSpec in specs) is shared
+    check(graph)
+
+
 @pytest.mark.parametrize("per", [16, 32])
 def test_heads_of_whole_vectors_are_views(per: int) -> None:
     net = Net(1, 10, 64)
@@ -220,6 +235,26 @@ def test_no_view_of_rolled_pixels_or_of_channels_as_pixels() -> None:
     assert view(memories, np.roll(addresses, 1, 2), 1, 16) is None
     assert view(memories, addresses, 3, 16) is None
     assert as_matrix(addresses, 1).shape == (24, 40)
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_no_view_of_pixels_in_two_memories(axis: int) -> None:
+    """Numbers of memories are the high bits of addresses: two rows in two of them look like one long stride."""
+    memories, x = blocked()
+    one = memories.of_blocked(x, (1, 40, 4, 6), 1)
+    _, y = blocked()
+    other = memories.of_blocked(y, (1, 40, 4, 6), 1)
+    firsts = [np.take(a, [0], axis) for a in (one, other)]
+    assert view(memories, firsts[0], 1, 16) is not None
+    assert view(memories, np.concatenate(firsts, axis), 1, 16) is None
+
+
+def test_the_first_rows_of_two_values_joined() -> None:
+    net = Net(1, 5, 4, 6)
+    x, y = (net.node("slice", conv(net, "x", 24, (1, 1)), axes=(2,), starts=(0,), ends=(1,), steps=(1,))
+            for _ in range(2))  # fmt: skip
+    joined = net.node("concat", x, y, axis=2)
+    check(outputs(net, net.node("relu", joined), conv(net, joined, 7, (1, 1))))
 
 
 def test_rows_without_whole_vectors_are_not_seen_as_blocks() -> None:

@@ -90,7 +90,8 @@ def view(memories: Memories, addresses: Ints, axis: int, lanes: int) -> Blocked 
     """The tensor with these addresses as blocks that are there already, if that is what it is."""
     n, c, h, w = picture(addresses.shape, axis)
     matrix = as_matrix(addresses, axis)
-    if matrix.min() < 0:
+    numbers = matrix >> SHIFT
+    if numbers.min() < 0 or np.any(numbers != numbers[0]):  # zeros, or pixels of one channel in several memories
         return None
     apart = separate(matrix)
     if apart is None:

@@ -3,6 +3,7 @@
 %m = reduce_mean(%x) axes=[2]; %d = sub(%x, %m); .. %y = div(%d, %s)      ->  %y = layer_norm(%x)
 %e = expand(%gate) shape=[1,64,56,56]; %y = mul(%x, %e)                   ->  %y = mul(%x, %gate)
 %s = mul(%q, @scale); %y = matmul(%s, %k)                                 ->  %y = mul(matmul(%q, %k), @scale)
+%c = concat(%a, %b); %y = relu(%c)                                        ->  %y = concat(relu(%a), relu(%b))
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from secateur.ir.graph import dtype_of, prune_dead
 from secateur.ir.ops import BINARY, REDUCE
 
 from .movement import MOVE, move
+from .specs import FUSABLE_UNARY
 
 SHORT = 8  # slices that a sum is taken apart into at most
 JOINS = MappingProxyType({"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"})
@@ -27,7 +29,8 @@ Rewrite = Callable[[Graph, Node], "list[Node] | None"]
 def prepare(graph: Graph) -> Graph:
     """The same function; inputs, outputs and their names stay."""
     graph = _fold_constants(graph)
-    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _same_rank):
+    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _before_concat,
+                    _same_rank):  # fmt: skip
         nodes: list[Node] = []
         for node in graph.nodes:
             nodes += rewrite(graph, node) or [node]
@@ -184,6 +187,22 @@ def _scale_behind(graph: Graph, node: Node) -> list[Node] | None:
                 Node("mul", (product.name, scaled.inputs[which]), node.outputs, {}, scaled.source),
             ]
     return None
+
+
+def _before_concat(graph: Graph, node: Node) -> list[Node] | None:
+    """An activation of joined values is applied where each is made: it costs nothing there, nor does joining."""
+    joined = _made_by(graph, node.inputs[0], "concat") if node.op in FUSABLE_UNARY else None
+    if joined is None or graph.users[joined.name] != [node] or joined.name in graph.outputs:
+        return None
+    parts = [graph.producer.get(name or "") for name in joined.inputs]
+    if any(p is None or p.op in MOVE or graph.users[n or ""] != [joined] or n in graph.outputs
+           for p, n in zip(parts, joined.inputs, strict=True)):  # fmt: skip
+        return None
+    made = [
+        replace(node, inputs=(name,), outputs=(replace(graph.value(name or ""), name=f"{node.name}.of{i}"),))
+        for i, name in enumerate(joined.inputs)
+    ]
+    return [*made, replace(joined, inputs=tuple(m.name for m in made), outputs=node.outputs)]
 
 
 def _same_rank(graph: Graph, node: Node) -> list[Node] | None:

@@ -10,9 +10,11 @@ from .allocate.sensitivity import Sensitivity
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
 from .analysis.coupling import Couple
+from .analysis.modularity import Modularity
 from .compensate import ALL as ALL_COMPENSATION
+from .compensate.constants import FoldConstants
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
-from .rewrite.canonicalize import Canonicalize
+from .rewrite import ALL as ALL_REWRITES
 from .rewrite.slim import Slim
 from .score import ALL as ALL_CRITERIA
 from .score import Criterion
@@ -20,11 +22,18 @@ from .score import Criterion
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
 ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Sensitivity, Knapsack)})
 COMPENSATION: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
+# ``fold_constants`` is exact before slim and mends behind it.
+REWRITES: Mapping[str, type[Any]] = MappingProxyType(
+    {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
+)
 PASSES: Mapping[str, type[Any]] = MappingProxyType(
-    {p.name: p for p in (Canonicalize, Couple, CountCost, Slim)}
+    {p.name: p for p in (Couple, CountCost, Modularity, Slim)}
+    | dict(REWRITES)
     | dict(CRITERIA)
     | dict(ALLOCATORS)
     | dict(COMPENSATION)
 )
 
-__all__ = ["ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "Pass", "Pipeline", "parse_spec", "print_spec"]
+__all__ = [
+    "ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "REWRITES", "Pass", "Pipeline", "parse_spec", "print_spec",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""``fold_constants``: removed channels that were constant, as biases of the layers that read them."""
+"""``fold_constants``: channels that are constant, as biases of the layers that read them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node
 from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.fold_constants import fold_exact
 
-from .original import EXAMPLES, channel_axis, kept_rows, noted
+from .original import EXAMPLES, Original, channel_axis, kept_rows, noted
 from .refit import bias_of, solvable
 
 if TYPE_CHECKING:
@@ -19,25 +20,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Add what removed channels contributed on average to the biases of their readers.
+    """Fold constants into biases: before ``slim`` exactly, behind it what removed channels contributed on average.
 
-    A channel whose batch norm scale is zero still emits act(beta), and so does one that never changes: removing it
-    takes a constant away. The reader's bias gains the mean of that contribution over all its outputs, the border of a
-    padded convolution included, where fewer taps see it; a reader without one hands it to the batch norm behind it,
-    as a smaller running mean. Exact for constant channels that linear layers, 1x1 and unpadded convolutions read;
-    elsewhere the best constant. ``varying`` False folds constant channels alone.
+    Before ``slim`` and without data, nodes that read weights alone become weights, and a channel that a batch norm of
+    scale zero or an empty filter holds at one number goes into its readers' biases where no padding stands beside it:
+    the network computes what it did. Behind ``slim``, on calibration data: a channel whose batch norm scale is zero
+    still emits act(beta), and so does one that never changes: removing it takes a constant away. The reader's bias
+    gains the mean of that contribution over all its outputs, the border of a padded convolution included, where fewer
+    taps see it; a reader without one hands it to the batch norm behind it, as a smaller running mean. Exact for
+    constant channels that linear layers, 1x1 and unpadded convolutions read; elsewhere the best constant. ``varying``
+    False folds constant channels alone.
 
     Before: ``y = conv(x', w', b)``. After: ``y = conv(x', w', b + sum of w[:, removed] * mean)``.
     """
 
     name: ClassVar[str] = "fold_constants"
+    data: ClassVar[bool] = True
     varying: bool = True
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError without data."""
+        """Raises InputError behind ``slim`` without data."""
         if self.examples < 1:
             raise InputError(f"fold_constants{{examples={self.examples}}}: give 1 or more")
+        if graph.note(Original) is None:
+            return fold_exact(graph)
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)

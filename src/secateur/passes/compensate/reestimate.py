@@ -29,6 +29,7 @@ class ReestimateBN:
     """
 
     name: ClassVar[str] = "reestimate_bn"
+    data: ClassVar[bool] = True
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:

@@ -2,6 +2,7 @@
 
 * A chain of reshape and transpose that only permutes channels becomes one ``gather`` along them, so
   that a channel shuffle is an index map whatever survives of it.
+* Permutations one after another become one, and one that changes nothing goes away.
 * An ``expand`` that only feeds broadcasting element-wise operators goes away.
 
 Before::
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,7 +32,7 @@ from secateur.ir import BINARY, COMPARE, Array, Graph, Node, prune_dead
 
 @dataclass(frozen=True, slots=True)
 class Canonicalize:
-    """Shuffles to index maps, needless expands away; the graph computes what it did."""
+    """Chains of movement operators to one permutation or none, needless expands away; exact."""
 
     name: ClassVar[str] = "canonicalize"
 
@@ -39,7 +41,7 @@ class Canonicalize:
         nodes = [_shuffle(graph, node, weights) for node in graph.nodes]
         if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
             graph = graph.rewrite(nodes=nodes, weights=weights)
-        return prune_dead(_drop_expands(graph))
+        return prune_dead(_drop_expands(_compose(graph)))
 
 
 def _shuffle(graph: Graph, node: Node, weights: dict[str, Array]) -> Node:
@@ -88,6 +90,55 @@ def _permutation(
         order = np.arange(size).reshape(parts).transpose([p - axis for p in inner]).reshape(-1)
         return axis, order
     return None
+
+
+def _compose(graph: Graph) -> Graph:
+    """Gathers along one axis and transposes, each merged with the one it reads; identities are left out."""
+    weights, nodes = dict(graph.weights), {n.name: n for n in graph.nodes}
+    alias: dict[str, str] = {}
+    changed = False
+    for old in graph.nodes:
+        if old.op not in ("gather", "transpose"):
+            continue
+        node = dataclasses.replace(old, inputs=tuple(alias.get(i, i) if i else i for i in old.inputs))
+        maker = nodes.get(node.inputs[0] or "")
+        if node.op == "transpose" and maker is not None and maker.op == "transpose":
+            perm = tuple(maker.attrs["perm"][p] for p in node.attrs["perm"])
+            node = dataclasses.replace(node, inputs=maker.inputs, attrs={"perm": perm})
+        elif node.op == "gather" and maker is not None and maker.op == "gather" and _same_axis(weights, node, maker):
+            name = f"{node.name}.composed"
+            if name in weights or name in graph.values:
+                continue
+            weights[name] = weights[str(maker.inputs[1])][weights[str(node.inputs[1])]]
+            node = dataclasses.replace(node, inputs=(maker.inputs[0], name))
+        source = node.inputs[0]
+        if source is not None and _changes_nothing(graph, weights, node) and node.name not in graph.outputs:
+            alias[node.name] = source
+        nodes[node.name] = node
+        changed = changed or node.inputs != old.inputs or node.attrs != old.attrs or node.name in alias
+    if not changed:
+        return graph
+    kept = (nodes[n.name] for n in graph.nodes if n.name not in alias)
+    renamed = [dataclasses.replace(n, inputs=tuple(alias.get(i, i) if i else i for i in n.inputs)) for n in kept]
+    return graph.rewrite(nodes=renamed, weights=weights)
+
+
+def _same_axis(weights: Mapping[str, Array], node: Node, maker: Node) -> bool:
+    """Can two gathers be one? Only positions of one axis, all counted from its beginning."""
+    index, first = weights.get(node.inputs[1] or ""), weights.get(maker.inputs[1] or "")
+    if index is None or first is None or index.ndim != 1 or first.ndim != 1:
+        return False
+    return bool(node.attrs["axis"] == maker.attrs["axis"] and (index >= 0).all() and (first >= 0).all())
+
+
+def _changes_nothing(graph: Graph, weights: Mapping[str, Array], node: Node) -> bool:
+    if node.inputs[0] in graph.weights:
+        return False
+    if node.op == "transpose":
+        return list(node.attrs["perm"]) == list(range(len(node.attrs["perm"])))
+    index = weights.get(node.inputs[1] or "")
+    size = graph.value(str(node.inputs[0])).shape[node.attrs["axis"]]
+    return index is not None and index.ndim == 1 and np.array_equal(index, np.arange(size))
 
 
 def _drop_expands(graph: Graph) -> Graph:
