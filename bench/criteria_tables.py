@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import common
@@ -119,13 +119,15 @@ def _trained(found: Sequence[common.Row]) -> str:
 
 def sweep(where: Where) -> str:
     """What one sweep for all criteria costs."""
-    found: Mapping[str, common.Row] = {r["network"]: r for r in common.read(RESULTS / "sweep.jsonl")}
+    found: dict[str, common.Row] = {}
+    for r in common.read(RESULTS / "sweep.jsonl"):  # times and memory may come from runs of their own
+        found[r["network"]] = found.get(r["network"], {}) | r
     lines = []
     for name, r in found.items():
         scores = {k: s for k, s in r["score_s"].items() if isinstance(s, float)}
         slowest = max(scores, key=scores.__getitem__)
         text = (
-            f"- {name.partition('/')[2]}, {r['examples']} pictures: {r['ratio']:.2f} times a forward and backward pass;"
+            f"- {name.partition('/')[2]}, {r['examples']} pictures: {r['ratio']:.2f} times a forward and backward pass (CPU);"
             f" then each criterion scores in at most {scores[slowest]:.1f} s (`{slowest}`)"
         )
         if "peak_bytes" in r:
