@@ -127,7 +127,7 @@ def sweep(where: Where) -> str:
         scores = {k: s for k, s in r["score_s"].items() if isinstance(s, float)}
         slowest = max(scores, key=scores.__getitem__)
         text = (
-            f"- {name.partition('/')[2]}, {r['examples']} pictures: {r['ratio']:.2f} times a forward and backward pass (CPU);"
+            f"- {name.partition('/')[2]}, {r['examples']} pictures: {r['ratio']:.2f} times a forward and backward pass;"
             f" then each criterion scores in at most {scores[slowest]:.1f} s (`{slowest}`)"
         )
         if "peak_bytes" in r:
