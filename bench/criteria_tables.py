@@ -123,7 +123,7 @@ def sweep(where: Where) -> str:
     for r in common.read(RESULTS / "sweep.jsonl"):  # times and memory may come from runs of their own
         found[r["network"]] = found.get(r["network"], {}) | r
     lines = []
-    for name, r in found.items():
+    for name, r in ((n, r) for n, r in found.items() if "ratio" in r):
         scores = {k: s for k, s in r["score_s"].items() if isinstance(s, float)}
         slowest = max(scores, key=scores.__getitem__)
         text = (
