@@ -226,3 +226,13 @@ def test_statistics_are_the_same_whether_or_not_a_pass_before_moved_them() -> No
     assert means
     for name in means:
         np.testing.assert_allclose(alone.weights[name or ""], after.weights[name or ""], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("both", [(Refit(), FoldConstants()), (FoldConstants(), Refit())])
+def test_refit_and_fold_constants_together_are_refused(both: tuple[Refit | FoldConstants, ...]) -> None:
+    """Each hands a reader the mean of what it lost; where that goes to a batch norm, the other does not see it."""
+    graph, node = dead(1, bias=False)
+    first, second = both
+    mended = first(without(graph, node, 2, pictures(0)))
+    with pytest.raises(InputError, match=f"'{second.name}' behind '{first.name}'.*twice"):
+        second(mended)

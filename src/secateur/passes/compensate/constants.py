@@ -11,7 +11,7 @@ from secateur.ir import Array, Graph, InputError, Node
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.fold_constants import fold_exact
 
-from .original import EXAMPLES, Original, channel_axis, kept_rows, noted
+from .original import EXAMPLES, Original, channel_axis, kept_rows, noted, refuse_both
 from .refit import bias_of, solvable
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ class FoldConstants:
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError behind ``slim`` without data."""
+        """Raises InputError behind ``slim`` without data, and behind ``refit``."""
         if self.examples < 1:
             raise InputError(f"fold_constants{{examples={self.examples}}}: give 1 or more")
         if graph.note(Original) is None:
             return fold_exact(graph)
+        refuse_both(graph, self.name, "refit")
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)

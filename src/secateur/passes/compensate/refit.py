@@ -10,7 +10,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Node
 from secateur.passes.recipe import Recipe
 
-from .original import EXAMPLES, channel_axis, kept_rows, noted
+from .original import EXAMPLES, channel_axis, kept_rows, noted, refuse_both
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,11 @@ class Refit:
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError without data, or for numbers below 0."""
+        """Raises InputError without data, for numbers below 0, and behind ``fold_constants``."""
         if self.ridge < 0 or self.positions < 1 or self.examples < 1:
             raise InputError(f"refit{{ridge={self.ridge:g},positions={self.positions},examples={self.examples}}}: "
                              "numbers must be positive")  # fmt: skip
+        refuse_both(graph, self.name, "fold_constants")
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)
