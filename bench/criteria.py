@@ -43,11 +43,12 @@ KEY = ("part", "network", "seed", "criterion", "removed", "repair")
 
 @dataclass(frozen=True)
 class Job:
-    """Rows that one subject gives: of one part of the plan, one network, one seed."""
+    """Rows that one subject gives: of one part of the plan, one network, one seed, and these shares removed."""
 
     part: str
     network: str
     seed: int
+    shares: tuple[float, ...] = (TUNED,)
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ QUICK = Setting(("plain", "shuffle"), (0.5,), ("mobilenet_v2",), (0.15,), train=
 
 
 def plan(setting: Setting, seeds: int) -> Iterator[Job]:
-    """What was asked for first comes first: small networks once, training, large ones, then further seeds."""
-    yield from (Job("fashion", name, 0) for name in setting.networks)
+    """What says most comes first: every network once, training, then further seeds and shares."""
+    few, more = setting.large_shares[:1], setting.large_shares[1:]
+    yield from (Job("fashion", name, 0, setting.shares) for name in setting.networks)
+    yield from (Job("imagenet", name, 0, few) for name in setting.large)
     yield from (Job("trained", name, 0) for name in setting.tuned)
-    yield from (Job("imagenet", name, 0) for name in setting.large)
+    yield from (Job("imagenet", name, 0, more) for name in setting.large if more)
     for seed in range(1, seeds):
-        yield from (Job("fashion", name, seed) for name in setting.networks)
+        yield from (Job("fashion", name, seed, setting.shares) for name in setting.networks)
         yield from (Job("trained", name, seed) for name in setting.tuned)
 
 
@@ -106,14 +109,13 @@ class Bench:
         {"fashion": self._grid, "imagenet": self._grid, "trained": self._train}[job.part](job)
 
     def _grid(self, job: Job) -> None:
-        shares = self.setting.shares if job.part == "fashion" else self.setting.large_shares
-        cells = [(r, m) for r in shares for m in ("none", "compensation")]
+        cells = [(r, m) for r in job.shares for m in ("none", "compensation")]
         names = [n for n in self.setting.criteria if any(self.missing(job, n, *cell) for cell in cells)]
         if names or self.missing(job, "dense", 0.0, "none"):
             subject = self._subject(job, min(JUDGED, self.setting.test))
             self._dense(job, subject)
             for name in names:
-                for row in measured.cells(subject, name, shares):
+                for row in measured.cells(subject, name, job.shares):
                     if self.missing(job, name, row["removed"], row["repair"]):
                         self.write(job, name, row)
 

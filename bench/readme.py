@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import common
+import criteria_tables
 import readme_rewrites
 
 README = common.ROOT / "README.md"
@@ -230,8 +231,11 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    blocks = {"coverage": coverage, "latency": latency, "tuning": tuning, "real": real, "command": command,
-              "rewrites": readme_rewrites.block}  # fmt: skip
+    blocks = {
+        "coverage": coverage, "latency": latency, "criteria": lambda: criteria_tables.table(where),
+        "sweep": lambda: criteria_tables.sweep(where), "tuning": tuning, "real": real, "command": command,
+        "rewrites": readme_rewrites.block,
+    }  # fmt: skip
     Path(README).write_text(fill(text, blocks), encoding="utf-8")
     return 0
 

@@ -66,7 +66,7 @@ def make_report(
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
     if done is not None:
-        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved}
+        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
     noted = dense.note(Baseline)
     before = noted.costs if noted else cost(dense)
     return Report(

@@ -12,7 +12,7 @@ from secateur.ir import Array, Graph, InputError
 from secateur.passes.law import random_inputs
 from secateur.passes.sweep.data import Calibration
 
-from .budget import Allocation, meet, notes_of, one_amount
+from .budget import Allocation, Budgeted, meet, notes_of
 from .select import Ladder, climb
 
 STAY = (1.0, 0.75, 0.5, 0.25)  # shares of a set that are tried; the first changes nothing
@@ -20,7 +20,7 @@ DRAWN = 8  # random inputs where there are no data
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Budgeted):
     """Layers that matter more keep more (the sensitivity analysis of Li et al., ICLR 2017, section 3.2, as a rule).
 
     Each set of channels alone is slimmed to 75, 50 and 25 %, the lowest scores first, and the relative L2 change of
@@ -34,18 +34,12 @@ class Sensitivity:
 
     name: ClassVar[str] = "sensitivity"
     data: ClassVar[bool] = True
-    macs: float | int | None = None
-    params: float | int | None = None
-    bytes: float | int | None = None
-    latency_ms: float | None = None
-    round_to: int | str = "auto"
-    rounds: int = 1
     floor: float = 0.1
     examples: int = 32
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options or data, BudgetError that states the least that can be reached."""
-        amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
+        amount = self.amount
         if not 0 <= self.floor <= 1 or self.examples < 1:
             raise InputError(
                 f"sensitivity{{floor={self.floor:g},examples={self.examples}}}: floor is a share from 0 to 1, examples "
