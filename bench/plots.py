@@ -1,22 +1,29 @@
-"""Draws the committed results: docs/latency.svg, each peer's time over ours for every network.
+"""Draws the committed results: docs/latency.svg, each peer's time over ours; docs/criteria.svg, what criteria keep.
 
     python bench/plots.py
 
-Reads bench/results/latency.jsonl and nothing else; the same results give the same file. Needs matplotlib, of the extra
-`bench`.
+Reads bench/results/latency.jsonl and criteria.jsonl, and nothing else; the same results give the same files. Needs
+matplotlib, of the extra `bench`.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import common
+import criteria_tables
 import readme
 
 PICTURE = common.ROOT / "docs" / "latency.svg"
+CRITERIA = common.ROOT / "docs" / "criteria.svg"
+REPAIRS = {
+    "none": ("bare", "o", "#999999"), "compensation": ("mended", "s", "#0072b2"),
+    "one epoch": ("epoch", "^", "#d55e00"),
+}  # fmt: skip
 MARKS = {
     "onnxruntime": ("o", "#0072b2"), "openvino": ("s", "#d55e00"), "torch.compile": ("^", "#009e73"),
     "tvm-default": ("x", "#999999"), "tvm-metaschedule": ("D", "#cc79a7"),
@@ -74,14 +81,50 @@ def draw(rows: Sequence[common.Row]) -> None:
         pyplot.close(figure)
 
 
+def draw_criteria(rows: Sequence[common.Row]) -> None:
+    """Top-1 by criterion, best at the top; one panel for each share removed; bars are standard deviations."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    names = criteria_tables.criteria(rows)
+    dense = statistics.mean(criteria_tables.values(rows, "fashion", "dense", 0.0, "none"))
+    with matplotlib.rc_context(FIXED):
+        size = (9, 1.4 + 0.26 * len(names))
+        figure, panels = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+        for axes, removed in zip(panels, (0.5, 0.7), strict=True):
+            for repair, (label, marker, colour) in REPAIRS.items():
+                part = "trained" if repair == "one epoch" else "fashion"
+                known = [(criteria_tables.values(rows, part, n, removed, repair), i) for i, n in enumerate(names)]
+                points = [(statistics.mean(v), statistics.pstdev(v), i) for v, i in known if v]
+                if points:
+                    x, deviation, y = zip(*points, strict=True)
+                    axes.errorbar(
+                        x, y, xerr=deviation, fmt=marker, color=colour, label=label, markersize=5, linewidth=1
+                    )
+            axes.axvline(dense, color="black", linewidth=1)
+            axes.set_title(f"{removed:.0%} of the multiply-accumulates removed", fontsize=10)
+            axes.set_xlabel("top-1, Fashion-MNIST (line: dense)")
+            axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].invert_yaxis()
+        marks, labels = panels[0].get_legend_handles_labels()
+        figure.legend(marks, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.savefig(CRITERIA, metadata={"Date": None})
+        pyplot.close(figure)
+
+
 def main() -> int:
-    """Draw the picture."""
+    """Draw the pictures."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = readme.speeds()
     if not rows:
         print("plots: bench/results/latency.jsonl has no rows; run bench/latency.py", file=sys.stderr)
         return 2
     draw(rows)
+    if found := criteria_tables.rows():
+        draw_criteria(found)
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import common
+import criteria_tables
 import readme_rewrites
 
 README = common.ROOT / "README.md"
@@ -117,7 +118,8 @@ def latency() -> str:
     return "\n".join([
         "**Speed**: milliseconds at 224x224, batch 1, f32. Each runtime ran in a process of its own, by turns with the",
         "others, and stopped while they ran. *best/ours* is the fastest peer's time over ours, the median of the",
-        "rounds; *memory* is the peak of a process that loads and runs the network, over ONNX Runtime's.",
+        "rounds; *memory* is the peak of a process that loads and runs the network, over ONNX Runtime's; *cores* how",
+        "much of one core alone each gave when all worked (bench/cores.py: 1 is all that the machine promises).",
         _tuned(rows),
         "",
         "![Peers' times over ours](docs/latency.svg)",
@@ -143,7 +145,10 @@ def short(network: str) -> str:
 
 def _tuned(rows: list[common.Row]) -> str:
     if {(r["tune"], r["records"]) for r in rows} == {(None, None)}:
-        return "Nothing was tuned for these networks: secateur's libraries took its own choices."
+        shipped = {r.get("shipped", 0) for r in rows}
+        if shipped == {0}:
+            return "Nothing was tuned for these networks: secateur's libraries took its own choices."
+        return f"Nothing was tuned in this run: secateur comes with {max(shipped)} records of tuned kernels."
     return "secateur's libraries were tuned for these networks."
 
 
@@ -153,15 +158,16 @@ def _speed_table(rows: list[common.Row], threads: int) -> list[str]:
     lines = [
         "",
         f"| {threads} thread{'s' if threads > 1 else ''} | {' | '.join(columns.values())} | best/ours | "
-        "of its dense time | memory |",
-        f"|---|{'--:|' * (len(columns) + 3)}",
+        "of its dense time | memory |" + (" cores |" if threads > 1 else ""),
+        f"|---|{'--:|' * (len(columns) + 3 + (threads > 1))}",
     ]
     for r in of:
         ms = [f"{r['ms'][k]['median']:.2f}" if k in r["ms"] else "" for k in columns]
         best = f"{r['best_peer_ratio']:.2f}" if r["best_peer_ratio"] else ""
         dense = f"{r['of_dense']:.0%}" if r["of_dense"] else ""
         memory = f"{r['memory']['ratio']:.2f}" if "ratio" in r["memory"] else ""
-        lines.append(f"| {short(r['network'])} | {' | '.join(ms)} | {best} | {dense} | {memory} |")
+        given = f" {min(r['cores']):.2f} |" if threads > 1 and "cores" in r else " |" if threads > 1 else ""
+        lines.append(f"| {short(r['network'])} | {' | '.join(ms)} | {best} | {dense} | {memory} |{given}")
     found = {r["network"]: r["best_peer_ratio"] for r in of if r["best_peer_ratio"]}
     dense_only = [v for n, v in found.items() if "@" not in n]
     means = [f"{statistics.geometric_mean(v):.2f} over {what}"
@@ -225,8 +231,11 @@ def main() -> int:
     """Fill the README."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
-    blocks = {"coverage": coverage, "latency": latency, "tuning": tuning, "real": real, "command": command,
-              "rewrites": readme_rewrites.block}  # fmt: skip
+    blocks = {
+        "coverage": coverage, "latency": latency, "criteria": lambda: criteria_tables.table(where),
+        "sweep": lambda: criteria_tables.sweep(where), "tuning": tuning, "real": real, "command": command,
+        "rewrites": readme_rewrites.block,
+    }  # fmt: skip
     Path(README).write_text(fill(text, blocks), encoding="utf-8")
     return 0
 

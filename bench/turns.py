@@ -31,6 +31,7 @@ import common
 
 WARM, LEAST = 2, 0.02  # calls before timing, seconds of timing
 SLOW, SELDOM = 10.0, 5  # who takes that many times as long as the first has a turn every so many rounds, after one call
+DIED = "the process died; its log is beside the network"
 PATIENCE = 1800.0  # seconds: torch.compile may compile for many minutes
 
 
@@ -75,7 +76,10 @@ class Worker:
     def turn(self, warm: int = WARM, least: float = LEAST) -> float:
         """One sample in milliseconds. Raises WorkerError."""
         self.process.send_signal(signal.SIGCONT)
-        self.channel.send((warm, least))
+        try:
+            self.channel.send((warm, least))
+        except OSError as error:
+            raise WorkerError(DIED) from error
         sample = float(_receive(self.channel))
         self.pause()
         return sample
@@ -93,7 +97,7 @@ def _receive(channel: Connection) -> Any:
             raise WorkerError(f"no answer in {PATIENCE:.0f} s")
         return channel.recv()
     except (EOFError, OSError) as error:
-        raise WorkerError("the process died; its log is beside the network") from error
+        raise WorkerError(DIED) from error
 
 
 def take_turns(workers: Mapping[str, Worker], rounds: int, seed: int) -> dict[str, list[float | None]]:

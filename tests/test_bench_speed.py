@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def test_worker_is_stopped_unless_it_has_its_turn(folder: Path) -> None:
         assert worker.turn(1, 0.0) > 0
         assert state(worker) == "T"
         worker.process.kill()
-        with pytest.raises(turns.WorkerError):
+        os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # its end of the pipe is closed
+        with pytest.raises(turns.WorkerError, match="died"):
             worker.turn(1, 0.0)
     finally:
         worker.stop()

@@ -105,6 +105,21 @@ def test_policy_options(call: Call, model: Path) -> None:
     assert report["seed"] == 4
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_sensitivity_is_measured_on_data_or_on_random_inputs(call: Call, model: Path, given: bool) -> None:
+    data = model.with_name("data.npz")
+    np.savez(data, x=np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32))
+    done = call("compile", model, model.with_name("o.onnx"), "--policy", "l1,sensitivity{macs=60%}", "--json", "-",
+                *(["--calibration", data] if given else []))  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["policy"].startswith("l1,sensitivity{macs=60%,round_to=")
+    assert report["budget"]["achieved"] <= 0.6
+    said = [r for r in report["remarks"] if "sensitivity measured on" in r]
+    assert ("random inputs" in said[0]) != given
+    assert not any("not needed" in r for r in report["remarks"])
+
+
 def test_dry_run_writes_nothing(call: Call, model: Path) -> None:
     done = call("compile", model, model.with_name("o.onnx"), "--recipe", model.with_name("r.json"), "--dry-run")
     assert done.code == 0

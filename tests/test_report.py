@@ -8,6 +8,7 @@ import pytest
 
 import secateur
 from nets import chain, residual
+from secateur.passes.allocate import choice, knapsack
 from secateur.report import Report
 
 FIELDS = {
@@ -30,6 +31,7 @@ def test_json_has_the_fields_of_the_contract(report: Report) -> None:
         "kind": "macs",
         "target": 0.5,
         "achieved": found["after"]["macs"] / found["before"]["macs"],
+        "gap": None,
     }
     assert set(found["verification"]) == {"law", "passed", "max_rel_err", "inputs", "reference"}
     assert set(found["groups"][0]) == {"id", "size", "kept", "slots", "why", "frozen"}
@@ -115,3 +117,14 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" in page.text
     assert page.fetched == []
     assert "graph output" in page.text
+
+
+@pytest.mark.parametrize(("gap", "said"), [(0.0, False), (1e-4, False), (0.005, True)])
+def test_an_unproven_knapsack_is_told(gap: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = knapsack.answer
+    monkeypatch.setattr(knapsack, "answer", lambda problem: choice.Answer(solved(problem).chosen, gap))
+    report = secateur.compile(residual(), "l1,knapsack{macs=50%}").report
+    assert report.budget is not None
+    assert report.budget["gap"] == gap
+    assert any("0.50% less" in r for r in report.remarks) == said
+    assert ("proven" in str(report)) == said

@@ -82,6 +82,14 @@ class Policy:
             step = Rounds(method.rounds, step, again)
         return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
 
+    @property
+    def uses_data(self) -> bool:
+        """Does any part of it look at calibration data?"""
+        steps = self.structure()
+        if self.criterion is not None:
+            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator(), *self.compensation())
+        return any(getattr(step, "data", False) for step in steps)
+
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""
         return tuple(parse_pass(text, COMPENSATION) for text in self.compensate) if self.criterion is not None else ()

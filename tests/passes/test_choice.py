@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from secateur.ir import Array, BudgetError
-from secateur.passes.allocate.choice import dynamic, greedy, programme, solve
+from secateur.passes.allocate.branch import FITS
+from secateur.passes.allocate.choice import answer, dynamic, greedy, programme, solve
 from secateur.passes.allocate.elimination import Elimination, buckets
 from secateur.passes.allocate.polish import polish
 from secateur.passes.allocate.problem import Problem
@@ -105,7 +106,8 @@ def _choices(problem: Problem) -> itertools.product[tuple[int, ...]]:
 @given(st.integers(1, 6), st.floats(0.2, 1.0), st.integers(0, 2**16))
 def test_any_pairs_of_groups(groups: int, share: float, seed: int) -> None:
     problem = drawn(np.random.default_rng(seed), groups, share)
-    least = min((problem.loss_of(c) for c in _choices(problem) if problem.cost_of(c) <= problem.budget), default=None)
+    fitting = (c for c in _choices(problem) if problem.cost_of(c) <= problem.budget * FITS)
+    least = min(map(problem.loss_of, fitting), default=None)
     if least is None:
         with pytest.raises(BudgetError, match="no choice of widths"):
             solve(problem)
@@ -167,3 +169,24 @@ def test_the_scale_of_scores_does_not_matter(scale: float) -> None:
     problem = drawn(np.random.default_rng(3), 6, 0.8)
     other = Problem([v * scale for v in problem.loss], problem.cost, problem.pairs, problem.budget)
     assert solve(other, gap=0) == solve(problem, gap=0)
+
+
+def test_the_gap_is_nought_where_the_answer_is_proven() -> None:
+    for gap in (0.0, 1e-4):
+        found = answer(Problem(LOSS, COST, {}, 7), gap)
+        assert found.chosen == [0, 1]
+        assert found.gap <= gap
+
+
+def test_an_answer_whose_time_is_over_states_what_may_be_left() -> None:
+    """No time for more than the first node: the gap encloses the least loss."""
+    rng = np.random.default_rng(5)
+    loss = [np.sort(rng.random(12))[::-1] for _ in range(8)]
+    cost = [np.sort(rng.integers(1, 1000, 12)).astype(float) for _ in range(8)]
+    pairs = {(a, a + 1): np.outer(cost[a], cost[a + 1]) / 500 for a in range(7)}
+    problem = Problem(loss, cost, pairs, 0.3 * (sum(c[-1] for c in cost) + sum(m[-1, -1] for m in pairs.values())))
+    least = problem.loss_of(answer(problem, 0.0, 60.0).chosen)
+    hurried = answer(problem, 0.0, 0.0)
+    lost = problem.loss_of(hurried.chosen)
+    assert hurried.gap > 0
+    assert lost * (1 - hurried.gap) <= least + 1e-9 <= lost + 2e-9

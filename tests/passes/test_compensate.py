@@ -213,3 +213,16 @@ def test_without_data_or_an_original_the_reason_is_named(name: str) -> None:
         COMPENSATION[name]()(cut(graph, np.ones(coupling_of(Couple()(graph)).size, bool), []))
     with pytest.raises(InputError, match="examples=0"):
         COMPENSATION[name](examples=0)(graph)
+
+
+def test_statistics_are_the_same_whether_or_not_a_pass_before_moved_them() -> None:
+    """What ``fold_constants`` takes from a running mean must not be taken twice."""
+    graph = blocks()
+    norm = [n for n in graph.nodes if n.op == "batch_norm"][1]
+    slim = without(graph, norm.name, 0, pictures())
+    alone = ReestimateBN()(slim)
+    after = ReestimateBN()(FoldConstants()(slim))
+    means = [n.inputs[3] for n in slim.nodes if n.op == "batch_norm"]
+    assert means
+    for name in means:
+        np.testing.assert_allclose(alone.weights[name or ""], after.weights[name or ""], rtol=1e-4, atol=1e-5)

@@ -14,11 +14,12 @@ from secateur.ir.exporters.torch import evaluate
 from secateur.passes import CRITERIA
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.score import subspace
 from secateur.passes.score.apoz import margin
 from secateur.passes.score.entropy import entropies
 from secateur.passes.score.nisp import inf_fs, propagate
 from secateur.passes.score.positions import over_norm
-from secateur.passes.score.subspace import fold, map_scores, representatives, self_expression
+from secateur.passes.score.subspace import NEAREST, fold, map_scores, representatives, self_expression
 from secateur.passes.sweep import Gates, taps
 from secateur.passes.sweep.accumulate import Frame, accumulator
 from secateur.passes.sweep.data import Calibration
@@ -286,3 +287,21 @@ def test_inf_fs_follows_its_columns(examples: int, features: int, seed: int) -> 
     assert np.all(np.isfinite(found))
     np.testing.assert_allclose(inf_fs(x[:, order]), found[order], rtol=1e-6)
     np.testing.assert_allclose(inf_fs(x[rng.permutation(examples)]), found, rtol=1e-6)  # equal zeros have no order
+
+
+def test_many_maps_look_at_their_nearest_and_find_the_same_sums() -> None:
+    """Every map is the sum of two of 40 directions: 64 neighbours are more than a sparse sum needs."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 40))[:, rng.integers(0, 40, (300, 2))].sum(2) + 0.01 * rng.standard_normal((200, 300))
+    x /= np.linalg.norm(x, axis=0)
+    unit = x.T @ x
+    near = self_expression(unit, 0.1)
+    assert not np.diagonal(near).any()
+    assert ((near != 0).sum(0) <= NEAREST).all()
+    mu = 0.1 * np.abs(unit - np.diag(np.diagonal(unit))).max(0)
+    losses = [0.5 * ((x - x @ z) ** 2).sum(0) + mu * np.abs(z).sum(0) for z in (near, np.zeros_like(near))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subspace, "MANY", 1000)
+        full = self_expression(unit, 0.1, rounds=2000)
+    best = 0.5 * ((x - x @ full) ** 2).sum(0) + mu * np.abs(full).sum(0)
+    assert losses[0].sum() < best.sum() + 0.05 * (losses[1].sum() - best.sum())

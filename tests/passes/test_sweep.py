@@ -29,6 +29,7 @@ from secateur.passes.sweep import (
     Statistics,
     Tap,
     WeightGradients,
+    accumulate,
     consumers,
     taps,
 )
@@ -295,3 +296,12 @@ def test_a_network_that_answers_with_nan_is_named() -> None:
     graph = dataclasses.replace(graph, weights={n: w * np.float32(1e15) for n, w in graph.weights.items()})
     with pytest.raises(InputError, match=r"output .* holds NaN or infinity"):
         sweep(graph, data(4), [Gates()])
+
+
+def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, needs = network(), [n for n in all_needs(network()) if isinstance(n, InputMoments)]
+    whole = found(sweep(graph, data(8), needs)).found
+    monkeypatch.setattr(accumulate, "STRIP", 5)
+    for need, result in found(sweep(graph, data(8), needs)).found.items():
+        np.testing.assert_allclose(result.second, whole[need].second, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(result.second, result.second.transpose(0, 2, 1))

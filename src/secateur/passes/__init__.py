@@ -6,6 +6,7 @@ from typing import Any
 
 from .allocate.global_ import Global
 from .allocate.knapsack import Knapsack
+from .allocate.sensitivity import Sensitivity
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
 from .analysis.coupling import Couple
@@ -19,7 +20,7 @@ from .score import ALL as ALL_CRITERIA
 from .score import Criterion
 
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
-ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Knapsack)})
+ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Sensitivity, Knapsack)})
 COMPENSATION: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 # ``fold_constants`` is exact before slim and mends behind it.
 REWRITES: Mapping[str, type[Any]] = MappingProxyType(

@@ -5,6 +5,7 @@ from .global_ import Global
 from .knapsack import Knapsack
 from .rounds import Rounds
 from .select import select
+from .sensitivity import Sensitivity
 from .timed import Cost, Timed
 from .uniform import Uniform
 
@@ -17,6 +18,7 @@ __all__ = [
     "Global",
     "Knapsack",
     "Rounds",
+    "Sensitivity",
     "Timed",
     "Uniform",
     "Vectors",

@@ -49,7 +49,8 @@ class _Node:
 class Search:
     """Best bound first. ``gap``: how far, relative to the least loss, the answer may be from it.
 
-    ``turns`` is the problem's order of elimination; losses are not negative.
+    ``turns`` is the problem's order of elimination; losses are not negative. ``left``: after a run, the gap that
+    remained, at most ``gap`` unless time was over.
     """
 
     def __init__(self, problem: Problem, turns: list[Bucket], gap: float, seconds: float) -> None:
@@ -57,6 +58,7 @@ class Search:
         self.until = time.monotonic() + seconds
         self.best: tuple[int, ...] | None = None
         self.loss = np.inf
+        self.left = 0.0
 
     def run(self) -> list[int]:
         """Raises BudgetError where no choice fits."""
@@ -70,6 +72,8 @@ class Search:
                 heapq.heappush(heap, _Node(bound, next(counter), domains))
         if self.best is None:
             raise BudgetError(f"no choice of widths costs at most {self.given.budget:,.0f}")
+        if heap and self.loss > TIE:
+            self.left = float(np.clip((self.loss - heap[0].bound) / self.loss, 0.0, 1.0))
         return list(self.best)
 
     def _enough(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -58,6 +59,8 @@ class Allocation:
     """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
 
     ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
+    ``gap``: of an allocation that minimises a loss, by which share of it a better choice may lose less; 1e-4 at most is
+    proven, None where nothing is minimised or nothing is known.
     """
 
     outlives_rewrites = True
@@ -66,11 +69,30 @@ class Allocation:
     reached: float
     round_to: int
     remarks: tuple[str, ...] = ()
+    gap: float | None = None
 
     @property
     def achieved(self) -> float | int:
         """In the terms of the target: a share, or an absolute number."""
         return self.reached / self.before if self.amount.share and self.before else self.reached
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The options of allocations under one budget of multiply-accumulates, parameters, bytes or milliseconds."""
+
+    name: ClassVar[str]
+    macs: float | int | None = None
+    params: float | int | None = None
+    bytes: float | int | None = None
+    latency_ms: float | None = None
+    round_to: int | str = "auto"
+    rounds: int = 1
+
+    @property
+    def amount(self) -> Amount:
+        """The one that was given. Raises InputError as ``one_amount`` does."""
+        return one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
 
 
 def one_amount(method: str, **given: float | int | None) -> Amount:

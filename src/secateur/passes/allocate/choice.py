@@ -8,6 +8,7 @@ in other ways and serve as checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -19,19 +20,38 @@ from .elimination import buckets
 from .problem import Problem
 
 
-def solve(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
-    """The option of each group, within ``gap`` (relative) of the least loss, or the best that ``seconds`` allow.
+@dataclass(frozen=True)
+class Answer:
+    """The option of each group, and by which share of its loss a better choice may lose less (0: none can)."""
+
+    chosen: list[int]
+    gap: float
+
+
+def answer(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> Answer:
+    """A choice within ``gap`` (relative) of the least loss, or the best that ``seconds`` allow, with the gap left.
 
     Raises BudgetError where no choice fits.
     """
     turns = buckets([len(v) for v in problem.loss], problem.pairs)
     if turns is None:
-        return programme(problem, gap, seconds)
-    return Search(problem, turns, gap, seconds).run()
+        return _programme(problem, gap, seconds)
+    search = Search(problem, turns, gap, seconds)
+    return Answer(search.run(), search.left)
+
+
+def solve(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
+    """``answer`` without the gap."""
+    return answer(problem, gap, seconds).chosen
 
 
 def programme(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
-    """The option of each group, within ``gap`` of the least loss, by mixed integer programming (HiGHS).
+    """The option of each group, within ``gap`` of the least loss, by mixed integer programming (HiGHS)."""
+    return _programme(problem, gap, seconds).chosen
+
+
+def _programme(problem: Problem, gap: float, seconds: float) -> Answer:
+    """``answer`` by HiGHS.
 
     Pairs enter as transport plans between the two groups' options, which makes their cost linear and exact. Raises
     BudgetError where no choice fits.
@@ -82,7 +102,9 @@ def programme(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> lis
     )  # fmt: skip
     if found.x is None:
         raise BudgetError(f"no choice of widths costs at most {problem.budget:,.0f}")
-    return [int(np.argmax(found.x[s : s + n])) for s, n in zip(starts, sizes, strict=False)]
+    chosen = [int(np.argmax(found.x[s : s + n])) for s, n in zip(starts, sizes, strict=False)]
+    left = getattr(found, "mip_gap", None)
+    return Answer(chosen, max(0.0, float(left)) if left is not None else 0.0)
 
 
 def dynamic(loss: Sequence[Array], cost: Sequence[Array], budget: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,8 +12,8 @@ import numpy as np
 from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.analysis.notes import Coupling
 
-from .budget import before, meet, notes_of, one_amount, roundings
-from .choice import solve
+from .budget import Allocation, Budgeted, before, meet, notes_of, roundings
+from .choice import answer
 from .estimate import work_of_weights
 from .problem import Problem
 from .select import Ladder, by_score, climb
@@ -20,10 +21,11 @@ from .widths import Stops, stops
 
 MOST_PLANS = 120_000  # products of options that one programme may hold; beyond, products are linearised in turns
 TURNS = 8
+PROVEN = 1e-4  # a gap that counts as none
 
 
 @dataclass(frozen=True)
-class Knapsack:
+class Knapsack(Budgeted):
     """Of ``levels`` widths for every set of channels, those that lose least importance in all (HALP, NeurIPS 2022, and
     the cross-layer knapsack in general), solved to within 1e-4 of the least by branch and bound.
 
@@ -34,18 +36,12 @@ class Knapsack:
     """
 
     name: ClassVar[str] = "knapsack"
-    macs: float | int | None = None
-    params: float | int | None = None
-    bytes: float | int | None = None
-    latency_ms: float | None = None
-    round_to: int | str = "auto"
-    rounds: int = 1
     levels: int = 16
     floor: float = 0.1
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
-        amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
+        amount = self.amount
         if not 0 <= self.floor <= 1 or self.levels < 2:
             raise InputError(f"knapsack{{levels={self.levels},floor={self.floor:g}}}: 2 levels or more, floor a share")
         coupling, importance = notes_of(graph, self.name, self.rounds)
@@ -53,11 +49,28 @@ class Knapsack:
         table = stops(coupling, ladder, roundings(graph, self.round_to)[0], work_of_weights(graph, "macs"))
         options = [_options(ladder, table, orbit, self.levels) for orbit in range(len(ladder.length))]
         limit = amount.limit(before(graph, amount.kind))
-        kept = widths(graph, coupling, ladder, options, amount.kind, limit)
+        kept, gap = widths(graph, coupling, ladder, options, amount.kind, limit)
         order = by_score(ladder)
         chosen = ladder.rank[order] < kept[ladder.orbit[order]]
         # The solution, then what it leaves out: the budget is met by the real count along this order.
-        return meet(graph, amount, ladder, np.concatenate([order[chosen], order[~chosen]]), self.round_to)
+        done = meet(graph, amount, ladder, np.concatenate([order[chosen], order[~chosen]]), self.round_to)
+        return _noted(done, gap)
+
+
+def _noted(graph: Graph, gap: float | None) -> Graph:
+    """The allocation with the gap that the solver left, and a sentence where the best choice is not proven."""
+    note = graph.note(Allocation)
+    assert note is not None
+    remarks = note.remarks
+    if gap is None:
+        remarks += (
+            "knapsack: products of widths were linearised in turns, so its choice is not proven to be the best",
+        )
+    elif gap > PROVEN:
+        remarks += (
+            f"knapsack: time was over before the best choice was proven; one that loses {gap:.2%} less may exist",
+        )
+    return graph.with_note(dataclasses.replace(note, remarks=remarks, gap=gap))
 
 
 def _options(ladder: Ladder, table: Stops, orbit: int, levels: int) -> Array:
@@ -76,20 +89,27 @@ def _options(ladder: Ladder, table: Stops, orbit: int, levels: int) -> Array:
     return every[np.unique(np.round(np.linspace(0, len(every) - 1, levels)).astype(np.int64))]
 
 
-def widths(graph: Graph, coupling: Coupling, ladder: Ladder, options: list[Array], kind: str, limit: float) -> Array:
-    """int[orbits]: rungs kept; nothing is given up where not even the least widths fit (``meet`` then says so)."""
+def widths(
+    graph: Graph, coupling: Coupling, ladder: Ladder, options: list[Array], kind: str, limit: float
+) -> tuple[Array, float | None]:
+    """(int[orbits]: rungs kept, the gap left or None where it is not known).
+
+    Nothing is given up where not even the least widths fit (``meet`` then says so).
+    """
     loss = [_loss(ladder, orbit, kept) for orbit, kept in enumerate(options)]
     layers = _layers(graph, coupling, ladder, options, kind)
     whole = np.array([len(o) - 1 for o in options])
+    gap: float | None
     try:
         if sum(len(options[a]) * len(options[b]) for a, b in _pairs(layers)) <= MOST_PLANS:
             cost, pairs, fixed = _expand(layers, options)
-            chosen = np.array(solve(Problem(loss, cost, pairs, limit - fixed)))
+            found = answer(Problem(loss, cost, pairs, limit - fixed))
+            chosen, gap = np.array(found.chosen), found.gap
         else:
-            chosen = _in_turns(layers, loss, options, limit, whole)
+            chosen, gap = _in_turns(layers, loss, options, limit, whole), None
     except BudgetError:
-        chosen = whole
-    return np.array([o[k] for o, k in zip(options, chosen, strict=True)], np.int64)
+        chosen, gap = whole, None
+    return np.array([o[k] for o, k in zip(options, chosen, strict=True)], np.int64), gap
 
 
 def _loss(ladder: Ladder, orbit: int, kept: Array) -> Array:
@@ -181,7 +201,7 @@ def _in_turns(layers: list[_Layer], loss: list[Array], options: list[Array], lim
                 cost[o] += layer.cost * t * part
             for o, part in others.items():
                 cost[o] += layer.cost * s * part
-        chosen = np.array(solve(Problem(loss, cost, {}, limit - constant)))
+        chosen = np.array(answer(Problem(loss, cost, {}, limit - constant)).chosen)
         real = sum(layer.cost * layer.share(0, chosen) * layer.share(1, chosen) for layer in layers)
         lost = sum(float(v[k]) for v, k in zip(loss, chosen, strict=True))
         if real <= limit * 1.02 and lost < least:

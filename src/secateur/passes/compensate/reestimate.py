@@ -29,6 +29,7 @@ class ReestimateBN:
     """
 
     name: ClassVar[str] = "reestimate_bn"
+    data: ClassVar[bool] = True
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
@@ -49,13 +50,17 @@ class ReestimateBN:
 def _mend_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
     node = step.node
     mean, variance = str(node.inputs[3]), str(node.inputs[4])
-    before, after = _moments(step, node.inputs[0] or "", kept_rows(recipe, mean))
+    rows = kept_rows(recipe, mean)
+    before, after = _moments(step, node.inputs[0] or "", rows)
     if before is None or after is None:
         return {}
+    old_mean, old_variance = weights[mean], weights[variance]
+    was = step.dense.weights.get(mean, old_mean)  # the original's: what moved it since is in the difference already
+    was = was if rows is None or was.shape == old_mean.shape else was[rows]
     ratio = _ratio(after[1], before[1])
     return {
-        mean: (weights[mean] + (after[0] - before[0]).reshape(weights[mean].shape)).astype(weights[mean].dtype),
-        variance: (weights[variance] * ratio.reshape(weights[variance].shape)).astype(weights[variance].dtype),
+        mean: (was + (after[0] - before[0]).reshape(old_mean.shape)).astype(old_mean.dtype),
+        variance: (old_variance * ratio.reshape(old_variance.shape)).astype(old_variance.dtype),
     }
 
 
@@ -101,8 +106,9 @@ def _moments(
     for a, b in step.pairs(source, slim or dense):
         kept = a if rows is None else a[:, torch.from_numpy(rows)]
         for part, x in zip(parts, (kept, b), strict=True):
-            flat = x.double().movedim(1, 0).reshape(x.shape[1], -1)
-            part.append(np.stack([flat.sum(1).numpy(), (flat * flat).sum(1).numpy()]))
+            flat = x.flatten(2) if x.dim() > 2 else x[:, :, None]
+            sums_of = (v.sum((0, 2), dtype=torch.float64).numpy() for v in (flat, flat * flat))
+            part.append(np.stack(list(sums_of)))
         sums += b.numel() / b.shape[1]
     found = []
     for part in parts:

@@ -43,6 +43,7 @@ class DropLayer:
     """
 
     name: ClassVar[str] = "drop_layer"
+    data: ClassVar[bool] = True
     layers: tuple[str, ...] = ()
     count: int = 1
     examples: int = 32

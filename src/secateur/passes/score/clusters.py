@@ -6,6 +6,9 @@ import numpy as np
 
 from secateur.ir import Array
 
+MOST_VECTORS = 128  # more do not tell clusters better apart, and cost the cube of their number
+MANY, RESTARTS = 256, (10, 2)  # beyond so many channels k-means starts less often
+
 
 def spectral_embedding(affinity: Array, count: int) -> tuple[Array, Array]:
     """(f64[c, count] rows of eigenvectors over sqrt(degree), all eigenvalues of the symmetric Laplacian, rising).
@@ -24,15 +27,19 @@ def spectral_embedding(affinity: Array, count: int) -> tuple[Array, Array]:
 
 
 def spectral_clusters(affinity: Array, count: int, seed: int = 0) -> Array:
-    """int[c]: labels from 0 of ``count`` clusters, by k-means on the spectral embedding; 10 restarts from a seed."""
+    """int[c]: labels from 0 of ``count`` clusters, by k-means on the spectral embedding, restarted from a seed.
+
+    The embedding has as many vectors as there are clusters, 128 at most.
+    """
     if count >= len(affinity):
         return np.arange(len(affinity))
     from sklearn.cluster import KMeans
 
-    rows, _ = spectral_embedding(affinity, count)
+    rows, _ = spectral_embedding(affinity, min(count, MOST_VECTORS))
     spread = float(np.abs(rows).max()) or 1.0
     distinct = len(np.unique(np.round(rows / spread, 9), axis=0))
-    found: Array = KMeans(min(count, distinct), n_init=10, random_state=seed).fit_predict(rows)
+    restarts = RESTARTS[len(rows) > MANY]
+    found: Array = KMeans(min(count, distinct), n_init=restarts, random_state=seed).fit_predict(rows)
     return found
 
 

@@ -20,3 +20,14 @@ class Criterion(Pass, Protocol):
     unscored: ClassVar[str]
 
     def needs(self, graph: Graph) -> tuple[Need, ...]: ...
+
+
+class OfWeights:
+    """What criteria that look at weights alone have in common: they need no data."""
+
+    data: ClassVar[bool] = False
+    unscored: ClassVar[str] = "no floating weight produces or consumes it"
+
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        """Nothing."""
+        return ()

@@ -9,23 +9,18 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .slots import weight_scores
 
 
 @dataclass(frozen=True)
-class FPGM:
+class FPGM(OfWeights):
     """Sum of the distances from a filter to all others of its layer (FPGM, He et al. 2019): the nearest to the
     geometric median can be replaced by the rest. A control that looks at weights alone; layers compare as in ``l1``.
     """
 
     name: ClassVar[str] = "fpgm"
-    data: ClassVar[bool] = False
-    unscored: ClassVar[str] = "no floating weight produces or consumes it"
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         return graph.with_note(Importance(weight_scores(graph, self.name, distances), self.name))

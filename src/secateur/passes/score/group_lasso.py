@@ -9,8 +9,8 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .l2 import euclidean
 from .slots import coupling_of, mean_over_slots
 
@@ -18,7 +18,7 @@ ROLES = {"filter": ("out",), "channel": ("in",), "both": ("out", "in")}
 
 
 @dataclass(frozen=True)
-class GroupLasso:
+class GroupLasso(OfWeights):
     """Euclidean norms of the groups that structured sparsity learning drives to zero (Wen et al. 2016).
 
     ``groups``: "filter" W[n] of the producers, "channel" W[:, c] of the readers, "both" adds them up, as the paper
@@ -27,12 +27,7 @@ class GroupLasso:
     """
 
     name: ClassVar[str] = "group_lasso"
-    data: ClassVar[bool] = False
-    unscored: ClassVar[str] = "no floating weight produces or consumes it"
     groups: Literal["filter", "channel", "both"] = "both"
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for an unknown kind of groups."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Coupling, Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .positions import pools
 from .slots import coupling_of, weight_scores, without_columns
 
 
 @dataclass(frozen=True)
-class L1:
+class L1(OfWeights):
     """Sum of absolute weights of a channel's filters (Li et al., ICLR 2017).
 
     A unit that several layers produce (a residual sum) gets the mean over them. The paper ranks inside a
@@ -27,12 +27,7 @@ class L1:
     """
 
     name: ClassVar[str] = "l1"
-    data: ClassVar[bool] = False
-    unscored: ClassVar[str] = "no floating weight produces or consumes it"
     greedy: float = 0.0
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where ``greedy`` is no share below 1."""

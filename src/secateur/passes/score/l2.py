@@ -9,24 +9,19 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .slots import weight_scores
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(OfWeights):
     """Euclidean norm of a channel's filters (the variant of Li et al., ICLR 2017).
 
     Several producers and several layers are treated as in ``l1``.
     """
 
     name: ClassVar[str] = "l2"
-    data: ClassVar[bool] = False
-    unscored: ClassVar[str] = "no floating weight produces or consumes it"
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         return graph.with_note(Importance(weight_scores(graph, self.name, euclidean), self.name))

@@ -9,22 +9,18 @@ import numpy as np
 
 from secateur.ir import Graph
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .slots import coupling_of
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(OfWeights):
     """Uniform random scores from a seed: the baseline (Mittal et al., "Recovering from Random Pruning", WACV 2018)."""
 
     name: ClassVar[str] = "random"
-    data: ClassVar[bool] = False
     unscored: ClassVar[str] = ""
     seed: int = 0
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         size = coupling_of(graph, self.name).size

@@ -8,15 +8,41 @@ weights alone: the sum over the taps of blocks of S * (W'W). No sampling of outp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Coupling
-from secateur.passes.sweep.needs import InputMoments, Moments, Statistics, Tap
+from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.sweep.needs import InputMoments, Moments, Need, Statistics, Tap
 from secateur.passes.sweep.taps import consumers, units_at, window
 
+from .slots import coupling_of, statistics_of
+
 MOST_COLUMNS = 9216  # second moments of wider inputs (a flattened picture before a linear layer) take too much memory
+
+
+class OfReaders:
+    """What criteria have in common that score a pool from what it contributes to its readers, by ``scores_of``."""
+
+    name: ClassVar[str]
+    data: ClassVar[bool] = True
+    unscored: ClassVar[str] = "no convolution or linear layer of a size that fits into memory reads it"
+
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        """Second moments of what readers read."""
+        return moment_needs(graph, coupling_of(graph, self.name))
+
+    def scores_of(self, part: Contributions) -> Array:
+        """f64[units of the pool]."""
+        raise NotImplementedError
+
+    def __call__(self, graph: Graph) -> Graph:
+        coupling = coupling_of(graph, self.name)
+        scores = np.full(coupling.size, np.nan)
+        for part in contributions(graph, coupling, statistics_of(graph, self.name)).values():
+            scores[part.units] = self.scores_of(part)
+        return graph.with_note(Importance(scores, self.name))
 
 
 @dataclass(frozen=True, eq=False)

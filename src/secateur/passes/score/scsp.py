@@ -9,9 +9,9 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Coupling, Importance
-from secateur.passes.sweep.needs import Need
 
 from .clusters import gaussian_affinity, spectral_clusters
+from .criterion import OfWeights
 from .l2 import euclidean
 from .positions import over_mean, pools
 from .slots import FLOATS, coupling_of, position_rows, weight_scores
@@ -20,7 +20,7 @@ MOST_COLUMNS = 4096  # longer descriptors are projected to this length, which ke
 
 
 @dataclass(frozen=True)
-class SCSP:
+class SCSP(OfWeights):
     """Filters in clusters of incoming and outgoing weights (after SCSP, Zhuo et al. 2018; details are our reading).
 
     ``mode`` "drop_group" removes whole clusters, those of the least mean norm first, the last one as far as the budget
@@ -30,14 +30,10 @@ class SCSP:
     """
 
     name: ClassVar[str] = "scsp"
-    data: ClassVar[bool] = False
     unscored: ClassVar[str] = "no floating weight produces it"
     mode: Literal["drop_group", "keep_representative"] = "drop_group"
     clusters: float = 0.25
     seed: int = 0
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for an unknown mode or a senseless share."""

@@ -9,13 +9,13 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
 
+from .criterion import OfWeights
 from .slots import coupling_of, mean_over_slots
 
 
 @dataclass(frozen=True)
-class Slimming:
+class Slimming(OfWeights):
     """Absolute BatchNorm scale of a channel (network slimming, Liu et al., ICCV 2017).
 
     Scales are compared between layers as they are, as the paper's global threshold does; train with an
@@ -23,11 +23,7 @@ class Slimming:
     """
 
     name: ClassVar[str] = "slimming"
-    data: ClassVar[bool] = False
     unscored: ClassVar[str] = "no BatchNorm with a scale follows it"
-
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return ()
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where no channel of the graph has a BatchNorm scale."""

@@ -18,6 +18,8 @@ from .positions import pools
 from .reconstruction import moment_needs
 from .slots import coupling_of, statistics_of
 
+MANY, NEAREST, BLOCK = 256, 64, 256  # maps, terms that a map looks at beyond so many, columns solved at a time
+
 
 @dataclass(frozen=True)
 class Subspace:
@@ -104,9 +106,12 @@ def self_expression(unit: Array, sparsity: float, rounds: int = 200) -> Array:
     """f64[c, c]: column j writes map j as a sparse sum of the others: min |x_j - X z|^2 / 2 + mu |z|_1, z_j = 0.
 
     ``unit``: the Gram matrix of normalised maps; mu is ``sparsity`` times the largest correlation of column j. All
-    columns at once by proximal gradient steps with momentum.
+    columns at once by proximal gradient steps with momentum. Of more than 256 maps a column looks at the 64 that
+    resemble it most, as sparse sums have few terms: O(c) rather than O(c^3) a step.
     """
     size = len(unit)
+    if size > MANY:
+        return _of_nearest(unit, sparsity, rounds)
     off = unit - np.diag(np.diagonal(unit))
     mu = sparsity * np.abs(off).max(0, keepdims=True)
     step = 1.0 / float(min(np.abs(unit).sum(1).max(), size))
@@ -119,6 +124,39 @@ def self_expression(unit: Array, sparsity: float, rounds: int = 200) -> Array:
         z = at - step * (unit @ at - unit)
         z = np.sign(z) * np.maximum(np.abs(z) - step * mu, 0.0)
         np.fill_diagonal(z, 0.0)
+        if np.abs(z - previous).max() < 1e-5:
+            break
+    return z
+
+
+def _of_nearest(unit: Array, sparsity: float, rounds: int) -> Array:
+    """``self_expression`` with the terms of each column restricted to its nearest; blocks of columns bound memory."""
+    size = len(unit)
+    off = np.abs(unit - np.diag(np.diagonal(unit))).astype(np.float32)
+    np.fill_diagonal(off, -1.0)  # a map is not its own neighbour
+    near = np.sort(np.argpartition(-off, NEAREST, axis=0)[:NEAREST].T, axis=1)  # [c, nearest]
+    result = np.zeros((size, size))
+    for start in range(0, size, BLOCK):
+        mine = np.arange(start, min(start + BLOCK, size))
+        at = near[mine]
+        grams = unit[at[:, :, None], at[:, None, :]].astype(np.float32)  # [columns, nearest, nearest]
+        target = unit[at, mine[:, None]].astype(np.float32)
+        mu = sparsity * np.abs(target).max(1, keepdims=True)
+        step = 1.0 / np.abs(grams).sum(2).max(1)[:, None]
+        result[at, mine[:, None]] = _proximal(grams, target, mu, step, rounds)
+    return result
+
+
+def _proximal(grams: Array, target: Array, mu: Array, step: Array, rounds: int) -> Array:
+    """[columns, terms]: min z'Gz / 2 - t'z + mu |z|_1 for many small problems at once."""
+    z = previous = np.zeros_like(target)
+    momentum = 1.0
+    for _ in range(rounds):
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        at = z + np.float32((momentum - 1) / following) * (z - previous)
+        previous, momentum = z, following
+        z = at - step * (np.matmul(grams, at[:, :, None])[:, :, 0] - target)
+        z = np.sign(z) * np.maximum(np.abs(z) - step * mu, 0.0)
         if np.abs(z - previous).max() < 1e-5:
             break
     return z

@@ -7,17 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Importance
-from secateur.passes.sweep.needs import Need
+from secateur.ir import Array
 
 from .positions import by_order
-from .reconstruction import contributions, moment_needs
-from .slots import coupling_of, statistics_of
+from .reconstruction import Contributions, OfReaders
 
 
 @dataclass(frozen=True)
-class ThiNet:
+class ThiNet(OfReaders):
     """Order in which units leave when each step adds least to the error of the layers that read them (ThiNet, 2017).
 
     The greedy choice of the paper, exact over all sampled positions (Gram form) rather than over drawn outputs. A
@@ -26,18 +23,10 @@ class ThiNet:
     """
 
     name: ClassVar[str] = "thinet"
-    data: ClassVar[bool] = True
-    unscored: ClassVar[str] = "no convolution or linear layer of a size that fits into memory reads it"
 
-    def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return moment_needs(graph, coupling_of(graph, self.name))
-
-    def __call__(self, graph: Graph) -> Graph:
-        coupling = coupling_of(graph, self.name)
-        scores = np.full(coupling.size, np.nan)
-        for part in contributions(graph, coupling, statistics_of(graph, self.name)).values():
-            scores[part.units] = by_order(*removal_order(part.gram))
-        return graph.with_note(Importance(scores, self.name))
+    def scores_of(self, part: Contributions) -> Array:
+        """f64[units of the pool]: see the class."""
+        return by_order(*removal_order(part.gram))
 
 
 def removal_order(gram: Array) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ from .taps import taps, units_at, window
 from .unfold import draw_places, windows
 
 Tensor = torch.Tensor
+STRIP = 256  # columns of a second moment that are multiplied at a time
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,18 @@ class _InputMoments:
         u = u.reshape(len(u), self.groups, -1).transpose(0, 1)  # [groups, rows, columns]
         self.rows += u.shape[1]
         self.first += u.sum(1, dtype=torch.float64).numpy()
-        for group, part in enumerate(u):
-            self.second[group] += (part.T @ part).numpy()
+        for total, part in zip(self.second, u, strict=True):
+            for a in range(0, part.shape[1], STRIP):  # a symmetric matrix: strips from the diagonal on
+                total[a : a + STRIP, a:] += (part[:, a : a + STRIP].T @ part[:, a:]).numpy()
 
     def state(self) -> list[tuple[str, Array]]:
         return [("sum", a) for a in (self.second, self.first, self.rows)]
 
     def result(self, state: Sequence[Array]) -> Moments:
         second, first, rows = state
+        for total in second:
+            for a in range(STRIP, total.shape[1], STRIP):
+                total[a : a + STRIP, :a] = total[:a, a : a + STRIP].T
         return Moments(second, first, float(rows[0]), self.taps)
 
 

@@ -22,6 +22,7 @@ from .accumulate import Accumulator, Frame, accumulator
 from .batches import Batch, batches
 from .loss import loss_of
 from .needs import GRADIENTS, Gates, Need, Statistics, Tap, WeightGradients
+from .outputs import check_finite
 from .parallel import joined, share
 from .taps import tapped, taps
 
@@ -108,7 +109,7 @@ class _Runner:
                 inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
             outs = self.module(*inputs)
             seen = dict(zip(self.taps, outs[count:], strict=True))
-            self._finite(number, outs[:count])
+            check_finite(self.graph, number, outs[:count])
             gradients: dict[Tap, torch.Tensor] = {}
             weights: dict[str, torch.Tensor] = {}
             loss = None
@@ -122,11 +123,3 @@ class _Runner:
                 weights = dict(zip(self.parameters, zeroed[cut:], strict=True))
         values = {t: x.detach()[: item.examples] for t, x in seen.items()}
         return Frame(number, item.examples, values, gradients, weights), loss
-
-    def _finite(self, number: int, outputs: Sequence[torch.Tensor]) -> None:
-        for name, out in zip(self.graph.outputs, outputs, strict=True):
-            if out.is_floating_point() and not bool(torch.isfinite(out).all()):
-                raise InputError(
-                    f"calibration, batch {number}: the network's output '{name}' holds NaN or infinity on it; check "
-                    "how the inputs are scaled, and the weights"
-                )

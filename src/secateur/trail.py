@@ -1,0 +1,89 @@
+"""What a run of passes leaves behind, and the report that is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from secateur.ir import Graph
+from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.analysis.cost import cost
+from secateur.passes.analysis.notes import Coupling
+from secateur.passes.law import Verification
+from secateur.passes.pipeline import Ran, print_pass
+from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.sweep.needs import Statistics
+
+from . import __version__
+from .report import Report, group_rows, keep_of, layer_rows, versions
+
+Progress = Callable[[str], None]
+
+
+class Trail:
+    """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
+
+    def __init__(self, tell: Progress) -> None:
+        self.ran: list[dict[str, Any]] = []
+        self.coupled: Graph | None = None
+        self.tell = tell
+
+    def see(self, ran: Ran) -> None:
+        self.tell(ran.step.name)
+        self.ran.append({"spec": print_pass(ran.step), "seconds": round(ran.seconds, 4)})
+        if ran.after.note(Coupling) is not None:
+            self.coupled = ran.after
+        elif ran.before.note(Coupling) is not None:
+            self.coupled = ran.before
+
+
+def remarks_of(idle: bool, trail: Trail) -> tuple[str, ...]:
+    """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
+    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if found is None:
+        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+    loss = f"; loss: {found.loss}" if found.loss else ""
+    return (f"calibrated on {found.examples} examples{loss}",)
+
+
+def make_report(
+    title: str,
+    dense: Graph,
+    slim: Graph | None,
+    trail: Trail,
+    policy: str,
+    seed: int,
+    verification: Verification | None,
+    remarks: tuple[str, ...],
+    quality: Mapping[str, Any] | None = None,
+    latency: Mapping[str, Any] | None = None,
+) -> Report:
+    """Put together what the passes found and did."""
+    coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
+    keep = keep_of(trail.coupled) if trail.coupled is not None else None
+    done = slim.note(Allocation) if slim is not None else None
+    changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
+    budget = None
+    if done is not None:
+        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
+    noted = dense.note(Baseline)
+    before = noted.costs if noted else cost(dense)
+    return Report(
+        model=title,
+        policy=policy,
+        seed=seed,
+        versions=versions(),
+        before=before.totals(),
+        after=cost(slim).totals() if slim is not None else None,
+        budget=budget,
+        verification=dataclasses.asdict(verification) if verification else None,
+        groups=tuple(group_rows(coupling, keep)) if coupling else (),
+        layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
+        passes=tuple(trail.ran),
+        rewrites=tuple(row.to_dict() for row in changed.rows),
+        remarks=remarks,
+        quality=quality,
+        latency_ms=latency,
+        secateur=__version__,
+    )
