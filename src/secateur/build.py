@@ -48,7 +48,7 @@ def build(
     if not error <= FINE and library.metadata.winograd:
         direct = codegen.build(graph, target, None, threads, opened, winograd=False)
         least = _error(graph, direct)
-        if not error < 2 * least:
+        if not error <= least:
             library, error = direct, least
     if not error <= TOLERANCE:
         raise LawError(

@@ -176,7 +176,7 @@ def test_the_nearest_shape_says_so() -> None:
     records.add(record_of(native().name, spec(48), choice, 1.0))
     records.add(record_of(native().name, spec(512), ConvChoice(1, 1, 1, "pixels"), 1.0))
     assert mine.choose(spec(64)) == choice
-    assert mine.notes == ("not measured, tiled like its nearest shape: 64>32 1x1 8x8",)
+    assert mine.notes == ("1 kernel was not measured, tiled like the nearest shape: 64>32 1x1 8x8",)
     assert mine.choose(spec(48)) == choice
     assert len(mine.notes) == 1
 

@@ -196,17 +196,14 @@ class Records:
         return own if own is not None or self.under is None else self.under.find(target, spec)
 
     def nearest(self, target: str, spec: Workload) -> Record | None:
-        """The record of the workload of the same kind that is nearest in size."""
-        found = self._nearest(target, spec)
-        return None if found is None else found[1]
+        """The record of the workload of the same kind that is nearest in size, in this file alone.
 
-    def _nearest(self, target: str, spec: Workload) -> tuple[float, Record] | None:
+        Beneath it lies what was measured on another machine of this kind: there the defaults do as well or better.
+        """
         kind = type(spec).__name__
         same, sizes = _place(kind, workload_of(spec))
         near = [(math.dist(sizes, there), key) for key, there in self._near.get((target, kind, same), {}).items()]
-        mine = min(((d, self.table[key]) for d, key in near), key=lambda pair: pair[0], default=None)
-        theirs = None if self.under is None else self.under._nearest(target, spec)
-        return min((pair for pair in (mine, theirs) if pair is not None), key=lambda pair: pair[0], default=None)
+        return self.table[min(near, key=lambda pair: pair[0])[1]] if near else None
 
 
 _SIZES = ("n", "ci", "blocks", "h", "w")

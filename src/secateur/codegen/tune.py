@@ -18,6 +18,7 @@ from .runtime import ffi
 from .specs import CHOICES, WindowSpec, Workload
 from .targets import Target, get_target
 
+SHOWN = 3  # kernels that a note names
 NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
 SHIPPED = Path(__file__).with_name("shipped")
 Progress = Callable[[int, int, str], None]
@@ -128,7 +129,14 @@ class Tuner:
     def notes(self) -> tuple[str, ...]:
         """For the library's metadata."""
         others = self.records.others(self.target.name)
-        return (*self.records.notes, *((others,) if others else ()), *self.near.values())
+        return (*self.records.notes, *((others,) if others else ()), *((self._nearest(),) if self.near else ()))
+
+    def _nearest(self) -> str:
+        """One line, however many they are: tuning measures them."""
+        shapes = list(self.near.values())
+        shown = ", ".join(shapes[:SHOWN]) + (", .." if len(shapes) > SHOWN else "")
+        many = f"{len(shapes)} kernels were" if len(shapes) > 1 else "1 kernel was"
+        return f"{many} not measured, tiled like the nearest shape: {shown}"
 
     def choose(self, spec: Any, *rivals: Any) -> Any:
         """The measured choice, else that of the nearest shape if it fits, else the default.
@@ -146,7 +154,7 @@ class Tuner:
             return choice
         record = self.records.nearest(self.target.name, work)
         if record is not None and (choice := _fitting(work, record, space)) is not None:
-            self.near[work] = f"not measured, tiled like its nearest shape: {_short(work)}"
+            self.near[work] = _short(work)
             return choice
         return space[0]
 
