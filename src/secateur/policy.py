@@ -87,8 +87,8 @@ class Policy:
         """Does any part of it look at calibration data?"""
         steps = self.structure()
         if self.criterion is not None:
-            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator(), *self.compensation())
-        return any(getattr(step, "data", False) for step in steps)
+            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator())
+        return bool(self.compensation()) or any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
         """What mends the slim network, after the law was checked on it."""

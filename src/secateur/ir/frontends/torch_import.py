@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,7 +19,7 @@ import torch
 from torch import fx
 
 from secateur.ir.errors import Unsupported
-from secateur.ir.graph import Graph, Node, Source, Value, prune_dead
+from secateur.ir.graph import Graph, Node, Value, prune_dead
 
 from .torch_arrays import short_name, to_numpy
 from .torch_build import Args, Builder, Rule, Skip, bind
@@ -29,6 +28,7 @@ from .torch_math import MATH
 from .torch_move import MOVE
 from .torch_nn import LAYERS
 from .torch_origin import TorchOrigin
+from .torch_source import source_of
 
 RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS})
 
@@ -171,14 +171,14 @@ class Importer:
         args = fx.map_arg(node.args, self._plain)
         kwargs = fx.map_arg(node.kwargs, self._plain)
         if not callable(node.target):
-            raise Unsupported(f"call of {node.target} in '{_source(node).name}' cannot be read.")
+            raise Unsupported(f"call of {node.target} in '{source_of(node).name}' cannot be read.")
         self.env[node] = node.target(*args, **kwargs)
 
     def _plain(self, node: fx.Node) -> Any:
         found = self.env.get(node)
         if isinstance(found, Value) or node in self.consts:
             raise Unsupported(
-                f"'{_source(node).name}' ({_source(node).where}): a tensor is used by a Python function that torch "
+                f"'{source_of(node).name}' ({source_of(node).where}): a tensor is used by a Python function that torch "
                 "could not trace. Replace it by torch operators."
             )
         return found
@@ -258,7 +258,7 @@ class Importer:
             return self.env[node]
         const = self.consts.get(node)
         if const is None:
-            raise Unsupported(f"'{_source(node).name}': {node.name} is read but nothing defines it.")
+            raise Unsupported(f"'{source_of(node).name}': {node.name} is read but nothing defines it.")
         if not isinstance(const.tensor, torch.Tensor):
             value: Any = tuple(self.b.const(to_numpy(t.contiguous())) for t in const.tensor)
         elif const.name:
@@ -280,7 +280,7 @@ class Importer:
 
     def _emit(self, node: fx.Node, base: str) -> None:
         b = self.b
-        b.start(node.name, _source(node))
+        b.start(node.name, source_of(node))
         args = bind(node, fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value))
         rule = RULES.get(base) or (RULES.get(base[:-1]) if base.endswith("_") else None)
         begin = len(b.nodes)
@@ -294,7 +294,7 @@ class Importer:
                 for value in made.outputs:
                     b.values.pop(value.name, None)
             del b.nodes[begin:]
-            b.start(node.name, _source(node))
+            b.start(node.name, source_of(node))
             result = self._opaque(node, args)
         self.env[node] = self._title(node.name, result, begin)
 
@@ -313,10 +313,10 @@ class Importer:
             outputs.append(Value(f"{node.name}.out{i}", shape, short_name(meta.dtype)))
             result.append(outputs[-1])
         if not outputs:
-            raise Unsupported(f"'{_source(node).name}' ({_source(node).where}): {node.target} returns no tensor.")
+            raise Unsupported(f"'{source_of(node).name}' ({source_of(node).where}): {node.target} returns no tensor.")
         attrs = {"kind": "torch", "target": str(node.target), "payload": payload}
         names = tuple(v.name for v in operands)
-        self.b.append(Node("opaque", names, tuple(outputs), attrs, _source(node)))
+        self.b.append(Node("opaque", names, tuple(outputs), attrs, source_of(node)))
         return tuple(result) if isinstance(args.meta, list | tuple) else result[0]
 
     def _title(self, name: str, result: Any, begin: int) -> Any:
@@ -397,26 +397,3 @@ def _plain(item: Any, operands: list[Value]) -> Any:
     if item is None or isinstance(item, bool | int | float | str):
         return item
     raise Unsupported(f"an argument of type {type(item).__name__} cannot be kept in an opaque node.")
-
-
-_TORCH_HOME = os.path.dirname(torch.__file__)
-
-
-def _source(node: fx.Node) -> Source:
-    """The innermost module path, and the last line of code outside torch."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [str(entry[0]) for entry in stack.values() if isinstance(entry, tuple)]
-    path = paths[-1] if paths else ""
-    for prefix in ("L['self'].", "L__self__."):
-        path = path.removeprefix(prefix)
-    path = "" if path in ("L['self']", "L__self__") else path.split("@")[0]
-    return Source(path, _where((node.meta.get("stack_trace") or "").splitlines()))
-
-
-def _where(lines: Iterable[str]) -> str:
-    found = ""
-    for line in lines:
-        parts = line.strip().split('"')
-        if len(parts) == 3 and parts[0] == "File " and not parts[1].startswith(_TORCH_HOME):
-            found = f"{os.path.basename(parts[1])}:{parts[2].split(',')[1].removeprefix(' line ').strip()}"
-    return found

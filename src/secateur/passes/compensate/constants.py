@@ -35,7 +35,6 @@ class FoldConstants:
     """
 
     name: ClassVar[str] = "fold_constants"
-    data: ClassVar[bool] = True
     varying: bool = True
     examples: int = EXAMPLES
 

@@ -29,7 +29,6 @@ class ReestimateBN:
     """
 
     name: ClassVar[str] = "reestimate_bn"
-    data: ClassVar[bool] = True
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:

@@ -31,7 +31,6 @@ class Refit:
     """
 
     name: ClassVar[str] = "refit"
-    data: ClassVar[bool] = True
     ridge: float = 1e-2
     positions: int = 64
     examples: int = EXAMPLES

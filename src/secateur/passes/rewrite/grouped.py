@@ -19,7 +19,7 @@ from typing import ClassVar
 from secateur.ir import Graph, InputError, Node
 
 from .factor import check_groups, factored, full_rank
-from .layers import Edit, Misfit, Names, chosen, obstacle, rewrite_layers
+from .layers import Edit, Misfit, Names, chosen, no_window, rewrite_layers
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,10 @@ class Grouped:
         names = Names(graph)
 
         def edit(node: Node) -> Edit | str:
-            why = obstacle(graph, node)
+            why = no_window(graph, node, "two of them compute no more than one")
             if why:
                 return why
             outs, ins, *kernel = graph.weights[str(node.inputs[1])].shape
-            if node.attrs["groups"] > 1:
-                return "it is grouped already"
-            if max(kernel) == 1:
-                return "it is 1x1: two of them compute no more than one"
             middle = round(self.width * outs)
             check_groups(self.groups, ("inputs", ins), (f"channels in the middle (width {self.width:.4g})", middle))
             rank, full = middle // self.groups, full_rank((outs, ins, *kernel), self.groups)

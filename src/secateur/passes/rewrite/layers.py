@@ -173,6 +173,17 @@ def obstacle(graph: Graph, node: Node) -> str | None:
     return None
 
 
+def no_window(graph: Graph, node: Node, why: str) -> str | None:
+    """Why a convolution is not one dense window, or None; ``why`` follows where it is 1x1."""
+    weight = node.inputs[1]
+    found = obstacle(graph, node)
+    if found or weight is None:
+        return found
+    if node.attrs["groups"] > 1:
+        return "it is grouped already"
+    return f"it is 1x1: {why}" if max(graph.weights[weight].shape[2:]) == 1 else None
+
+
 class Names:
     """Names of new values and weights that nothing in the graph has."""
 

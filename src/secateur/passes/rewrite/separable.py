@@ -21,7 +21,7 @@ from typing import ClassVar
 from secateur.ir import Graph, Node
 
 from .factor import check_rank, factored, full_rank
-from .layers import Edit, Names, chosen, obstacle, rewrite_layers
+from .layers import Edit, Names, chosen, no_window, rewrite_layers
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,10 @@ class Separable:
         names = Names(graph)
 
         def edit(node: Node) -> Edit | str:
-            why = obstacle(graph, node)
+            why = no_window(graph, node, "there is no window to separate")
             if why:
                 return why
             shape = graph.weights[str(node.inputs[1])].shape
-            if node.attrs["groups"] > 1:
-                return "it is grouped already"
-            if max(shape[2:]) == 1:
-                return "it is 1x1: there is no window to separate"
             full = full_rank(shape, shape[1])
             check_rank(self.rank, full, f"{full} independent windows a channel")
             return factored(graph, node, names, shape[1], self.rank, ("depthwise", "pointwise"), self.norm)

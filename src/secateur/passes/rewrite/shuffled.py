@@ -23,7 +23,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Node, Source
 
 from .factor import MEASURE, batch_norm_relu, check_groups, plain_1x1
-from .layers import Edit, Misfit, Names, blank, chosen, narrow, obstacle, rewrite_layers
+from .layers import Edit, Misfit, Names, blank, chosen, narrow, no_window, rewrite_layers
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,10 @@ class Shuffled:
         names = Names(graph)
 
         def edit(node: Node) -> Edit | str:
-            why = obstacle(graph, node)
+            why = no_window(graph, node, "there is no window for the depthwise step")
             if why:
                 return why
-            outs, ins, *kernel = graph.weights[str(node.inputs[1])].shape
-            if node.attrs["groups"] > 1:
-                return "it is grouped already"
-            if max(kernel) == 1:
-                return "it is 1x1: there is no window for the depthwise step"
+            outs, ins = graph.weights[str(node.inputs[1])].shape[:2]
             middle = round(self.width * outs)
             what = f"channels in the middle (width {self.width:.4g})"
             check_groups(self.groups, ("inputs", ins), ("outputs", outs), (what, middle))
