@@ -179,6 +179,11 @@ def test_the_nearest_shape_says_so() -> None:
     assert mine.notes == ("1 kernel was not measured, tiled like the nearest shape: 64>32 1x1 8x8",)
     assert mine.choose(spec(48)) == choice
     assert len(mine.notes) == 1
+    for ci in (65, 66, 67):
+        mine.choose(spec(ci))
+    (note,) = mine.notes
+    assert note == ("4 kernels were not measured, tiled like the nearest shape: 64>32 1x1 8x8, 65>32 1x1 8x8, "
+                    "66>32 1x1 8x8, ..")  # fmt: skip
 
 
 def test_a_choice_that_the_space_has_not_is_not_taken() -> None:
