@@ -22,6 +22,10 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "celu": {"alpha": 1.3}, "selu": {}, "leaky_relu": {"slope": 0.1},
 }  # fmt: skip
 
+# After sums that are rounded otherwise these may differ by 1: they are tested on numbers half-way between whole ones.
+STEPS = ("ceil", "floor")
+CONTINUOUS = sorted(set(ACTIVATIONS) - set(STEPS))
+
 
 def runnable() -> list[Target]:
     """Targets of all widths that this machine can run."""
@@ -58,6 +62,13 @@ def conv(net: Net, x: str, out: int, kernel: tuple[int, int], groups: int = 1, s
     b = net.weight(f"b{k}", out)
     made: str = net.node("conv", x, w, b, stride=stride, dilation=dilation, pad=pad, groups=groups)
     return made
+
+
+def halves(net: Net) -> None:
+    """Round all weights, and add a half to the vectors: layers on whole numbers give halves, exactly."""
+    for name, w in net.weights.items():
+        net.weights[name] = np.round(4 * w) + (0.5 if w.ndim == 1 else 0.0)
+        net.weights[name] = net.weights[name].astype(np.float32)
 
 
 def outputs(net: Net, *names: str) -> Graph:

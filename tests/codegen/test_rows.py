@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kernels import ACTIVATIONS, check, conv, outputs, runnable
+from kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from network import Net
 from secateur.codegen.targets import Target
 
@@ -21,13 +21,21 @@ def linear(net: Net, x: str, out: int, transposed: bool = False) -> str:
 
 
 @FEW
-@given(targets, lead, st.integers(1, 40), st.integers(1, 40), st.booleans(), st.sampled_from(sorted(ACTIVATIONS)))
+@given(targets, lead, st.integers(1, 40), st.integers(1, 40), st.booleans(), st.sampled_from(CONTINUOUS))
 def test_linear_of_any_rank(target: Target, shape: list[int], ci: int, co: int, transposed: bool,
                             activation: str) -> None:  # fmt: skip
     net = Net(*shape, 3, ci)
     y = net.node(activation, linear(net, "x", co, transposed), **ACTIVATIONS[activation])
     lib = check(outputs(net, net.node("add", linear(net, y, ci), "x")), target)
     assert not lib.metadata.notes
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_steps(step: str) -> None:
+    net = Net(3, 4, 21)
+    y = linear(net, net.node("floor", "x"), 19)
+    halves(net)
+    assert not check(outputs(net, net.node(step, y))).metadata.notes
 
 
 @FEW

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kernels import ACTIVATIONS, check, conv, outputs, runnable
+from kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from network import Net
 from secateur.codegen.targets import Target
 
@@ -21,7 +21,7 @@ pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
 @given(
     st.integers(1, 2), st.integers(1, 40), st.integers(1, 70), st.tuples(st.integers(1, 19), st.integers(1, 33)), pair,
     st.tuples(st.integers(1, 2), st.integers(1, 3)), st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    st.tuples(*[st.integers(0, 3)] * 4), st.sampled_from(sorted(ACTIVATIONS)),
+    st.tuples(*[st.integers(0, 3)] * 4), st.sampled_from(CONTINUOUS),
 )  # fmt: skip
 def test_conv_of_any_shape(n: int, ci: int, co: int, size: tuple[int, int], kernel: tuple[int, int],
                            stride: tuple[int, int], dilation: tuple[int, int], pad: tuple[int, int, int, int],
@@ -120,3 +120,12 @@ def test_values_of_one_row() -> None:
                        v=np.random.default_rng(1).standard_normal((50, 9)).astype(np.float32))  # fmt: skip
     y = net.node("relu", net.node("linear", "x", "w", net.weight("b", 50), transposed=False))
     check(outputs(net, net.node("softmax", net.node("linear", y, "v", transposed=True), axis=1)))
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("kernel", "groups"), [((1, 1), 1), ((3, 2), 1), ((3, 3), 20), ((3, 3), 5)])
+def test_steps(step: str, kernel: tuple[int, int], groups: int) -> None:
+    net = Net(2, 20, 7, 9)
+    y = conv(net, net.node("floor", "x"), 20, kernel, groups=groups)
+    halves(net)
+    check(outputs(net, net.node(step, y)))

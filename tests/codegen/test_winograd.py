@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kernels import ACTIVATIONS, check, conv, outputs, runnable
+from kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from network import Net
 from secateur.build import build
 from secateur.codegen import winograd
@@ -97,7 +97,7 @@ def test_float32_stays_within_the_limit(pairs: tuple[float, ...]) -> None:
 @FEW
 @given(
     st.integers(1, 4), st.integers(1, 40), st.integers(1, 70), st.tuples(st.integers(1, 19), st.integers(1, 23)),
-    st.tuples(*[st.integers(0, 2)] * 4), st.sampled_from(sorted(ACTIVATIONS)), st.integers(1, 3), st.integers(0, 63),
+    st.tuples(*[st.integers(0, 2)] * 4), st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63),
 )  # fmt: skip
 def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: tuple[int, int, int, int], activation: str,
                    threads: int, which: int) -> None:  # fmt: skip
@@ -107,6 +107,17 @@ def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: tuple[i
     y = net.node(activation, y, **ACTIVATIONS[activation])
     with always(which) as taken:
         check(outputs(net, conv(net, y, 9, (1, 1))), threads=threads)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("which", [0, -1])
+def test_steps(step: str, which: int) -> None:
+    net = Net(1, 20, 9, 13)
+    y = conv(net, net.node("floor", "x"), 21, (3, 3), pad=PAD)
+    halves(net)
+    with always(which) as taken:
+        check(outputs(net, net.node(step, y)))
     assert len(taken) == 1
 
 
