@@ -1,6 +1,6 @@
 """Every criterion beside the others: what stays of the accuracy, without repair, with compensation, with training.
 
-    python bench/criteria.py [--seeds 3] [--quick]
+    python bench/criteria.py [--seeds 3] [--workers 2] [--quick]
 
 Five small networks trained on Fashion-MNIST (fashion.py), 25, 50 and 70 % of the multiply-accumulates removed, judged
 on the first 5,000 test pictures; one epoch of training at 50 % on two of them, beside the same shapes trained from
@@ -8,16 +8,20 @@ nothing, judged on all 10,000; MobileNetV2 and EfficientNet-Lite0 with ImageNet 
 on twenty photos (imagenet.py). One sweep of a network serves all criteria. Compensation is `refit` on the small
 networks and `refit{ridge=10%},reestimate_bn` on the two large ones (crops of ten photos are little to go by).
 
-A run that was stopped goes on where it was: a cell that is in the output already is not measured again. `--quick`
-takes two small networks that train for one epoch on 12,000 pictures, and writes to out/criteria-quick.jsonl.
+Networks are measured by so many processes at once, each on one thread; a row's `cpu_s` is what it cost since the row
+before it, loading and the dense network's training included. A run that was stopped goes on where it was: a cell that
+is in the output already is not measured again. `--quick` takes two small networks that train for one epoch on 12,000
+pictures, and writes to out/criteria-quick.jsonl.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -89,11 +93,14 @@ class Bench:
         self.train, self.test = fashion.load("train").first(setting.train), fashion.load("t10k").first(setting.test)
         self.circumstances = common.circumstances(0)
         self.done = {tuple(row[k] for k in KEY) for row in common.read(output)}
+        self.spent = 0.0  # CPU seconds of this process that rows state already
 
     def write(self, job: Job, criterion: str, row: common.Row) -> None:
         """Append a row with its circumstances, and print what it says."""
         key = {"part": job.part, "network": job.network, "seed": job.seed, "criterion": criterion}
-        whole = key | row
+        spent = time.process_time()
+        whole = key | row | {"cpu_s": spent - self.spent}
+        self.spent = spent
         common.append(self.output, [self.circumstances | whole])
         self.done.add(tuple(whole[k] for k in KEY))
         found = row.get("refused") or f"top-1 {row['top1']:.3f}"
@@ -152,20 +159,35 @@ class Bench:
             self.write(job, "dense", {"removed": 0.0, "repair": "none", "sweep_s": subject.seconds} | found)
 
 
+def work(setting: Setting, output: Path, jobs: SimpleQueue[Job | None]) -> None:
+    """What one process does: take the next job until none is left."""
+    torch.set_num_threads(1)
+    bench = Bench(setting, output)
+    for job in iter(jobs.get, None):
+        bench.run(job)
+
+
 def main() -> int:
     """Measure what is missing."""
     parser = common.parser(__doc__, "criteria.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each on one thread (default 2)")
     parser.add_argument("--quick", action="store_true", help="a few cells in five minutes, to see that all runs")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     setting, output, seeds = Setting(), arguments.output, arguments.seeds
     if arguments.quick:
         setting, output, seeds = QUICK, common.ROOT / "out" / "criteria-quick.jsonl", 1
-    bench = Bench(setting, output)
-    for job in plan(setting, seeds):
-        bench.run(job)
-    return 0
+    fashion.folder()  # fetched once, before processes start
+    context = multiprocessing.get_context("spawn")
+    jobs: SimpleQueue[Job | None] = context.SimpleQueue()
+    workers = [context.Process(target=work, args=(setting, output, jobs)) for _ in range(arguments.workers)]
+    for job in (*plan(setting, seeds), *(None for _ in workers)):
+        jobs.put(job)
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return int(any(worker.exitcode for worker in workers))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -86,14 +87,15 @@ def fit(module: nn.Module, data: Data, epochs: float, seed: int, rate: float = R
     batches = order[: round(epochs * len(data.x)) // BATCH * BATCH].view(-1, BATCH)
     optimiser = torch.optim.SGD(module.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=len(batches) + 1)
-    module.train()
+    module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster, grouped most
     for batch in batches:
         loss = nn.functional.cross_entropy(module(data.x[batch]), data.y[batch])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return module.eval()
+    module.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return module
 
 
 def accuracy(module: nn.Module, data: Data) -> float:
@@ -119,8 +121,9 @@ def trained(name: str, seed: int, train: Data, epochs: float = EPOCHS, root: Pat
         return module.eval()
     fit(module, train, epochs, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(module.state_dict(), file.with_suffix(".part"))
-    file.with_suffix(".part").rename(file)
+    part = file.with_suffix(f".{os.getpid()}.part")  # two processes may train the same network
+    torch.save(module.state_dict(), part)
+    part.rename(file)
     return module
 
 
