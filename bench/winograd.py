@@ -25,7 +25,8 @@ from networks import capture
 from secateur import codegen
 from secateur.codegen import measure, winograd
 from secateur.codegen.runtime import use_threads
-from secateur.codegen.specs import ConvSpec, Strides, WinogradSpec
+from secateur.codegen.specs import ConvSpec, Strides
+from secateur.codegen.specs_fast import WinogradSpec
 from secateur.codegen.tune import candidates
 from secateur.ir import Graph, Node, Source, Value
 from secateur.ir.exporters.torch import evaluate
@@ -59,7 +60,7 @@ def _library_error(ci: int, size: int, winograd_too: bool, seed: int) -> float:
     node = Node("conv", ("x", "w", None), (y,), attrs, Source("conv"))
     feed = {"x": np.maximum(rng.standard_normal(x.shape, np.float32), 0)}
     graph = Graph("layer", (x,), (node,), ("y",), {"w": weight})
-    found = codegen.build(graph, winograd=winograd_too)(feed)
+    found = codegen.build(graph, fast=winograd_too)(feed)
     wide = graph.rewrite(weights={"w": weight.astype(np.float64)})
     exact = evaluate(wide, {"x": feed["x"].astype(np.float64)})[0]
     return float(np.abs(found - exact).max() / np.abs(exact).max())
@@ -76,7 +77,7 @@ def trained(options: Any) -> Iterator[common.Row]:
     wide = watched.rewrite(
         weights={n: w.astype(np.float64) if w.dtype == np.float32 else w for n, w in graph.weights.items()}
     )
-    libraries = {f"{k}_error": codegen.build(watched, winograd=k == "winograd") for k in ("winograd", "direct")}
+    libraries = {f"{k}_error": codegen.build(watched, fast=k == "winograd") for k in ("winograd", "direct")}
     worst = {value: dict.fromkeys(libraries, 0.0) for value in watched.outputs}
     for path, _ in material.photos():
         x = _photo(path)
@@ -134,7 +135,7 @@ def networks(options: Any) -> Iterator[common.Row]:
         graph, x = network.graph, network.x
         libraries = {
             "winograd": codegen.build(graph, threads=options.threads),
-            "direct": codegen.build(graph, threads=options.threads, winograd=False),
+            "direct": codegen.build(graph, threads=options.threads, fast=False),
         }
         times = measure.interleaved({i: partial(lib, x) for i, lib in enumerate(libraries.values())}, options.rounds)
         wide = {n: w.astype(np.float64) if w.dtype == np.float32 else w for n, w in graph.weights.items()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
-FINE = 1e-4  # a library that is further off is built again without Winograd's algorithm, in case that is why
+FINE = 1e-4  # a library that is further off is built again without fast algorithms, in case that is why
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
 
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
-    this machine can run it, it is run once beside the graph; what Winograd makes too coarse is built again without.
+    this machine can run it, it is run once beside the graph; if fast algorithms make it too coarse it is built without.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -45,8 +45,8 @@ def build(
     if codegen.missing_features(library.metadata.target):
         return library
     error = _error(graph, library)
-    if not error <= FINE and library.metadata.winograd:
-        direct = codegen.build(graph, target, None, threads, opened, winograd=False)
+    if not error <= FINE and (library.metadata.winograd or library.metadata.strassen):
+        direct = codegen.build(graph, target, None, threads, opened, fast=False)
         least = _error(graph, direct)
         if not error <= least:
             library, error = direct, least

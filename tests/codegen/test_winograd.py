@@ -20,7 +20,8 @@ from secateur.codegen.build import workloads
 from secateur.codegen.lower import compile_program
 from secateur.codegen.plan import plan
 from secateur.codegen.records import Records, record_of
-from secateur.codegen.specs import ConvSpec, WinogradChoice, WinogradSpec
+from secateur.codegen.specs import ConvSpec
+from secateur.codegen.specs_fast import WinogradChoice, WinogradSpec
 from secateur.codegen.targets import TARGETS, Target, native
 from secateur.codegen.templates.winograd import space
 from secateur.codegen.tune import Tuner, candidates

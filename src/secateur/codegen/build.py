@@ -12,9 +12,10 @@ from .library import Library, Metadata, Port, built
 from .plan import plan
 from .program import Program
 from .records import Records
-from .specs import CHOICES, WinogradSpec
+from .specs_fast import StrassenSpec, WinogradSpec
 from .targets import Target, get_target, missing_features
 from .tune import Outcome, Tuner, default_choice, open_records, versions
+from .workloads import CHOICES
 
 Progress = Callable[[int, int, str], None]
 
@@ -26,20 +27,20 @@ def build(
     threads: int = 1,
     records: str | Path | Records | None = None,
     progress: Progress | None = None,
-    winograd: bool = True,
+    fast: bool = True,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
     no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
-    called while tuning. ``winograd`` False: 3x3 convolutions are computed directly, slower and with a smaller error.
+    called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors.
     Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
     from .lower import compile_program
 
     outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
-    choose = tuner.choose if winograd else lambda spec, *_: tuner.choose(spec)
+    choose = tuner.choose if fast else lambda spec, *_: tuner.choose(spec)
     program = plan(graph, tuner.target, threads, choose)
     compiled = compile_program(program, graph, tuner.target)
     metadata = Metadata(
@@ -48,7 +49,7 @@ def build(
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
-        sum(isinstance(call.spec, WinogradSpec) for call in program.calls),
+        *(sum(isinstance(call.spec, kind) for call in program.calls) for kind in (WinogradSpec, StrassenSpec)),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
 

@@ -62,6 +62,7 @@ class Metadata:
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()  # for the report: nodes without a template, shapes tiled by a near record
     winograd: int = 0  # convolutions by Winograd's algorithm
+    strassen: int = 0  # by Strassen's
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -70,7 +71,7 @@ class Metadata:
             "inputs": [[p.name, list(p.shape), p.dtype] for p in self.inputs],
             "outputs": [[p.name, list(p.shape), p.dtype] for p in self.outputs],
             "arena_words": self.arena_words, "versions": dict(self.versions), "notes": list(self.notes),
-            "winograd": self.winograd,
+            "winograd": self.winograd, "strassen": self.strassen,
         }  # fmt: skip
 
     @staticmethod
@@ -84,6 +85,7 @@ class Metadata:
             data["name"], Target.from_json(data["target"]), data["threads"], ports(data["inputs"]),
             ports(data["outputs"]), data["arena_words"], data["versions"], tuple(data["notes"]),
             data.get("winograd", 0),
+            data.get("strassen", 0),
         )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from .library import aligned
 from .runtime import ffi
-from .specs import Workload
 from .targets import Target
+from .workloads import Workload
 
 LEAST = 2e-4  # seconds a sample takes at least: shorter kernels run several times
 FEWEST = 3  # rounds that all choices are in

@@ -8,8 +8,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import QUAD, ConvSpec, MapSpec, Strides, WinogradChoice, WinogradSpec
+from .specs import QUAD, ConvSpec, MapSpec, Strides
+from .specs_fast import StrassenChoice, StrassenSpec, WinogradChoice, WinogradSpec
 from .specs_fixed import RowSpec
+from .strassen import weight_sums
 from .tensors import Ints, natural_channels
 from .winograd import PAIRS, transform
 
@@ -108,6 +110,17 @@ def pack_winograd(weight: Floats, spec: WinogradSpec, choice: WinogradChoice) ->
     for start, count, width in _tiles(spec.blocks, choice.nb):
         part = points[:, :, start * spec.lanes : (start + count * width) * spec.lanes]
         part = part.reshape(len(points), spec.ci, count, width * spec.lanes).transpose(2, 0, 1, 3)
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts)
+
+
+def pack_strassen(weight: Floats, spec: StrassenSpec, choice: StrassenChoice) -> Floats:
+    """[O, I] as the seven sums of halves: tiles of ``nb`` blocks, sum, input channel, block, lane."""
+    sums = np.stack(weight_sums(weight)).transpose(0, 2, 1)  # [sum, I/2, O/2]
+    parts = []
+    for start, count, width in _tiles(spec.blocks // 2, choice.nb):
+        part = sums[:, :, start * spec.lanes : (start + count * width) * spec.lanes]
+        part = part.reshape(*sums.shape[:2], count, width * spec.lanes).transpose(2, 0, 1, 3)
         parts.append(part.reshape(-1))
     return np.concatenate(parts)
 

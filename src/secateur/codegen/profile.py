@@ -14,8 +14,8 @@ import numpy as np
 from secateur.ir import Graph
 
 from .program import TensorSpec
-from .specs import Spec
 from .targets import Target, get_target
+from .workloads import Spec
 
 
 @dataclass(frozen=True)

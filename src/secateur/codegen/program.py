@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import Spec
 from .specs_fixed import Fixed
 from .tensors import Arena, Buffer, Place
+from .workloads import Spec
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 from secateur.ir import InputError
 
-from .specs import CHOICES, Workload
+from .workloads import CHOICES, Workload
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises

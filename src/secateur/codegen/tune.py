@@ -15,8 +15,9 @@ from secateur.ir import InputError
 from .pool import Pool
 from .records import Doubt, Record, Records, choice_of, key_of, record_of, stored
 from .runtime import ffi
-from .specs import CHOICES, WindowSpec, Workload
+from .specs import WindowSpec
 from .targets import Target, get_target
+from .workloads import CHOICES, Workload
 
 SHOWN = 3  # kernels that a note names
 NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from .specs import WinogradChoice, WinogradSpec
+from .specs_fast import WinogradChoice, WinogradSpec
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]

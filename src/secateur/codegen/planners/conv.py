@@ -13,15 +13,17 @@ from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, pack
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import ConvChoice, ConvSpec, WindowSpec, WinogradChoice, WinogradSpec
+from secateur.codegen.specs import ConvSpec, WindowSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
+from secateur.codegen.workloads import CHOICES
 
+from . import strassen, winograd
 from .epilogue import Epilogue, partner, per_lane, plan_epilogue
 from .fold import Folded, fold
 from .grouped import cost, grouped
 from .window import call_window
-from .winograd import arguments as winograd_arguments
-from .winograd import rivals
+
+FAST: tuple[Any, ...] = (winograd, strassen)  # algorithms that need fewer products: `rivals` and `arguments`
 
 
 def conv(layout: Layout, chain: Chain) -> Blocked:
@@ -93,16 +95,15 @@ def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue
             lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
             strides(x.plane), strides(plane), whole is None, epilogue.steps, True, layout.threads,
         ))  # fmt: skip
-        others = rivals(spec, x, reads, part)
-        choice: ConvChoice | WinogradChoice = layout.choose(spec, *others)
+        rivals = {r: f for f in FAST for r in f.rivals(spec, x, reads, part)}
+        choice = layout.choose(spec, *rivals)
         bias = Weight(biases.offset + first * lanes * 4)
-        kernel: ConvSpec | WinogradSpec = spec
-        if isinstance(choice, WinogradChoice):
-            (kernel,) = others
-            arguments = winograd_arguments(layout, kernel, choice, x, reads, part, bias, corner)
-        else:
+        kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)
+        if kernel is spec:
             w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
             arguments = _reading(layout, x, reads, whole, [w, bias], corner)
+        else:
+            arguments = rivals[kernel].arguments(layout, kernel, choice, x, reads, part, bias, corner)
         more, alive = epilogue.arguments(layout, first, count)
         arguments += [*more, out.offset(first * lanes)]
         layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)

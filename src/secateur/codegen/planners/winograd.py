@@ -9,7 +9,8 @@ import numpy as np
 from secateur.codegen.layout import Layout
 from secateur.codegen.packing import Floats, pack_winograd
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import WORTH, ConvSpec, WinogradChoice, WinogradSpec
+from secateur.codegen.specs import ConvSpec
+from secateur.codegen.specs_fast import WORTH, WinogradChoice, WinogradSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.codegen.winograd import LIMIT, PAIRS, error, strip
 

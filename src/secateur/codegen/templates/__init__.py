@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen.specs import (
-    ConvSpec,
-    CopySpec,
-    FillSpec,
-    GroupedSpec,
-    MapSpec,
-    MeanSpec,
-    MoveSpec,
-    WindowSpec,
-    WinogradSpec,
-)
+from secateur.codegen.specs import ConvSpec, CopySpec, FillSpec, GroupedSpec, MapSpec, MeanSpec, MoveSpec, WindowSpec
+from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.specs_fixed import (
     GroupSpec,
     MatmulSpec,
@@ -28,7 +19,7 @@ from secateur.codegen.specs_fixed import (
     TableCopySpec,
 )
 
-from . import conv, copies, grouped, matmul, norms, recurrent, resize, rows, simple, window, winograd
+from . import conv, copies, grouped, matmul, norms, recurrent, resize, rows, simple, strassen, window, winograd
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,7 @@ TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         ConvSpec: Template(conv.build, conv.space, conv.arrays, conv.REVISION),
         WinogradSpec: Template(winograd.build, winograd.space, winograd.arrays, winograd.REVISION),
+        StrassenSpec: Template(strassen.build, strassen.space, strassen.arrays, strassen.REVISION),
         GroupedSpec: Template(grouped.build, grouped.space, grouped.arrays, grouped.REVISION),
         WindowSpec: Template(window.build, window.space, window.arrays, window.REVISION),
         MapSpec: Template(simple.build_map),

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.specs import WORTH, WinogradChoice, WinogradSpec
+from secateur.codegen.specs_fast import WORTH, WinogradChoice, WinogradSpec
 from secateur.codegen.winograd import PAIRS, even_part, strip
 from secateur.codegen.writer import INT, Expr, Kernel, const, even_tile, segments
 
 from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
+from .shares import share
 
 REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
 Vectors = Sequence[Expr | None]  # None is 0
@@ -53,19 +54,8 @@ class _Winograd:
 
     def build(self) -> Any:
         strips = -(-self.tiles // self.strip.tiles)
-        self.shared(strips, self.one_strip, self.choice.outer == "strips")
+        share(self.k, self.spec.threads if self.choice.outer == "strips" else 1, strips, self.one_strip)
         return self.k.finish()
-
-    def shared(self, count: int, body: Body, parallel: bool) -> None:
-        """``body(worker, i)`` for all i; the last worker may do the last one again."""
-        workers = self.spec.threads if parallel else 1
-        each = -(-count // workers)
-        workers = -(-count // each)
-
-        def run(worker: Expr) -> None:
-            self.k.loop(each, lambda i: body(worker, tirx.min(worker * each + i, const(count - 1))), name="s")
-
-        self.k.loop(workers, run, workers > 1, "t")
 
     def one_strip(self, worker: Expr, number: Expr) -> None:
         """Tiles from input to output."""
@@ -86,7 +76,7 @@ class _Winograd:
                 products = k.bind(strip.inputs * v * strip.input_copies + mine * (strip.products * v), INT)
                 self.blocks(first, start + tile * nb, nb, inputs, products)
 
-            self.shared(count, blocks, inside)
+            share(k, spec.threads if inside else 1, count, blocks)
 
     def blocks(self, first: Expr, block: Expr, nb: int, inputs: Expr, products: Expr) -> None:
         """``nb`` output blocks of a strip."""
