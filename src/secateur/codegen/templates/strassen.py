@@ -230,19 +230,19 @@ def space(spec: StrassenSpec, registers: int) -> Iterator[StrassenChoice]:
     for nb in (2, 1, 4):
         nb = min(nb, spec.blocks // 2)
         most = (registers - nb - 2) // nb
-        for size in _sizes(spec, most):
-            rows, columns = (1, even_tile(size, most)) if spec.h == 1 else _tile(size, spec.w, most)
-            for outer in ("strips", "blocks") if spec.threads > 1 else ("strips",):
+        for outer in ("blocks", "strips") if spec.threads > 1 else ("strips",):
+            for size in _sizes(spec, most, spec.threads if outer == "strips" else 1):
+                rows, columns = (1, even_tile(size, most)) if spec.h == 1 else _tile(size, spec.w, most)
                 choice = StrassenChoice(nb, rows, columns, size, outer)
                 if choice not in seen:
                     seen.add(choice)
                     yield choice
 
 
-def _sizes(spec: StrassenSpec, most: int) -> list[int]:
+def _sizes(spec: StrassenSpec, most: int, workers: int) -> list[int]:
     """Rows or pixels of half a strip: such that its sums lie in the second cache, all that there are, or few.
 
-    Of the numbers of strips about that, one that computes few pixels twice, in wide tiles.
+    Of the numbers of strips about that, one that ``workers`` share evenly, computes few pixels twice, in wide tiles.
     """
     extent, pixels = (spec.w, 1) if spec.h == 1 else (spec.h, spec.w)
 
@@ -254,7 +254,7 @@ def _sizes(spec: StrassenSpec, most: int) -> list[int]:
     found = []
     for bytes_ in (SECOND, 4 * SECOND, SECOND // 4):
         wanted = extent * 4 * spec.ci * pixels / bytes_
-        counts = range(spec.threads, 2 * math.ceil(wanted) + spec.threads, spec.threads)
+        counts = range(workers, 2 * math.ceil(wanted) + workers, workers)
         strips = min(counts, key=lambda n: price(n, wanted))
         found.append(-(-extent // (2 * strips)))
     return list(dict.fromkeys(found))
