@@ -156,12 +156,14 @@ def y_index(spec: Any, at: At) -> Expr:
 def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
     """The choices worth trying, the default first."""
     seen: set[ConvChoice] = set()
+    # LLVM unrolls the taps where they are innermost, and keeps what all of them load: half of the registers are left.
+    half = spec.order == "channels" and spec.kernel[1] > 1
     # Weights that stay in the first cache: pixels may be loaded once, for all blocks of outputs.
     few = spec.blocks > 2 and 4 * spec.ci * spec.kernel[0] * spec.kernel[1] * spec.blocks * spec.lanes <= FEW
     outers = ("pixels", "blocks") if few else ("blocks", "pixels")
     for nb in ((4, 2, 1, 3) if few else (2, 1, 4, 3)) if spec.h * spec.w > 1 else (8, 4, 12, 2, 1):
         nb = min(nb, spec.blocks)
-        most = max(1, (registers - nb - 2) // nb) if spec.h * spec.w > 1 else 1
+        most = max(1, (registers // 2 if half else registers - nb - 2) // nb) if spec.h * spec.w > 1 else 1
         shapes = [(1, even_tile(spec.w, most))]
         if spec.w * 2 <= most and spec.h > 1:
             rows = even_tile(spec.h, most // spec.w)
