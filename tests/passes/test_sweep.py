@@ -29,7 +29,6 @@ from secateur.passes.sweep import (
     Statistics,
     Tap,
     WeightGradients,
-    accumulate,
     consumers,
     taps,
 )
@@ -188,7 +187,10 @@ def flat(graph: Graph, needs: Sequence[Any]) -> list[Array]:
         result = found(graph).found[need]
         parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
         for part in parts:
-            numbers += list(part.values()) if isinstance(part, dict) else [np.asarray(part, np.float64)]
+            if isinstance(part, dict | tuple):
+                numbers += part.values() if isinstance(part, dict) else part
+            else:
+                numbers.append(np.asarray(part, np.float64))
     return numbers
 
 
@@ -262,7 +264,7 @@ def test_memory_is_known_before() -> None:
     held = {need: need_bytes(need, of) for need in all_needs(graph)}
     for need, result in found(sweep(graph, data(20), held)).found.items():
         parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
-        arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else [p])]
+        arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else p if isinstance(p, tuple) else [p])]
         real = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
         assert real <= held[need] * 1.6 + 64, need
 
@@ -301,7 +303,7 @@ def test_a_network_that_answers_with_nan_is_named() -> None:
 def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, needs = network(), [n for n in all_needs(network()) if isinstance(n, InputMoments)]
     whole = found(sweep(graph, data(8), needs)).found
-    monkeypatch.setattr(accumulate, "STRIP", 5)
+    monkeypatch.setattr("secateur.passes.sweep.needs.STRIP", 5)
     for need, result in found(sweep(graph, data(8), needs)).found.items():
         np.testing.assert_allclose(result.second, whole[need].second, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(result.second, result.second.transpose(0, 2, 1))
