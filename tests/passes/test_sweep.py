@@ -273,6 +273,7 @@ def test_memory_is_known_before() -> None:
     ("bad", "message"),
     [
         ([], "no example"),
+        ([np.zeros((0, 3, 6, 6), np.float32)], "no example"),
         ([np.zeros((4, 3, 5, 6), np.float32)], r"shape \[4, 3, 5, 6\]"),
         ([np.full((4, 3, 6, 6), np.nan, np.float32)], "NaN"),
         ([{"y": np.zeros((4, 3, 6, 6), np.float32)}], "unknown"),
@@ -298,6 +299,16 @@ def test_a_network_that_answers_with_nan_is_named() -> None:
     graph = dataclasses.replace(graph, weights={n: w * np.float32(1e15) for n, w in graph.weights.items()})
     with pytest.raises(InputError, match=r"output .* holds NaN or infinity"):
         sweep(graph, data(4), [Gates()])
+
+
+@pytest.mark.parametrize("kind", [Examples, InputMoments])
+def test_what_overflows_inside_is_refused_though_the_outputs_are_finite(kind: type) -> None:
+    net = Net(4, 3, 6, 6, seed=3)
+    graph = Couple()(net.graph(net.head(net.node("sigmoid", net.conv(net.relu(net.conv("x", 8)), 8)))))
+    x = [part * np.float32(1e25) for part in data(4)]  # squares of what this becomes are beyond float32
+    assert np.isfinite(evaluate(graph, {"x": x[0]})[0]).all()
+    with pytest.raises(InputError, match=r"the sums at '.*' \(.*\) hold NaN or infinity"):
+        sweep(graph, x, [n for n in all_needs(graph) if isinstance(n, kind)])
 
 
 def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
