@@ -103,7 +103,7 @@ def _trained(found: Sequence[common.Row]) -> str:
         def top(criterion: str, repair: str, removed: float = 0.5, mine: list[common.Row] = mine) -> list[float]:
             return values(mine, "trained", criterion, removed, repair)
 
-        names = {r["criterion"] for r in mine if r["repair"] == "one epoch"}
+        names = dict.fromkeys(r["criterion"] for r in mine if r["repair"] == "one epoch")  # of equals, the first
         if not names:
             continue
         best = max(names, key=lambda name: statistics.mean(top(name, "one epoch")))
