@@ -1,6 +1,6 @@
 """The command line: ``secateur compile | rewrite | inspect | verify | apply | build | tune | run | bench | passes``.
 
-Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
+Only the front of it: names, options and help. The work is in ``cli_work`` and its sisters, loaded when a command runs.
 """
 
 from __future__ import annotations
