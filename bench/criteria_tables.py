@@ -103,7 +103,7 @@ def _trained(found: Sequence[common.Row]) -> str:
         def top(criterion: str, repair: str, removed: float = 0.5, mine: list[common.Row] = mine) -> list[float]:
             return values(mine, "trained", criterion, removed, repair)
 
-        names = {r["criterion"] for r in mine if r["repair"] == "one epoch"}
+        names = dict.fromkeys(r["criterion"] for r in mine if r["repair"] == "one epoch")  # of equals, the first
         if not names:
             continue
         best = max(names, key=lambda name: statistics.mean(top(name, "one epoch")))
@@ -119,10 +119,7 @@ def _trained(found: Sequence[common.Row]) -> str:
 
 def sweep(where: Where) -> str:
     """What one sweep for all criteria costs."""
-    found: dict[str, common.Row] = {}
-    for r in common.read(RESULTS / "sweep.jsonl"):  # times and memory may come from runs of their own
-        found[r["network"]] = found.get(r["network"], {}) | r
-    lines = []
+    found, lines = sweeps(), []
     for name, r in ((n, r) for n, r in found.items() if "ratio" in r):
         scores = {k: s for k, s in r["score_s"].items() if isinstance(s, float)}
         slowest = max(scores, key=scores.__getitem__)
@@ -132,9 +129,37 @@ def sweep(where: Where) -> str:
         )
         if "peak_bytes" in r:
             peaks = r["peak_bytes"]
-            text += f"; peak memory {peaks['all'] / 2**30:.2f} GiB, {peaks['none'] / 2**30:.2f} of them to run it"
+            text += f"; peak memory {peaks['all'] / 1e9:.2f} GB, {peaks['none'] / 1e9:.2f} of them to run it"
         lines.append(text + ".")
     if not lines:
         return ""
     head = "**One sweep** over the calibration data serves all criteria:"
-    return "\n".join([head, "", *lines, "", f"`python bench/sweep.py`; {where(*found.values())}."])
+    link = "[by criterion](docs/criteria.md#what-a-criterion-costs)"
+    return "\n".join([head, "", *lines, "", f"`python bench/sweep.py`; {link}; {where(*found.values())}."])
+
+
+def sweeps() -> dict[str, common.Row]:
+    """What is known of each network: times and memory may come from runs of their own."""
+    found: dict[str, common.Row] = {}
+    for r in common.read(RESULTS / "sweep.jsonl"):
+        found[r["network"]] = found.get(r["network"], {}) | r
+    return found
+
+
+def costs(where: Where) -> str:
+    """Memory and time of each criterion, for docs/criteria.md."""
+    found = {name: r for name, r in sweeps().items() if "ratio" in r and "peak_bytes" in r}
+    if not found:
+        return ""
+    titles = [f"{name.partition('/')[2]}, {what}" for name in found for what in ("GB", "score s")]
+    lines = [f"| criterion | {' | '.join(titles)} |", f"|---|{'--:|' * len(titles)}"]
+    names = list(dict.fromkeys(k for r in found.values() for k in (*r["score_s"], "all", "none")))
+    for name in sorted(names, key=("all", "none").__contains__):  # these two last
+        cells = []
+        for r in found.values():
+            seconds = r["score_s"].get(name)
+            cells.append(f"{r['peak_bytes'][name] / 1e9:.2f}" if name in r["peak_bytes"] else "–")
+            cells.append(f"{seconds:.2f}" if isinstance(seconds, float) else "refused" if seconds else "–")
+        title = {"all": "all at once", "none": "none: the network alone"}.get(name, f"`{name}`")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"`python bench/sweep.py`; {where(*found.values())}."])

@@ -26,9 +26,9 @@ def measure(name: str, share: float, seed: int) -> common.Row:
     scored = Pipeline((Canonicalize(), Couple(), L1()))(networks.capture(name, seed).graph)
     row: common.Row = {"network": name, "share": share}
 
-    def timed(problem: Problem) -> choice.Answer:
+    def timed(problem: Problem, gap: float) -> choice.Answer:
         start = time.perf_counter()
-        found = choice.answer(problem)
+        found = choice.answer(problem, gap)
         row.update(solve_s=time.perf_counter() - start, groups=len(problem.loss), loss=problem.loss_of(found.chosen))
         row["gap"] = found.gap
         return found

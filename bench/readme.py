@@ -1,8 +1,8 @@
-"""Writes the README's measured tables from the committed results, between its markers.
+"""Writes the measured tables of the README and of docs/criteria.md from the committed results, between their markers.
 
     python bench/readme.py
 
-Reads bench/results/*.jsonl and nothing else: a number that no script measured cannot get into the README this way.
+Reads bench/results/*.jsonl and nothing else: a number that no script measured cannot get into them this way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import common
 import criteria_tables
 import readme_rewrites
 
-README = common.ROOT / "README.md"
+README, CRITERIA = common.ROOT / "README.md", common.ROOT / "docs" / "criteria.md"
 RESULTS = common.ROOT / "bench" / "results"
 PEER = {"tv": (76, 63), "timm": (145, 100), "seg": (6, 6), "det": (6, 4)}
 NAMES = {"tv": "torchvision classification", "timm": "timm", "seg": "segmentation", "det": "detection backbones"}
@@ -216,11 +216,11 @@ def tuning() -> str:
 
 
 def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
-    """The README with what stands between each pair of markers written anew; where there are no results, as it was."""
+    """The text with what stands between each pair of markers written anew; where there are no results, as it was."""
     for name, make in blocks.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if begin not in text or end not in text:
-            raise SystemExit(f"README.md has no markers '{begin}' and '{end}'")
+            raise SystemExit(f"no markers '{begin}' and '{end}'")
         made = make()
         if made:
             text = f"{text.partition(begin)[0]}{begin}\n{made}\n{end}{text.partition(end)[2]}"
@@ -228,7 +228,7 @@ def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
 
 
 def main() -> int:
-    """Fill the README."""
+    """Fill both."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
     blocks = {
@@ -237,6 +237,8 @@ def main() -> int:
         "rewrites": readme_rewrites.block,
     }  # fmt: skip
     Path(README).write_text(fill(text, blocks), encoding="utf-8")
+    text = CRITERIA.read_text(encoding="utf-8")
+    CRITERIA.write_text(fill(text, {"sweep": lambda: criteria_tables.costs(where)}), encoding="utf-8")
     return 0
 
 

@@ -5,12 +5,13 @@
 *ratio*: the sweep for all criteria over the time of a forward and a backward pass, with gradients of all weights, over
 the same pictures in the same batches: by turns, CPU seconds of the one thread (what else the machine does counts
 little), medians of the rounds. *memory*: the peak resident size of
-a process that loads the network and sweeps for one criterion, beside one that loads and runs it. *score*: CPU
-seconds of each criterion on the graph with its statistics.
+a process that loads the network, sweeps for one criterion and scores, beside one that loads and runs it; GB are 1e9
+bytes. *score*: CPU seconds of each criterion on the graph with its statistics.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import statistics
@@ -33,7 +34,7 @@ from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 
 BATCH = 8
-GIB = 2**30
+GB = 1e9
 
 
 def prepared(name: str, examples: int, seed: int) -> tuple[networks.Network, Graph, list[np.ndarray[Any, Any]]]:
@@ -83,17 +84,20 @@ def times(name: str, examples: int, rounds: int, seed: int) -> common.Row:
 
 
 def resident(name: str, examples: int, seed: int, what: str) -> None:
-    """In a process of its own: sweep for a criterion, for all, or (``none``) only run; prints the peak in bytes."""
+    """In a process of its own: sweep and score by one criterion, by all, or (``none``) only run; prints peak bytes."""
     network, graph, data = prepared(name, examples, seed)
     if what == "none":
         with torch.inference_mode():
             network.module(torch.from_numpy(data[0]))
     else:
         asked = tuple(kind() for key, kind in CRITERIA.items() if what in (key, "all"))
-        Gather(asked)(graph)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    print(json.dumps(int(found[1]) * 1024))
+        found = Gather(asked)(graph)
+        for criterion in asked:
+            with contextlib.suppress(Error):  # that a network has nothing for a criterion shows in its row's score
+                criterion(found)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    print(json.dumps(int(peak[1]) * 1024))
 
 
 def memory(name: str, examples: int, seed: int) -> dict[str, int]:
@@ -125,9 +129,9 @@ def main() -> int:
         common.append(arguments.output, [row | common.circumstances(arguments.seed)])
         print(f"{name}: the sweep takes {row['ratio']:.2f} times a forward and backward pass")
         peaks = row.get("peak_bytes", {})
-        cells = [[k, s, peaks[k] / GIB if k in peaks else None] for k, s in row["score_s"].items()]
-        cells += [[k, None, peaks[k] / GIB] for k in ("all", "none") if k in peaks]
-        print(common.table(["criterion", "score s", "peak GiB"], cells))
+        cells = [[k, s, peaks[k] / GB if k in peaks else None] for k, s in row["score_s"].items()]
+        cells += [[k, None, peaks[k] / GB] for k in ("all", "none") if k in peaks]
+        print(common.table(["criterion", "score s", "peak GB"], cells))
     return 0
 
 

@@ -65,3 +65,23 @@ def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monke
     text = criteria_tables.table(lambda *rows: "here")
     assert "| `l1` | – | – | 20.0 | 80.0 | 88.0 |" in text
     assert "no ReLU" in text
+
+
+def test_what_criteria_cost_is_told_in_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times and memory from runs of their own; 1e9 bytes are a GB."""
+    rows = [
+        {"network": "tv/a", "examples": 8, "peak_bytes": {"none": 5 * 10**8, "all": 3 * 10**9, "taylor": 2 * 10**9}},
+        {
+            "network": "tv/a",
+            "examples": 8,
+            "ratio": 1.5,
+            "score_s": {"l1": 0.1, "taylor": 0.2, "slimming": "no scales"},
+        },
+    ]
+    monkeypatch.setattr(criteria_tables, "RESULTS", tmp_path)
+    (tmp_path / "sweep.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "1.50 times" in (text := criteria_tables.sweep(lambda *rows: "here"))
+    assert "peak memory 3.00 GB, 0.50 of them" in text
+    lines = criteria_tables.costs(lambda *rows: "here").splitlines()
+    assert lines[2:5] == ["| `l1` | – | 0.10 |", "| `taylor` | 2.00 | 0.20 |", "| `slimming` | – | refused |"]
+    assert lines[5:7] == ["| all at once | 3.00 | – |", "| none: the network alone | 0.50 | – |"]

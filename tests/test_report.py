@@ -122,7 +122,7 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("gap", "said"), [(0.0, False), (1e-4, False), (0.005, True)])
 def test_an_unproven_knapsack_is_told(gap: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     solved = knapsack.answer
-    monkeypatch.setattr(knapsack, "answer", lambda problem: choice.Answer(solved(problem).chosen, gap))
+    monkeypatch.setattr(knapsack, "answer", lambda problem, within: choice.Answer(solved(problem, within).chosen, gap))
     report = secateur.compile(residual(), "l1,knapsack{macs=50%}").report
     assert report.budget is not None
     assert report.budget["gap"] == gap

@@ -1,6 +1,6 @@
 """The command line: ``secateur compile | rewrite | inspect | verify | apply | build | tune | run | bench | passes``.
 
-Only the front of it: names, options and help. The work is in ``cli_work``, loaded when a command runs.
+Only the front of it: names, options and help. The work is in ``cli_work`` and its sisters, loaded when a command runs.
 """
 
 from __future__ import annotations
@@ -80,15 +80,16 @@ def compile_command(
     Exit codes: 0 done, 1 budget missed or a check failed (nothing is written), 2 unusable input.
     """
     from . import cli_work
+    from .cli_guard import guard, refuse
 
-    with cli_work.guard(debug):
-        cli_work.refuse({"--sparsity": sparsity, "--block": block})
+    with guard(debug, several=True) as team:
+        refuse({"--sparsity": sparsity, "--block": block})
         job = cli_work.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records,
         )  # fmt: skip
-        cli_work.compile_model(job)
+        cli_work.compile_model(job, team)
 
 
 @app.command("rewrite", short_help="Structural rewrites alone: separable, grouped, low_rank, fold_bn ...")
@@ -111,8 +112,9 @@ def rewrite_command(
 ) -> None:
     """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
     from . import cli_work
+    from .cli_guard import guard
 
-    with cli_work.guard(debug):
+    with guard(debug, several=True) as team:
         from .rewriting import steps_of
 
         steps_of(passes)
@@ -120,15 +122,16 @@ def rewrite_command(
         job = cli_work.CompileJob(
             source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite
         )
-        cli_work.compile_model(job)
+        cli_work.compile_model(job, team)
 
 
 @app.command("inspect", short_help="Show cost, channel groups, and what is frozen and why.")
 def inspect_command(source: Source, protect: Protect = None, json_: Json = None, debug: Debug = False) -> None:
     """Show layers, cost, channel groups with the reasons of their ties, and what is frozen and why."""
     from . import cli_work
+    from .cli_guard import guard
 
-    with cli_work.guard(debug):
+    with guard(debug):
         cli_work.inspect_model(source, tuple(protect or ()), json_)
 
 
@@ -145,8 +148,9 @@ def verify_command(
 ) -> None:
     """Check that SLIM equals ORIGINAL with the dropped channels at zero. Exit code 1 if it does not."""
     from . import cli_work
+    from .cli_guard import guard
 
-    with cli_work.guard(debug):
+    with guard(debug):
         cli_work.verify_models(original, slim, recipe, tuple(inputs or ()), seed)
 
 
@@ -160,8 +164,9 @@ def apply_command(
 ) -> None:
     """Replay a recipe on a model of the same network, for example after fine-tuning; checked as in compile."""
     from . import cli_work
+    from .cli_guard import guard
 
-    with cli_work.guard(debug):
+    with guard(debug):
         cli_work.apply_recipe(recipe, source, out, overwrite)
 
 
@@ -182,7 +187,7 @@ def build_command(
     debug: Debug = False,
 ) -> None:
     """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
-    from .cli_work import guard
+    from .cli_guard import guard
 
     with guard(debug):
         from .cli_build import build_model
@@ -203,7 +208,7 @@ def tune_command(
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
-    from .cli_work import guard, refuse
+    from .cli_guard import guard, refuse
 
     with guard(debug):
         refuse({"--tracker": tracker, "--key": key})
@@ -220,7 +225,7 @@ def run_command(
     debug: Debug = False,
 ) -> None:
     """Run LIB.so on the arrays given by input name."""
-    from .cli_work import guard
+    from .cli_guard import guard
 
     with guard(debug):
         from .cli_build import run_library
@@ -244,8 +249,8 @@ def bench_command(
     debug: Debug = False,
 ) -> None:
     """Time models side by side: interleaved repeats, medians, ratios to the first model."""
+    from .cli_guard import guard
     from .cli_measure import bench_models
-    from .cli_work import guard
 
     with guard(debug):
         bench_models(models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_)
@@ -258,8 +263,9 @@ def passes_command(
 ) -> None:
     """List every pass with its options and its paper."""
     from . import cli_work
+    from .cli_guard import guard
 
-    with cli_work.guard(debug):
+    with guard(debug):
         cli_work.list_passes(name)
 
 

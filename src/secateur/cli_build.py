@@ -16,7 +16,7 @@ from secateur.ir import InputError
 
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
-from .cli_work import INTERRUPTED
+from .cli_guard import INTERRUPTED
 from .files import check_writable, same_file
 from .models import load
 

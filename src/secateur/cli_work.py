@@ -1,13 +1,11 @@
-"""What the commands do, and how they fail: one message on stderr and an exit code."""
+"""What the commands do."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import inspect as reflect
-import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from secateur.ir import BudgetError, Error, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
+from secateur.ir import InputError, LawError
 
 from .files import WHY, check_writable, same_file, write_all
+from .processes import Team
 
 if TYPE_CHECKING:
     from .report import Report
-
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
-BOARDS = "measuring on other machines belongs to a later one, tune on the machine itself"
-LATER = {"--tracker": BOARDS, "--key": BOARDS}
-CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 
 
 @dataclass(frozen=True)
@@ -52,54 +46,11 @@ class CompileJob:
     records: Path | None = None
 
 
-@contextlib.contextmanager
-def guard(debug: bool) -> Iterator[None]:
-    """Turn errors into a message and an exit code: 1 a check failed, 2 unusable input, 130 interrupted."""
-    try:
-        yield
-        sys.stdout.flush()
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", INTERRUPTED, False)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
-        raise typer.Exit(FAILED) from None
-    except Error as error:
-        _fail(str(error), FAILED if isinstance(error, CHECKS) else UNUSABLE, debug)
-    except OSError as error:
-        place = f"'{error.filename}': " if error.filename else ""
-        _fail(place + WHY.get(error.errno or 0, error.strerror or str(error)), UNUSABLE, debug)
-    except MemoryError:
-        _fail(
-            "there is not enough memory for this model; close other programs or use a larger machine", UNUSABLE, debug
-        )
-    except RecursionError as error:
-        _fail(f"the model is nested too deeply ({error})", UNUSABLE, debug)
-    except Exception as error:
-        hint = "" if debug else "; run it again with --debug and report what it prints"
-        _fail(f"unexpected {type(error).__name__}: {error}. This is a fault in secateur{hint}", UNUSABLE, debug)
+def compile_model(job: CompileJob, team: Team) -> None:
+    """``secateur compile``: check what can be checked, prune, show, write everything at the end.
 
-
-def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    typer.echo(f"secateur: {message}", err=True)
-    raise typer.Exit(code)
-
-
-def refuse(later: Mapping[str, object]) -> None:
-    """Raise Unsupported for options whose machinery is not part of this version."""
-    for option, value in later.items():
-        if value is not None:
-            raise Unsupported(
-                f"{option} is not available in this version: {LATER.get(option, 'a later one brings it')}; leave the "
-                "option out"
-            )
-
-
-def compile_model(job: CompileJob) -> None:
-    """``secateur compile``: check what can be checked, prune, show, write everything at the end."""
+    Each process of the team prunes; the first shows and writes.
+    """
     from .policy import Policy, amount
 
     extras = [p for p in (job.recipe, job.report, _json_path(job.json), job.library) if p is not None]
@@ -113,16 +64,23 @@ def compile_model(job: CompileJob) -> None:
         if value is not None:
             amount(kind, value)
     round_to = _round_to(job.round_to)
+    if team.size > 1 and (job.target == "native" or Policy.parse(job.policy).budget[0] == "latency_ms" or
+                          job.budgets["latency_ms"] is not None):  # fmt: skip
+        raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
+                         "native, or start one process without torchrun")  # fmt: skip
 
     from . import api
 
-    with _progress() as tell:
+    with _progress(team.speaks) as tell:
         done = api.compile(
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"],
         )  # fmt: skip
+        team.agree(done.recipe.to_json())
+        if not team.speaks:
+            return
         report = done.report if job.dry_run else _write(job, done, tell)
     _show(report)
     _json_out(report, job.json)
@@ -313,10 +271,10 @@ def _show(report: Report, groups: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def _progress(shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A line with the stage and the time it takes, on a terminal only."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (shown and console.is_terminal):
         yield lambda stage: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -215,6 +215,18 @@ def test_without_data_or_an_original_the_reason_is_named(name: str) -> None:
         COMPENSATION[name](examples=0)(graph)
 
 
+@pytest.mark.parametrize("name", list(COMPENSATION))
+def test_what_overflows_inside_is_refused_by_its_place(name: str) -> None:
+    """Inputs and weights are finite, what flows in between is not."""
+    graph = blocks()
+    first, second = [n for n in graph.nodes if n.op == "batch_norm"][:2]
+    scale = str(first.inputs[1])
+    graph = graph.rewrite(weights={**graph.weights, scale: graph.weights[scale] * np.float32(1e20)})
+    slim = without(graph, second.name, 0, [x * np.float32(1e25) for x in pictures()])
+    with pytest.raises(InputError, match=r"batch 0: what flows through '.*' holds NaN or infinity"):
+        COMPENSATION[name]()(slim)
+
+
 def test_statistics_are_the_same_whether_or_not_a_pass_before_moved_them() -> None:
     """What ``fold_constants`` takes from a running mean must not be taken twice."""
     graph = blocks()

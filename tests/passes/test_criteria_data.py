@@ -21,10 +21,12 @@ from secateur.passes.score.nisp import inf_fs, propagate
 from secateur.passes.score.positions import over_norm
 from secateur.passes.score.subspace import NEAREST, fold, map_scores, representatives, self_expression
 from secateur.passes.sweep import Gates, taps
-from secateur.passes.sweep.accumulate import Frame, accumulator
+from secateur.passes.sweep.accumulate import accumulator
 from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 from secateur.passes.sweep.needs import GateSums
+from secateur.passes.sweep.taps import units_at
+from secateur.passes.sweep.watch import Gate
 
 SEEDS = st.integers(0, 2**16)
 
@@ -163,8 +165,11 @@ def test_taylor_by_hand() -> None:
     g = np.array([[1.0, -1, 7, 7], [0.5, 3, 7, 7]], np.float32)
     flat = graph.value(graph.producer[tap.node].inputs[0] or "").shape
     values, gradients = (torch.from_numpy(a.reshape(flat)) for a in (z, g))
+    axis, units = units_at(graph, coupling_of(graph), tap)
+    gate = torch.ones(2, len(units), requires_grad=True)
+    Gate.apply(values, gate, axis).backward(gradients)
     sums = accumulator(Gates(), graph, coupling_of(graph), 0)
-    sums.add(Frame(0, 2, {tap: values}, {tap: gradients}, {}))
+    sums.add(0, 2, {tap: gate.grad})
     found = sums.result([a for _, a in sums.state()])
     assert isinstance(found, GateSums)
     (channel, zero) = coupling_of(graph).channels[graph.nodes[0].name].units

@@ -29,7 +29,6 @@ from secateur.passes.sweep import (
     Statistics,
     Tap,
     WeightGradients,
-    accumulate,
     consumers,
     taps,
 )
@@ -188,7 +187,10 @@ def flat(graph: Graph, needs: Sequence[Any]) -> list[Array]:
         result = found(graph).found[need]
         parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
         for part in parts:
-            numbers += list(part.values()) if isinstance(part, dict) else [np.asarray(part, np.float64)]
+            if isinstance(part, dict | tuple):
+                numbers += part.values() if isinstance(part, dict) else part
+            else:
+                numbers.append(np.asarray(part, np.float64))
     return numbers
 
 
@@ -262,7 +264,7 @@ def test_memory_is_known_before() -> None:
     held = {need: need_bytes(need, of) for need in all_needs(graph)}
     for need, result in found(sweep(graph, data(20), held)).found.items():
         parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
-        arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else [p])]
+        arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else p if isinstance(p, tuple) else [p])]
         real = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
         assert real <= held[need] * 1.6 + 64, need
 
@@ -271,6 +273,7 @@ def test_memory_is_known_before() -> None:
     ("bad", "message"),
     [
         ([], "no example"),
+        ([np.zeros((0, 3, 6, 6), np.float32)], "no example"),
         ([np.zeros((4, 3, 5, 6), np.float32)], r"shape \[4, 3, 5, 6\]"),
         ([np.full((4, 3, 6, 6), np.nan, np.float32)], "NaN"),
         ([{"y": np.zeros((4, 3, 6, 6), np.float32)}], "unknown"),
@@ -298,10 +301,20 @@ def test_a_network_that_answers_with_nan_is_named() -> None:
         sweep(graph, data(4), [Gates()])
 
 
+@pytest.mark.parametrize("kind", [Examples, InputMoments])
+def test_what_overflows_inside_is_refused_though_the_outputs_are_finite(kind: type) -> None:
+    net = Net(4, 3, 6, 6, seed=3)
+    graph = Couple()(net.graph(net.head(net.node("sigmoid", net.conv(net.relu(net.conv("x", 8)), 8)))))
+    x = [part * np.float32(1e25) for part in data(4)]  # squares of what this becomes are beyond float32
+    assert np.isfinite(evaluate(graph, {"x": x[0]})[0]).all()
+    with pytest.raises(InputError, match=r"the sums at '.*' \(.*\) hold NaN or infinity"):
+        sweep(graph, x, [n for n in all_needs(graph) if isinstance(n, kind)])
+
+
 def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, needs = network(), [n for n in all_needs(network()) if isinstance(n, InputMoments)]
     whole = found(sweep(graph, data(8), needs)).found
-    monkeypatch.setattr(accumulate, "STRIP", 5)
+    monkeypatch.setattr("secateur.passes.sweep.needs.STRIP", 5)
     for need, result in found(sweep(graph, data(8), needs)).found.items():
         np.testing.assert_allclose(result.second, whole[need].second, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(result.second, result.second.transpose(0, 2, 1))

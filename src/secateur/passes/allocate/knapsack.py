@@ -1,11 +1,12 @@
-"""Knapsack allocation: the widths of all layers at once that lose least importance under one budget."""
+"""Knapsack allocation: the widths of all layers at once that keep most importance under one budget."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -21,13 +22,19 @@ from .widths import Stops, stops
 
 MOST_PLANS = 120_000  # products of options that one programme may hold; beyond, products are linearised in turns
 TURNS = 8
-PROVEN = 1e-4  # a gap that counts as none
+PROVEN = MappingProxyType({"share": 5e-4, "sum": 1e-4})  # gaps that count as none; many products are nearly alike
+LEAST = 1e-6  # the share that a set counts as keeping where it keeps nothing
 
 
 @dataclass(frozen=True)
 class Knapsack(Budgeted):
-    """Of ``levels`` widths for every set of channels, those that lose least importance in all (HALP, NeurIPS 2022, and
-    the cross-layer knapsack in general), solved to within 1e-4 of the least by branch and bound.
+    """Of ``levels`` widths for every set of channels, those that keep most importance (HALP, NeurIPS 2022, and the
+    cross-layer knapsack in general), solved by branch and bound to within 1e-4 of the least loss, 5e-4 for shares.
+
+    ``loss`` "share": the product over all sets of the share of its importance that each keeps is largest, as what one
+    layer lost no later one has. Its logarithms add up whether or not scores of different layers compare, and a set
+    loses more with each channel, so that none is starved. "sum": the importance that goes is least in sum, as in HALP;
+    it takes scores that add up over layers, and gives up whole layers where these are alike within each.
 
     A layer costs the product of its two widths; these products enter exactly, or, in networks whose layers read very
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
@@ -38,26 +45,29 @@ class Knapsack(Budgeted):
     name: ClassVar[str] = "knapsack"
     levels: int = 16
     floor: float = 0.1
+    loss: Literal["share", "sum"] = "share"
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
         amount = self.amount
         if not 0 <= self.floor <= 1 or self.levels < 2:
             raise InputError(f"knapsack{{levels={self.levels},floor={self.floor:g}}}: 2 levels or more, floor a share")
+        if self.loss not in ("share", "sum"):
+            raise InputError(f"knapsack{{loss={self.loss}}}: the loss is share or sum")
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         table = stops(coupling, ladder, roundings(graph, self.round_to)[0], work_of_weights(graph, "macs"))
         options = [_options(ladder, table, orbit, self.levels) for orbit in range(len(ladder.length))]
         limit = amount.limit(before(graph, amount.kind))
-        kept, gap = widths(graph, coupling, ladder, options, amount.kind, limit)
+        kept, gap = widths(graph, coupling, ladder, options, amount.kind, limit, self.loss)
         order = by_score(ladder)
         chosen = ladder.rank[order] < kept[ladder.orbit[order]]
         # The solution, then what it leaves out: the budget is met by the real count along this order.
         done = meet(graph, amount, ladder, np.concatenate([order[chosen], order[~chosen]]), self.round_to)
-        return _noted(done, gap)
+        return _noted(done, gap, PROVEN[self.loss])
 
 
-def _noted(graph: Graph, gap: float | None) -> Graph:
+def _noted(graph: Graph, gap: float | None, proven: float) -> Graph:
     """The allocation with the gap that the solver left, and a sentence where the best choice is not proven."""
     note = graph.note(Allocation)
     assert note is not None
@@ -66,7 +76,7 @@ def _noted(graph: Graph, gap: float | None) -> Graph:
         remarks += (
             "knapsack: products of widths were linearised in turns, so its choice is not proven to be the best",
         )
-    elif gap > PROVEN:
+    elif gap > proven:
         remarks += (
             f"knapsack: time was over before the best choice was proven; one that loses {gap:.2%} less may exist",
         )
@@ -90,36 +100,39 @@ def _options(ladder: Ladder, table: Stops, orbit: int, levels: int) -> Array:
 
 
 def widths(
-    graph: Graph, coupling: Coupling, ladder: Ladder, options: list[Array], kind: str, limit: float
+    graph: Graph, coupling: Coupling, ladder: Ladder, options: list[Array], kind: str, limit: float, of: str
 ) -> tuple[Array, float | None]:
     """(int[orbits]: rungs kept, the gap left or None where it is not known).
 
     Nothing is given up where not even the least widths fit (``meet`` then says so).
     """
-    loss = [_loss(ladder, orbit, kept) for orbit, kept in enumerate(options)]
+    loss = [lost(ladder, orbit, kept, of) for orbit, kept in enumerate(options)]
     layers = _layers(graph, coupling, ladder, options, kind)
     whole = np.array([len(o) - 1 for o in options])
     gap: float | None
     try:
         if sum(len(options[a]) * len(options[b]) for a, b in _pairs(layers)) <= MOST_PLANS:
             cost, pairs, fixed = _expand(layers, options)
-            found = answer(Problem(loss, cost, pairs, limit - fixed))
+            found = answer(Problem(loss, cost, pairs, limit - fixed), PROVEN[of])
             chosen, gap = np.array(found.chosen), found.gap
         else:
-            chosen, gap = _in_turns(layers, loss, options, limit, whole), None
+            chosen, gap = _in_turns(layers, loss, options, limit, whole, PROVEN[of]), None
     except BudgetError:
         chosen, gap = whole, None
     return np.array([o[k] for o, k in zip(options, chosen, strict=True)], np.int64), gap
 
 
-def _loss(ladder: Ladder, orbit: int, kept: Array) -> Array:
-    """f64[options]: the importance of the units that go at each option."""
+def lost(ladder: Ladder, orbit: int, kept: Array, of: str) -> Array:
+    """f64[options]: ``of`` "sum" the importance of the units that go at each option, "share" -log of the share left."""
     mine = np.flatnonzero(ladder.orbit == orbit)
     mine = mine[np.argsort(ladder.rank[mine])]
     value = np.maximum(ladder.score[mine], 0.0) * ladder.members[mine]
     total = np.concatenate([[0.0], np.cumsum(value)])
-    result: Array = total[-1] - total[kept]
-    return result
+    if of == "sum":
+        return np.asarray(total[-1] - total[kept])
+    if total[-1] <= 0:  # nothing in this set matters
+        return np.zeros(len(kept))
+    return np.asarray(-np.log(np.maximum(total[kept] / total[-1], LEAST)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +198,9 @@ def _expand(layers: list[_Layer], options: list[Array]) -> tuple[list[Array], di
     return cost, pairs, constant
 
 
-def _in_turns(layers: list[_Layer], loss: list[Array], options: list[Array], limit: float, whole: Array) -> Array:
+def _in_turns(
+    layers: list[_Layer], loss: list[Array], options: list[Array], limit: float, whole: Array, gap: float
+) -> Array:
     """Products linearised around the last solution, solved again until it stays; the best that fits is taken."""
     spent = sum(layer.cost * layer.share(0, whole) * layer.share(1, whole) for layer in layers)
     start = np.sqrt(min(1.0, limit / max(spent, 1.0)))
@@ -201,7 +216,7 @@ def _in_turns(layers: list[_Layer], loss: list[Array], options: list[Array], lim
                 cost[o] += layer.cost * t * part
             for o, part in others.items():
                 cost[o] += layer.cost * s * part
-        chosen = np.array(answer(Problem(loss, cost, {}, limit - constant)).chosen)
+        chosen = np.array(answer(Problem(loss, cost, {}, limit - constant), gap).chosen)
         real = sum(layer.cost * layer.share(0, chosen) * layer.share(1, chosen) for layer in layers)
         lost = sum(float(v[k]) for v, k in zip(loss, chosen, strict=True))
         if real <= limit * 1.02 and lost < least:

@@ -77,8 +77,7 @@ class FoldConstants:
             dead[group, columns] = False
         total, square, count = np.zeros(groups * rows.shape[2]), np.zeros(groups * rows.shape[2]), 0
         axis = channel_axis(original)
-        for values, examples in zip(step.dense.values, step.counts, strict=True):
-            x = values[original.inputs[0] or ""][:examples]
+        for x in step.original(original.inputs[0] or ""):
             places = draw_places(original, axis, 1 << 30, np.random.default_rng(0))
             u = windows(x, original, weight.shape[2:], axis, places).double().numpy()
             total, square, count = total + u.sum(0), square + (u * u).sum(0), count + len(u)

@@ -78,9 +78,25 @@ class Step:
     counts: tuple[int, ...]  # the examples of each batch that count
 
     def pairs(self, dense: str, slim: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """A value of either network, batch by batch, without padding examples."""
-        for count, a, b in zip(self.counts, self.dense.values, self.slim.values, strict=True):
-            yield a[dense][:count], b[slim][:count]
+        """A value of either network, batch by batch, without padding examples.
+
+        Raises InputError where one holds NaN or infinity: weights fitted to it would too.
+        """
+        yield from zip(self._of(self.dense, dense), self._of(self.slim, slim), strict=True)
+
+    def original(self, name: str) -> Iterator[Tensor]:
+        """A value of the original alone, as ``pairs``."""
+        yield from self._of(self.dense, name)
+
+    def _of(self, network: Stepper, name: str) -> Iterator[Tensor]:
+        for number, (count, values) in enumerate(zip(self.counts, network.values, strict=True)):
+            x = values[name][:count]
+            if not bool(torch.isfinite(x).all()):
+                raise InputError(
+                    f"calibration, batch {number}: what flows through '{self.node.name}' holds NaN or infinity; check "
+                    "how the inputs are scaled, and the weights"
+                )
+            yield x
 
 
 def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bool]) -> Iterator[Step]:

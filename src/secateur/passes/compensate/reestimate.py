@@ -105,8 +105,8 @@ def _moments(
     for a, b in step.pairs(source, slim or dense):
         kept = a if rows is None else a[:, torch.from_numpy(rows)]
         for part, x in zip(parts, (kept, b), strict=True):
-            flat = x.flatten(2) if x.dim() > 2 else x[:, :, None]
-            sums_of = (v.sum((0, 2), dtype=torch.float64).numpy() for v in (flat, flat * flat))
+            flat = (x.flatten(2) if x.dim() > 2 else x[:, :, None]).double()  # squares of floats may overflow
+            sums_of = (v.sum((0, 2)).numpy() for v in (flat, flat * flat))
             part.append(np.stack(list(sums_of)))
         sums += b.numel() / b.shape[1]
     found = []

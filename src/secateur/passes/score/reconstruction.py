@@ -115,7 +115,11 @@ def channel_gram(graph: Graph, tap: Tap, moments: Moments) -> Array:
         weight = weight.T
     groups, columns = moments.first.shape
     w = weight.reshape(groups, weight.shape[0] // groups, columns)
-    product = moments.second * np.einsum("gor,gos->grs", w, w, optimize=True)
-    c = columns // moments.taps
-    result: Array = product.reshape(groups, c, moments.taps, c, moments.taps).sum((2, 4))
-    return result
+
+    def summed(strip: Array, start: int) -> Array:
+        rows = strip.shape[1] * moments.taps
+        product = w[:, :, start : start + rows].transpose(0, 2, 1) @ w[:, :, start:]
+        result: Array = np.einsum("gitjs,gitjs->gij", strip, product.reshape(strip.shape))
+        return result
+
+    return moments.by_channel(summed)

@@ -66,8 +66,8 @@ def map_grams(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[
         moments = statistics.of(need, Moments)
         _, units = units_at(graph, coupling, need.tap)
         groups, columns = moments.first.shape
-        c, k = columns // moments.taps, moments.taps
-        blocks = np.einsum("gatbt->gab", moments.second.reshape(groups, c, k, c, k))  # the same tap of both channels
+        c = columns // moments.taps
+        blocks = moments.by_channel(lambda strip, _: np.einsum("gatbt->gab", strip))  # the same tap of both channels
         energy = float(np.einsum("gaa->", blocks)) / (groups * c)
         energy = energy if energy > 0 else 1.0
         for block, row in zip(blocks / energy, units.reshape(groups, c), strict=True):

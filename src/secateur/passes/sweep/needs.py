@@ -7,7 +7,7 @@ which unit lives at a position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 from secateur.ir import Array
 
 R = TypeVar("R")
+STRIP = 256  # rows of a second moment that are multiplied and stored together
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,54 @@ class ExampleSums:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Result of ``InputMoments``: ``second`` f64[groups, c k, c k] = U'U, ``first`` f64[groups, c k], ``rows`` of U.
+    """Result of ``InputMoments``: U'U in strips of rows, ``first`` f64[groups, c k], ``rows`` of U.
 
-    ``taps`` is k, the number of taps of the window; channel j of a group has the columns j k .. (j+1) k.
+    ``taps`` is k, the number of taps of the window; channel j of a group has the columns j k .. (j+1) k. U'U is
+    symmetric, so each strip f64[groups, m, c k - a] holds its rows a .. a+m from the diagonal on: half the memory.
     """
 
-    second: Array
+    strips: tuple[Array, ...]
     first: Array
     rows: float
     taps: int
+
+    @property
+    def second(self) -> Array:
+        """f64[groups, c k, c k] = U'U, made anew at each call."""
+        groups, columns = self.first.shape
+        return _mirrored(self.strips, groups, columns)
+
+    def by_channel(self, reduce: Callable[[Array, int], Array]) -> Array:
+        """f64[groups, c, c], symmetric, from strips alone: U'U is never whole in memory.
+
+        ``reduce`` gets f64[groups, m, k, n, k], m channels against the n from the first of them on, and the column
+        where they begin; it returns f64[groups, m, n].
+        """
+        groups, columns = self.first.shape
+        k, parts, start = self.taps, [], 0
+        for strip in self.strips:
+            _, rows, rest = strip.shape
+            parts.append(reduce(strip.reshape(groups, rows // k, k, rest // k, k), start))
+            start += rows
+        return _mirrored(parts, groups, columns // k)
+
+
+def strip_starts(columns: int, taps: int) -> tuple[int, ...]:
+    """Where the strips of a second moment begin: whole channels of ``taps`` columns, about ``STRIP`` columns each."""
+    return tuple(range(0, columns, max(1, STRIP // taps) * taps))
+
+
+def _mirrored(strips: Sequence[Array], groups: int, columns: int) -> Array:
+    whole, start = np.empty((groups, columns, columns)), 0
+    for strip in strips:
+        size = strip.shape[1]
+        stop = start + size
+        whole[:, start:stop, start:] = strip
+        whole[:, stop:, start:stop] = strip[:, :, size:].transpose(0, 2, 1)
+        corner = strip[:, :, :size]  # a product of floats, symmetric but for rounding
+        whole[:, start:stop, start:stop] = np.triu(corner) + np.triu(corner, 1).transpose(0, 2, 1)
+        start = stop
+    return whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +180,11 @@ class Statistics:
         return result
 
 
-GRADIENTS = (Gates, WeightGradients)
-
-
 def _moments_bytes(need: Any, sizes: Sizes) -> int:
-    groups, columns = sizes.columns(need.tap)
-    return 8 * groups * columns * (columns + 1)
+    groups, columns, window = sizes.columns(need.tap)
+    starts = strip_starts(columns, window)
+    ends = [*starts[1:], columns]
+    return 8 * groups * (columns + sum((b - a) * (columns - a) for a, b in zip(starts, ends, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +192,7 @@ class Sizes:
     """What the sizes of results depend on."""
 
     positions: Callable[[Tap], int]
-    columns: Callable[[Tap], tuple[int, int]]  # groups, columns of U in each
+    columns: Callable[[Tap], tuple[int, int, int]]  # groups, columns of U in each, taps of the window
     weight: Callable[[str], int]
     pools: tuple[int, ...]
     examples: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from secateur.ir import Array
+from secateur.ir import Array, PassError
 
 from .accumulate import Accumulator
 from .batches import Batch
@@ -31,7 +32,10 @@ def share(items: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
 
 
 def joined(examples: int, parts: Sequence[Accumulator]) -> tuple[int, list[Any]]:
-    """The number of examples of all processes, and the results over all of them."""
+    """The number of examples of all processes, and the results over all of them.
+
+    Raises PassError where another process ended before it got here.
+    """
     if world()[1] == 1:
         return examples, [part.result([array for _, array in part.state()]) for part in parts]
     count = int(_JOIN["sum"](np.array([float(examples)]))[0])
@@ -41,7 +45,8 @@ def joined(examples: int, parts: Sequence[Accumulator]) -> tuple[int, list[Any]]
 def _reduce(op: Any) -> Any:
     def run(array: Array) -> Array:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        dist.all_reduce(tensor, op=op)
+        with _others():
+            dist.all_reduce(tensor, op=op)
         result: Array = tensor.numpy()
         return result
 
@@ -50,8 +55,17 @@ def _reduce(op: Any) -> Any:
 
 def _concat(array: Array) -> Array:
     found: list[Any] = [None] * world()[1]
-    dist.all_gather_object(found, array)
+    with _others():
+        dist.all_gather_object(found, array)
     return np.concatenate(found)
+
+
+@contextlib.contextmanager
+def _others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo says that a connection was closed
+        raise PassError("another process of this run ended early; what it printed says why") from error
 
 
 _JOIN: dict[str, Any] = {

@@ -7,24 +7,24 @@ the batches, and the sums are joined at the end.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from secateur.ir import Graph, InputError, PassError
-from secateur.ir.exporters.torch import flat_module
 from secateur.ir.frontends.torch_arrays import to_torch
 from secateur.passes.analysis.notes import Coupling
 
-from .accumulate import Accumulator, Frame, accumulator
+from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
 from .loss import loss_of
-from .needs import GRADIENTS, Gates, Need, Statistics, Tap, WeightGradients
+from .needs import Examples, Gates, InputMoments, Need, Pooled, Statistics, Tap, WeightGradients
 from .outputs import check_finite
 from .parallel import joined, share
-from .taps import tapped, taps
+from .taps import taps, units_at
+from .watch import Gate, watched
 
 Progress = Callable[[int], None]
 
@@ -49,12 +49,10 @@ def sweep(
         raise PassError("a sweep needs to know which channels belong together: put 'couple' before it")
     wanted = list(dict.fromkeys(needs))
     found: dict[Need, Accumulator] = {need: accumulator(need, graph, coupling, seed) for need in wanted}
-    runner = _Runner(graph, coupling, wanted)
+    runner = _Runner(graph, coupling, found)
     done, loss = 0, None
     for number, item in share(batches(graph, data, batch)):
-        frame, loss = runner.frame(number, item)
-        for each in found.values():
-            each.add(frame)
+        loss = runner.run(number, item)
         done += item.examples
         if progress is not None:
             progress(done)
@@ -70,7 +68,7 @@ def _usable(need: Need, result: Any) -> None:
     """Raises InputError where sums hold NaN or infinity, whether or not the network's outputs do."""
     arrays = vars(result).values() if dataclasses.is_dataclass(result) else [result]
     for array in arrays:
-        for part in array.values() if isinstance(array, dict) else [array]:
+        for part in array.values() if isinstance(array, dict) else array if isinstance(array, tuple) else [array]:
             if not np.isfinite(part).all():
                 where = getattr(getattr(need, "tap", None), "node", getattr(need, "weight", "the gates"))
                 raise InputError(
@@ -80,46 +78,59 @@ def _usable(need: Need, result: Any) -> None:
 
 
 class _Runner:
-    """The graph in torch with its taps as outputs, and one backward pass where a need asks for gradients."""
+    """The graph in torch with listeners at its taps, and one backward pass where a need asks for gradients."""
 
-    def __init__(self, graph: Graph, coupling: Coupling, needs: Sequence[Need]) -> None:
-        self.graph = graph
-        self.gradients = any(isinstance(n, GRADIENTS) for n in needs)
-        gated = taps(graph, coupling) if any(isinstance(n, Gates) for n in needs) else ()
-        self.gated = gated
-        self.taps: tuple[Tap, ...] = tuple(dict.fromkeys([*(n.tap for n in needs if hasattr(n, "tap")), *gated]))
-        self.weights = [n.weight for n in needs if isinstance(n, WeightGradients)]
-        self.module, places = flat_module(tapped(graph, self.taps))
-        parameters: dict[str, torch.Tensor] = {
-            **dict(self.module.named_parameters()),
-            **dict(self.module.named_buffers()),
-        }
-        self.parameters = {name: parameters[places[name]] for name in self.weights}
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(False)
-        for weight in self.parameters.values():
+    def __init__(self, graph: Graph, coupling: Coupling, found: Mapping[Need, Accumulator]) -> None:
+        self.graph, self.found = graph, found
+        self.gated = {}
+        if Gates() in found:
+            self.gated = {tap: units_at(graph, coupling, tap) for tap in taps(graph, coupling)}
+        self.listeners: dict[Tap, list[Accumulator]] = {tap: [] for tap in self.gated}
+        for need, each in found.items():
+            if isinstance(need, Examples | Pooled | InputMoments):
+                self.listeners.setdefault(need.tap, []).append(each)
+        self.module, places = watched(graph, tuple(self.listeners), self._hear)
+        self.module.requires_grad_(False)
+        known = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        self.weights = {n: known[places[n.weight]] for n in found if isinstance(n, WeightGradients)}
+        for weight in self.weights.values():
             weight.requires_grad_(True)
+        self.number = self.examples = 0
+        self.gates: dict[Tap, torch.Tensor] = {}
 
-    def frame(self, number: int, item: Batch) -> tuple[Frame, str | None]:
-        """One batch. Raises InputError where the network answers with NaN."""
-        count = len(self.graph.outputs)
-        with torch.set_grad_enabled(self.gradients):
-            inputs = [to_torch(x) for x in item.inputs.values()]
-            if self.gated and not self.weights:
-                inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
-            outs = self.module(*inputs)
-            seen = dict(zip(self.taps, outs[count:], strict=True))
-            check_finite(self.graph, number, outs[:count])
-            gradients: dict[Tap, torch.Tensor] = {}
-            weights: dict[str, torch.Tensor] = {}
-            loss = None
-            if self.gradients:
-                total, loss = loss_of(outs[:count], item.labels, item.examples)
-                asked = [seen[t] for t in self.gated] + list(self.parameters.values())
-                found = torch.autograd.grad(total, asked, allow_unused=True)
-                zeroed = [torch.zeros_like(a) if g is None else g for a, g in zip(asked, found, strict=True)]
-                cut = len(self.gated)
-                gradients = {t: g[: item.examples] for t, g in zip(self.gated, zeroed[:cut], strict=True)}
-                weights = dict(zip(self.parameters, zeroed[cut:], strict=True))
-        values = {t: x.detach()[: item.examples] for t, x in seen.items()}
-        return Frame(number, item.examples, values, gradients, weights), loss
+    def _hear(self, tap: Tap, x: torch.Tensor) -> torch.Tensor:
+        for each in self.listeners[tap]:
+            each.add(self.number, self.examples, x.detach()[: self.examples])
+        if tap not in self.gated or not x.is_floating_point():
+            return x
+        axis, units = self.gated[tap]
+        self.gates[tap] = torch.ones(len(x), len(units), requires_grad=True)
+        return cast("torch.Tensor", Gate.apply(x, self.gates[tap], axis))  # type: ignore[no-untyped-call]
+
+    def run(self, number: int, item: Batch) -> str | None:
+        """One batch; the name of its loss, if it has one. Raises InputError where the network answers with NaN."""
+        self.number, self.examples = number, item.examples
+        asked = bool(self.gated or self.weights)
+        with torch.set_grad_enabled(asked), np.errstate(invalid="ignore"):  # NaN is told below, by its output's name
+            outs = self.module(*map(to_torch, item.inputs.values()))
+            check_finite(self.graph, number, outs)
+            if not asked:
+                return None
+            total, loss = loss_of(outs, item.labels, item.examples)
+            del outs
+            gradients = _gradients(total, [*self.gates.values(), *self.weights.values()])
+        if self.gated:
+            seen = {tap: gradient[: item.examples] for tap, gradient in zip(self.gates, gradients, strict=False)}
+            self.found[Gates()].add(number, item.examples, seen)
+        for need, gradient in zip(self.weights, gradients[len(self.gates) :], strict=True):
+            self.found[need].add(number, item.examples, gradient)
+        self.gates = {}
+        return loss
+
+
+def _gradients(total: torch.Tensor, by: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Of ``total`` by each of these; zeros where it does not depend on one."""
+    if not by or not total.requires_grad:
+        return [torch.zeros_like(each) for each in by]
+    found = torch.autograd.grad(total, by, allow_unused=True)
+    return [torch.zeros_like(each) if g is None else g for each, g in zip(by, found, strict=True)]

@@ -95,9 +95,9 @@ def sizes(graph: Graph, coupling: Coupling, examples: int) -> Sizes:
         axis, _ = units_at(graph, coupling, tap)
         return int(graph.value(source(graph, tap)).shape[axis])
 
-    def columns(tap: Tap) -> tuple[int, int]:
+    def columns(tap: Tap) -> tuple[int, int, int]:
         groups, k = window(graph, tap)
-        return groups, positions(tap) // groups * k
+        return groups, positions(tap) // groups * k, k
 
     pools = tuple(np.bincount(coupling.pool[~coupling.frozen]).tolist()) if coupling.size else ()
     return Sizes(positions, columns, lambda name: int(graph.weights[name].size), pools, examples)
