@@ -17,16 +17,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 
 from network import Net
-from secateur.ir import Array, Graph, InputError, PassError
+from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch import evaluate, to_module
 from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling
 from secateur.passes.sweep import (
     Examples,
     Gates,
     InputMoments,
     Pooled,
-    Statistics,
     Tap,
     WeightGradients,
     consumers,
@@ -35,48 +33,13 @@ from secateur.passes.sweep import (
 from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
 from secateur.passes.sweep.run import sweep
 from secateur.passes.sweep.taps import sizes, units_at
-
-
-def network(batch: int = 4) -> Graph:
-    """A stem, a residual block with a grouped convolution, a flattened classifier."""
-    net = Net(batch, 3, 6, 6, seed=3)
-    stem = net.relu(net.bn(net.conv("x", 8)))
-    body = net.conv(net.relu(net.conv(stem, 12, groups=2, stride=2)), 8)
-    skip = net.conv(stem, 8, 1, stride=2)
-    joined = net.relu(net.node("add", body, skip))
-    return Couple()(net.graph(net.head(net.conv(joined, 6, 1))))
-
-
-def data(examples: int, batch: int = 4) -> list[Array]:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((examples, 3, 6, 6)).astype(np.float32)
-    return [x[i : i + batch] for i in range(0, examples, batch)]
-
-
-def coupling_of(graph: Graph) -> Coupling:
-    found = graph.note(Coupling)
-    assert found is not None
-    return found
-
-
-def found(graph: Graph) -> Statistics:
-    note = graph.note(Statistics)
-    assert note is not None
-    return note
+from swept import all_needs, coupling_of, data, found, network
 
 
 def value_at(graph: Graph, tap: Tap, x: Array) -> Array:
     """What a tap reads, run through the public executor."""
     name = graph.producer[tap.node].inputs[tap.input]
     return evaluate(dataclasses.replace(graph, outputs=(name,)), {"x": x})[0]
-
-
-def all_needs(graph: Graph) -> list[Any]:
-    places = taps(graph, coupling_of(graph))
-    weights = [n.inputs[1] for n in graph.nodes if n.op in ("conv", "linear")]
-    reads = consumers(graph, coupling_of(graph))
-    of_taps = [*map(Examples, places), *map(Pooled, places), *map(InputMoments, reads)]
-    return [*of_taps, Gates(), *map(WeightGradients, weights)]
 
 
 def test_examples_and_pooled_are_those_of_the_values() -> None:
@@ -267,48 +230,6 @@ def test_memory_is_known_before() -> None:
         arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else p if isinstance(p, tuple) else [p])]
         real = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
         assert real <= held[need] * 1.6 + 64, need
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ([], "no example"),
-        ([np.zeros((0, 3, 6, 6), np.float32)], "no example"),
-        ([np.zeros((4, 3, 5, 6), np.float32)], r"shape \[4, 3, 5, 6\]"),
-        ([np.full((4, 3, 6, 6), np.nan, np.float32)], "NaN"),
-        ([{"y": np.zeros((4, 3, 6, 6), np.float32)}], "unknown"),
-        ([(np.zeros((4, 3, 6, 6), np.float32), np.zeros(3, int))], "4 inputs and 3 labels"),
-        ([(np.zeros((4, 3, 6, 6), np.float32), np.full(4, 5))], "knows the classes 0 to 4"),
-        ([(np.zeros((4, 3, 6, 6), np.float32), np.full(4, -1))], "knows the classes 0 to 4"),
-        ([(np.zeros((4, 3, 6, 6), np.float32), np.zeros(4))], "whole numbers"),
-    ],
-)
-def test_unusable_data_is_refused(bad: list[Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        sweep(network(), bad, [Gates()])
-
-
-def test_a_sweep_needs_the_coupling() -> None:
-    net = Net(1, 3, 6, 6)
-    with pytest.raises(PassError, match="put 'couple' before it"):
-        sweep(net.graph(net.head(net.conv("x", 4))), data(1), [Gates()])
-
-
-def test_a_network_that_answers_with_nan_is_named() -> None:
-    graph = network()
-    graph = dataclasses.replace(graph, weights={n: w * np.float32(1e15) for n, w in graph.weights.items()})
-    with pytest.raises(InputError, match=r"output .* holds NaN or infinity"):
-        sweep(graph, data(4), [Gates()])
-
-
-@pytest.mark.parametrize("kind", [Examples, InputMoments])
-def test_what_overflows_inside_is_refused_though_the_outputs_are_finite(kind: type) -> None:
-    net = Net(4, 3, 6, 6, seed=3)
-    graph = Couple()(net.graph(net.head(net.node("sigmoid", net.conv(net.relu(net.conv("x", 8)), 8)))))
-    x = [part * np.float32(1e25) for part in data(4)]  # squares of what this becomes are beyond float32
-    assert np.isfinite(evaluate(graph, {"x": x[0]})[0]).all()
-    with pytest.raises(InputError, match=r"the sums at '.*' \(.*\) hold NaN or infinity"):
-        sweep(graph, x, [n for n in all_needs(graph) if isinstance(n, kind)])
 
 
 def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:

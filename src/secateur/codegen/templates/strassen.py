@@ -40,7 +40,6 @@ from .epilogue import At, apply, operand_pointers
 from .shares import share
 
 REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
-Body = Callable[..., None]
 SECOND = 256 << 10  # bytes: a quarter of a second cache
 
 
@@ -61,14 +60,13 @@ class _Strassen:
         self.places = k.pointer("places", "int32")
         self.operands = operand_pointers(k, spec.steps)
         self.y = k.pointer("y")
-        self.scratch = self.place(spec.inputs if spec.table else 1)
+        self.scratch = k.bind(self.place(spec.inputs if spec.table else 1), INT)
 
     def place(self, i: Expr) -> Expr:
         """Where the i-th of the places is."""
         return self.k.scalar(self.places, i).astype(INT)
 
     def build(self) -> Any:
-        self.scratch = self.k.bind(self.scratch, INT)
         self.k.loop(self.spec.n, self.image, name="n")
         return self.k.finish()
 
