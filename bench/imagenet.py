@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import material
 import photos
+import torchvision_shim  # noqa: F401  timm imports torchvision, whose operators may not load
 
 SIZE = 224
 
