@@ -80,9 +80,9 @@ def plan(setting: Setting, seeds: int) -> Iterator[Job]:
     yield from (Job("imagenet", name, 0, few) for name in setting.large)
     yield from (Job("trained", name, 0) for name in setting.tuned)
     yield from (Job("imagenet", name, 0, more) for name in setting.large if more)
-    for seed in range(1, seeds):
-        yield from (Job("fashion", name, seed, setting.shares) for name in setting.networks)
-        yield from (Job("trained", name, seed) for name in setting.tuned)
+    further = range(1, seeds)
+    yield from (Job("fashion", name, seed, setting.shares) for seed in further for name in setting.networks)
+    yield from (Job("trained", name, seed) for seed in further for name in setting.tuned)
 
 
 class Bench:
