@@ -11,22 +11,23 @@ training data, the relative error of the logits on six photos, one pass being 24
 the original's own logits as targets. `fitted` is the same error on pictures that were tuned on: where it is small and
 `after` is not, fourteen photos were too few.
 
-Nothing is chosen by the pictures that judge. For each network and rewrite the rate is the one of RATES that leaves
-the least error on a third set of pictures, found once, on the first seed's network at the second level. Where
-`reestimate_bn` on the crops lessens the error on that set, tuning starts from there. What is there already is not
-computed again.
+Nothing is chosen by the pictures that judge: a third set does that. Of RATES the one is taken that leaves the least
+error on it: for the network trained here once a rewrite, on the first seed's network at the second level, for the
+others in every row. Where `refit` on the crops lessens the error on it, tuning starts from there. What is there
+already is not computed again.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import common
 import fashion
@@ -35,7 +36,7 @@ from secateur.ir.exporters.torch import to_module
 from secateur.passes import REWRITES, Pipeline, parse_spec
 from secateur.passes.analysis.cost import cost
 from secateur.passes.rewrite.layers import Rewritten
-from trained_subjects import Subject, error, reestimated, subject_of, tune
+from trained_subjects import Subject, error, refitted, subject_of, tune
 
 PICTURE = common.ROOT / "docs" / "from_trained.svg"
 LEVELS = {
@@ -45,15 +46,16 @@ LEVELS = {
     "regroup": ("groups", (2, 4, 8)),
 }
 NETWORKS = ("fashion_resnet", "open_nsfw", "mobilenet_v2")
-RATES = {True: (fashion.RATE / 20, fashion.RATE / 5, fashion.RATE), False: (1e-4, 3e-4, 1e-3)}  # SGD, Adam
+RATES = {True: (fashion.RATE / 20, fashion.RATE / 5, fashion.RATE), False: (3e-5, 3e-4, 1e-3)}  # SGD, Adam
 PROBED = 2_000  # pictures that were tuned on, to say how well they are fitted
 TICKS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2, 5)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A rate, and the error that each rate left on the pictures to choose by."""
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A module after one pass at the rate that served best, and the error that each rate left on the third set."""
 
+    module: nn.Module
     rate: float
     errors: dict[str, float]
 
@@ -64,48 +66,54 @@ def rewritten(subject: Subject, spec: str) -> Graph:
 
 
 def start(subject: Subject, graph: Graph) -> tuple[Graph, bool]:
-    """What is tuned: the graph, or the same with statistics estimated anew where that is nearer; and which it is."""
+    """What is tuned: the graph, or the same with its layers refitted where that is nearer; and which it is."""
     if subject.classes:
-        return graph, False  # training estimates them anyway
-    anew = reestimated(subject, graph)
+        return graph, False  # labels say more
+    anew = refitted(subject, graph)
     errors = [error(to_module(g), subject.choose, False) for g in (graph, anew)]
     return (anew, True) if errors[1] < errors[0] else (graph, False)
 
 
-def choose(name: str, rewrite: str) -> Choice:
-    """The rate for a network and a rewrite, by pictures that neither tune nor judge."""
+def tuned(subject: Subject, graph: Graph, seed: int, rates: Sequence[float]) -> Tuned:
+    """One pass at each rate; the module kept is that with the least error on pictures that neither tune nor judge."""
+    found = []
+    for rate in rates:
+        module = to_module(graph)
+        tune(module, subject, seed, rate)
+        found.append((error(module, subject.choose, subject.classes), rate, module))
+    _, rate, module = min(found, key=lambda f: f[0])
+    return Tuned(module, rate, {f"{r:g}": e for e, r, _ in found})
+
+
+@cache
+def rate_of(name: str, rewrite: str) -> float:
+    """The rate for a network that is trained here: found on the first seed's, at the second level."""
     subject = subject_of(name, 0)
     option, levels = LEVELS[rewrite]
-    graph, _ = start(subject, rewritten(subject, f"{rewrite}{{{option}={levels[1]}}}"))
-    errors = {}
-    for rate in RATES[subject.classes]:
-        module = to_module(graph)
-        tune(module, subject, 0, rate)
-        errors[f"{rate:g}"] = error(module, subject.choose, subject.classes)
-    best = min(errors, key=lambda rate: errors[rate])
-    print(name, rewrite, "rate", best, "of", {r: round(e, 4) for r, e in errors.items()}, flush=True)
-    return Choice(float(best), errors)
+    best = tuned(subject, rewritten(subject, f"{rewrite}{{{option}={levels[1]}}}"), 0, RATES[True])
+    print(name, rewrite, "rate", best.rate, "of", {r: round(e, 4) for r, e in best.errors.items()}, flush=True)
+    return best.rate
 
 
-def measure(subject: Subject, spec: str, seed: int, choice: Choice) -> common.Row:
+def measure(subject: Subject, spec: str, seed: int, rates: Sequence[float]) -> common.Row:
     """One rewrite of one network."""
     graph = rewritten(subject, spec)
     note = graph.note(Rewritten)
     assert note is not None
     done = [r for r in note.rows if r.reason is None]
-    first, anew = start(subject, graph)
-    module = to_module(first)
-    before, mended = (error(m, subject.test, subject.classes) for m in (to_module(graph), module))
-    tune(module, subject, seed, choice.rate)
-    seen = subject.train.first(PROBED)
+    first, refit = start(subject, graph)
+    best = tuned(subject, first, seed, rates)
     costs = [cost(g) for g in (subject.graph, graph)]
+    original, before, started = (
+        error(to_module(g), subject.test, subject.classes) for g in (subject.graph, graph, first)
+    )
+    fitted, after = (error(best.module, data, subject.classes) for data in (subject.train.first(PROBED), subject.test))
     return {
         "layers": len(done), "left": len(note.rows) - len(done),
         "weights_error": float(np.median([r.error for r in done])),
         "macs_share": costs[1].macs / costs[0].macs, "params_share": costs[1].params / costs[0].params,
-        "original": error(to_module(subject.graph), subject.test, subject.classes),
-        "before": before, "reestimated": anew, "started": mended, "rate": choice.rate, "chosen_by": choice.errors,
-        "fitted": error(module, seen, subject.classes), "after": error(module, subject.test, subject.classes),
+        "original": original, "before": before, "refit": refit, "started": started, "rate": best.rate,
+        "chosen_by": best.errors, "fitted": fitted, "after": after,
     }  # fmt: skip
 
 
@@ -177,7 +185,6 @@ def main() -> int:
     torch.set_num_threads(1)
     key = ("network", "rewrite", "level", "of_seed")
     done = {tuple(r[k] for k in key) for r in common.read(arguments.output)}
-    chosen = cache(choose)
     for name in arguments.networks.split(","):
         for seed in range(arguments.seeds if name == "fashion_resnet" else 1):
             todo = [c for c in cells(name) if (name, c[0], c[1], seed) not in done]
@@ -185,7 +192,8 @@ def main() -> int:
             for rewrite, level, spec in todo:
                 assert subject is not None
                 row = {"network": name, "rewrite": rewrite, "level": level, "of_seed": seed, "spec": spec}
-                row |= measure(subject, spec, seed, chosen(name, rewrite))
+                rates = (rate_of(name, rewrite),) if subject.classes else RATES[False]
+                row |= measure(subject, spec, seed, rates)
                 common.append(arguments.output, [row | common.circumstances(seed)])
                 print(
                     name,
