@@ -111,10 +111,10 @@ def from_trained() -> str:
         return ""
     said = (
         "**From trained weights**: every layer that a rewrite fits, in closed form; before and after tuning once. "
-        "Wrong answers for the residual network trained here, mean over its seeds; for open_nsfw and MobileNetV2, that come "
-        "without training data, the relative error of the logits on six photos, tuned on 240 crops of fourteen "
-        "others, from layers refitted on these where that is nearer. Rates are chosen by pictures that neither tune "
-        "nor judge. *fitted* is the error left on pictures that were tuned on."
+        "Wrong answers for the residual network trained here, mean over its seeds; for open_nsfw and MobileNetV2, that "
+        "come without training data, the relative error of the logits on six photos, tuned on 240 crops of "
+        "fourteen others, from layers refitted on these where that is nearer. Rates are chosen by pictures that "
+        "neither tune nor judge. *fitted* is the error left on pictures that were tuned on."
     )
     lines = [
         *textwrap.wrap(said, 118),

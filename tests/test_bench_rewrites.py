@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import common
+import fashion
 import from_trained
 import readme_rewrites
 import rewrite_nets
 import rewrites
 import shuffles
+import trained_subjects
 from nets import draw
 from secateur.passes import REWRITES, parse_spec
 
@@ -26,6 +28,14 @@ weights
   @c.w f32[4, 2, 1, 1]
   @s.index i64[4] = [0, 2, 1, 3]
   @y.w f32[4, 2, 1, 1]
+"""
+
+ONE = """graph one
+  in  %x : f32[1, 4, 5, 5]
+  %y = conv(%x, @y.w) dilation=[1,1] groups=1 pad=[0,0,0,0] stride=[1,1] : f32[1, 4, 5, 5]
+  out %y
+weights
+  @y.w f32[4, 4, 1, 1]
 """
 
 
@@ -51,6 +61,46 @@ def test_levels_are_specs() -> None:
     for network in from_trained.NETWORKS:
         for rewrite, _, spec in from_trained.cells(network):
             assert parse_spec(spec, REWRITES)[0].name == rewrite
+
+
+def subject(choose: float, judge: float) -> trained_subjects.Subject:
+    """One 1x1 layer, its own answers to tune on, and multiples of these to choose and to judge by."""
+    torch.manual_seed(0)
+    graph = draw(ONE)
+    module = from_trained.to_module(graph)
+    with torch.no_grad():
+        sets = [
+            fashion.Data(x, module(x) * k) for x, k in zip(torch.randn(3, 8, 4, 5, 5), (1, choose, judge), strict=True)
+        ]
+    return trained_subjects.Subject(graph, *sets, classes=False)
+
+
+def test_rates_are_chosen_by_pictures_that_neither_tune_nor_judge() -> None:
+    """The network is right already, so the rate that changes nothing serves best, whatever stands on the judge's."""
+    found = [from_trained.tuned(s, s.graph, 0, (0.3, 1e-9)) for s in (subject(1, 1), subject(1, -1))]
+    assert [best.rate for best in found] == [1e-9, 1e-9]
+    assert found[0].errors == found[1].errors
+    assert found[0].errors["1e-09"] < 1e-4 < found[0].errors["0.3"]
+    other = subject(-1, 1)
+    best = from_trained.tuned(other, other.graph, 0, (0.3, 1e-9))
+    assert best.errors["1e-09"] == pytest.approx(2, rel=1e-3)  # y beside -y
+
+
+def test_a_row_says_what_was_chosen_and_judges_by_the_last_set() -> None:
+    row = from_trained.measure(subject(1, -1), "low_rank{rank=1}", 0, (1e-9,))
+    assert (row["layers"], row["left"], row["rate"]) == (1, 0, 1e-9)
+    assert row["original"] == pytest.approx(2, rel=1e-3)
+    assert row["fitted"] < 1 < row["after"]
+    assert list(row["chosen_by"]) == ["1e-09"]
+
+
+def test_crops_come_from_the_pictures_they_are_given() -> None:
+    """Constant pictures have constant crops: each picture's value, and no other one's."""
+    pictures = torch.arange(3.0)[:, None, None, None].expand(3, 3, 224, 224)
+    made = trained_subjects.crops(pictures, 0)
+    assert made.shape == (trained_subjects.CROPS, 3, 224, 224)
+    assert sorted({float(v) for v in made.amax((1, 2, 3))}) == pytest.approx([0, 1, 2])
+    assert torch.equal(made, trained_subjects.crops(pictures, 0))
 
 
 def test_shuffles_are_counted_and_left_out() -> None:
