@@ -86,6 +86,12 @@ def tuned(subject: Subject, graph: Graph, seed: int, rates: Sequence[float]) -> 
 
 
 @cache
+def unchanged(subject: Subject) -> float:
+    """The error of the network as it was."""
+    return error(to_module(subject.graph), subject.test, subject.classes)
+
+
+@cache
 def rate_of(name: str, rewrite: str) -> float:
     """The rate for a network that is trained here: found on the first seed's, at the second level."""
     subject = subject_of(name, 0)
@@ -104,15 +110,14 @@ def measure(subject: Subject, spec: str, seed: int, rates: Sequence[float]) -> c
     first, refit = start(subject, graph)
     best = tuned(subject, first, seed, rates)
     costs = [cost(g) for g in (subject.graph, graph)]
-    original, before, started = (
-        error(to_module(g), subject.test, subject.classes) for g in (subject.graph, graph, first)
-    )
+    before = error(to_module(graph), subject.test, subject.classes)
+    started = error(to_module(first), subject.test, subject.classes) if refit else before
     fitted, after = (error(best.module, data, subject.classes) for data in (subject.train.first(PROBED), subject.test))
     return {
         "layers": len(done), "left": len(note.rows) - len(done),
         "weights_error": float(np.median([r.error for r in done])),
         "macs_share": costs[1].macs / costs[0].macs, "params_share": costs[1].params / costs[0].params,
-        "original": original, "before": before, "refit": refit, "started": started, "rate": best.rate,
+        "original": unchanged(subject), "before": before, "refit": refit, "started": started, "rate": best.rate,
         "chosen_by": best.errors, "fitted": fitted, "after": after,
     }  # fmt: skip
 

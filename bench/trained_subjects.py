@@ -33,7 +33,7 @@ SEEN = 96  # crops on which layers are solved anew
 RGB_MEANS = (104.0, 117.0, 123.0)  # of open_nsfw's blue, green and red
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A trained network and its three sets of pictures."""
 
