@@ -46,7 +46,7 @@ LEVELS = {
     "regroup": ("groups", (2, 4, 8)),
 }
 NETWORKS = ("fashion_resnet", "open_nsfw", "mobilenet_v2")
-RATES = {True: (fashion.RATE / 20, fashion.RATE / 5, fashion.RATE), False: (3e-5, 3e-4, 1e-3)}  # SGD, Adam
+RATES = {True: (fashion.RATE / 20, fashion.RATE / 5, fashion.RATE), False: (1e-4, 1e-3, 1e-2)}  # SGD, Adam
 PROBED = 2_000  # pictures that were tuned on, to say how well they are fitted
 TICKS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2, 5)
 
