@@ -122,7 +122,7 @@ def from_trained() -> str:
         "",
         "![Error over what remains](docs/from_trained.svg)",
         "",
-        "| network (error as it was) | rewrite, levels | MACs left | of the weights | before | refitted | fitted | after |",
+        "| network (as it was) | rewrite, levels | MACs left | of the weights | before | refitted | fitted | after |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for network in SUBJECTS:
