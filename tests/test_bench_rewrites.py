@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import common
+import fashion
 import from_trained
 import readme_rewrites
 import rewrite_nets
 import rewrites
 import shuffles
+import trained_subjects
 from nets import draw
 from secateur.passes import REWRITES, parse_spec
 
@@ -26,6 +28,14 @@ weights
   @c.w f32[4, 2, 1, 1]
   @s.index i64[4] = [0, 2, 1, 3]
   @y.w f32[4, 2, 1, 1]
+"""
+
+ONE = """graph one
+  in  %x : f32[1, 4, 5, 5]
+  %y = conv(%x, @y.w) dilation=[1,1] groups=1 pad=[0,0,0,0] stride=[1,1] : f32[1, 4, 5, 5]
+  out %y
+weights
+  @y.w f32[4, 4, 1, 1]
 """
 
 
@@ -51,6 +61,45 @@ def test_levels_are_specs() -> None:
     for network in from_trained.NETWORKS:
         for rewrite, _, spec in from_trained.cells(network):
             assert parse_spec(spec, REWRITES)[0].name == rewrite
+
+
+def subject(tune: float, choose: float, judge: float) -> trained_subjects.Subject:
+    """One 1x1 layer, and multiples of its own answers to tune on, to choose by and to judge by."""
+    torch.manual_seed(0)
+    graph = draw(ONE)
+    module, pictures = from_trained.to_module(graph), torch.randn(3, 8, 4, 5, 5)
+    with torch.no_grad():
+        y = [module(x) * k for x, k in zip(pictures, (tune, choose, judge), strict=True)]
+    train, third, test = (fashion.Data(x, wanted) for x, wanted in zip(pictures, y, strict=True))
+    return trained_subjects.Subject(graph, train, third, test, False)
+
+
+def test_rates_are_chosen_by_pictures_that_neither_tune_nor_judge() -> None:
+    """Tuning leads astray, so the rate that changes nothing serves the third set best, whatever the others hold."""
+    found = [from_trained.tuned(s, s.graph, 0, (0.3, 1e-9)) for s in (subject(-1, 1, 1), subject(-1, 1, -1))]
+    assert [best.rate for best in found] == [1e-9, 1e-9]
+    assert found[0].errors == found[1].errors
+    assert found[0].errors["1e-09"] < 1e-4 < found[0].errors["0.3"]
+    other = subject(-1, -1, 1)
+    assert from_trained.tuned(other, other.graph, 0, (0.3, 1e-9)).rate == 0.3
+
+
+def test_a_row_says_what_was_chosen_and_judges_by_the_last_set() -> None:
+    row = from_trained.measure(subject(1, 1, -1), "low_rank{rank=1}", 0, (1e-9,))
+    assert (row["layers"], row["left"], row["rate"]) == (1, 0, 1e-9)
+    assert row["original"] == pytest.approx(2, rel=1e-3)  # y beside -y
+    assert row["fitted"] < 1 < row["after"]
+    assert list(row["chosen_by"]) == ["1e-09"]
+
+
+def test_crops_come_from_the_pictures_they_are_given() -> None:
+    """Constant pictures have constant crops: each picture's value, and no other one's."""
+    pictures = torch.arange(3.0)[:, None, None, None].expand(3, 3, 224, 224)
+    made = trained_subjects.crops(pictures, 0)
+    assert made.shape == (trained_subjects.CROPS, 3, 224, 224)
+    assert {round(float(v), 4) for v in made.amax((1, 2, 3))} == {round(float(v), 4) for v in made.amin((1, 2, 3))}
+    assert [round(float(v), 4) for v in made[:4, 0, 0, 0]] == [0, 1, 2, 0]
+    assert torch.equal(made, trained_subjects.crops(pictures, 0))
 
 
 def test_shuffles_are_counted_and_left_out() -> None:

@@ -9,7 +9,7 @@ import torch
 
 import secateur
 import tables
-from reference_nets import REFERENCES
+from reference_nets import REFERENCES, SHUFFLENET_WIDTH
 from secateur.ir import Graph
 from secateur.passes.analysis.cost import MACS
 
@@ -48,15 +48,39 @@ def test_shufflenet_halves_and_obeys_the_law(groups: int) -> None:
 
 
 def test_tables_of_the_papers(golden: Callable[[str, str], None]) -> None:
-    """Golden, and beside what is printed: the papers' digits, but for one that is a slip.
-
-    MobileNet's table 2 prints 1.19 % for conv 3x3; its column then sums to 99.29. Counted are 1.91, and 100.
-    """
+    """Golden, and beside what is printed: the papers' digits, but for one that is a slip."""
     golden("tables/papers.txt", tables.text() + "\n")
     assert tables.residual_table()[:2] == [("resnet50", "25.5", "4.1"), ("resnext50_32x4d", "25.0", "4.2")]
     assert tables.mobilenet_table() == [
         ("conv 1x1", "94.86", "74.59"), ("depthwise 3x3", "3.06", "1.06"), ("conv 3x3", "1.91", "0.02"),
         ("fully connected", "0.18", "24.33"),
     ]  # fmt: skip
-    for printed, (_, *counted) in zip((140, 38, 13), tables.shufflenet_table(), strict=True):
-        assert [float(macs) for macs in counted] == pytest.approx([printed] * 5, rel=0.05)
+
+
+def test_mobilenets_table_has_two_digits_exchanged() -> None:
+    """It prints 1.19 % for conv 3x3. With 1.91 the column sums to 100, as it must, and the layer's formula agrees."""
+    shares = {kind: float(macs) for kind, macs, _ in tables.mobilenet_table()}
+    printed = {"conv 1x1": 94.86, "depthwise 3x3": 3.06, "conv 3x3": 1.19, "fully connected": 0.18}
+    assert {kind for kind in printed if shares[kind] != printed[kind]} == {"conv 3x3"}
+    assert sum(shares.values()) == pytest.approx(100, abs=0.02)  # four numbers rounded to 0.005
+    assert sum(printed.values()) == pytest.approx(99.29)
+    macs, total = 3 * 3 * 3 * 32 * 112 * 112, tables.costs_of("mobilenet_v1").macs
+    assert (macs, total) == (10_838_016, 568_740_352)
+    assert shares["conv 3x3"] == round(100 * macs / total, 2) == 1.91
+    assert sorted("1.19") == sorted("1.91")
+
+
+def test_shufflenets_complexities() -> None:
+    """Near the printed budgets at every g; and without the classifier those under table 1, in whole millions."""
+    assert SHUFFLENET_WIDTH == {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+    counted = tables.shufflenet_macs()
+    assert counted == {
+        "1": [143_078_976, 140_836_512, 137_460_672, 134_339_776, 138_365_952],
+        "0.5": [38_517_408, 37_899_504, 37_589_856, 36_468_448, 36_593_664],
+        "0.25": [13_162_320, 13_034_668, 13_300_656, 12_861_080, 12_426_240],
+        "1, convolutions": [142_502_976, 140_036_512, 136_500_672, 133_251_776, 136_829_952],
+    }
+    assert tables.PRINTED == {"1": 140, "0.5": 38, "0.25": 13}
+    for scale, printed in tables.PRINTED.items():
+        assert [macs / 1e6 for macs in counted[scale]] == pytest.approx([printed] * 5, rel=0.05)
+    assert [round(macs / 1e6) for macs in counted["1, convolutions"]] == [143, 140, 137, 133, 137]

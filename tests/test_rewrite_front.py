@@ -133,6 +133,7 @@ def test_command_rewrite(tmp_path: Path, call: Callable[..., tuple[int, str, str
     assert body["after"]["macs"] < body["before"]["macs"]
     assert "weights, relative Frobenius norm" in (tmp_path / "page.html").read_text()
     assert "outputs differ by" in err
+    assert "nothing was to be pruned" not in body["layers"][1]["reason"]
     made = secateur.load(out)
     assert [n.op for n in made.nodes].count("batch_norm") == 0
     code, _, err = call("verify", source, out, "--recipe", tmp_path / "r.json")
@@ -151,6 +152,7 @@ def test_command_rewrite(tmp_path: Path, call: Callable[..., tuple[int, str, str
         ("low_rank{rank=999}", "give 1 to"),
         ("nonsense", "there is no pass 'nonsense'"),
         ("separable{", "not closed"),
+        ("", "no pass is named; `secateur passes`"),
     ],
 )
 def test_command_rewrite_names_mistakes(

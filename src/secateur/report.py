@@ -122,7 +122,8 @@ def layer_rows(
         widths = [list(row.widths), _widths(now, gone)]
         state, reason = _state(row, now, gone, reasons)
         if spec:
-            reason = f"removed by {spec}" if gone else f"rewritten by {spec}" + (f"; {reason}" if reason else "")
+            more = f"; {reason}" if reason and reasons else ""  # a rewrite alone prunes nothing, and need not say so
+            reason = f"removed by {spec}" if gone else f"rewritten by {spec}{more}"
         rows.append(
             {
                 "name": row.label, "op": row.op,

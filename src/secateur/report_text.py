@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 MANY = 12  # slots of a group that are shown; the JSON has all
 COLOURS = {"pruned": "green", "frozen": "yellow", "kept": "cyan"}
+NORM = " relative Frobenius norm"
 UNIT_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes of weights", "nodes": "nodes"}
 
 
@@ -111,16 +112,19 @@ def _layers(report: Report) -> Table:
 
 
 def _rewrites(report: Report) -> Table:
-    """Each layer that a rewrite looked at: what it cost before and after, and its error, or why it was left alone."""
+    """Each layer that a rewrite looked at: what it cost before and after, and its error, or why it was left alone.
+
+    The head says once by what norm, which the JSON and the page repeat in every row.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("rewrite", overflow="fold", ratio=3)
     table.add_column("layer", overflow="fold", ratio=3)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("error, or why it was left alone", overflow="fold", ratio=4)
+    table.add_column(f"error (weights:{NORM}), or why it was left", overflow="fold", ratio=4)
     for row in report.rewrites:
         error = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
-        said = error + (f" ({row['measure']})" if row["measure"] else "")
+        said = error + (f" ({row['measure'].replace(f',{NORM}', '')})" if row["measure"] else "")
         table.add_row(
             escape(row["pass"]), escape(row["layer"]), _pair(row["macs"]), _pair(row["params"]),
             escape(f"left alone: {row['reason']}" if row["reason"] else said),

@@ -76,6 +76,7 @@ def test_specs_read_as_written() -> None:
         ("global{macs=50%", "not closed"),
         ("global{macs}", "not an option"),
         ("l1,,slim", "missing between two commas"),
+        (" ", "no pass is named"),
         ("slim{x=1}", "no options"),
     ],
 )

@@ -95,6 +95,8 @@ def print_pass(step: Pass) -> str:
 
 def parse_spec(text: str, table: Mapping[str, type[Any]]) -> tuple[Pass, ...]:
     """Read a spec line with the passes of ``table``. Raises InputError that names the part at fault."""
+    if not text.strip():
+        raise InputError("no pass is named; `secateur passes` lists them, and commas stand between several")
     steps: list[Pass] = []
     for part in split_outside(text, ","):
         if not part.strip():
