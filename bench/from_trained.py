@@ -193,9 +193,10 @@ def main() -> int:
     torch.set_num_threads(1)
     if arguments.constant:
         for name in NETWORKS[1:]:
-            row = dict(zip(("fitted", "after"), constant(subject_of(name, 0)), strict=True))
-            print(name, row)
-            common.append(common.RESULTS / CONSTANT, [{"network": name} | row | common.circumstances(0)])
+            fitted, after = constant(subject_of(name, 0))
+            print(name, f"{fitted:.4f}", f"{after:.4f}")
+            blind = {"network": name, "fitted": fitted, "after": after}
+            common.append(common.RESULTS / CONSTANT, [blind | common.circumstances(0)])
         return 0
     key = ("network", "rewrite", "level", "of_seed")
     done = {tuple(r[k] for k in key) for r in common.read(arguments.output)}
