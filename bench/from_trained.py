@@ -1,6 +1,7 @@
 """What closed forms make of trained layers: error before and after one pass of tuning, by rank or number of groups.
 
     python bench/from_trained.py [--networks fashion_resnet,open_nsfw,mobilenet_v2] [--seeds 3]
+    python bench/from_trained.py --constant       what answering the mean of the targets is worth, whatever the picture
     python bench/from_trained.py --plot           draw docs/from_trained.svg from the rows
 
 `separable`, `grouped`, `low_rank` and `regroup` replace every layer of a trained network that they fit and that costs
@@ -36,8 +37,9 @@ from secateur.ir.exporters.torch import to_module
 from secateur.passes import REWRITES, Pipeline, parse_spec
 from secateur.passes.analysis.cost import cost
 from secateur.passes.rewrite.layers import Rewritten
-from trained_subjects import Subject, error, refitted, subject_of, tune
+from trained_subjects import Subject, constant, error, refitted, subject_of, tune
 
+CONSTANT = "from_trained_constant.jsonl"
 PICTURE = common.ROOT / "docs" / "from_trained.svg"
 LEVELS = {
     "separable": ("rank", (1, 2, 4)),
@@ -182,12 +184,20 @@ def main() -> int:
     parser = common.parser(__doc__, "from_trained.jsonl")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="with commas (default all)")
     parser.add_argument("--seeds", type=int, default=3, help="networks trained here (default 3); the others have one")
+    parser.add_argument("--constant", action="store_true", help="only what a constant answer is worth, a row a network")
     parser.add_argument("--plot", action="store_true", help="only draw docs/from_trained.svg")
     arguments = parser.parse_args()
     if arguments.plot:
         draw(common.read(arguments.output))
         return 0
     torch.set_num_threads(1)
+    if arguments.constant:
+        for name in NETWORKS[1:]:
+            fitted, after = constant(subject_of(name, 0))
+            print(name, f"{fitted:.4f}", f"{after:.4f}")
+            blind = {"network": name, "fitted": fitted, "after": after}
+            common.append(common.RESULTS / CONSTANT, [blind | common.circumstances(0)])
+        return 0
     key = ("network", "rewrite", "level", "of_seed")
     done = {tuple(r[k] for k in key) for r in common.read(arguments.output)}
     for name in arguments.networks.split(","):

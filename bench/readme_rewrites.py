@@ -115,8 +115,14 @@ def from_trained() -> str:
         "come without training data, the relative error of the logits on six photos, tuned on 240 crops of "
         "fourteen others, from layers refitted on these where that is nearer. Rates are chosen by pictures that "
         "neither tune nor judge. *refitted* is the error that tuning starts from, *fitted* what it leaves on pictures "
-        "that were tuned on."
+        "that were tuned on, *after* on those that judge."
     )
+    if blind := {r["network"]: r for r in rows("from_trained_constant")}:
+        shares = (f"{n} {r['fitted']:.1%} and {r['after']:.1%}" for n, r in blind.items())
+        said += (
+            " The mean of the targets as the answer to every picture has, in these two columns, "
+            f"{'; '.join(shares)}: what comes to that has learnt no more."
+        )
     lines = [
         *textwrap.wrap(said, 118),
         "",

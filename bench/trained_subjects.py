@@ -117,6 +117,13 @@ def error(module: nn.Module, data: fashion.Data, classes: bool) -> float:
     return float((logits - data.y).norm() / data.y.norm())
 
 
+def constant(subject: Subject) -> tuple[float, float]:
+    """What it is worth to answer every picture with the mean of the targets: on those tuned on, and to judge by."""
+    mean = subject.train.y.mean(0)
+    first, last = (float((mean - y).norm() / y.norm()) for y in (subject.train.y, subject.test.y))
+    return first, last
+
+
 def refitted(subject: Subject, graph: Graph) -> Graph:
     """`refit` on some crops: each convolution solved for the original's outputs, from what reaches it now.
 

@@ -92,6 +92,13 @@ def test_a_row_says_what_was_chosen_and_judges_by_the_last_set() -> None:
     assert list(row["chosen_by"]) == ["1e-09"]
 
 
+def test_a_constant_answer_is_the_mean_of_the_targets() -> None:
+    y = torch.tensor([[3.0, 0.0], [5.0, 0.0]])
+    sets = fashion.Data(y, y), fashion.Data(y, y), fashion.Data(y, 2 * y)
+    found = trained_subjects.constant(trained_subjects.Subject(draw(ONE), *sets, False))
+    assert found == pytest.approx((2**0.5 / 34**0.5, (2**2 + 6**2) ** 0.5 / 136**0.5))
+
+
 def test_crops_come_from_the_pictures_they_are_given() -> None:
     """Constant pictures have constant crops: each picture's value, and no other one's."""
     pictures = torch.arange(3.0)[:, None, None, None].expand(3, 3, 224, 224)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from unittest.mock import PropertyMock, patch
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import rivals
 from kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable
 from network import Net
+from rivals import kernels
 from secateur.build import build
 from secateur.codegen import strassen
 from secateur.codegen.build import workloads
@@ -21,7 +21,7 @@ from secateur.codegen.lower import compile_program
 from secateur.codegen.plan import plan
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.specs import ConvSpec, Strides
-from secateur.codegen.specs_fast import StrassenChoice, StrassenSpec
+from secateur.codegen.specs_fast import StrassenSpec
 from secateur.codegen.targets import TARGETS, Target, native
 from secateur.codegen.templates.strassen import space
 from secateur.codegen.tune import Tuner, candidates
@@ -32,29 +32,7 @@ FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 NARROW = TARGETS["x86-avx2"]
 
 
-@contextmanager
-def always(which: int = 0) -> Iterator[list[StrassenChoice]]:
-    """Strassen wherever it fits, with a choice of its space; yields those taken."""
-    taken: list[StrassenChoice] = []
-    usual = Tuner.choose
-
-    def choose(self: Tuner, spec: Any, *rivals: Any) -> Any:
-        found = [r for r in rivals if isinstance(r, StrassenSpec)]
-        if not found:
-            return usual(self, spec)
-        choices = list(space(found[0].workload(), self.target.registers))
-        taken.append(choices[which % len(choices)])
-        return taken[-1]
-
-    with patch.object(Tuner, "choose", choose), patch.object(ConvSpec, "effort", PropertyMock(return_value=np.inf)):
-        yield taken
-
-
-def kernels(graph: Graph, tuner: Tuner | None = None) -> list[type]:
-    """What computes each convolution of a graph."""
-    tuner = tuner or Tuner(native(), 1, Records())
-    calls = plan(graph, tuner.target, 1, tuner.choose).calls
-    return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | StrassenSpec)]
+always = partial(rivals.always, StrassenSpec)
 
 
 def layer(inputs: int, width: int, size: int, **attrs: Any) -> Graph:
@@ -211,7 +189,7 @@ def test_measured_seconds_decide_where_there_are_both() -> None:
             if type(spec).__name__ in seconds:
                 best = candidates(spec, target)[-1]
                 records.add(record_of(target.name, spec, best, seconds[type(spec).__name__]))
-        return kernels(graph, Tuner(target, 1, records))[1]
+        return kernels(graph, Tuner(target, 1, records).choose)[1]
 
     assert taken(ConvSpec=2.0, StrassenSpec=1.0) is StrassenSpec
     assert taken(ConvSpec=1.0, StrassenSpec=2.0) is ConvSpec

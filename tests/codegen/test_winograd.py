@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from unittest.mock import PropertyMock, patch
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import rivals
 from kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from network import Net
+from rivals import kernels
 from secateur.build import build
 from secateur.codegen import winograd
 from secateur.codegen.build import workloads
@@ -23,7 +23,6 @@ from secateur.codegen.records import Records, record_of
 from secateur.codegen.specs import ConvSpec
 from secateur.codegen.specs_fast import WinogradChoice, WinogradSpec
 from secateur.codegen.targets import TARGETS, Target, native
-from secateur.codegen.templates.winograd import space
 from secateur.codegen.tune import Tuner, candidates
 from secateur.ir import Graph
 from secateur.ir.exporters.torch import evaluate
@@ -32,28 +31,7 @@ FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 PAD = (1, 1, 1, 1)
 
 
-@contextmanager
-def always(which: int = 0) -> Iterator[list[WinogradChoice]]:
-    """Winograd wherever it fits, with a choice of its space; yields those taken."""
-    taken: list[WinogradChoice] = []
-    usual = Tuner.choose
-
-    def choose(self: Tuner, spec: Any, *rivals: Any) -> Any:
-        if not rivals:
-            return usual(self, spec)
-        choices = list(space(rivals[0].workload(), self.target.registers))
-        taken.append(choices[which % len(choices)])
-        return taken[-1]
-
-    with patch.object(Tuner, "choose", choose), patch.object(ConvSpec, "effort", PropertyMock(return_value=np.inf)):
-        yield taken
-
-
-def kernels(graph: Graph, choose: Callable[..., Any] | None = None, target: Target | None = None) -> list[type]:
-    """What computes each convolution of a graph."""
-    target = target or native()
-    calls = plan(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
-    return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | WinogradSpec)]
+always = partial(rivals.always, WinogradSpec)
 
 
 # --- the mathematics ------------------------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""Fast algorithms in tests: taken wherever they fit, and which kernels a graph's convolutions got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+import numpy as np
+
+from secateur.codegen.plan import plan
+from secateur.codegen.records import Records
+from secateur.codegen.specs import ConvSpec
+from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
+from secateur.codegen.targets import native
+from secateur.codegen.tune import Tuner, candidates
+from secateur.ir import Graph
+
+
+@contextmanager
+def always(kind: type, which: int = 0) -> Iterator[list[Any]]:
+    """Specs of this kind wherever they fit, with a choice of their space; yields those taken."""
+    taken: list[Any] = []
+    usual = Tuner.choose
+
+    def choose(self: Tuner, spec: Any, *rivals: Any) -> Any:
+        found = [r for r in rivals if isinstance(r, kind)]
+        if not found:
+            return usual(self, spec)
+        choices = candidates(found[0].workload(), self.target)
+        taken.append(choices[which % len(choices)])
+        return taken[-1]
+
+    with patch.object(Tuner, "choose", choose), patch.object(ConvSpec, "effort", PropertyMock(return_value=np.inf)):
+        yield taken
+
+
+def kernels(graph: Graph, choose: Callable[..., Any] | None = None) -> list[type]:
+    """What computes each convolution of a graph on this machine."""
+    target = native()
+    calls = plan(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
+    return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | WinogradSpec | StrassenSpec)]
