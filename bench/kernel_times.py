@@ -1,6 +1,6 @@
-"""Where a network's time goes: every kernel call of its library, timed in its place while the whole network runs.
+"""Where a network's time goes: every step of its library, timed in its place while the whole network runs.
 
-python bench/kernel_times.py ref/shufflenet_v1_g3            the calls that take longest
+python bench/kernel_times.py ref/shufflenet_v1_g3            the steps that take longest
 python bench/kernel_times.py tv/resnet18 --top 30 --threads 2
 """
 
@@ -14,29 +14,29 @@ from secateur.codegen.profile import profile
 
 
 def row_of(name: str, options: Any) -> common.Row:
-    """Microseconds of every call, in order."""
-    calls = profile(capture(name, options.seed).graph, threads=options.threads, rounds=options.rounds)
+    """Microseconds of every step, in order."""
+    steps = profile(capture(name, options.seed).graph, threads=options.threads, rounds=options.rounds)
     return {
-        "network": name, "threads": options.threads, "total_us": sum(c.microseconds for c in calls),
-        "calls": [[c.label, type(c.spec).__name__, round(c.microseconds, 2)] for c in calls],
+        "network": name, "threads": options.threads, "total_us": sum(s.microseconds for s in steps),
+        "steps": [[s.label, type(s.kernels[-1][0]).__name__, len(s.kernels), round(s.microseconds, 2)] for s in steps],
     }  # fmt: skip
 
 
 def main() -> None:
-    """Profile the networks given, print their longest calls, append JSON lines."""
+    """Profile the networks given, print their longest steps, append JSON lines."""
     parser = common.parser(__doc__, "kernel_times.jsonl")
     parser.add_argument("networks", nargs="+")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--top", type=int, default=15, help="calls to print")
+    parser.add_argument("--top", type=int, default=15, help="steps to print")
     options = parser.parse_args()
     around = common.circumstances(options.seed)
     for name in options.networks:
         row = row_of(name, options)
         common.append(options.output, [{**around, **row}])
-        longest = sorted(row["calls"], key=lambda c: -c[2])[: options.top]
-        print(f"{name}: {len(row['calls'])} calls, {row['total_us']:.0f} us")
-        print(common.table(["call", "kind", "us"], longest), flush=True)
+        longest = sorted(row["steps"], key=lambda s: -s[3])[: options.top]
+        print(f"{name}: {len(row['steps'])} steps, {row['total_us']:.0f} us")
+        print(common.table(["step", "kind", "calls", "us"], longest), flush=True)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ class Bench:
         self.numbers = itertools.count()
         self.trials = self.failed = 0
         self.why = ""
+        self.ended = False  # every kernel had its first trials, and the time is up
 
     def keep(self, module: Any) -> str:
         """A name for the module."""
@@ -125,11 +126,16 @@ def parts(bench: Bench, deadline: float) -> tuple[Any, Any, Any]:
 
     @derived_object
     class Deadline(PyMeasureCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches = 0
+
         def apply(self, scheduler: Any, *_: Any) -> None:
-            if time.process_time() >= deadline:
-                for i, task in enumerate(scheduler.tasks_):
-                    if not task.is_terminated:
-                        scheduler.terminate_task(i)
+            # To end the tasks here would trip the scheduler, which may have chosen one of them to go on with.
+            self.batches += 1
+            if time.process_time() >= deadline and self.batches >= len(scheduler.tasks_):
+                bench.ended = True
+                raise TimeoutError
 
     return Builder(), Runner(), Deadline()
 
@@ -157,6 +163,9 @@ def tune(folder: Path, seconds: float) -> None:
             measure_callbacks=[AddToDatabase(), UpdateCostModel(), deadline],
             database=ms.database.JSONDatabase(work_dir=str(work)),
         )  # fmt: skip
+    except RuntimeError:  # what TVM makes of the callback's exception
+        if not bench.ended:
+            raise
     finally:
         seconds = spent["seconds"] + time.process_time() - start
         used = {"seconds": seconds, "trials": spent["trials"] + bench.trials, "failed": bench.failed, "why": bench.why}

@@ -243,14 +243,16 @@ def test_importing_loads_no_tvm() -> None:
     assert python("import sys, secateur.codegen; print({'tvm', 'torch'} & set(sys.modules))", Path()) == "set()\n"
 
 
-def test_a_profile_has_every_call_in_its_order() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_profile_has_every_call_in_its_order(threads: int) -> None:
     from secateur.codegen.plan import plan
     from secateur.codegen.profile import profile
     from secateur.codegen.tune import Tuner, open_records
 
     graph, target = draw(RESIDUAL), codegen.get_target("native")
-    calls = plan(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose).calls
-    found = profile(graph, rounds=3)
-    assert [(t.label, t.spec) for t in found] == [(c.label, c.spec) for c in calls]
+    calls = plan(graph, target, threads, Tuner(target, threads, open_records(target, None)).choose).calls
+    found = profile(graph, threads=threads, rounds=3)
+    assert [kernel for t in found for kernel in t.kernels] == [(c.spec, c.choice) for c in calls]
+    assert [t.label for t in found] == [[c.label for c in calls if c.step == i][-1] for i in range(calls[-1].step + 1)]
     assert all(t.microseconds >= 0 for t in found)
     assert sum(t.microseconds for t in found) > 0

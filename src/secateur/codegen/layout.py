@@ -64,8 +64,8 @@ class Layout:
         count = len(channels) // plane.lanes
         buffer = self.program.arena.new(count * plane.block, plane.lanes == self.lanes)
         if plane.margin:
-            fill = FillSpec(plane.lanes, plane.n, count, plane.h, plane.w, plane.margin)
-            self.program.call(fill, None, [Place(buffer)], "margin")
+            fill = FillSpec(plane.lanes, plane.n, count, plane.h, plane.w, plane.margin, self.threads)
+            self.program.call(fill, None, [Place(buffer)], "margin", more=True)  # who comes next writes inside of it
         return Blocked(plane, tuple((buffer, i * plane.block + plane.origin) for i in range(count)), channels)
 
     def get_blocked(self, name: str, axis: int | None = None) -> Blocked:
@@ -90,10 +90,10 @@ class Layout:
         x, step = row_strides(source.shape, axis)
         entries = tuple(int(ch) * step if ch >= 0 else -1 for ch in out.channels)
         y = [out.offset(lane) for lane in range(len(out.channels))]
-        self.program.call(
-            CopySpec(len(out.channels), out.plane.n, out.plane.h, out.plane.w, x, strides(out.plane), "channels"), None,
-            [address(source), Table(entries), relative(y), y[0]], f"to blocks {name}",
-        )  # fmt: skip
+        plane = out.plane
+        spec = CopySpec(len(y), plane.n, plane.h, plane.w, x, strides(plane), "channels", self.threads)
+        arguments = [address(source), Table(entries), relative(y), y[0]]
+        self.program.call(spec, None, arguments, f"to blocks {name}")
         return out
 
     def _from_addresses(self, name: str, axis: int, margin: int) -> Blocked:
@@ -125,7 +125,7 @@ class Layout:
             return self._copied(self.addresses(name), 1, out, name)
         y = [out.offset(i) for i in range(c)]
         self.program.call(
-            CopySpec(c, n, h, w, Strides(0, c * h * w, w, 1), strides(out.plane), "pixels"), None,
+            CopySpec(c, n, h, w, Strides(0, c * h * w, w, 1), strides(out.plane), "pixels", self.threads), None,
             [address(self.plain[name]), Table(tuple(i * h * w for i in range(c))), relative(y), y[0]], f"pad {name}",
         )  # fmt: skip
         return out
@@ -155,7 +155,8 @@ class Layout:
             pick = np.where(lane >= 0, np.searchsorted(used, lane // lanes) * lanes + lane % lanes, -1)
             picks.append(tuple(map(int, pick)))
             sources += [x.offset(int(b) * lanes) for b in used]
-        spec = MoveSpec(lanes, x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), tuple(picks))
+        spec = MoveSpec(lanes, x.plane.n, x.plane.h, x.plane.w, strides(x.plane), strides(out.plane), tuple(picks),
+                        self.threads)  # fmt: skip
         self.program.call(
             spec, None, [self.start, Table(tuple(sources)), out.offset(0)], "relayout",
             [b for b, _ in x.blocks],
@@ -202,7 +203,7 @@ class Layout:
         entries = tuple(x.offset(int(p)) for p in x.places())
         order = "pixels" if x.plane.h * x.plane.w > 1 and y.column == 1 else "channels"
         self.program.call(
-            CopySpec(len(entries), x.plane.n, x.plane.h, x.plane.w, strides(x.plane), y, order), None,
+            CopySpec(len(entries), x.plane.n, x.plane.h, x.plane.w, strides(x.plane), y, order, self.threads), None,
             [self.start, Table(entries), Table(tuple(i * step for i in range(len(entries)))), address(out)],
             f"from blocks {name}",
         )  # fmt: skip

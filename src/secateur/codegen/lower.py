@@ -14,6 +14,7 @@ from tvm import tirx
 from secateur.ir import Graph
 from secateur.ir.graph import NUMPY_NAMES, Value
 
+from .meeting import Step, together
 from .plan import OUTPUT
 from .program import Argument, Call, Port, Program, Table, Weight
 from .targets import Target
@@ -42,7 +43,7 @@ def kernel(spec: Any, choice: Any) -> Any:
 def compile_program(program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
     """Place the buffers, write all functions, compile them.
 
-    ``clock``: ``main`` takes one more array, int64, and writes the cycle counter to it before and after every call.
+    ``clock``: ``main`` takes one more array, int64, and writes the cycle counter to it before and after every step.
     """
     words = program.arena.place()
     tables = Tables()
@@ -54,11 +55,10 @@ def compile_program(program: Program, graph: Graph, target: Target, clock: bool 
         if key not in names:
             names[key] = tvm.ir.GlobalVar(f"k{len(names)}")
             functions[names[key]] = kernel(call.spec, call.choice)
-        calls.append((names[key], call))
-    resolved = [(name, call, [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments])
-                for name, call in calls]  # fmt: skip
+        places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
+        calls.append((functions[names[key]], names[key], call, places))
     blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
-    main = _main(resolved, graph, words, blob.size, tables.size, clock)
+    main = _main(calls, graph, words, blob.size, tables.size, clock)
     functions[tvm.ir.GlobalVar("main")] = main
     module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
     return Compiled(module, blob, tables.array(), words)
@@ -98,7 +98,7 @@ def storage(dtype: str) -> str:
     return "bool" if dtype == "b1" else NUMPY_NAMES[dtype]
 
 
-def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int,
+def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int,
           clock: bool) -> Any:  # fmt: skip
     def port(value: Value) -> Any:
         shape = [const(int(d)) for d in value.shape]
@@ -121,16 +121,12 @@ def _main(calls: Sequence[tuple[Any, Call, list[int]]], graph: Graph, words: int
         assert isinstance(argument, Place)
         return tirx.address_of(tirx.BufferLoad(arena, [const(argument.offset)]))
 
-    body = [
-        tirx.Evaluate(tvm.ir.Call(name, [pointer(a, t) for a, t in zip(call.arguments, tables_at, strict=True)]))
-        for name, call, tables_at in calls
-    ]
+    steps: dict[int, Step] = {}
+    for function, name, call, tables_at in calls:
+        arguments = [pointer(a, t) for a, t in zip(call.arguments, tables_at, strict=True)]
+        steps.setdefault(call.step, Step()).add(function, name, arguments, call.worker)
     parameters = [arena, constants, offsets, *(memory[v.name] for v in (*inputs, *outputs))]
-    if clock:
-        stamps = tirx.decl_buffer((const(len(body) + 1),), "int64", "stamps")
-        now = tirx.call_llvm_intrin("int64", "llvm.readcyclecounter")
-        times = [tirx.BufferStore(stamps, now, [const(i)]) for i in range(len(body) + 1)]
-        body = [times[0], *(s for pair in zip(body, times[1:], strict=True) for s in pair)]
-        parameters.append(stamps)
-    function = tirx.PrimFunc(parameters, tirx.SeqStmt(body) if len(body) != 1 else body[0])
+    stamps = tirx.decl_buffer((const(len(steps) + 1),), "int64", "stamps")
+    parameters += [stamps] if clock else []
+    function = tirx.PrimFunc(parameters, together(list(steps.values()), stamps if clock else None))
     return function.with_attr("global_symbol", "main").with_attr("s_tir", True)

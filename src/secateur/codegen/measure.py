@@ -28,6 +28,7 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     import tvm
     from tvm import tirx
 
+    from .meeting import Step, together
     from .templates import TEMPLATES
     from .writer import compile_module, const, llvm_target
 
@@ -39,9 +40,10 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
         tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)
     ]
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
-    main = tirx.PrimFunc(buffers, tirx.Evaluate(tvm.ir.Call(name, pointers)))
-    main = main.with_attr("global_symbol", "main").with_attr("s_tir", True)
-    functions = {name: template.build(spec, choice), tvm.ir.GlobalVar("main"): main}
+    function, step = template.build(spec, choice), Step()
+    step.add(function, name, pointers, None)
+    main = tirx.PrimFunc(buffers, together([step])).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    functions = {name: function, tvm.ir.GlobalVar("main"): main}
     return compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))["main"]
 
 

@@ -1,4 +1,4 @@
-"""Where a network's time goes: every kernel call timed in its place, on the real arena."""
+"""Where a network's time goes: every step timed in its place, on the real arena."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,36 @@ import numpy as np
 
 from secateur.ir import Graph
 
-from .program import TensorSpec
+from .program import Call
 from .targets import Target, get_target
-from .workloads import Spec
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A kernel call: median microseconds over all rounds, the processor's counter read before and after it."""
+    """A step: median microseconds over all rounds, the processor's counter read before and after it.
+
+    ``kernels``: the spec and the choice of each of its calls, one unless they run side by side.
+    """
 
     label: str
-    spec: Spec | TensorSpec
-    choice: Any
+    kernels: tuple[tuple[Any, Any], ...]
     microseconds: float
 
 
 def profile(graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | None = None,
             rounds: int = 50) -> list[Timed]:  # fmt: skip
-    """The calls of a graph's library in order, timed while the whole network runs on random inputs."""
-    calls, run = prepare(graph, target, threads, records)
+    """The steps of a graph's library in order, timed while the whole network runs on random inputs."""
+    steps, run = prepare(graph, target, threads, records)
     samples = np.array([run() for _ in range(rounds + 3)][3:])
-    return [Timed(c.label, c.spec, c.choice, statistics.median(t)) for c, t in zip(calls, samples.T, strict=True)]
+    return [
+        Timed(calls[-1].label, tuple((c.spec, c.choice) for c in calls), statistics.median(t))
+        for calls, t in zip(steps, samples.T, strict=True)
+    ]
 
 
 def prepare(graph: Graph, target: str | Target, threads: int,
-            records: str | Path | None) -> tuple[list[Any], Callable[[], Any]]:  # fmt: skip
-    """The calls, and a function that runs the network once and returns the microseconds of each."""
+            records: str | Path | None) -> tuple[list[list[Call]], Callable[[], Any]]:  # fmt: skip
+    """The calls of each step, and a function that runs the network once and returns the microseconds of each step."""
     import tvm_ffi
 
     from .library import aligned
@@ -54,7 +59,8 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     inputs, outputs = ports(graph)
     given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]
     results = [np.empty(tuple(map(int, v.shape)), np.float32) for v in outputs]
-    stamps = np.zeros(len(program.calls) + 1, np.int64)
+    steps = [list(calls) for _, calls in groupby(program.calls, key=lambda call: call.step)]
+    stamps = np.zeros(len(steps) + 1, np.int64)
     fixed = [
         aligned(len(a), a.dtype)
         for a in (np.zeros(compiled.arena_words, np.float32), compiled.weights, compiled.tables)
@@ -70,4 +76,4 @@ def prepare(graph: Graph, target: str | Target, threads: int,
         seconds = time.perf_counter() - start
         return np.diff(stamps) * (seconds * 1e6 / (stamps[-1] - stamps[0]))
 
-    return program.calls, run
+    return steps, run

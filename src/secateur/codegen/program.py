@@ -58,12 +58,18 @@ Argument = Place | Weight | Port | Table
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One kernel call. ``choice`` is how its template is tiled; ``label`` names the layer."""
+    """One kernel call. ``choice`` is how its template is tiled; ``label`` names the layer.
+
+    Calls of one ``step`` need nothing of each other, so threads meet only when it ends. A kernel for a single thread is
+    called by one ``worker``, the first if it says none; those for several are shared by all.
+    """
 
     spec: Spec | Fixed | TensorSpec
     choice: Any
     arguments: tuple[Argument, ...]
     label: str = ""
+    step: int = 0
+    worker: int | None = None
 
 
 @dataclass
@@ -75,6 +81,7 @@ class Program:
     weight_bytes: int = 0
     arena: Arena = field(default_factory=Arena)
     by_library: list[str] = field(default_factory=list)  # nodes that no template computes
+    step: int = 0  # of the next call
 
     def weight(self, array: NDArray[Any]) -> Weight:
         """Store constants; returns their address, aligned to a cache line."""
@@ -86,14 +93,17 @@ class Program:
         return at
 
     def call(self, spec: Spec | Fixed | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
-             also: Sequence[Buffer] = ()) -> None:  # fmt: skip
-        """Append a call; every buffer it names, and those in ``also``, live until it."""
-        step = len(self.calls)
-        self.calls.append(Call(spec, choice, tuple(arguments), label))
+             also: Sequence[Buffer] = (), worker: int | None = None, more: bool = False) -> None:  # fmt: skip
+        """Append a call; every buffer it names, and those in ``also``, live until its step ends.
+
+        ``worker``: see ``Call``. ``more``: the next call needs nothing of this one, so it is of the same step.
+        """
+        self.calls.append(Call(spec, choice, tuple(arguments), label, self.step, worker))
         for argument in arguments:
             places = argument.entries if isinstance(argument, Table) else (argument,)
             for place in places if isinstance(places, tuple) else ():
                 if isinstance(place, Place):
-                    place.buffer.touch(step)
+                    place.buffer.touch(self.step)
         for buffer in also:
-            buffer.touch(step)
+            buffer.touch(self.step)
+        self.step += not more

@@ -48,8 +48,8 @@ class Step:
 class ConvSpec:
     """A convolution or linear layer onto blocks of ``lanes`` outputs.
 
-    ``table``: the input's channels are looked up, one offset each (per tile of ``table_blocks`` output blocks if that
-    is not 0); else they lie in whole blocks. The input pointer is at the first tap of the first output.
+    ``table``: the input's channels are looked up, one offset each; else they lie in whole blocks. The input pointer is
+    at the first tap of the first output.
     """
 
     lanes: int
@@ -260,6 +260,7 @@ class CopySpec:
     x: Strides
     y: Strides
     inner: str  # "channels" or "pixels": the loop that runs innermost
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -289,3 +290,4 @@ class FillSpec:
     h: int
     w: int
     margin: int
+    threads: int = 1

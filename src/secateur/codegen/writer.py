@@ -8,7 +8,7 @@ result is refused by LLVM's verifier).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -16,6 +16,8 @@ from tvm import tirx
 
 Expr = Any
 INT = "int64"
+PACKED = 1  # TVM's CallingConv.kCPackedFunc: "has its final form", or TVM would make it callable from outside
+WORKERS, FORKS = "workers", "forks"  # attributes of a kernel: see Kernel
 
 
 def const(value: int) -> Expr:
@@ -29,10 +31,18 @@ def number(value: float) -> Expr:
 
 
 class Kernel:
-    """A function under construction; statements go to the innermost open block."""
+    """A function under construction; statements go to the innermost open block.
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    With more than one of ``threads``, its parallel loops are cut into a share for each: the function gets one more
+    parameter, the number of the worker whose shares it computes, and its attribute ``WORKERS`` says how many there are.
+    What lies outside of parallel loops is done by all of them. With ``forks`` it has no such parameter and is called
+    once: threads meet before and behind each parallel loop, as they must where one reads what another has written.
+    """
+
+    def __init__(self, lanes: int, threads: int = 1, forks: bool = False) -> None:
+        self.lanes, self.threads, self.forks = lanes, threads, forks
+        self.worker = tirx.Var("worker", "int32")
+        self.shares = False
         self.parameters: list[Any] = []
         self.declared: list[Any] = []
         self.stack: list[list[Any]] = [[]]
@@ -57,16 +67,36 @@ class Kernel:
 
     def loop(self, extent: int, body: Callable[[Expr], None], parallel: bool = False, name: str = "i") -> None:
         """``for i in range(extent): body(i)``; a loop of one round is no loop."""
+        if extent < 1:
+            return
+        if parallel and self.threads > 1 and not self.forks:
+            self._share(extent, body, name)
+            return
         if extent == 1:
             body(const(0))
             return
-        if extent < 1:
-            return
+        kind = tirx.ForKind.PARALLEL if parallel and self.threads > 1 else tirx.ForKind.SERIAL
+        self._for(const(0), const(extent), body, name, kind)
+
+    def _for(self, start: Expr, extent: Expr, body: Callable[[Expr], None], name: str,
+             kind: Any = tirx.ForKind.SERIAL) -> None:  # fmt: skip
         var = self.fresh(name)
         self.stack.append([])
         body(var)
-        kind = tirx.ForKind.PARALLEL if parallel else tirx.ForKind.SERIAL
-        self.emit_closed(lambda inner: tirx.For(var, const(0), const(extent), kind, inner))
+        self.emit_closed(lambda inner: tirx.For(var, start, extent, kind, inner))
+
+    def _share(self, extent: int, body: Callable[[Expr], None], name: str) -> None:
+        """The rounds of this worker; what is left over goes to the last, whose share is the smallest."""
+        self.shares = True
+        each = -(-extent // self.threads)
+        if extent == 1:
+            self.branch(self.worker == self.threads - 1, lambda: body(const(0)))
+            return
+        start = self.worker.astype(INT) * each
+        mine = const(each)
+        if extent % self.threads:
+            mine = tirx.max(tirx.min(const(each), const(extent) - start), const(0))
+        self._for(start, mine, body, name)
 
     def branch(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
         """``if condition: yes() else: no()``."""
@@ -178,7 +208,11 @@ class Kernel:
 
     def finish(self) -> Any:
         """The function."""
-        return private(self.parameters, [*self.declared, *self.stack[0]])
+        parameters = [*self.parameters, self.worker] if self.shares else self.parameters
+        function = private(parameters, [*self.declared, *self.stack[0]])
+        if self.shares:
+            return function.with_attr(WORKERS, self.threads)
+        return function.with_attr(FORKS, True) if self.forks else function
 
 
 def private(parameters: list[Any], body: list[Any]) -> Any:
@@ -216,8 +250,18 @@ def llvm_target(triple: str, mcpu: str, cores: int) -> Any:
     return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores, "cl-opt": options})
 
 
-def compile_module(functions: dict[str, Any], target: Any) -> Any:
+def compile_module(functions: Mapping[Any, Any], target: Any) -> Any:
     """Machine code for functions; ``main`` is the only one that can be called from outside."""
     config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    named = {name: f if name.name_hint == "main" else _apart(name, f) for name, f in functions.items()}
     with tvm.transform.PassContext(config=config):
-        return tvm.tirx.build(tvm.IRModule(functions), target=target)
+        return tvm.tirx.build(tvm.IRModule(named), target=target)
+
+
+def _apart(name: Any, function: Any) -> Any:
+    """A kernel with a symbol of its own, called as it is.
+
+    Without one LLVM inlines each that is called once, and where they make up one large function their accumulators no
+    longer stay in registers.
+    """
+    return function.with_attr("global_symbol", f"secateur_{name.name_hint}").with_attr("calling_conv", PACKED)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, pack
-from secateur.codegen.program import Argument, Table, Weight
+from secateur.codegen.program import Argument, Table
 from secateur.codegen.specs import ConvSpec, WindowSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
 from secateur.codegen.workloads import CHOICES
@@ -21,6 +22,7 @@ from . import strassen, winograd
 from .epilogue import Epilogue, partner, per_lane, plan_epilogue
 from .fold import Folded, fold
 from .grouped import cost, grouped
+from .whole import whole
 from .window import call_window
 
 FAST: tuple[Any, ...] = (winograd, strassen)  # algorithms that need fewer products: `rivals` and `arguments`
@@ -76,48 +78,76 @@ def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
 
 
 def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
-    """One call a run of output blocks that read the same input channels."""
-    lanes, plane, channels, per_group = layout.lanes, out.plane, out.channels, work.weight.shape[1]
-    biases = per_lane(layout, work.bias, channels)
-    places, blocks = x.places(), len(out.blocks)
-    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
-    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in channels.reshape(-1, lanes)]
-    first = 0
-    while first < blocks:
-        low, high = reads_of[first]
-        count = 1
-        while first + count < blocks and reads_of[first + count] == (low, high):
-            count += 1
-        reads = places[low * per_group : high * per_group]
-        part = dense_weight(work.weight, channels[first * lanes : (first + count) * lanes], low, high, work.groups)
-        whole = _whole_blocks(x, reads)
-        spec = flatten(ConvSpec(
-            lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
-            strides(x.plane), strides(plane), whole is None, epilogue.steps, True, layout.threads,
-        ))  # fmt: skip
-        rivals = {r: f for f in FAST for r in f.rivals(spec, x, reads, part)}
-        choice = layout.choose(spec, *rivals)
-        bias = Weight(biases.offset + first * lanes * 4)
-        kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)
-        if kernel is spec:
-            w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
-            arguments = _reading(layout, x, reads, whole, [w, bias], corner)
-        else:
-            arguments = rivals[kernel].arguments(layout, kernel, choice, x, reads, part, bias, corner)
-        more, alive = epilogue.arguments(layout, first, count)
-        arguments += [*more, out.offset(first * lanes)]
-        layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive)
-        first += count
+    """One call a run of output blocks that read the same input channels; each for one thread where that is even."""
+    runs = _runs(layout, x, work, out, epilogue)
+    workers = whole([run.spec.effort for run in runs], layout.threads)
+    for i, run in enumerate(runs):
+        threads = layout.threads if workers is None else 1
+        _write_run(layout, x, work, out, epilogue, replace(run, spec=replace(run.spec, threads=threads)),
+                   None if workers is None else workers[i], run is not runs[-1])  # fmt: skip
     return out
 
 
-def _reading(layout: Layout, x: Blocked, reads: Ints, whole: int | None, constants: Sequence[Argument],
+@dataclass(frozen=True)
+class _Run:
+    """``spec.blocks`` output blocks from ``first`` on read the lanes ``reads`` of x: those of groups ``low``..``high``.
+
+    ``block``: where the lanes are whole blocks, the first of these. The spec is that of a single thread.
+    """
+
+    spec: ConvSpec
+    first: int
+    low: int
+    high: int
+    reads: Ints
+    block: int | None
+
+
+def _runs(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> list[_Run]:
+    plane, per_group = out.plane, work.weight.shape[1]
+    places = x.places()
+    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in out.channels.reshape(-1, layout.lanes)]
+    runs, first = [], 0
+    for (low, high), same in groupby(reads_of):
+        count, reads = len(list(same)), places[low * per_group : high * per_group]
+        block = _whole_blocks(x, reads)
+        spec = flatten(ConvSpec(
+            layout.lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
+            strides(x.plane), strides(plane), block is None, epilogue.steps, True,
+        ))  # fmt: skip
+        runs.append(_Run(spec, first, low, high, reads, block))
+        first += count
+    return runs
+
+
+def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue, run: _Run,
+               worker: int | None, more: bool) -> None:  # fmt: skip
+    """The call for one run, of the fastest kernel that computes it."""
+    lanes, spec, first, count = layout.lanes, run.spec, run.first, run.spec.blocks
+    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    channels = out.channels[first * lanes : (first + count) * lanes]
+    part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
+    rivals = {r: f for f in FAST for r in f.rivals(spec, x, run.reads, part)}
+    choice = layout.choose(spec, *rivals)
+    bias = per_lane(layout, work.bias, channels)
+    kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)
+    if kernel is spec:
+        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+        arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
+    else:
+        arguments = rivals[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
+    operands, alive = epilogue.arguments(layout, first, count)
+    arguments += [*operands, out.offset(first * lanes)]
+    layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive, worker, more)
+
+
+def _reading(layout: Layout, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],
              corner: int) -> list[Argument]:  # fmt: skip
-    """Arguments that say where the input is: whole blocks from ``whole`` on, or an offset for each channel."""
-    if whole is None:
+    """Arguments that say where the input is: whole blocks from ``block`` on, or an offset for each channel."""
+    if block is None:
         entries = tuple(x.offset(int(p)) for p in reads)
         return [layout.start, *constants, Table(tuple(Place(e.buffer, e.delta + corner) for e in entries))]
-    at = x.offset(whole * layout.lanes)
+    at = x.offset(block * layout.lanes)
     return [Place(at.buffer, at.delta + corner), *constants]
 
 

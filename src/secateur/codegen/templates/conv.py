@@ -33,7 +33,7 @@ def build(spec: ConvSpec, choice: ConvChoice) -> Any:
 class _Conv:
     def __init__(self, spec: ConvSpec, choice: ConvChoice) -> None:
         self.spec, self.choice = spec, choice
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = Kernel(spec.lanes, spec.threads)
         self.x, self.w = k.pointer("x"), k.pointer("w")
         self.bias = k.pointer("bias") if spec.bias else None
         self.table = k.pointer("table", "int32") if spec.table else None

@@ -10,7 +10,7 @@ from secateur.codegen.writer import Expr, Kernel
 
 def build_table_copy(spec: TableCopySpec, choice: None = None) -> Any:
     """The kernel ``([x, xo, xi], yo, yi, y)``."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x, xo, xi = (
         (None, None, None) if spec.zero else (k.pointer("x"), k.pointer("xo", "int32"), k.pointer("xi", "int32"))
     )

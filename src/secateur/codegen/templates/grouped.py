@@ -39,7 +39,7 @@ def build(spec: GroupedSpec, choice: GroupedChoice) -> Any:
 class _Grouped:
     def __init__(self, spec: GroupedSpec, choice: GroupedChoice) -> None:
         self.spec, self.choice = spec, choice
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = Kernel(spec.lanes, spec.threads)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.inputs = k.pointer("inputs", "int32")
         self.operands = operand_pointers(k, spec.steps)

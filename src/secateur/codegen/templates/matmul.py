@@ -17,7 +17,7 @@ from .epilogue import At, apply, operand_pointers
 
 def build(spec: MatmulSpec, choice: None = None, registers: int = 32) -> Any:
     """The kernel ``(x, w, operands.., y)``."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x, weights = k.pointer("x"), k.pointer("w")
     operands = operand_pointers(k, spec.steps)
     y = k.pointer("y")

@@ -17,7 +17,7 @@ def build_moments(spec: MomentSpec, choice: None = None, width: int = 4) -> Any:
 
     In one pass: sums of the differences from the channel's first pixel, which is about as far from the mean as any.
     """
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
     y = k.pointer("y")

@@ -16,7 +16,7 @@ def build(spec: ResizeSpec, choice: None = None) -> Any:
 
     Tables hold ``taps`` entries per output row and column; positions are offsets in floats.
     """
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
     axes = [(k.pointer(f"at{j}", "int32"), k.pointer(f"w{j}")) for j in (0, 1)]
     table = k.pointer("table", "int32") if spec.table else None

@@ -28,7 +28,7 @@ def build(spec: RowSpec, choice: None = None, width: int = 4) -> Any:
 class _Rows:
     def __init__(self, spec: RowSpec) -> None:
         self.spec = spec
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = Kernel(spec.lanes, spec.threads)
         self.x = k.pointer("x")
         self.table = k.pointer("table", "int32") if spec.table else None
         self.operands = operand_pointers(k, spec.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -12,10 +13,12 @@ from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segm
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
+FEW = 256  # pixels: sharing fewer costs threads more than it saves
+
 
 def build_map(spec: MapSpec, choice: None = None, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
     operands = operand_pointers(k, spec.steps)
@@ -45,7 +48,7 @@ def _over(k: Kernel, spec: Any, body: Any) -> None:
 
 def build_mean(spec: MeanSpec, choice: None = None, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
     operands = operand_pointers(k, spec.steps)
@@ -88,50 +91,64 @@ def build_mean(spec: MeanSpec, choice: None = None, width: int = 8) -> Any:
 
 def build_copy(spec: CopySpec, choice: None = None) -> Any:
     """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
-    k = Kernel(1)
+    k = Kernel(1, spec.threads)
     x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
 
-    def move(channel: Expr, image: Expr, row: Expr, column: Expr) -> None:
-        source = k.scalar(xs, channel).astype("int64")
-        value = k.scalar(x, source + image * spec.x.image + row * spec.x.row + column * spec.x.column)
-        value = tirx.if_then_else(source < 0, number(0.0), value)
-        place = k.scalar(ys, channel).astype("int64")
-        k.store_scalar(y, place + image * spec.y.image + row * spec.y.row + column * spec.y.column, value)
+    def row(n: Expr, r: Expr) -> None:
+        if spec.inner == "channels":
+            k.loop(spec.w, lambda w: k.loop(spec.channels, lambda c: moving(n, r, c)(w)))
+        else:
+            # Looked up once a row: what is loaded beside each store keeps LLVM from moving vectors.
+            k.loop(spec.channels, lambda c: k.loop(spec.w, moving(n, r, c)))
 
-    if spec.inner == "channels":
-        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda w: k.loop(
-            spec.channels, lambda c: move(c, n, r, w)))))  # fmt: skip
-    else:
-        k.loop(spec.channels, lambda c: k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(
-            spec.w, lambda w: move(c, n, r, w)))))  # fmt: skip
+    def moving(n: Expr, r: Expr, channel: Expr) -> Callable[[Expr], None]:
+        source, place = (k.bind(k.scalar(table, channel).astype("int64"), "int64") for table in (xs, ys))
+
+        def move(column: Expr) -> None:
+            value = k.scalar(x, source + n * spec.x.image + r * spec.x.row + column * spec.x.column)
+            value = tirx.if_then_else(source < 0, number(0.0), value)
+            k.store_scalar(y, place + n * spec.y.image + r * spec.y.row + column * spec.y.column, value)
+
+        return move
+
+    _rows(k, spec, row)
     return k.finish()
+
+
+def _rows(k: Kernel, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
+    """``row(image, row)`` for all; threads share the rows where there is enough to share."""
+    shared = spec.threads > 1 and spec.h * spec.w >= FEW
+    k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: row(n, r), shared, "oh"), name="n")
 
 
 def build_move(spec: MoveSpec, choice: None = None) -> Any:
     """The kernel ``(x, sources, y)``: a vector of each source, and permutations known when it is compiled."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x, sources, y = k.pointer("x"), k.pointer("sources", "int32"), k.pointer("y")
-    first = 0
-    for block, picks in enumerate(spec.picks):
-        count = max(picks) // spec.lanes + 1
-        bases = [k.bind(k.scalar(sources, first + i).astype("int64"), "int64") for i in range(count)]
-        first += count
 
-        def pixel(n: Expr, r: Expr, c: Expr, block: int = block, picks: Any = picks, bases: Any = bases) -> None:
-            at = n * spec.x.image + r * spec.x.row + c * spec.x.column
-            value = k.splat(0.0)
-            for i, base in enumerate(bases):
-                taken = [p - (i - 1) * spec.lanes if p // spec.lanes == i else lane for lane, p in enumerate(picks)]
-                value = k.vector(k.shuffle([value, k.load(x, base + at)], taken))
-            k.store(y, block * spec.y.block + n * spec.y.image + r * spec.y.row + c * spec.y.column, value)
+    def row(n: Expr, r: Expr) -> None:
+        first = 0
+        for block, picks in enumerate(spec.picks):
+            count = max(picks) // spec.lanes + 1
+            bases = [k.bind(k.scalar(sources, first + i).astype("int64"), "int64") for i in range(count)]
+            first += count
+            k.loop(spec.w, lambda c: pixel(block, picks, bases, n, r, c))  # noqa: B023
 
-        k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: k.loop(spec.w, lambda c: pixel(n, r, c))))
+    def pixel(block: int, picks: Sequence[int], bases: Sequence[Expr], n: Expr, r: Expr, c: Expr) -> None:
+        at = n * spec.x.image + r * spec.x.row + c * spec.x.column
+        value = k.splat(0.0)
+        for i, base in enumerate(bases):
+            taken = [p - (i - 1) * spec.lanes if p // spec.lanes == i else lane for lane, p in enumerate(picks)]
+            value = k.vector(k.shuffle([value, k.load(x, base + at)], taken))
+        k.store(y, block * spec.y.block + n * spec.y.image + r * spec.y.row + c * spec.y.column, value)
+
+    _rows(k, spec, row)
     return k.finish()
 
 
 def build_fill(spec: FillSpec, choice: None = None) -> Any:
     """The kernel ``(y)``: zeros around each picture."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     y = k.pointer("y")
     wide, m = spec.w + 2 * spec.margin, spec.margin
     row = wide * spec.lanes
@@ -146,5 +163,5 @@ def build_fill(spec: FillSpec, choice: None = None) -> Any:
         end = base + (m + spec.h) * row - m * spec.lanes
         k.loop(m * wide + m, lambda p: k.store(y, end + p * spec.lanes, zero))
 
-    k.loop(spec.blocks * spec.n, picture)
+    k.loop(spec.blocks * spec.n, picture, True)
     return k.finish()

@@ -55,7 +55,7 @@ class _Strassen:
     def __init__(self, spec: StrassenSpec, choice: StrassenChoice) -> None:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.half = spec.inputs // 2  # blocks
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = Kernel(spec.lanes, spec.threads, choice.outer == "blocks")
         self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
         self.places = k.pointer("places", "int32")
         self.operands = operand_pointers(k, spec.steps)

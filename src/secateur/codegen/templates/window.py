@@ -27,7 +27,7 @@ Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a ti
 
 def build(spec: WindowSpec, choice: WindowChoice) -> Any:
     """The kernel ``(x, [w, bias], [table], operands.., y)``."""
-    k = Kernel(spec.lanes)
+    k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
     w = k.pointer("w") if spec.kind == "conv" else None
     bias = k.pointer("bias") if spec.kind == "conv" else None

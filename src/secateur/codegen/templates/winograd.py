@@ -44,7 +44,7 @@ class _Winograd:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.m, self.t = choice.m, choice.m + 2
         self.points, self.pairs, self.tiles = self.t**2, PAIRS[choice.m], spec.tiles(choice.m)
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = Kernel(spec.lanes, spec.threads, choice.outer == "blocks")
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.table = k.pointer("table", "int32") if spec.table else None
         self.channels = None if spec.full else k.pointer("channels", "int32")

@@ -1,0 +1,113 @@
+"""The steps of a network on several threads: where they part, and where they meet.
+
+A fork and a join for each kernel cost more than a small kernel takes. So threads part once for a whole run of steps
+(TVM's ``parallel_launch_point``) and meet at a barrier behind each (``parallel_barrier_when_finish``), which costs them
+one look at each other's counters. A step for one thread is done by the first, while the others wait. Kernels whose own
+parallel loops read what each other wrote stand between such runs, and fork by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from .writer import FORKS, WORKERS, const
+
+
+@dataclass
+class Step:
+    """Calls that need nothing of each other.
+
+    ``shared`` ones as (workers, function, arguments), statements of single threads by worker, and those that fork.
+    """
+
+    shared: list[tuple[int, Any, list[Any]]] = field(default_factory=list)
+    own: dict[int, list[Any]] = field(default_factory=dict)
+    forks: list[Any] = field(default_factory=list)
+
+    def add(self, function: Any, name: Any, arguments: list[Any], worker: int | None) -> None:
+        """One more call of a function of this name."""
+        attributes = function.attrs or {}
+        if WORKERS in attributes:
+            self.shared.append((int(attributes[WORKERS]), name, arguments))
+            return
+        calls = self.forks if FORKS in attributes else self.own.setdefault(worker or 0, [])
+        calls.append(tirx.Evaluate(tvm.ir.Call(name, arguments)))
+
+    @property
+    def serial(self) -> bool:
+        """Has only the first thread something to do?"""
+        return not self.shared and len(self.own) == 1
+
+    def parallel(self) -> Any:
+        """What threads do without forking again, as loops over them."""
+        loops = [self._shared(*call) for call in self.shared]
+        if self.own:
+            loops.append(_by_worker({worker: sequence(calls) for worker, calls in self.own.items()}))
+        return sequence(loops)
+
+    @staticmethod
+    def _shared(workers: int, name: Any, arguments: list[Any]) -> Any:
+        worker = tirx.Var("worker", "int32")
+        return _for(worker, workers, tirx.Evaluate(tvm.ir.Call(name, [*arguments, worker])))
+
+
+def together(steps: Sequence[Step], stamps: Any = None) -> Any:
+    """All steps in order. The cycle counter goes to ``stamps`` before the first and behind each."""
+    body: list[Any] = [] if stamps is None else [_stamp(stamps, 0)]
+    for forks, run in groupby(_parts(steps), key=lambda part: part[1]):
+        entries = [(i, step) for i, _, step in run]
+        if forks or all(step.serial for _, step in entries):
+            for i, step in entries:
+                body += step.forks if forks else next(iter(step.own.values()))
+                body += [] if stamps is None else [_stamp(stamps, i)]
+        else:
+            body.append(_launch(entries, stamps))
+    return sequence(body)
+
+
+def _parts(steps: Sequence[Step]) -> Iterator[tuple[int, bool, Step]]:
+    """The number of each step from 1 on, does this part of it fork, and the step."""
+    for i, step in enumerate(steps, 1):
+        if step.shared or step.own:
+            yield i, False, step
+        if step.forks:
+            yield i, True, step
+
+
+def _launch(steps: Sequence[tuple[int, Step]], stamps: Any) -> Any:
+    body = []
+    for i, step in steps:
+        body.append(tirx.AttrStmt(const(0), "pragma_parallel_barrier_when_finish", const(1), step.parallel()))
+        if stamps is not None:
+            body.append(_by_worker({0: _stamp(stamps, i)}))
+    return tirx.AttrStmt(const(0), "pragma_parallel_launch_point", const(1), sequence(body))
+
+
+def _by_worker(parts: dict[int, Any]) -> Any:
+    """What each of these workers does."""
+    worker = tirx.Var("worker", "int32")
+    count = max(parts) + 1
+    *others, last = sorted(parts)
+    whole = parts[last] if last == len(others) else tirx.IfThenElse(worker == last, parts[last], None)
+    for i in reversed(others):
+        whole = tirx.IfThenElse(worker == i, parts[i], whole)
+    return _for(worker, count, whole)
+
+
+def _for(worker: Any, count: int, body: Any) -> Any:
+    return tirx.For(worker, *(tirx.IntImm("int32", i) for i in (0, count)), tirx.ForKind.PARALLEL, body)
+
+
+def _stamp(stamps: Any, i: int) -> Any:
+    return tirx.BufferStore(stamps, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [const(i)])
+
+
+def sequence(statements: Sequence[Any]) -> Any:
+    """Statements as one."""
+    return tirx.SeqStmt(list(statements)) if len(statements) != 1 else statements[0]
