@@ -36,7 +36,8 @@ def runnable() -> list[Target]:
 def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 0) -> codegen.Library:
     """Build, run and compare, in memory that may not be left.
 
-    Without a number of threads the graph's text makes it one, two or three: all that is tested is shared, too. The arena holds NaN first, so that a lane read before it is written shows; inputs and outputs are aligned to their
+    Without a number of threads the graph's text makes it one, two or three: all that is tested is shared, too. The
+    arena holds NaN first, so that a lane read before it is written shows; inputs and outputs are aligned to their
     numbers only, as a caller's may be.
     """
     threads = threads or 1 + zlib.crc32(str(graph).encode()) % 3
