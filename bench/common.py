@@ -76,6 +76,16 @@ def circumstances(seed: int) -> Row:
     return {"when": when, "git": git_sha(), "machine": machine(), "versions": versions(), "seed": seed}
 
 
+def where(row: Row, *others: Row) -> str:
+    """The circumstances of a measurement, in a line; every commit where rows come from several."""
+    machine, versions = row["machine"], row["versions"]
+    commits = list(dict.fromkeys(r["git"][:9] for r in (row, *others)))
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, Python {versions['python']}, torch {versions['torch']}, "
+        f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    )
+
+
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add JSON lines to a file; each line is written whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

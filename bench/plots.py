@@ -16,7 +16,7 @@ from typing import Any
 
 import common
 import criteria_tables
-import readme
+import readme_speed
 
 PICTURE = common.ROOT / "docs" / "latency.svg"
 CRITERIA = common.ROOT / "docs" / "criteria.svg"
@@ -42,7 +42,7 @@ def panel(axes: Any, rows: Sequence[common.Row], networks: Sequence[str]) -> Non
                 axes.annotate(f"{x:.0f}", (EDGE, y), (-6, 0), textcoords="offset points", ha="right", va="center")
         x = [min(x, EDGE) for x, _ in points]
         axes.scatter(x, [y for _, y in points], s=26, marker=marker, color=colour, zorder=3,
-                     label=readme.COLUMNS[runtime] if points else None)  # fmt: skip
+                     label=readme_speed.COLUMNS[runtime] if points else None)  # fmt: skip
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [f"{t:g}" for t in TICKS])
@@ -68,7 +68,7 @@ def draw(rows: Sequence[common.Row]) -> None:
         for axes, number in zip(panels[0], threads, strict=True):
             panel(axes, [r for r in rows if r["threads"] == number], networks)
             axes.set_title(f"{number} thread{'s' if number > 1 else ''}", fontsize=10)
-        panels[0][0].set_yticks(range(len(networks)), [readme.short(n) for n in networks])
+        panels[0][0].set_yticks(range(len(networks)), [readme_speed.short(n) for n in networks])
         panels[0][0].invert_yaxis()
         labelled: dict[str, Any] = {}
         for axes in panels[0]:
@@ -118,7 +118,7 @@ def draw_criteria(rows: Sequence[common.Row]) -> None:
 def main() -> int:
     """Draw the pictures."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    rows = readme.speeds()
+    rows = readme_speed.speeds()
     if not rows:
         print("plots: bench/results/latency.jsonl has no rows; run bench/latency.py", file=sys.stderr)
         return 2
