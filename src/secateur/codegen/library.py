@@ -129,6 +129,8 @@ class Library:
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        if not named and 0 < len(inputs) == len(self.metadata.inputs) and not isinstance(inputs[0], Mapping):
+            return list(inputs)
         names = [p.name for p in self.metadata.inputs]
         if len(inputs) == 1 and isinstance(inputs[0], Mapping) and not named:
             return self._order((), inputs[0])
@@ -152,7 +154,8 @@ class Library:
             dtype, x = DTYPES.get(str(x.dtype).removeprefix("torch."), str(x.dtype)), x.detach().contiguous()
         else:
             x = np.asarray(x)
-            dtype = DTYPES.get(x.dtype.name, x.dtype.name)
+            right = x.dtype == numpy_dtype(port.dtype)  # its name takes as long to find as a small kernel to run
+            dtype = port.dtype if right else DTYPES.get(x.dtype.name, x.dtype.name)
             if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
                 x = np.array(x, order="C")
         if tuple(x.shape) != port.shape:
