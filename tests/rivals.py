@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
-import numpy as np
-
 from secateur.codegen.plan import plan
 from secateur.codegen.records import Records
 from secateur.codegen.specs import ConvSpec
@@ -32,7 +30,7 @@ def always(kind: type, which: int = 0) -> Iterator[list[Any]]:
         taken.append(choices[which % len(choices)])
         return taken[-1]
 
-    with patch.object(Tuner, "choose", choose), patch.object(ConvSpec, "effort", PropertyMock(return_value=np.inf)):
+    with patch.object(Tuner, "choose", choose), patch.object(ConvSpec, "effort", PropertyMock(return_value=1e30)):
         yield taken
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 import classes
+import common
 import plots
 import readme
+import readme_speed
 import tuning
 import turns
 from secateur.ir.exporters.onnx import to_onnx
@@ -129,8 +131,8 @@ def test_tables_and_plot_come_from_the_results_alone(tmp_path: Path, monkeypatch
         row("ref/one", 2, openvino=2.5, tvm_default=100.0), row("ref/one", 1, onnxruntime=5.0, openvino=4.0),
     ]  # fmt: skip
     (tmp_path / "latency.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    monkeypatch.setattr(readme, "RESULTS", tmp_path)
-    text = readme.latency()
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    text = readme_speed.latency()
     assert "| one | 2.00 | 5.00 | 4.00 | 2.00 |  | 1.25 |" in text  # the newer row of the two
     assert "| one at 50% | 2.00 | 6.00 |  | 3.00 | 50% | 1.25 |" in text
     assert "| one | 2.00 | 2.50 | 100.00 | 1.25 |  | 1.25 |" in text
@@ -139,11 +141,34 @@ def test_tables_and_plot_come_from_the_results_alone(tmp_path: Path, monkeypatch
 
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(plots, "PICTURE", tmp_path / "latency.svg")
-    plots.draw(readme.speeds())
+    plots.draw(readme_speed.speeds())
     first = (tmp_path / "latency.svg").read_bytes()
-    plots.draw(readme.speeds())
+    plots.draw(readme_speed.speeds())
     assert (tmp_path / "latency.svg").read_bytes() == first
     assert b">50<" in first  # beyond the edge, told as a number
+
+
+def test_what_pruning_pays_and_what_libraries_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert readme_speed.pays() == readme_speed.libraries() == ""
+    around = {k: v for k, v in row("ref/one", 1, onnxruntime=3.0).items() if k in ("git", "machine", "versions")}
+    cases = [("uniform", 0.5, 0.51), ("global", 0.5, 1.02), ("uniform", 0.25, 0.26)]
+    found = [
+        {**around, "network": "ref/one", "runtime": "torch", "method": m, "macs": s, "of_whole": t} for m, s, t in cases
+    ]
+    (tmp_path / "pays.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+    text = readme_speed.pays()
+    assert "Slower than the whole network: 1 of 3;\nthe least gain is 1.02." in text
+    assert "| one | 25% | 0.26 |\n| one | 50% | 0.51 / 1.02 |" in text
+    built = [
+        {**around, "network": n, "status": s, "error": e, "ratio": 2.0}
+        for n, s, e in (("a", "wrong", 0.5), ("a", "right", 1e-5), ("b", "wrong", 0.5))
+    ]
+    (tmp_path / "libraries.jsonl").write_text("".join(json.dumps(r) + "\n" for r in built))
+    text = " ".join(readme_speed.libraries().split())
+    assert "**Libraries of 2 networks**" in text
+    assert "1 compute what the torch executor computes (largest error 1e-05" in text
+    assert "in 0.50 of ONNX Runtime's time" in text
 
 
 def test_a_block_without_results_stays() -> None:
