@@ -159,6 +159,7 @@ def libraries() -> str:
     return "\n".join(textwrap.wrap(
         f"**Libraries of {len(rows)} networks**, one of each family of the zoo, real files and reference networks, "
         f"built without tuning: {len(right)} compute what the torch executor computes (largest error {worst:.0e} of "
-        f"the output's scale), in {statistics.geometric_mean(1 / r for r in ratios):.2f} of ONNX Runtime's time in the "
+        "the output's scale; beyond 1e-4 it must be within twice torch's own distance from double precision), in "
+        f"{statistics.geometric_mean(1 / r for r in ratios):.2f} of ONNX Runtime's time in the "
         f"geometric mean, one thread. `python bench/libraries.py`; {common.where(*rows)}.", 118,
     ))  # fmt: skip

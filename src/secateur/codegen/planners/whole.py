@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHARING = 16 << 10  # multiply-accumulates in the time that a kernel loses when threads share it, about 0.15 us
+SHARING = 16 << 10  # what sharing a kernel is taken to cost, in multiply-accumulates
 
 
 def whole(efforts: Sequence[float], threads: int) -> list[int] | None:
