@@ -19,11 +19,13 @@ from secateur.codegen.plan import plan
 from secateur.codegen.planners.whole import SHARING, whole
 from secateur.codegen.program import Call
 from secateur.codegen.records import Records
+from secateur.codegen.runtime import use_threads
 from secateur.codegen.specs_fast import WinogradSpec
 from secateur.codegen.targets import native
 from secateur.codegen.templates import TEMPLATES
 from secateur.codegen.tensors import Buffer, Place
 from secateur.codegen.tune import Tuner
+from secateur.codegen.writer import Kernel, compile_module, const, llvm_target
 from secateur.ir import Graph
 
 
@@ -140,6 +142,47 @@ def test_kernels_that_fork_by_themselves_stand_between_two_runs() -> None:
                 check(graph, threads=2)
                 return
     pytest.fail("no choice of Winograd's forks")
+
+
+def test_each_thread_does_its_own_and_no_other() -> None:
+    """Kernels that count their calls, beside each other and alone: TVM must not take the loop over threads away."""
+    import tvm
+    from tvm import tirx
+
+    cells = 16  # floats from one counter to the next, so that no two share a cache line
+    names, functions = {}, {}
+    for threads in (1, 2):
+        k = Kernel(1, threads)
+        memory = k.pointer("memory")
+        k.loop(threads, lambda i: k.store_scalar(memory, i * cells, k.scalar(memory, i * cells) + 1), threads > 1)  # noqa: B023
+        names[threads] = tvm.ir.GlobalVar(f"k{threads}")
+        functions[names[threads]] = k.finish()
+    counters = tirx.decl_buffer((const(8 * cells),), "float32", "counters", data_alignment=64)
+    steps = []
+    for at, threads, worker in ((0, 1, None), (1, 2, None), (3, 1, 0), (4, 1, 1), (5, 1, 2)):
+        step = Step()
+        address = tirx.address_of(tirx.BufferLoad(counters, [const(at * cells)]))
+        step.add(functions[names[threads]], names[threads], [address], worker)
+        steps.append(step)
+    main = tirx.PrimFunc([counters], together(steps)).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    functions[tvm.ir.GlobalVar("main")] = main
+    target = native()
+    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
+    use_threads(2)
+    counted = tvm.runtime.tensor(np.zeros(8 * cells, np.float32))
+    for _ in range(200):
+        module["main"](counted)
+    found = counted.numpy()
+    assert found[::cells].tolist() == [200] * 6 + [0] * 2
+
+
+def test_a_kernel_that_all_threads_would_write_is_refused() -> None:
+    k = Kernel(1, 2)
+    memory = k.pointer("memory")
+    k.store_scalar(memory, 0, k.splat(0.0))
+    k.loop(2, lambda i: k.store_scalar(memory, i, k.splat(1.0)), True)
+    with pytest.raises(AssertionError, match="all workers"):
+        k.finish()
 
 
 def test_what_threads_compute_is_the_same_every_time() -> None:

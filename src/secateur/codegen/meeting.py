@@ -90,11 +90,15 @@ def _launch(steps: Sequence[tuple[int, Step]], stamps: Any) -> Any:
 
 
 def _by_worker(parts: dict[int, Any]) -> Any:
-    """What each of these workers does."""
+    """What each of these workers does.
+
+    At least two rounds, the second of which may do nothing: TVM takes a loop of one round away, and all threads would
+    do what only the first shall.
+    """
     worker = tirx.Var("worker", "int32")
-    count = max(parts) + 1
+    count = max(2, max(parts) + 1)
     *others, last = sorted(parts)
-    whole = parts[last] if last == len(others) else tirx.IfThenElse(worker == last, parts[last], None)
+    whole = parts[last] if len(parts) == count else tirx.IfThenElse(worker == last, parts[last], None)
     for i in reversed(others):
         whole = tirx.IfThenElse(worker == i, parts[i], whole)
     return _for(worker, count, whole)

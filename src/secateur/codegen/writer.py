@@ -43,6 +43,8 @@ class Kernel:
         self.lanes, self.threads, self.forks = lanes, threads, forks
         self.worker = tirx.Var("worker", "int32")
         self.shares = False
+        self.inside = False  # of a share
+        self.alone = 0  # stores that are in no share
         self.parameters: list[Any] = []
         self.declared: list[Any] = []
         self.stack: list[list[Any]] = [[]]
@@ -87,16 +89,22 @@ class Kernel:
 
     def _share(self, extent: int, body: Callable[[Expr], None], name: str) -> None:
         """The rounds of this worker; what is left over goes to the last, whose share is the smallest."""
+
+        def mine_alone(i: Expr) -> None:
+            before, self.inside = self.inside, True
+            body(i)
+            self.inside = before
+
         self.shares = True
         each = -(-extent // self.threads)
         if extent == 1:
-            self.branch(self.worker == self.threads - 1, lambda: body(const(0)))
+            self.branch(self.worker == self.threads - 1, lambda: mine_alone(const(0)))
             return
         start = self.worker.astype(INT) * each
         mine = const(each)
         if extent % self.threads:
             mine = tirx.max(tirx.min(const(each), const(extent) - start), const(0))
-        self._for(start, mine, body, name)
+        self._for(start, mine, mine_alone, name)
 
     def branch(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
         """``if condition: yes() else: no()``."""
@@ -158,11 +166,15 @@ class Kernel:
         if lanes == 1:
             self.store_scalar(buffer, index, vector)
             return
-        self.emit(tirx.BufferStore(buffer, vector, [tirx.Ramp(_index(index), const(1), lanes)]))
+        self._store(buffer, tirx.Ramp(_index(index), const(1), lanes), vector)
 
     def store_scalar(self, buffer: Any, index: Expr, value: Expr) -> None:
         """Write one element."""
-        self.emit(tirx.BufferStore(buffer, value, [_index(index)]))
+        self._store(buffer, _index(index), value)
+
+    def _store(self, buffer: Any, index: Expr, value: Expr) -> None:
+        self.alone += buffer.scope() == "global" and not self.inside
+        self.emit(tirx.BufferStore(buffer, value, [index]))
 
     def bind(self, value: Expr, dtype: str | None = None, name: str = "t") -> Any:
         """A name for a value, computed here once."""
@@ -210,6 +222,7 @@ class Kernel:
         """The function."""
         parameters = [*self.parameters, self.worker] if self.shares else self.parameters
         function = private(parameters, [*self.declared, *self.stack[0]])
+        assert not (self.shares and self.alone), "all workers would write what no share is of"
         if self.shares:
             return function.with_attr(WORKERS, self.threads)
         return function.with_attr(FORKS, True) if self.forks else function
