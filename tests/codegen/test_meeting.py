@@ -20,7 +20,7 @@ from secateur.codegen.planners.whole import SHARING, whole
 from secateur.codegen.program import Call
 from secateur.codegen.records import Records
 from secateur.codegen.runtime import use_threads
-from secateur.codegen.specs_fast import WinogradSpec
+from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
 from secateur.codegen.templates import TEMPLATES
 from secateur.codegen.tensors import Buffer, Place
@@ -124,24 +124,25 @@ def test_threads_part_once_and_meet_behind_every_step() -> None:
     assert text.count("pragma_parallel_barrier_when_finish") == calls[-1].step + 1
 
 
-def test_kernels_that_fork_by_themselves_stand_between_two_runs() -> None:
-    """Winograd's transform of a strip is shared, then its products are: threads meet inside of the kernel."""
+@pytest.mark.parametrize("kind", [WinogradSpec, StrassenSpec])
+def test_threads_do_not_part_again_for_fast_algorithms(kind: type) -> None:
+    """Where they share blocks of outputs, each transforms a strip of inputs for itself."""
     net = Net(1, 32, 20, 20)
     x = net.node("relu", conv(net, "x", 128, (1, 1)))
-    x = net.node("relu", conv(net, x, 128, (3, 3), pad=(1, 1, 1, 1)))
+    x = net.node("relu", conv(net, x, 128, (3, 3) if kind is WinogradSpec else (1, 1), pad=(1, 1, 1, 1)))
     graph = outputs(net, net.node("relu", conv(net, x, 128, (1, 1))))
     target = native()
-    space = TEMPLATES[WinogradSpec].space
-    assert space is not None
     for which in range(200):
-        with always(WinogradSpec, which):
+        with always(kind, which):
             calls = plan(graph, target, 2, Tuner(target, 2, Records()).choose).calls
-            forking = [c for c in calls if getattr(c.choice, "outer", "") == "blocks" and type(c.spec) is WinogradSpec]
-            if forking:
-                assert written(calls).count("pragma_parallel_launch_point") == 2
-                check(graph, threads=2)
+            if any(getattr(c.choice, "outer", "") == "blocks" and type(c.spec) is kind for c in calls):
+                text = written(calls)
+                assert text.count("pragma_parallel_launch_point") == 1
+                assert text.count("pragma_parallel_barrier_when_finish") == calls[-1].step + 1
+                for threads in (2, 3):
+                    check(graph, threads=threads)
                 return
-    pytest.fail("no choice of Winograd's forks")
+    pytest.fail("no choice by which threads share blocks")
 
 
 def test_each_thread_does_its_own_and_no_other() -> None:

@@ -72,7 +72,7 @@ def finish(pool: Pool, count: int) -> dict[int, Any]:
 
 def job(pool: Pool) -> None:
     """One that is no trouble."""
-    pool.submit(0, SPEC, {0: GOOD})
+    pool.submit(0, {0: (SPEC, GOOD)})
     assert finish(pool, 1)
 
 
@@ -82,27 +82,27 @@ def test_a_choice_that_fails_crashes_or_hangs_costs_itself_alone(tmp_path: Path)
     choices = {0: GOOD, 1: REFUSED, 2: Killer(), 3: Hanger(str(sign)), 4: ConvChoice(2, 1, 4)}
     clock = lambda: time.monotonic() + 1e6 * sign.exists()  # noqa: E731
     with Pool(native(), 1, workers=1, patience=LONG, clock=clock) as pool:
-        pool.submit(7, SPEC, choices)
+        pool.submit(7, {i: (SPEC, choice) for i, choice in choices.items()})
         times: dict[int, Any] = {}
         while not times:
             times = dict(pool.wait(LONG))
         assert set(times) == {7}
         assert set(times[7]) == {0, 4}
         assert all(0 < seconds < 1 for seconds in times[7].values())
-        pool.submit(8, SPEC, {0: Killer()})
+        pool.submit(8, {0: (SPEC, Killer())})
         assert finish(pool, 1) == {8: {}}, "nothing is left of it"
 
 
 def test_workers_take_turns_and_one_that_is_killed_is_replaced() -> None:
     with Pool(native(), 1, workers=2) as pool:
         for name in range(2):
-            pool.submit(name, SPEC, {0: GOOD, 1: ConvChoice(2, 1, 4)})
+            pool.submit(name, {0: (SPEC, GOOD), 1: (SPEC, ConvChoice(2, 1, 4))})
         assert pool.free == 0
         assert {name: set(times) for name, times in finish(pool, 2).items()} == {0: {0, 1}, 1: {0, 1}}
         for pid in pool.processes[1:]:
             os.kill(pid, signal.SIGKILL)
         for name in range(2, 4):
-            pool.submit(name, SPEC, {0: GOOD})
+            pool.submit(name, {0: (SPEC, GOOD)})
         assert {name: set(times) for name, times in finish(pool, 2).items()} == {2: {0}, 3: {0}}
         with all_end(pool.processes):
             pool.__exit__()
@@ -137,13 +137,13 @@ from secateur.codegen.pool import Pool
 from secateur.codegen.targets import native
 from test_pool import SPEC, GOOD, Hanger
 with Pool(native(), 1, workers=2) as pool:
-    pool.submit(0, SPEC, {{0: GOOD}})
-    pool.submit(1, SPEC, {{0: GOOD}})
+    pool.submit(0, {{0: (SPEC, GOOD)}})
+    pool.submit(1, {{0: (SPEC, GOOD)}})
     left = 2
     while left:
         left -= len(pool.wait(100))
-    pool.submit(2, SPEC, {{0: Hanger({sign!r})}})
-    pool.submit(3, SPEC, {{0: Hanger({sign!r})}})
+    pool.submit(2, {{0: (SPEC, Hanger({sign!r}))}})
+    pool.submit(3, {{0: (SPEC, Hanger({sign!r}))}})
     print(*pool.processes, flush=True)
     pool.wait(100)
 """

@@ -14,11 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels import conv, outputs
 from nets import CHAIN, draw
+from network import Net
 from secateur import codegen
 from secateur.codegen.build import workloads
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
+from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
 from secateur.codegen.tune import SHIPPED, Outcome, Tuner, candidates, open_records, versions
 from secateur.ir import InputError
@@ -48,6 +51,7 @@ class Team:
     times: Callable[[int], Mapping[int, float]] = lambda name: {0: 1.0}
     left: dict[int, float] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    given: dict[int, Mapping[int, tuple[Any, Any]]] = field(default_factory=dict)
 
     def __enter__(self) -> Team:
         self.log.append("enter")
@@ -60,9 +64,10 @@ class Team:
     def free(self) -> int:
         return self.size - len(self.left)
 
-    def submit(self, name: int, spec: Any, choices: Mapping[int, Any]) -> None:
+    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None:
         assert self.free > 0
         self.log.append(f"submit {name}")
+        self.given[name] = kernels
         self.left[name] = self.costs[name]
 
     def wait(self, seconds: float) -> dict[int, Mapping[int, float]]:
@@ -142,6 +147,32 @@ def test_of_equally_fast_choices_the_first_is_taken_and_one_that_failed_never() 
     assert [seconds for _, seconds in record.timings] == [2.0, 1.005, 1.0, 3.0]
     assert record.versions == versions()
     assert tuner(Team(Clock(), []), records).choose(spec()) == space[1]
+
+
+def test_rivals_are_timed_by_turns_and_recorded_each_for_itself() -> None:
+    """A job holds all that computes the same, however far apart its specs come; each gets its own best choice."""
+    net = Net(1, 3, 14, 14)
+    x = conv(net, conv(net, "x", 256, (1, 1)), 256, (1, 1))
+    graph, target = outputs(net, conv(net, x, 256, (3, 3), pad=(1, 1, 1, 1))), native()
+    works = sorted(workloads(graph, target, 1), key=lambda work: type(work).__name__)
+    team, records = Team(Clock(), [1.0] * len(works), times=lambda name: {}), Records()
+
+    def times(name: int) -> Mapping[int, float]:
+        """The last choice of each spec is the fastest."""
+        return {i: 1.0 / (1 + i) for i in team.given[name]}
+
+    team.times = times
+    assert tuner(team, records).tune(works, 99.0) == Outcome(measured=len(works))
+    held = [{type(spec) for spec, _ in kernels.values()} for kernels in team.given.values()]
+    assert {ConvSpec, StrassenSpec} in held
+    assert {ConvSpec, WinogradSpec} in held
+    assert len(held) == len(works) - 2
+    for work in works:
+        record, space = records.find(target.name, work), candidates(work, target)
+        assert record is not None
+        assert record.choice == tuple(vars(space[-1]).values())
+        assert len(record.timings) == len(space)
+        assert list(dict(record.timings)) == [tuple(vars(c).values()) for c in space]
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:

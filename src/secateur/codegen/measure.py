@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,9 +125,9 @@ def peak(target: Target, rounds: int = 9) -> float:
 
 def interleaved(calls: Mapping[int, Callable[[], None]], rounds: int,
                 begin: Callable[[], None] = lambda: None) -> dict[int, float]:  # fmt: skip
-    """Median seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds.
+    """Seconds of each call, one sample of each a round; the clearly slower are dropped after three rounds.
 
-    ``begin`` is called before each round; slow kernels get fewer rounds.
+    ``begin`` is called before each round; slow kernels get fewer rounds. ``steady`` makes seconds of the samples.
     """
     repeats: dict[int, int] = {}
     for i, call in calls.items():
@@ -151,4 +150,17 @@ def interleaved(calls: Mapping[int, Callable[[], None]], rounds: int,
         if turn == FEWEST - 1:
             best = min(min(samples[i]) for i in alive)
             alive = {i for i in alive if min(samples[i]) <= DROP * best}
-    return {i: statistics.median(s) for i, s in samples.items()}
+    return steady(samples)
+
+
+def steady(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:
+    """Median seconds of each call from its samples by rounds, as if all rounds had been alike.
+
+    A machine may be half as fast for seconds, so a sample is taken in proportion to its round: to the geometric mean of
+    the calls that are in all rounds. The medians of these are scaled by the median round.
+    """
+    most = max(map(len, samples.values()), default=0)
+    whole = [np.log(s) for s in samples.values() if len(s) == most]
+    rounds = np.exp(np.mean(whole, axis=0)) if whole else np.ones(0)
+    scale = float(np.median(rounds)) if most else 0.0
+    return {i: float(np.median(np.asarray(s) / rounds[: len(s)])) * scale for i, s in samples.items()}

@@ -2,42 +2,35 @@
 
 A fork and a join for each kernel cost more than a small kernel takes. So threads part once for a whole run of steps
 (TVM's ``parallel_launch_point``) and meet at a barrier behind each (``parallel_barrier_when_finish``), which costs them
-one look at each other's counters. A step for one thread is done by the first, while the others wait. Kernels whose own
-parallel loops read what each other wrote stand between such runs, and fork by themselves.
+one look at each other's counters. A step for one thread is done by the first, while the others wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import tvm
 from tvm import tirx
 
-from .writer import FORKS, WORKERS, const
+from .writer import WORKERS, const
 
 
 @dataclass
 class Step:
-    """Calls that need nothing of each other.
-
-    ``shared`` ones as (workers, function, arguments), statements of single threads by worker, and those that fork.
-    """
+    """Calls that need nothing of each other: ``shared`` ones as (workers, function, arguments), others by worker."""
 
     shared: list[tuple[int, Any, list[Any]]] = field(default_factory=list)
     own: dict[int, list[Any]] = field(default_factory=dict)
-    forks: list[Any] = field(default_factory=list)
 
     def add(self, function: Any, name: Any, arguments: list[Any], worker: int | None) -> None:
         """One more call of a function of this name."""
         attributes = function.attrs or {}
         if WORKERS in attributes:
             self.shared.append((int(attributes[WORKERS]), name, arguments))
-            return
-        calls = self.forks if FORKS in attributes else self.own.setdefault(worker or 0, [])
-        calls.append(tirx.Evaluate(tvm.ir.Call(name, arguments)))
+        else:
+            self.own.setdefault(worker or 0, []).append(tirx.Evaluate(tvm.ir.Call(name, arguments)))
 
     @property
     def serial(self) -> bool:
@@ -45,7 +38,7 @@ class Step:
         return not self.shared and len(self.own) == 1
 
     def parallel(self) -> Any:
-        """What threads do without forking again, as loops over them."""
+        """What threads do, as loops over them."""
         loops = [self._shared(*call) for call in self.shared]
         if self.own:
             loops.append(_by_worker({worker: sequence(calls) for worker, calls in self.own.items()}))
@@ -59,30 +52,19 @@ class Step:
 
 def together(steps: Sequence[Step], stamps: Any = None) -> Any:
     """All steps in order. The cycle counter goes to ``stamps`` before the first and behind each."""
-    body: list[Any] = [] if stamps is None else [_stamp(stamps, 0)]
-    for forks, run in groupby(_parts(steps), key=lambda part: part[1]):
-        entries = [(i, step) for i, _, step in run]
-        if forks or all(step.serial for _, step in entries):
-            for i, step in entries:
-                body += step.forks if forks else next(iter(step.own.values()))
-                body += [] if stamps is None else [_stamp(stamps, i)]
-        else:
-            body.append(_launch(entries, stamps))
+    first = [] if stamps is None else [_stamp(stamps, 0)]
+    if not all(step.serial for step in steps):
+        return sequence([*first, _launch(steps, stamps)])
+    body = first
+    for i, step in enumerate(steps, 1):
+        body += next(iter(step.own.values()))
+        body += [] if stamps is None else [_stamp(stamps, i)]
     return sequence(body)
 
 
-def _parts(steps: Sequence[Step]) -> Iterator[tuple[int, bool, Step]]:
-    """The number of each step from 1 on, does this part of it fork, and the step."""
-    for i, step in enumerate(steps, 1):
-        if step.shared or step.own:
-            yield i, False, step
-        if step.forks:
-            yield i, True, step
-
-
-def _launch(steps: Sequence[tuple[int, Step]], stamps: Any) -> Any:
+def _launch(steps: Sequence[Step], stamps: Any) -> Any:
     body = []
-    for i, step in steps:
+    for i, step in enumerate(steps, 1):
         body.append(tirx.AttrStmt(const(0), "pragma_parallel_barrier_when_finish", const(1), step.parallel()))
         if stamps is not None:
             body.append(_by_worker({0: _stamp(stamps, i)}))

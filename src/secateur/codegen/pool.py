@@ -34,17 +34,16 @@ Times = Mapping[int, float]
 
 @dataclass
 class _Job:
-    """``deaths``: how many workers died over it without a choice to blame."""
+    """``kernels``: specs with a choice each. ``deaths``: how many workers died over it without a kernel to blame."""
 
     name: int
-    spec: Any
-    choices: dict[int, Any]
+    kernels: dict[int, tuple[Any, Any]]
     deaths: int = 0
 
 
 @dataclass(eq=False)
 class _Worker:
-    """``at``: the choice it is at; ``since``: when it was last heard of."""
+    """``at``: the kernel it is at; ``since``: when it was last heard of."""
 
     channel: Connection
     since: float
@@ -56,7 +55,7 @@ class _Worker:
 
 @dataclass
 class Pool:
-    """Processes that compile and time the choices of kernels. A context: they end with it, whatever happens.
+    """Processes that compile and time kernels. A context: they end with it, whatever happens.
 
     ``clock`` is in seconds. ``workers``: how many, by default one a core. ``memory``: see ``measure.arguments``.
     """
@@ -119,17 +118,17 @@ class Pool:
         mother = [] if self._mother is None else [self._mother.pid]
         return [*mother, *(worker.pid for worker in self._team if worker.pid)]
 
-    def submit(self, name: int, spec: Any, choices: Mapping[int, Any]) -> None:
-        """Give out a job; ``wait`` returns its name."""
+    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None:
+        """Give out kernels, a spec and its choice each, to be timed by turns; ``wait`` returns this name."""
         worker = next(w for w in self._team if w.job is None)
-        worker.job = _Job(name, spec, dict(choices))
+        worker.job = _Job(name, dict(kernels))
         if worker.pid:
             self._start(worker)
 
     def wait(self, seconds: float) -> dict[int, Times]:
         """The jobs that end within so many seconds; none of them, or several, after the first that does.
 
-        Choices that failed, crashed or hung are missing in its times. Raises Unsupported if no worker comes up.
+        Kernels that failed, crashed or hung are missing in its times. Raises Unsupported if no worker comes up.
         """
         deadline = self.clock() + seconds
         done: dict[int, Times] = {}
@@ -173,7 +172,7 @@ class Pool:
     def _start(self, worker: _Worker) -> None:
         assert worker.job is not None
         worker.at, worker.since = None, self.clock()
-        self._send(worker, worker.pid, worker.job.spec, worker.job.choices, self.rounds, self.memory)
+        self._send(worker, worker.pid, worker.job.kernels, self.rounds, self.memory)
 
     def _end(self, worker: _Worker, times: Times, done: dict[int, Times]) -> None:
         assert worker.job is not None
@@ -182,15 +181,15 @@ class Pool:
         self._release(worker)
 
     def _bury(self, worker: _Worker, done: dict[int, Times]) -> None:
-        """Leave out the choice that a worker died of; its successor does the rest, or all if it was none, once."""
+        """Leave out the kernel that a worker died of; its successor does the rest, or all if it was none, once."""
         worker.pid, worker.waiting = 0, False
         self._release(worker)
         job = worker.job
         if job is None:
             return
-        if job.choices.pop(-1 if worker.at is None else worker.at, None) is None:
+        if job.kernels.pop(-1 if worker.at is None else worker.at, None) is None:
             job.deaths += 1
-        if job.deaths > 1 or not job.choices:
+        if job.deaths > 1 or not job.kernels:
             done[job.name] = {}
             worker.job = None
 

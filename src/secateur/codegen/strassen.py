@@ -53,8 +53,7 @@ class Strip:
     """Two halves of ``rows`` x ``columns`` pixels, and the scratch memory of their sums, in vectors.
 
     ``size`` rows (or pixels, where the picture is one row) make a half; the second begins ``gap`` behind the first.
-    ``sums`` is [sum, block of inputs, pixel]; ``kept``, two tiles. Threads that share the strips have both of their
-    own, those that share a strip's blocks the tiles alone.
+    ``sums`` is [sum, block of inputs, pixel]; ``kept``, two tiles. Each of the ``copies`` is of one thread.
     """
 
     size: int
@@ -67,13 +66,12 @@ class Strip:
     plane: int  # from one block to the next: odd, or powers of two would meet in a few cache sets
     sums: int
     kept: int
-    sum_copies: int
-    kept_copies: int
+    copies: int
 
     @property
     def vectors(self) -> int:
         """In all."""
-        return self.sums * self.sum_copies + self.kept * self.kept_copies
+        return (self.sums + self.kept) * self.copies
 
 
 def strip(spec: StrassenSpec, choice: StrassenChoice) -> Strip:
@@ -83,10 +81,9 @@ def strip(spec: StrassenSpec, choice: StrassenChoice) -> Strip:
     rows, columns = (1, size) if spec.h == 1 else (size, spec.w)
     row = columns * spec.lanes if rows == 1 else spec.x.row
     plane = rows * (row // spec.lanes) | 1
-    shared = choice.outer == "strips"
     return Strip(
         size, min(size, extent - size), max(0, extent - 2 * size), -(-extent // (2 * size)), rows, columns,
         row, plane,
         4 * (spec.inputs // 2) * plane, 2 * choice.nb * choice.rows * choice.columns,
-        spec.threads if shared else 1, spec.threads,
+        spec.threads,
     )  # fmt: skip

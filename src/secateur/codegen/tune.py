@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,8 @@ from secateur.ir import InputError
 from .pool import Pool
 from .records import Doubt, Record, Records, choice_of, key_of, record_of, stored
 from .runtime import ffi
-from .specs import WindowSpec
+from .specs import ConvSpec, WindowSpec
+from .specs_fast import StrassenSpec, WinogradSpec
 from .targets import Target, get_target
 from .workloads import CHOICES, Workload
 
@@ -104,7 +105,7 @@ class Team(Protocol):
 
     @property
     def free(self) -> int: ...
-    def submit(self, name: int, spec: Any, choices: Mapping[int, Any]) -> None: ...
+    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None: ...
     def wait(self, seconds: float) -> Mapping[int, Mapping[int, float]]: ...
 
 
@@ -173,8 +174,8 @@ class Tuner:
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
 
-        Those without any record come first, in the order given. Ctrl-C ends it early. What was measured is in the file
-        at once, whatever happens. Raises InputError if it cannot be written.
+        Those without any record come first, in the order given; rivals are timed by turns. Ctrl-C ends it early. What
+        was measured is in the file at once, whatever happens. Raises InputError if it cannot be written.
         """
         deadline = self.clock() + seconds
         todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
@@ -183,21 +184,35 @@ class Tuner:
             return Outcome(left=len(todo))
         self.records.check_writable()
         tell = progress or (lambda done, total, what: None)
+        jobs = list(_contests(todo))
         ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
         given, interrupted = 0, False
         try:
             with self.team(self.target, self.threads) as team:
                 while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
-                    while team.free and given < len(todo):
-                        tell(len(ended), len(todo), _short(todo[given]))
-                        team.submit(given, todo[given], dict(enumerate(candidates(todo[given], self.target))))
+                    while team.free and given < len(jobs):
+                        tell(len(ended), len(todo), _short(jobs[given][0]))
+                        team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
                         given += 1
                     for index, times in team.wait(left).items():
-                        ended.append(self._keep(todo[index], times))
+                        ended += self._keep_all(jobs[index], times)
                         tell(len(ended), len(todo), "")
         except KeyboardInterrupt:
             interrupted = True
         return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)
+
+    def _kernels(self, specs: Sequence[Workload]) -> list[tuple[Workload, Any]]:
+        """All choices of some specs."""
+        return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
+
+    def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float]) -> list[bool]:
+        """Append the records of rivals; which of them could be measured."""
+        found, first = [], 0
+        for spec in specs:
+            size = len(candidates(spec, self.target))
+            found.append(self._keep(spec, {i - first: t for i, t in times.items() if first <= i < first + size}))
+            first += size
+        return found
 
     def _keep(self, spec: Workload, times: Mapping[int, float]) -> bool:
         """Append the record of a workload, if any of its choices ran."""
@@ -213,6 +228,17 @@ class Tuner:
             self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
             revision=TEMPLATES[type(spec)].revision))  # fmt: skip
         return True
+
+
+def _contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
+    """Specs that compute the same stand together: what a busy machine does to one while it is timed, it does to all."""
+    found: dict[Any, list[Workload]] = {}
+    for spec in specs:
+        same: Any = spec
+        if isinstance(spec, ConvSpec | WinogradSpec | StrassenSpec):
+            same = (spec.kernel, spec.n, spec.ci, spec.blocks, spec.h, spec.w, spec.y, spec.threads)
+        found.setdefault(same, []).append(spec)
+    return found.values()
 
 
 def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:

@@ -99,8 +99,8 @@ def error(weight: Floats, pairs: Pairs) -> float:
 class Strip:
     """Scratch memory of a strip of tiles, in vectors. Strides are odd, or powers of two would meet in a few cache sets.
 
-    ``inputs`` is [point, block of inputs, tile], ``products`` [block of outputs, tile, point]; ``threads`` that share
-    the strips have both of their own, those that share a strip's blocks the products alone.
+    ``inputs`` is [point, block of inputs, tile], ``products`` [block of outputs, tile, point]. Each of the ``copies``
+    is of one thread.
     """
 
     tiles: int
@@ -108,18 +108,16 @@ class Strip:
     tile: int  # from one tile of the products to the next
     inputs: int
     products: int
-    input_copies: int
-    product_copies: int
+    copies: int
 
     @property
     def size(self) -> int:
         """Vectors in all."""
-        return self.inputs * self.input_copies + self.products * self.product_copies
+        return (self.inputs + self.products) * self.copies
 
 
 def strip(spec: WinogradSpec, choice: WinogradChoice) -> Strip:
     """The strip of a kernel."""
     points, tiles = (choice.m + 2) ** 2, choice.strip
     point = spec.inputs * tiles | 1
-    return Strip(tiles, point, points | 1, points * point, choice.nb * tiles * (points | 1),
-                 spec.threads if choice.outer == "strips" else 1, spec.threads)  # fmt: skip
+    return Strip(tiles, point, points | 1, points * point, choice.nb * tiles * (points | 1), spec.threads)

@@ -1,10 +1,10 @@
 """The measuring processes: one that imports TVM once, and those forked from it, which compile and time kernels.
 
 ``python -m secateur.codegen.worker PID FD...`` forks a worker for each pipe, and another one when a worker dies, of
-which the parent hears ``("died",)``. A worker says ``("ready", its process id)``, and for each job ``(process id, spec,
-choices, rounds, memory)``: ``("at", i)`` before it compiles a choice and before it first runs one, ``("compiled",)`` in
-between, upon which it waits for ``(process id,)``, ``("at", None)`` before each round, and ``("times", {i: seconds})``.
-Choices that TVM refuses are missing there. When the parent ends, however it ends, all end.
+which the parent hears ``("died",)``. A worker says ``("ready", its process id)``, and for each job ``(process id,
+{i: (spec, choice)}, rounds, memory)``: ``("at", i)`` before it compiles a kernel and before it first runs one,
+``("compiled",)`` in between, upon which it waits for ``(process id,)``, ``("at", None)`` before each round, and
+``("times", {i: seconds})``. Kernels that TVM refuses are missing there. When the parent ends, however it ends, all end.
 """
 
 from __future__ import annotations
@@ -62,18 +62,21 @@ def serve(channel: Connection, target: Target) -> None:
             return
 
 
-def _work(channel: Connection, target: Target, spec: Any, choices: Mapping[int, Any], rounds: int, memory: int) -> None:
-    functions: dict[int, Any] = {}
-    for i, choice in choices.items():
+def _work(channel: Connection, target: Target, kernels: Mapping[int, Any], rounds: int, memory: int) -> None:
+    functions: dict[Any, dict[int, Any]] = {}  # by spec
+    for i, (spec, choice) in kernels.items():
         channel.send(("at", i))
         try:
-            functions[i] = compiled(spec, choice, target)
-        except Exception:  # a choice that TVM refuses costs itself alone
+            function = compiled(spec, choice, target)
+        except Exception:  # a kernel that TVM refuses costs itself alone
             continue
+        functions.setdefault(spec, {})[i] = function
     channel.send(("compiled",))
     while channel.recv() != (os.getpid(),):
         pass
-    calls: dict[int, Callable[[], None]] = in_turn(functions, arguments(spec, memory)) if functions else {}
+    calls: dict[int, Callable[[], None]] = {}
+    for spec, mine in functions.items():
+        calls |= in_turn(mine, arguments(spec, memory))
     for i, call in calls.items():
         channel.send(("at", i))
         call()  # a kernel that crashes or hangs does so here

@@ -17,7 +17,7 @@ from tvm import tirx
 Expr = Any
 INT = "int64"
 PACKED = 1  # TVM's CallingConv.kCPackedFunc: "has its final form", or TVM would make it callable from outside
-WORKERS, FORKS = "workers", "forks"  # attributes of a kernel: see Kernel
+WORKERS = "workers"  # attribute of a kernel: see Kernel
 
 
 def const(value: int) -> Expr:
@@ -35,16 +35,16 @@ class Kernel:
 
     With more than one of ``threads``, its parallel loops are cut into a share for each: the function gets one more
     parameter, the number of the worker whose shares it computes, and its attribute ``WORKERS`` says how many there are.
-    What lies outside of parallel loops is done by all of them. With ``forks`` it has no such parameter and is called
-    once: threads meet before and behind each parallel loop, as they must where one reads what another has written.
+    What lies outside of parallel loops is done by all of them. They do not meet before the kernel ends, so none may
+    read what another has written.
     """
 
-    def __init__(self, lanes: int, threads: int = 1, forks: bool = False) -> None:
-        self.lanes, self.threads, self.forks = lanes, threads, forks
+    def __init__(self, lanes: int, threads: int = 1) -> None:
+        self.lanes, self.threads = lanes, threads
         self.worker = tirx.Var("worker", "int32")
         self.shares = False
-        self.inside = False  # of a share
-        self.alone = 0  # stores that are in no share
+        self.inside = False  # of what a worker does by itself
+        self.alone = 0  # stores outside of that
         self.parameters: list[Any] = []
         self.declared: list[Any] = []
         self.stack: list[list[Any]] = [[]]
@@ -71,40 +71,36 @@ class Kernel:
         """``for i in range(extent): body(i)``; a loop of one round is no loop."""
         if extent < 1:
             return
-        if parallel and self.threads > 1 and not self.forks:
-            self._share(extent, body, name)
-            return
-        if extent == 1:
+        if parallel and self.threads > 1:
+            self.everyone(lambda worker: self._share(worker, extent, body, name))
+        elif extent == 1:
             body(const(0))
-            return
-        kind = tirx.ForKind.PARALLEL if parallel and self.threads > 1 else tirx.ForKind.SERIAL
-        self._for(const(0), const(extent), body, name, kind)
+        else:
+            self._for(const(0), const(extent), body, name)
 
-    def _for(self, start: Expr, extent: Expr, body: Callable[[Expr], None], name: str,
-             kind: Any = tirx.ForKind.SERIAL) -> None:  # fmt: skip
+    def _for(self, start: Expr, extent: Expr, body: Callable[[Expr], None], name: str) -> None:
         var = self.fresh(name)
         self.stack.append([])
         body(var)
-        self.emit_closed(lambda inner: tirx.For(var, start, extent, kind, inner))
+        self.emit_closed(lambda inner: tirx.For(var, start, extent, tirx.ForKind.SERIAL, inner))
 
-    def _share(self, extent: int, body: Callable[[Expr], None], name: str) -> None:
+    def everyone(self, body: Callable[[Expr], None]) -> None:
+        """``body(worker)`` by every worker, each in memory of its own."""
+        self.shares = self.threads > 1
+        before, self.inside = self.inside, True
+        body(self.worker.astype(INT) if self.shares else const(0))
+        self.inside = before
+
+    def _share(self, worker: Expr, extent: int, body: Callable[[Expr], None], name: str) -> None:
         """The rounds of this worker; what is left over goes to the last, whose share is the smallest."""
-
-        def mine_alone(i: Expr) -> None:
-            before, self.inside = self.inside, True
-            body(i)
-            self.inside = before
-
-        self.shares = True
         each = -(-extent // self.threads)
         if extent == 1:
-            self.branch(self.worker == self.threads - 1, lambda: mine_alone(const(0)))
+            self.branch(worker == self.threads - 1, lambda: body(const(0)))
             return
-        start = self.worker.astype(INT) * each
-        mine = const(each)
+        start, mine = worker * each, const(each)
         if extent % self.threads:
             mine = tirx.max(tirx.min(const(each), const(extent) - start), const(0))
-        self._for(start, mine, mine_alone, name)
+        self._for(start, mine, body, name)
 
     def branch(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
         """``if condition: yes() else: no()``."""
@@ -223,9 +219,7 @@ class Kernel:
         parameters = [*self.parameters, self.worker] if self.shares else self.parameters
         function = private(parameters, [*self.declared, *self.stack[0]])
         assert not (self.shares and self.alone), "all workers would write what no share is of"
-        if self.shares:
-            return function.with_attr(WORKERS, self.threads)
-        return function.with_attr(FORKS, True) if self.forks else function
+        return function.with_attr(WORKERS, self.threads) if self.shares else function
 
 
 def private(parameters: list[Any], body: list[Any]) -> Any:

@@ -20,7 +20,7 @@ from secateur.codegen.writer import Expr, Kernel, even_tile, segments
 from .arrays import random_floats, reach, written
 from .epilogue import At, apply, operand_pointers
 
-REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Body = Callable[..., None]
 FEW = 16 << 10  # bytes
 

@@ -28,7 +28,7 @@ from .epilogue import apply, operand_pointers
 
 Pixel = tuple[int, int]
 AHEAD = 32  # pixels: about two tiles
-REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
 def build(spec: GroupedSpec, choice: GroupedChoice) -> Any:

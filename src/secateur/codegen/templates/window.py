@@ -20,7 +20,7 @@ from .arrays import random_floats, reach, written
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
-REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 NEAR = 1 << 19  # bytes: larger inputs come from beyond the second cache, and the rows below a tile are fetched early
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 

@@ -28,7 +28,7 @@ from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 from .shares import share
 
-REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
 CACHE = 6144  # floats: half of a first cache of 48 KB
@@ -44,7 +44,7 @@ class _Winograd:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.m, self.t = choice.m, choice.m + 2
         self.points, self.pairs, self.tiles = self.t**2, PAIRS[choice.m], spec.tiles(choice.m)
-        self.k = k = Kernel(spec.lanes, spec.threads, choice.outer == "blocks")
+        self.k = k = Kernel(spec.lanes, spec.threads)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.table = k.pointer("table", "int32") if spec.table else None
         self.channels = None if spec.full else k.pointer("channels", "int32")
@@ -53,30 +53,28 @@ class _Winograd:
         self.y = k.pointer("y")
 
     def build(self) -> Any:
-        strips = -(-self.tiles // self.strip.tiles)
-        share(self.k, self.spec.threads if self.choice.outer == "strips" else 1, strips, self.one_strip)
-        return self.k.finish()
+        k, strips = self.k, -(-self.tiles // self.strip.tiles)
+        if self.choice.outer == "strips":
+            share(k, self.spec.threads, strips, self.one_strip)
+        else:
+            k.everyone(lambda worker: k.loop(strips, lambda i: self.one_strip(worker, i), name="s"))
+        return k.finish()
 
     def one_strip(self, worker: Expr, number: Expr) -> None:
         """Tiles from input to output."""
         spec, k, v, strip = self.spec, self.k, self.spec.lanes, self.strip
-        inside = self.choice.outer == "blocks"
         first = k.bind(tirx.min(number * strip.tiles, const(self.tiles - strip.tiles)), INT)
-        inputs = k.bind((const(0) if inside else worker) * (strip.inputs * v), INT)
+        inputs = k.bind(worker * ((strip.inputs + strip.products) * v), INT)
 
         def transform(block: Expr) -> None:
             k.loop(strip.tiles, lambda i: self.place(first + i, lambda *at: self.input(
                 block, inputs + (block * strip.tiles + i) * v, *at)), name="tile")  # fmt: skip
 
-        k.loop(spec.inputs, transform, inside and spec.threads > 1, "cb")
+        k.loop(spec.inputs, transform, name="cb")
         for start, count, nb in segments(spec.blocks, min(self.choice.nb, spec.blocks)):
-
-            def blocks(other: Expr, tile: Expr, start: int = start, nb: int = nb) -> None:
-                mine = other if inside else worker
-                products = k.bind(strip.inputs * v * strip.input_copies + mine * (strip.products * v), INT)
-                self.blocks(first, start + tile * nb, nb, inputs, products)
-
-            share(k, spec.threads if inside else 1, count, blocks)
+            k.loop(count, lambda tile: self.blocks(
+                first, start + tile * nb, nb, inputs, inputs + strip.inputs * v),  # noqa: B023
+                self.choice.outer == "blocks", "s")  # fmt: skip
 
     def blocks(self, first: Expr, block: Expr, nb: int, inputs: Expr, products: Expr) -> None:
         """``nb`` output blocks of a strip."""
