@@ -35,12 +35,18 @@ def parser(doc: str | None, default_output: str) -> argparse.ArgumentParser:
 
 
 def machine() -> Row:
-    """The processor's name, how many cores this process may use, and the system."""
+    """The processor's name, how many cores this process may use, and the system.
+
+    Hosts hide names: family and model tell one generation from the next, and those differ by a factor of two.
+    """
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
+        pairs = [line.partition(":") for line in info.read_text().splitlines()]
+        found = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
+        model = found.get("model name", model)
+        if "cpu family" in found:
+            model += f" (family {found['cpu family']}, model {found['model']})"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpu": model, "cores": cores, "system": platform.system()}
 

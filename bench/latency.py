@@ -103,6 +103,13 @@ def memory(name: str, threads: int) -> dict[str, Any]:
     return {**found, "ratio": ours["peak"] / theirs["peak"]}
 
 
+def searched(name: str) -> dict[str, Any]:
+    """The processor seconds and trials that MetaSchedule had for a network."""
+    from tvm_peers import spent
+
+    return spent(folder_of(name))
+
+
 def errors(workers: Mapping[str, Worker]) -> dict[str, float]:
     """The largest difference of each runtime's outputs from ONNX Runtime's, over the largest of those."""
     if "onnxruntime" not in workers:
@@ -138,6 +145,7 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
         "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
         "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
         **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "metaschedule": searched(name) if "tvm-metaschedule" in peers else {},
         "failed": failed, "memory": memory(name, threads) if options.memory else {},
     }  # fmt: skip
 
