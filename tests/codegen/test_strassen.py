@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -74,15 +75,19 @@ def test_float32_stays_within_the_limit() -> None:
     assert strassen.error(weight) > strassen.LIMIT
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 3), st.integers(0, 99))
-def test_strips_hold_every_pixel(h: int, w: int, threads: int, which: int) -> None:
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2), st.integers(1, 2), st.integers(1, 3),
+       st.integers(0, 99))  # fmt: skip
+def test_strips_hold_every_pixel(h: int, w: int, margin: int, stride: int, threads: int, which: int) -> None:
+    """Pixels are halved where they lie as in one row, else rows."""
     if h * w < 2:
         return
-    plane = Strides(h * w * 16, h * w * 16, w * 16, 16)
+    row = (w + 2 * margin) * stride**2 * 16
+    plane = Strides(h * row, h * row, row, stride * 16)
     spec = StrassenSpec(16, 1, 8, 8, h, w, plane, plane, False, threads=threads)
+    assert spec.flat == (h == 1 or (margin, stride) == (0, 1))
     choices = list(space(spec, 32))
     found = strassen.strip(spec, choices[which % len(choices)])
-    extent = w if h == 1 else h
+    extent = h * w if spec.flat else h
     held: set[int] = set()
     for i in range(found.count):
         first = min(i * 2 * found.size, found.last)
@@ -96,19 +101,21 @@ def test_strips_hold_every_pixel(h: int, w: int, threads: int, which: int) -> No
 @FEW
 @given(
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.tuples(st.integers(1, 11), st.integers(2, 17)),
-    st.integers(0, 2), st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63), st.booleans(),
+    st.integers(0, 2), st.integers(1, 2), st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63),
+    st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: int, activation: str, threads: int, which: int,
-                   narrow: bool) -> None:  # fmt: skip
-    """Widths that fill an even number of blocks, pictures and margins of any size."""
+def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: int, stride: int, activation: str,
+                   threads: int, which: int, narrow: bool, behind: bool) -> None:  # fmt: skip
+    """Widths that fill an even number of blocks, pictures and margins of any size, one ``behind`` the layer too."""
     target = NARROW if narrow else native()
     lanes = 2 * target.lanes
     net = Net(n, 5, *size)
-    y = conv(net, conv(net, "x", lanes * ci, (1, 1)), lanes * co, (1, 1), pad=(pad,) * 4)
+    y = conv(net, conv(net, "x", lanes * ci, (1, 1)), lanes * co, (1, 1), pad=(pad,) * 4, stride=(stride,) * 2)
     y = net.node(activation, y, **ACTIVATIONS[activation])
+    y = conv(net, y, 9, (3, 3), pad=(1, 1, 1, 1)) if behind else y
     with always(which) as taken:
-        check(outputs(net, conv(net, y, 9, (3, 3), pad=(1, 1, 1, 1))), target, threads=threads)
-    assert len(taken) == 1
+        check(outputs(net, y), target, threads=threads)
+    assert len(taken) == (math.prod(net.shape(y)[2:]) > 1)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
@@ -172,7 +179,9 @@ def test_what_the_default_takes() -> None:
     assert kernels(layer(512, 256, 14))[1] is StrassenSpec
     assert kernels(layer(64, 64, 14))[1] is ConvSpec, "what sums cost is more than what products gain"
     assert kernels(layer(512, 256, 1))[1] is ConvSpec, "one pixel has no halves"
-    assert kernels(layer(512, 256, 14, stride=(2, 2)))[1] is ConvSpec
+    assert kernels(layer(512, 256, 16, stride=(2, 2)))[1] is StrassenSpec
+    assert kernels(layer(512, 256, 14, stride=(2, 2)))[1] is ConvSpec, "of seven rows one is in both halves"
+    assert kernels(layer(1024, 512, 7))[1] is StrassenSpec, "pixels are halved, not seven rows"
     assert kernels(layer(512, 512, 14, groups=2))[1:] == [StrassenSpec] * 2, "groups are layers of their own"
     assert kernels(layer(512, 240, 14))[1] is ConvSpec, "15 blocks of outputs have no halves"
     assert kernels(layer(500, 256, 14))[1] is ConvSpec, "and the last of these inputs is not full"

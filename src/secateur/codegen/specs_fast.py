@@ -83,9 +83,10 @@ class WinogradChoice:
 
 @dataclass(frozen=True)
 class StrassenSpec:
-    """A dense 1x1 convolution at stride 1 by Strassen's algorithm (``codegen.strassen``), onto blocks of outputs.
+    """A dense 1x1 convolution by Strassen's algorithm (``codegen.strassen``), onto blocks of outputs.
 
     ``inputs`` whole blocks of channels, which are looked up if ``table``; their number and that of ``blocks`` are even.
+    ``x``: from one pixel that is read to the next, so that a stride is part of it.
     """
 
     lanes: int
@@ -108,6 +109,16 @@ class StrassenSpec:
         return self.inputs * self.lanes
 
     @property
+    def flat(self) -> bool:
+        """Do the pixels that are read lie as in one row? Then they are halved as such, else by rows."""
+        return self.h == 1 or self.x.row == self.w * self.x.column
+
+    @property
+    def extent(self) -> int:
+        """How many pixels, or rows, are halved."""
+        return self.h * self.w if self.flat else self.h
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
         return self.n * self.h * self.w * self.ci * self.blocks * self.lanes
@@ -119,8 +130,8 @@ class StrassenSpec:
         Halves may share a row. There are 7/4 as many weights; what comes from memory beside the products takes half of
         its time on top. Threads share the memory: sums and weights take as long on several as on one.
         """
-        outputs, extent = self.blocks * self.lanes, self.w if self.h == 1 else self.h
-        twice = 2 * -(-extent // 2) / extent
+        outputs = self.blocks * self.lanes
+        twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
         return twice * self.macs * 7 / 8 / 0.95 + self.threads * (sums + self.ci * outputs * 3 / 4 * LOAD / 2)
 
@@ -133,8 +144,8 @@ class StrassenSpec:
 class StrassenChoice:
     """``nb`` pairs of output blocks by ``rows`` x ``columns`` pairs of pixels in registers.
 
-    ``size`` rows (or pixels of a picture of one row) make half of a strip. Threads share the strips, or the ``outer``
-    "blocks" of channels of each strip.
+    ``size`` rows (or pixels, where they lie as in one row) make half of a strip. Threads share the strips, or the
+    ``outer`` "blocks" of channels of each strip.
     """
 
     nb: int

@@ -52,7 +52,7 @@ def error(weight: Floats) -> float:
 class Strip:
     """Two halves of ``rows`` x ``columns`` pixels, and the scratch memory of their sums, in vectors.
 
-    ``size`` rows (or pixels, where the picture is one row) make a half; the second begins ``gap`` behind the first.
+    ``size`` rows (or pixels, where they lie as in one row) make a half; the second begins ``gap`` behind the first.
     ``sums`` is [sum, block of inputs, pixel]; ``kept``, two tiles. Each of the ``copies`` is of one thread.
     """
 
@@ -62,7 +62,8 @@ class Strip:
     count: int
     rows: int
     columns: int
-    row: int  # floats from one row to the next: as in the input, since one loop reads both
+    row: int  # floats from one row to the next, and from one pixel: as in the input, since one loop reads both
+    column: int
     plane: int  # from one block to the next: odd, or powers of two would meet in a few cache sets
     sums: int
     kept: int
@@ -76,14 +77,14 @@ class Strip:
 
 def strip(spec: StrassenSpec, choice: StrassenChoice) -> Strip:
     """The strip of a kernel."""
-    extent = spec.w if spec.h == 1 else spec.h
+    extent, column = spec.extent, spec.x.column
     size = min(choice.size, -(-extent // 2))
-    rows, columns = (1, size) if spec.h == 1 else (size, spec.w)
-    row = columns * spec.lanes if rows == 1 else spec.x.row
+    rows, columns = (1, size) if spec.flat else (size, spec.w)
+    row = columns * column if rows == 1 else spec.x.row
     plane = rows * (row // spec.lanes) | 1
     return Strip(
         size, min(size, extent - size), max(0, extent - 2 * size), -(-extent // (2 * size)), rows, columns,
-        row, plane,
+        row, column, plane,
         4 * (spec.inputs // 2) * plane, 2 * choice.nb * choice.rows * choice.columns,
         spec.threads,
     )  # fmt: skip

@@ -30,7 +30,7 @@ def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Str
         spec.lanes, spec.n, len(blocks), spec.blocks, spec.h, spec.w, plane, spec.y, not follow, spec.steps,
         spec.threads,
     )  # fmt: skip
-    if plane.column != spec.lanes or work.effort >= spec.effort or not error(weight[:, :, 0, 0]) <= LIMIT:
+    if work.effort >= spec.effort or not error(weight[:, :, 0, 0]) <= LIMIT:
         return ()
     return (work,)
 

@@ -14,8 +14,8 @@ when a network is built. Then a tile of registers at a time, for each pair of ou
 
 where S1 = A21 + A22, S2 = S1 - A11, S3 = A11 - A21, S4 = A12 - S2 and T1 = B12 - B11, T2 = B22 - T1, T3 = B22 - B12,
 T4 = T2 - B21. U2 and U3 of one tile stay in the first cache, so that seven eighths of the multiply-adds cost seven
-eighths of the time. The halves of the picture are rows, or pixels where it is one long row; where their number is odd
-both hold the middle one. All seven products are one loop: seven in a row are one too many for LLVM's registers.
+eighths of the time. The halves of the picture are rows, or pixels where they lie as in one row; of an odd number both
+hold the middle one. All seven products are one loop: seven in a row are one too many for LLVM's registers.
 
 Source: V. Strassen, Gaussian elimination is not optimal, 1969; S. Winograd's variant in D. Knuth, The Art of Computer
 Programming, vol. 2, section 4.6.4.
@@ -39,7 +39,7 @@ from .conv import y_index
 from .epilogue import At, apply, operand_pointers
 from .shares import share
 
-REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 SECOND = 256 << 10  # bytes: a quarter of a second cache
 
 
@@ -88,8 +88,8 @@ class _Strassen:
                 self.choice.outer == "blocks", "s")  # fmt: skip
 
     def pixel(self, start: Expr, row: Expr, column: Expr) -> tuple[Expr, Expr]:
-        """Where a pixel of the half that begins at ``start`` lies in the picture."""
-        return (row, start + column) if self.spec.h == 1 else (start + row, column)
+        """Where a pixel of the half that begins at ``start`` lies in the picture, or in its only row."""
+        return (row, start + column) if self.spec.flat else (start + row, column)
 
     def index(self, image: Expr, pixel: tuple[Expr, Expr]) -> Expr:
         """From the first pixel of a block of inputs to this one."""
@@ -112,7 +112,7 @@ class _Strassen:
             a11, a12, a21, a22 = (k.vector(k.load(self.memory, base + shift)) for half in bases for base in half)
             s1 = k.vector(a21 + a22)
             s2 = k.vector(s1 - a11)
-            at = to + row * strip.row + column * v
+            at = to + row * strip.row + column * strip.column
             for i, value in enumerate((s2, a11 - a21, s1, a12 - s2)):
                 k.store(self.memory, at + i * (self.half * strip.plane * v), value)
 
@@ -158,7 +158,7 @@ class _Tile:
         k, v, strip, whole, nb = self.k, self.k.lanes, self.strip, self.whole, self.nb
         of_x = tirx.any(p < 2, p == 4)
         number = tirx.Select(p < 4, p - 2, p - 3)  # of the sum
-        of_sum = self.sums + number * (self.half * strip.plane * v) + self.row * strip.row + self.column * v
+        of_sum = self.sums + number * (self.half * strip.plane * v) + self.row * strip.row + self.column * strip.column
         start = self.first + tirx.Select(p == 4, const(strip.gap), const(0))
         pixel = whole.index(self.image, whole.pixel(start, self.row, self.column))
         base = k.bind(tirx.Select(of_x, pixel, of_sum), INT)
@@ -174,7 +174,7 @@ class _Tile:
             for j in range(0, nb * v, 16):
                 k.prefetch(whole.w, of + (self.half * v * nb * v + j))  # of the next product
             for i, (r, c) in enumerate(self.pixels):
-                wide = k.vector(k.splat(k.scalar(whole.memory, at + (r * strip.row + c * v))))
+                wide = k.vector(k.splat(k.scalar(whole.memory, at + (r * strip.row + c * strip.column))))
                 for j in range(nb):
                     k.add(self.acc[i * nb + j], wide * ws[j])
 
@@ -205,12 +205,22 @@ class _Tile:
         bias = [k.vector(k.load(whole.bias, (block + j) * k.lanes)) for j in range(nb)]
         for i, x in enumerate(self.acc):
             (r, c), j = self.pixels[i // nb], i % nb
-            place = At(block + j, self.image, row + r, column + c)
+            if j == 0:
+                there = self.place(row + r, column + c)
+            place = At(block + j, self.image, *there)
             value = apply(k, k.get(x) + bias[j], spec.steps, whole.operands, place)
             k.store(whole.y, y_index(spec, place), value)
         k.branch(
             p == 4, lambda: self.begin(lambda i: k.splat(0.0)), lambda: self.begin(lambda i: self.kept(self.u2, i))
         )
+
+    def place(self, row: Expr, column: Expr) -> tuple[Expr, Expr]:
+        """Where an output lies in the picture."""
+        spec, k = self.whole.spec, self.k
+        if spec.h == 1 or not spec.flat:
+            return row, column
+        at = k.bind(tirx.floordiv(column, const(spec.w)), INT)
+        return at, k.bind(column - at * spec.w, INT)
 
     def begin(self, values: Callable[[int], Expr]) -> None:
         """Set the registers."""
@@ -226,7 +236,7 @@ def space(spec: StrassenSpec, registers: int) -> Iterator[StrassenChoice]:
         most = (registers - nb - 2) // nb
         for outer in ("blocks", "strips") if spec.threads > 1 else ("strips",):
             for size in _sizes(spec, most, spec.threads if outer == "strips" else 1):
-                rows, columns = (1, even_tile(size, most)) if spec.h == 1 else _tile(size, spec.w, most)
+                rows, columns = (1, even_tile(size, most)) if spec.flat else _tile(size, spec.w, most)
                 choice = StrassenChoice(nb, rows, columns, size, outer)
                 if choice not in seen:
                     seen.add(choice)
@@ -238,11 +248,11 @@ def _sizes(spec: StrassenSpec, most: int, workers: int) -> list[int]:
 
     Of the numbers of strips about that, one that ``workers`` share evenly, computes few pixels twice, in wide tiles.
     """
-    extent, pixels = (spec.w, 1) if spec.h == 1 else (spec.h, spec.w)
+    extent, pixels = spec.extent, 1 if spec.flat else spec.w
 
     def price(strips: int, wanted: float) -> float:
         size = -(-extent // (2 * strips))
-        tile = even_tile(size, most) if spec.h == 1 else most
+        tile = even_tile(size, most) if spec.flat else most
         return strips * size * (1 + 1 / tile) * (1 + abs(math.log2(strips / wanted)) / 50)
 
     found = []
