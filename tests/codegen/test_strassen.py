@@ -179,12 +179,22 @@ def test_what_the_default_takes() -> None:
     assert kernels(layer(512, 256, 14))[1] is StrassenSpec
     assert kernels(layer(64, 64, 14))[1] is ConvSpec, "what sums cost is more than what products gain"
     assert kernels(layer(512, 256, 1))[1] is ConvSpec, "one pixel has no halves"
-    assert kernels(layer(512, 256, 16, stride=(2, 2)))[1] is StrassenSpec
+    assert kernels(layer(512, 256, 32, stride=(2, 2)))[1] is StrassenSpec
     assert kernels(layer(512, 256, 14, stride=(2, 2)))[1] is ConvSpec, "of seven rows one is in both halves"
-    assert kernels(layer(1024, 512, 7))[1] is StrassenSpec, "pixels are halved, not seven rows"
     assert kernels(layer(512, 512, 14, groups=2))[1:] == [StrassenSpec] * 2, "groups are layers of their own"
     assert kernels(layer(512, 240, 14))[1] is ConvSpec, "15 blocks of outputs have no halves"
     assert kernels(layer(500, 256, 14))[1] is ConvSpec, "and the last of these inputs is not full"
+
+
+def test_pixels_are_halved_where_rows_could_not_be() -> None:
+    """Seven rows: without a margin of the inputs they are 49 pixels, though the outputs have one."""
+    for pad, kind in (((0, 0), StrassenSpec), ((1, 1), ConvSpec)):
+        net = Net(1, 3, 7, 7)
+        x = conv(net, "x", 2048, (1, 1))
+        y = conv(net, x, 1024, (1, 1))
+        z = conv(net, x, 8, (3, 3), pad=pad + pad)  # a margin of x only if this one has it
+        graph = outputs(net, conv(net, y, 8, (3, 3), pad=(1, 1, 1, 1)), z)
+        assert kernels(graph)[1] is kind
 
 
 def test_measured_seconds_decide_where_there_are_both() -> None:
