@@ -8,7 +8,8 @@ from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
-from .library import Library, Metadata, Port, built
+from .library import Library, built
+from .metadata import Metadata, Port
 from .plan import plan
 from .program import Program
 from .records import Records

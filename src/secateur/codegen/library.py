@@ -18,7 +18,6 @@ import threading
 import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -29,64 +28,12 @@ from numpy.typing import NDArray
 from secateur.ir import InputError
 from secateur.ir.graph import DTYPES, numpy_dtype
 
+from .metadata import FORMAT, Metadata, Port
 from .runtime import ffi, use_threads
 from .targets import Target, machine, missing_features
 
-FORMAT = 1
 _CHUNK = 1 << 20
 _LINE = 64  # bytes of a cache line
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output: its name, shape and element type (as the IR writes it)."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"'{self.name}' {self.dtype}[{', '.join(map(str, self.shape))}]"
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a library says of itself."""
-
-    name: str
-    target: Target
-    threads: int
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    arena_words: int
-    versions: Mapping[str, str]
-    notes: tuple[str, ...] = ()  # for the report: nodes without a template, shapes tiled by a near record
-    winograd: int = 0  # convolutions by Winograd's algorithm
-    strassen: int = 0  # by Strassen's
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain data."""
-        return {
-            "format": FORMAT, "name": self.name, "target": self.target.to_json(), "threads": self.threads,
-            "inputs": [[p.name, list(p.shape), p.dtype] for p in self.inputs],
-            "outputs": [[p.name, list(p.shape), p.dtype] for p in self.outputs],
-            "arena_words": self.arena_words, "versions": dict(self.versions), "notes": list(self.notes),
-            "winograd": self.winograd, "strassen": self.strassen,
-        }  # fmt: skip
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Metadata:
-        """The inverse of ``to_json``."""
-
-        def ports(rows: Sequence[Any]) -> tuple[Port, ...]:
-            return tuple(Port(name, tuple(shape), dtype) for name, shape, dtype in rows)
-
-        return Metadata(
-            data["name"], Target.from_json(data["target"]), data["threads"], ports(data["inputs"]),
-            ports(data["outputs"]), data["arena_words"], data["versions"], tuple(data["notes"]),
-            data.get("winograd", 0),
-            data.get("strassen", 0),
-        )  # fmt: skip
 
 
 class Library:
