@@ -9,7 +9,7 @@ import common
 
 COLUMNS = {
     "secateur": "secateur", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch.compile": "torch.compile",
-    "tvm-default": "TVM", "tvm-metaschedule": "MetaSchedule",
+    "tvm-default": "TVM",
 }  # fmt: skip
 
 
@@ -31,6 +31,8 @@ def latency() -> str:
         "",
         *_peak_shares(rows),
         "",
+        *_searched(),
+        "",
         f"`python bench/latency.py`; {common.where(*rows)}, ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
         f"{first['versions'].get('openvino', '-')}, TVM {first['versions'].get('apache-tvm', '-')}.",
     ])  # fmt: skip
@@ -40,6 +42,21 @@ def speeds() -> list[common.Row]:
     """The newest row of each network and number of threads, in the order in which they were first measured."""
     rows = [r for r in common.read(common.RESULTS / "latency.jsonl") if "ms" in r]
     return list({(r["network"], r["threads"]): r for r in rows}.values())
+
+
+def _searched() -> list[str]:
+    """What MetaSchedule's search brings, over all networks that were ever searched: it takes ten minutes for each."""
+    rows = [r for r in common.read(common.RESULTS / "latency.jsonl") if "tvm-metaschedule" in r.get("ratio", {})]
+    newest = {(r["network"], r["threads"]): r["ratio"]["tvm-metaschedule"] for r in rows}
+    told = []
+    for threads in sorted({threads for _, threads in newest}):
+        found = [ratio for (_, n), ratio in newest.items() if n == threads]
+        many = f"{threads} threads" if threads > 1 else "one thread"
+        told.append(f"{min(found):.1f} to {max(found):.1f} times ours on {many} ({len(found)} networks)")
+    return textwrap.wrap(
+        "What TVM's own MetaSchedule finds, given ten times our tuning time (`bench/metaschedule.py`), takes "
+        f"{', '.join(told)}: by the newest row of each network that has it.", 118,
+    ) if told else []  # fmt: skip
 
 
 def short(network: str) -> str:
