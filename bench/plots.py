@@ -42,7 +42,7 @@ def panel(axes: Any, rows: Sequence[common.Row], networks: Sequence[str]) -> Non
                 axes.annotate(f"{x:.0f}", (EDGE, y), (-6, 0), textcoords="offset points", ha="right", va="center")
         x = [min(x, EDGE) for x, _ in points]
         axes.scatter(x, [y for _, y in points], s=26, marker=marker, color=colour, zorder=3,
-                     label=readme_speed.COLUMNS[runtime] if points else None)  # fmt: skip
+                     label=readme_speed.NAMES[runtime] if points else None)  # fmt: skip
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [f"{t:g}" for t in TICKS])
