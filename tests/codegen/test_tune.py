@@ -23,6 +23,7 @@ from secateur.codegen.records import Records, record_of
 from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
 from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
+from secateur.codegen.templates import TEMPLATES
 from secateur.codegen.tune import SHIPPED, Outcome, Tuner, candidates, open_records, versions
 from secateur.ir import InputError
 
@@ -257,7 +258,8 @@ def test_shipped_records_are_consulted(tmp_path: Path, monkeypatch: pytest.Monke
     seen: list[Any] = []
     for work in workloads(graph, here, 1):
         seen.append(candidates(work, here)[-1])
-        Records(tmp_path / "t.jsonl").add(record_of("t", work, seen[-1], 1.0, versions=versions()))
+        revision = TEMPLATES[type(work)].revision
+        Records(tmp_path / "t.jsonl").add(record_of("t", work, seen[-1], 1.0, versions=versions(), revision=revision))
     mine = Tuner(here, 1, open_records(here, None))
     assert [mine.choose(work) for work in workloads(graph, here, 1)] == seen
     assert mine.notes == ()
