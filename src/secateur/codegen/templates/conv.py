@@ -18,7 +18,7 @@ from secateur.codegen.specs import ConvChoice, ConvSpec
 from secateur.codegen.writer import Expr, Kernel, even_tile, segments
 
 from .arrays import random_floats, reach, written
-from .epilogue import At, apply, operand_pointers
+from .epilogue import At, apply, fetch, operand_pointers
 
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Body = Callable[..., None]
@@ -94,12 +94,12 @@ class _Conv:
             at = k.bind(source + kh * sdh + kw * sdw, "int64")
             self._products(block * self.per_block + position * (nb * spec.lanes), at, pixels, nb, accumulators)
 
+        places = [At(block + j, image, row + r, column + c) for r, c in pixels for j in range(nb)]
+        fetch(k, spec.steps, self.operands, places)
         self._reduce(x_index(spec, image, row, column), tap)
-        for p, (r, c) in enumerate(pixels):
-            for j in range(nb):
-                place = At(block + j, image, row + r, column + c)
-                value = apply(k, k.get(accumulators[p * nb + j]), spec.steps, self.operands, place)
-                k.store(self.y, y_index(spec, place), value)
+        for place, accumulator in zip(places, accumulators, strict=True):
+            value = apply(k, k.get(accumulator), spec.steps, self.operands, place)
+            k.store(self.y, y_index(spec, place), value)
 
     def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Any]) -> None:
         """One input channel at one tap: its weights times all pixels of the tile."""

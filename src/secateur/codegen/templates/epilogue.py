@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from secateur.codegen.maths import BINARY, UNARY
-from secateur.codegen.specs import Step
+from secateur.codegen.specs import Step, Strides
 from secateur.codegen.writer import Expr, Kernel
 
 
@@ -29,13 +29,19 @@ class At:
 
     def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
         """A weight per lane, or what the other tensor holds here."""
-        s = step.strides
-        if s is None:
+        if step.strides is None:
             return k.load(pointer, self.block * k.lanes)
-        index = self.image * s.image + self.row * s.row + self.column * s.column
         if step.operand == "pixel":
-            return k.splat(k.scalar(pointer, index))
-        return k.load(pointer, block_base(k, table, self.block, s.block) + index)
+            return k.splat(k.scalar(pointer, self.pixel(step.strides)))
+        return k.load(pointer, self.place(k, step.strides, table))
+
+    def pixel(self, strides: Strides) -> Expr:
+        """From the first pixel of a tensor to the one that belongs here."""
+        return self.image * strides.image + self.row * strides.row + self.column * strides.column
+
+    def place(self, k: Kernel, strides: Strides, table: Any) -> Expr:
+        """From the beginning of a tensor to the vector that belongs here."""
+        return block_base(k, table, self.block, strides.block) + self.pixel(strides)
 
 
 def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
@@ -53,6 +59,14 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
     if table is None:
         return block * stride
     return k.scalar(table, block).astype("int64")
+
+
+def fetch(k: Kernel, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]) -> None:
+    """Ask for what ``apply`` will read at these places from tensors that may have left the first caches."""
+    for step, (pointer, table) in zip(steps, pointers, strict=True):
+        if step.operand == "full" and step.strides is not None:
+            for at in places:
+                k.prefetch(pointer, at.place(k, step.strides, table))
 
 
 def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:

@@ -36,7 +36,7 @@ from secateur.codegen.writer import INT, Expr, Kernel, const, even_tile, segment
 
 from .arrays import random_floats, reach, written
 from .conv import y_index
-from .epilogue import At, apply, operand_pointers
+from .epilogue import At, apply, fetch, operand_pointers
 from .shares import share
 
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
@@ -146,6 +146,9 @@ class _Tile:
         start = k.bind(self.block * (PRODUCTS * every), INT)
 
         def product(p: Expr) -> None:
+            if any(step.operand == "full" for step in self.whole.spec.steps):
+                k.branch(tirx.any(p == 1, p >= 4), lambda: fetch(
+                    k, self.whole.spec.steps, self.whole.operands, self.places(p)))  # fmt: skip
             self.multiply(p, k.bind(start + p * (every * self.nb), INT))
             k.branch(p == 5, self.join)
             k.branch(tirx.any(p == 0, p == 2), lambda: self.keep(self.u2), lambda: k.branch(
@@ -198,21 +201,24 @@ class _Tile:
 
     def write(self, p: Expr) -> None:
         """A quadrant of the outputs, and what the next one begins with."""
-        k, whole, spec, nb = self.k, self.whole, self.whole.spec, self.nb
-        start = self.first + tirx.Select(tirx.any(p == 4, p == 5), const(self.strip.gap), const(0))
-        row, column = (k.bind(i, INT) for i in whole.pixel(start, self.row, self.column))
-        block = k.bind(self.block + tirx.Select(p < 5, const(0), const(spec.blocks // 2)), INT)
-        bias = [k.vector(k.load(whole.bias, (block + j) * k.lanes)) for j in range(nb)]
-        for i, x in enumerate(self.acc):
-            (r, c), j = self.pixels[i // nb], i % nb
-            if j == 0:
-                there = self.place(row + r, column + c)
-            place = At(block + j, self.image, *there)
-            value = apply(k, k.get(x) + bias[j], spec.steps, whole.operands, place)
+        k, whole, spec = self.k, self.whole, self.whole.spec
+        places = self.places(p)
+        bias = [k.vector(k.load(whole.bias, at.block * k.lanes)) for at in places[: self.nb]]
+        for i, (x, place) in enumerate(zip(self.acc, places, strict=True)):
+            value = apply(k, k.get(x) + bias[i % self.nb], spec.steps, whole.operands, place)
             k.store(whole.y, y_index(spec, place), value)
         k.branch(
             p == 4, lambda: self.begin(lambda i: k.splat(0.0)), lambda: self.begin(lambda i: self.kept(self.u2, i))
         )
+
+    def places(self, p: Expr) -> list[At]:
+        """Where the quadrant lies that is done with a product."""
+        k, whole, half = self.k, self.whole, self.whole.spec.blocks // 2
+        start = self.first + tirx.Select(tirx.any(p == 4, p == 5), const(self.strip.gap), const(0))
+        row, column = (k.bind(i, INT) for i in whole.pixel(start, self.row, self.column))
+        block = k.bind(self.block + tirx.Select(p < 5, const(0), const(half)), INT)
+        pixels = [self.place(row + r, column + c) for r, c in self.pixels]
+        return [At(block + j, self.image, *pixel) for pixel in pixels for j in range(self.nb)]
 
     def place(self, row: Expr, column: Expr) -> tuple[Expr, Expr]:
         """Where an output lies in the picture."""
