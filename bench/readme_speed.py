@@ -11,6 +11,7 @@ NAMES = {
     "secateur": "secateur", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch.compile": "torch.compile",
     "tvm-default": "TVM", "tvm-metaschedule": "MetaSchedule",
 }  # fmt: skip
+WRONG = 1e-2  # of the outputs' scale
 COLUMNS = {k: v for k, v in NAMES.items() if k != "tvm-metaschedule"}  # of which a line tells
 
 
@@ -30,19 +31,56 @@ def latency() -> str:
         "![Peers' times over ours](docs/latency.svg)",
         *(line for threads in sorted({r["threads"] for r in rows}) for line in _speed_table(rows, threads)),
         "",
+        *_wrong_ones(rows),
         *_peak_shares(rows),
         "",
         *_searched(),
         "",
         f"`python bench/latency.py`; {common.where(*rows)}, ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
         f"{first['versions'].get('openvino', '-')}, TVM {first['versions'].get('apache-tvm', '-')}.",
+        *_elsewhere(),
     ])  # fmt: skip
 
 
 def speeds() -> list[common.Row]:
-    """The newest row of each network and number of threads, in the order in which they were first measured."""
-    rows = [r for r in common.read(common.RESULTS / "latency.jsonl") if "ms" in r]
-    return list({(r["network"], r["threads"]): r for r in rows}.values())
+    """The newest row of each network and number of threads on the machine that was measured last, in one order."""
+    rows = _rows()
+    return _newest(rows, rows[-1]["machine"]["cpu"]) if rows else []
+
+
+def _rows() -> list[common.Row]:
+    return [r for r in common.read(common.RESULTS / "latency.jsonl") if "ms" in r]
+
+
+def _newest(rows: list[common.Row], cpu: str) -> list[common.Row]:
+    """Of one machine; networks stand in the order in which they were first measured on any."""
+    order = {r["network"]: None for r in rows}
+    found = {(r["network"], r["threads"]): r for r in rows if r["machine"]["cpu"] == cpu}
+    return sorted(found.values(), key=lambda r: (list(order).index(r["network"]), r["threads"]))
+
+
+def _elsewhere() -> list[str]:
+    """What was measured on other machines, in brief."""
+    rows = _rows()
+    lines = []
+    for cpu in dict.fromkeys(r["machine"]["cpu"] for r in reversed(rows[:-1]) if r["machine"] != rows[-1]["machine"]):
+        newest = _newest(rows, cpu)
+        found = {(r["network"], r["threads"]): r for r in newest}
+        threads = sorted({n for _, n in found})
+        many = [f"{n} thread{'s' if n > 1 else ''}" for n in threads]
+        lines += [
+            "", f"The same on another machine, with the code of then ({common.where(*newest)}):", "",
+            f"| best/ours, of its dense time | {' | '.join(f'{t} | of dense' for t in many)} |",
+            f"|---|{'--:|' * (2 * len(many))}",
+        ]  # fmt: skip
+        for network in dict.fromkeys(r["network"] for r in newest):
+            cells = []
+            for n in threads:
+                r = found.get((network, n), {"best_peer_ratio": None, "of_dense": None})
+                cells.append(f"{r['best_peer_ratio']:.2f}" if r["best_peer_ratio"] else "")
+                cells.append(f"{r['of_dense']:.0%}" if r["of_dense"] else "")
+            lines.append(f"| {short(network)} | {' | '.join(cells)} |")
+    return lines
 
 
 def _searched() -> list[str]:
@@ -84,7 +122,7 @@ def _speed_table(rows: list[common.Row], threads: int) -> list[str]:
         f"|---|{'--:|' * (len(columns) + 3 + (threads > 1))}",
     ]
     for r in of:
-        ms = [f"{r['ms'][k]['median']:.2f}" if k in r["ms"] else "" for k in columns]
+        ms = [f"{r['ms'][k]['median']:.2f}{'†' * _wrong(r, k)}" if k in r["ms"] else "" for k in columns]
         best = f"{r['best_peer_ratio']:.2f}" if r["best_peer_ratio"] else ""
         dense = f"{r['of_dense']:.0%}" if r["of_dense"] else ""
         memory = f"{r['memory']['ratio']:.2f}" if "ratio" in r["memory"] else ""
@@ -96,6 +134,17 @@ def _speed_table(rows: list[common.Row], threads: int) -> list[str]:
              for v, what in ((found.values(), f"all {len(found)}"), (dense_only, f"the {len(dense_only)} unpruned"))
              if v]  # fmt: skip
     return [*lines, "", f"Geometric mean of best/ours: {', '.join(means)}." if means else ""]
+
+
+def _wrong(row: common.Row, runtime: str) -> bool:
+    """Did it compute something else than ONNX Runtime?"""
+    return bool(row.get("error", {}).get(runtime, 0.0) > WRONG)
+
+
+def _wrong_ones(rows: list[common.Row]) -> list[str]:
+    found = {(r["network"], k): r["error"][k] for r in rows for k in r.get("error", {}) if _wrong(r, k)}
+    told = [f"{NAMES[k]} on {short(n)} by {error:.2f} of the outputs' scale" for (n, k), error in found.items()]
+    return [*textwrap.wrap(f"† is off: {'; '.join(told)}.", 118), ""] if told else []
 
 
 def _peak_shares(rows: list[common.Row]) -> list[str]:

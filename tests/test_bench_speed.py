@@ -125,6 +125,21 @@ def row(network: str, threads: int, **peers: float) -> dict[str, object]:
     }  # fmt: skip
 
 
+def test_who_computes_something_else_is_marked_and_other_machines_stand_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = row("ref/one@50%", 2, onnxruntime=8.0) | {"machine": {"cpu": "another", "cores": 2}}
+    rows = [other, row("ref/one", 1, onnxruntime=3.0, openvino=2.5) | {"error": {"secateur": 1e-6, "openvino": 0.92}}]
+    (tmp_path / "latency.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert readme_speed.speeds() == rows[1:]
+    text = readme_speed.latency()
+    assert "| one | 2.00 | 3.00 | 2.50† |" in text
+    assert "† is off: OpenVINO on one by 0.92 of the outputs' scale." in text
+    assert "on another machine, with the code of then (another, 2 cores" in text
+    assert "| one at 50% | 4.00 | 50% |" in text
+
+
 def test_tables_and_plot_come_from_the_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         row("ref/one", 1, onnxruntime=3.0, openvino=4.0), row("ref/one@50%", 1, onnxruntime=6.0),
