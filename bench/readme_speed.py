@@ -170,7 +170,7 @@ def tuning() -> str:
     rows = {r["network"]: r for r in common.read(common.RESULTS / "tuning.jsonl") if "kernels" in r}
     if not rows:
         return ""
-    lines = ["**Tuning** on one thread of the machine above, every command as a user types it:", ""]
+    lines = ["**Tuning** on one thread, every command as a user types it:", ""]
     for r in rows.values():
         if "after" in r:
             lines.append(
@@ -183,7 +183,7 @@ def tuning() -> str:
             f"{r['build_s']:.1f} s. It runs in {r['ms']['once']['median']:.2f} ms; {r['times']} times the measuring "
             f"makes that {r['ratio']['tenfold']:.1%}, and no tuning at all {r['ratio']['no file']:.1%}."
         )
-    return "\n".join([*lines, "", "`python bench/tuning.py`."])
+    return "\n".join([*lines, "", f"`python bench/tuning.py`; {common.where(*rows.values())}."])
 
 
 def pays() -> str:
