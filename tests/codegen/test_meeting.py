@@ -14,6 +14,7 @@ from kernels import check, conv, outputs
 from network import Net
 from rivals import always
 from secateur import codegen
+from secateur.codegen.machine_code import compile_module
 from secateur.codegen.meeting import Step, together
 from secateur.codegen.plan import plan
 from secateur.codegen.planners.whole import SHARING, whole
@@ -25,7 +26,7 @@ from secateur.codegen.targets import native
 from secateur.codegen.templates import TEMPLATES
 from secateur.codegen.tensors import Buffer, Place
 from secateur.codegen.tune import Tuner
-from secateur.codegen.writer import Kernel, compile_module, const, llvm_target
+from secateur.codegen.writer import Kernel, const
 from secateur.ir import Graph
 
 
@@ -165,10 +166,10 @@ def test_each_thread_does_its_own_and_no_other() -> None:
         address = tirx.address_of(tirx.BufferLoad(counters, [const(at * cells)]))
         step.add(functions[names[threads]], names[threads], [address], worker)
         steps.append(step)
-    main = tirx.PrimFunc([counters], together(steps)).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    main = tirx.PrimFunc([counters], together(steps)).with_attr("global_symbol", "main")
     functions[tvm.ir.GlobalVar("main")] = main
     target = native()
-    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
+    module = compile_module(functions, target)
     use_threads(2)
     counted = tvm.runtime.tensor(np.zeros(8 * cells, np.float32))
     for _ in range(200):

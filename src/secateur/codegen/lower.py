@@ -14,6 +14,7 @@ from tvm import tirx
 from secateur.ir import Graph
 from secateur.ir.graph import NUMPY_NAMES, Value
 
+from .machine_code import compile_module
 from .meeting import Step, together
 from .plan import OUTPUT
 from .program import Argument, Call, Port, Program, Table, Weight
@@ -21,7 +22,7 @@ from .targets import Target
 from .templates import TEMPLATES
 from .tensor_ops import build_tensor_op
 from .tensors import Place
-from .writer import compile_module, const, llvm_target
+from .writer import const
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def compile_program(program: Program, graph: Graph, target: Target, clock: bool 
     blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
     main = _main(calls, graph, words, blob.size, tables.size, clock)
     functions[tvm.ir.GlobalVar("main")] = main
-    module = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))
+    module = compile_module(functions, target)
     return Compiled(module, blob, tables.array(), words)
 
 
@@ -129,4 +130,4 @@ def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words
     stamps = tirx.decl_buffer((const(len(steps) + 1),), "int64", "stamps")
     parameters += [stamps] if clock else []
     function = tirx.PrimFunc(parameters, together(list(steps.values()), stamps if clock else None))
-    return function.with_attr("global_symbol", "main").with_attr("s_tir", True)
+    return function.with_attr("global_symbol", "main")

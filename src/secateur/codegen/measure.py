@@ -27,9 +27,10 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     import tvm
     from tvm import tirx
 
+    from .machine_code import compile_module
     from .meeting import Step, together
     from .templates import TEMPLATES
-    from .writer import compile_module, const, llvm_target
+    from .writer import const
 
     template = TEMPLATES[type(spec)]
     assert template.arrays is not None
@@ -41,9 +42,9 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
     function, step = template.build(spec, choice), Step()
     step.add(function, name, pointers, None)
-    main = tirx.PrimFunc(buffers, together([step])).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    main = tirx.PrimFunc(buffers, together([step])).with_attr("global_symbol", "main")
     functions = {name: function, tvm.ir.GlobalVar("main"): main}
-    return compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))["main"]
+    return compile_module(functions, target)["main"]
 
 
 def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
@@ -97,7 +98,8 @@ def peak(target: Target, rounds: int = 9) -> float:
     import tvm
     from tvm import tirx
 
-    from .writer import Kernel, compile_module, const, llvm_target
+    from .machine_code import compile_module
+    from .writer import Kernel, const
 
     k = Kernel(target.lanes)
     x, y = k.pointer("x"), k.pointer("y")
@@ -115,9 +117,9 @@ def peak(target: Target, rounds: int = 9) -> float:
     name = tvm.ir.GlobalVar("kernel")
     buffers = [tirx.decl_buffer((const(n),), "float32", f"a{n}") for n in (2 * target.lanes, count * target.lanes)]
     call = tvm.ir.Call(name, [tirx.address_of(tirx.BufferLoad(b, [const(0)])) for b in buffers])
-    main = tirx.PrimFunc(buffers, tirx.Evaluate(call)).with_attr("global_symbol", "main").with_attr("s_tir", True)
+    main = tirx.PrimFunc(buffers, tirx.Evaluate(call)).with_attr("global_symbol", "main")
     functions = {name: k.finish(), tvm.ir.GlobalVar("main"): main}
-    run = compile_module(functions, llvm_target(target.triple, target.mcpu, target.cores))["main"]
+    run = compile_module(functions, target)["main"]
     arrays = [tvm.runtime.tensor(np.zeros(int(n), np.float32)) for n in (2 * target.lanes, count * target.lanes)]
     seconds = interleaved({0: lambda: run(*arrays)}, rounds)[0]
     return 2 * count * turns * target.lanes / seconds

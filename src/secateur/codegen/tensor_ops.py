@@ -15,6 +15,7 @@ from tvm import te, tirx, topi
 from secateur.ir import Unsupported
 from secateur.ir.graph import NUMPY_NAMES
 
+from .machine_code import BLOCKS
 from .program import TensorSpec
 from .tensor_compute import COMPUTE
 from .tensor_math import MATH, Rule
@@ -57,7 +58,7 @@ def _with_pointers(function: Any) -> Any:
         pointer = tirx.Var(f"p{i}", kind)
         pointers.append(pointer)
         declared.append(tirx.DeclBuffer(buffer, data=pointer))
-    return private(pointers, [*declared, function.body])
+    return private(pointers, [*declared, function.body]).with_attr(BLOCKS, True)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(

@@ -8,7 +8,7 @@ result is refused by LLVM's verifier).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -16,7 +16,6 @@ from tvm import tirx
 
 Expr = Any
 INT = "int64"
-PACKED = 1  # TVM's CallingConv.kCPackedFunc: "has its final form", or TVM would make it callable from outside
 WORKERS = "workers"  # attribute of a kernel: see Kernel
 
 
@@ -228,7 +227,7 @@ def private(parameters: list[Any], body: list[Any]) -> Any:
     for key, value in (("device_id", 0), ("device_type", 1)):
         whole = tirx.AttrStmt(const(0), key, tirx.IntImm("int32", value), whole)
     function = tirx.PrimFunc(parameters, whole, ret_type=tvm.ir.PrimType("int32"))
-    return function.with_attr("tirx.noalias", True).with_attr("s_tir", True)
+    return function.with_attr("tirx.noalias", True)
 
 
 def _index(index: Expr) -> Expr:
@@ -245,30 +244,3 @@ def segments(size: int, tile: int) -> list[tuple[int, int, int]]:
 def even_tile(size: int, most: int) -> int:
     """The tile for ``size`` that is at most ``most`` and leaves the narrowest last tile as full as can be."""
     return -(-size // -(-size // most))
-
-
-def llvm_target(triple: str, mcpu: str, cores: int) -> Any:
-    """TVM's name for a target.
-
-    TVM tells LLVM that buffers of different names never overlap. Here they are pieces of one arena, used again and
-    again, so type-based alias analysis must be off: with it, LLVM moves a kernel's reads before the writes of the last.
-    """
-    options = ["-enable-tbaa:bool=false"]
-    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": mcpu, "num-cores": cores, "cl-opt": options})
-
-
-def compile_module(functions: Mapping[Any, Any], target: Any) -> Any:
-    """Machine code for functions; ``main`` is the only one that can be called from outside."""
-    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
-    named = {name: f if name.name_hint == "main" else _apart(name, f) for name, f in functions.items()}
-    with tvm.transform.PassContext(config=config):
-        return tvm.tirx.build(tvm.IRModule(named), target=target)
-
-
-def _apart(name: Any, function: Any) -> Any:
-    """A kernel with a symbol of its own, called as it is.
-
-    Without one LLVM inlines each that is called once, and where they make up one large function their accumulators no
-    longer stay in registers.
-    """
-    return function.with_attr("global_symbol", f"secateur_{name.name_hint}").with_attr("calling_conv", PACKED)
