@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from secateur.codegen.records import Record, Records, record_of
+from secateur.codegen.records import Record, Records, key_of, record_of
 from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
-from ship_records import write
+from secateur.codegen.specs_fast import StrassenChoice, StrassenSpec
+from secateur.codegen.workloads import Workload
+from ship_records import fastest, write
 
 PLANE = Strides(1024, 1024, 128, 16)
 
@@ -25,12 +27,32 @@ def test_what_is_shipped(tmp_path: Path) -> None:
         measured.add(record_of("t", spec(ci), choice, 1e-5, versions=versions, timings=timings))
     path = tmp_path / "shipped" / "t.jsonl"
     kernels = [spec(16), spec(64), spec(16), spec(999), spec(16, threads=2)]
-    assert write(path, measured, "t", kernels) == 2
+    assert write(path, [measured], "t", kernels) == 2
     lines = path.read_text().splitlines()
     assert [json.loads(line)["workload"]["ci"] for line in lines] == [16, 64]
     assert all("timings" not in line and '"versions":{"apache-tvm":"1"}' in line for line in lines)
     found = Records(path).find("t", spec(64))
     assert found == Record("t", "ConvSpec", found.workload, (1, 1, 4, "blocks", False), 1e-5, 1, {"apache-tvm": "1"})
     text = path.read_text()
-    write(path, measured, "t", reversed(kernels))
+    write(path, [measured], "t", reversed(kernels))
     assert path.read_text() == text
+
+
+def test_the_fastest_pass_of_those_that_compute_the_same(tmp_path: Path) -> None:
+    """In the first pass the machine was slow; the second lacks a rival of the last kernel."""
+    direct, strassen = spec(64), StrassenSpec(16, 1, 4, 2, 8, 8, PLANE, PLANE, False)
+    seconds: list[dict[Workload, float]] = [{direct: 3e-5, strassen: 2e-5, spec(32): 1e-5},
+                                           {direct: 1e-5, strassen: 1.5e-5, spec(32): 2e-5}]  # fmt: skip
+    passes: list[Records] = []
+    for i, measured in enumerate(seconds):
+        passes.append(Records(tmp_path / f"{i}.jsonl"))
+        for kernel, time in measured.items():
+            choice = ConvChoice(1, 1, 4) if isinstance(kernel, ConvSpec) else StrassenChoice(1, 1, 4, 4)
+            passes[-1].add(record_of("t", kernel, choice, time))
+    found = fastest(passes, "t", [direct, spec(32), strassen, spec(999)])
+    assert {key: record.seconds for key, record in found.items()} == {
+        key_of("t", direct): 1e-5, key_of("t", strassen): 1.5e-5, key_of("t", spec(32)): 1e-5
+    }  # fmt: skip
+    half = Records(tmp_path / "half.jsonl")
+    half.add(record_of("t", direct, ConvChoice(1, 1, 4), 1e-6))
+    assert fastest([passes[0], half], "t", [direct, strassen])[key_of("t", direct)].seconds == 3e-5

@@ -156,13 +156,22 @@ def interleaved(calls: Mapping[int, Callable[[], None]], rounds: int,
 
 
 def steady(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:
-    """Median seconds of each call from its samples by rounds, as if all rounds had been alike.
+    """Median seconds of each call from its samples by rounds, as if all rounds had been like the faster half.
 
     A machine may be half as fast for seconds, so a sample is taken in proportion to its round: to the geometric mean of
-    the calls that are in all rounds. The medians of these are scaled by the median round.
+    the calls that are in all rounds. The slower half of the rounds does not count: where the cores of a virtual machine
+    share one of their host for a while, another kernel may be the faster one. A call that was dropped before any of the
+    faster rounds has its own rounds only.
     """
     most = max(map(len, samples.values()), default=0)
     whole = [np.log(s) for s in samples.values() if len(s) == most]
     rounds = np.exp(np.mean(whole, axis=0)) if whole else np.ones(0)
-    scale = float(np.median(rounds)) if most else 0.0
-    return {i: float(np.median(np.asarray(s) / rounds[: len(s)])) * scale for i, s in samples.items()}
+    fast = np.zeros(most, bool)
+    fast[np.argsort(rounds, kind="stable")[: -(-most // 2)]] = True
+    scale = float(np.median(rounds[fast])) if most else 0.0
+
+    def median(of: Sequence[float]) -> float:
+        parts, counted = np.asarray(of) / rounds[: len(of)], fast[: len(of)]
+        return float(np.median(parts[counted] if counted.any() else parts))
+
+    return {i: median(s) * scale for i, s in samples.items()}

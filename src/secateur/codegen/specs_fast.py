@@ -128,12 +128,12 @@ class StrassenSpec:
         """Time in multiply-accumulates at the peak: products, weights, sums, partial sums.
 
         Halves may share a row. There are 7/4 as many weights; what comes from memory beside the products takes half of
-        its time on top. Threads share the memory: sums and weights take as long on several as on one.
+        its time on top.
         """
         outputs = self.blocks * self.lanes
         twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
-        return twice * self.macs * 7 / 8 / 0.95 + self.threads * (sums + self.ci * outputs * 3 / 4 * LOAD / 2)
+        return twice * self.macs * 7 / 8 / 0.95 + sums + self.ci * outputs * 3 / 4 * LOAD / 2
 
     def workload(self) -> StrassenSpec:
         """The same without its epilogue."""

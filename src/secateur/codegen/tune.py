@@ -184,7 +184,7 @@ class Tuner:
             return Outcome(left=len(todo))
         self.records.check_writable()
         tell = progress or (lambda done, total, what: None)
-        jobs = list(_contests(todo))
+        jobs = list(contests(todo))
         ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
         given, interrupted = 0, False
         try:
@@ -230,7 +230,7 @@ class Tuner:
         return True
 
 
-def _contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
+def contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
     """Specs that compute the same stand together: what a busy machine does to one while it is timed, it does to all."""
     found: dict[Any, list[Workload]] = {}
     for spec in specs:
