@@ -303,6 +303,24 @@ def test_a_branch_that_shapes_decide_is_taken() -> None:
     assert [n.op for n in graph.nodes] == ["relu", "identity"]
 
 
+@pytest.mark.parametrize("opset", [9, 11, 17])
+def test_gathers_count_their_axis_from_behind(opset: int) -> None:
+    """OpenVINO 2026.4.1 drops a permutation of axis 1 before a convolution; before opset 11 there is no other way."""
+    nodes = [
+        helper.make_node("Gather", ["x", "order"], ["g"], axis=1), helper.make_node("Conv", ["g", "w"], ["y"]),
+    ]  # fmt: skip
+    weights = {"order": np.array([3, 0, 2, 1]), "w": drawn(5, 4, 1, 1)}
+    x = drawn(1, 4, 6, 6)
+    original = model(nodes, {"x": [1, 4, 6, 6]}, ["y"], opset, **weights)
+    graph = round_trip(original, x)
+    origin = graph.note(OnnxOrigin)
+    assert origin is not None
+    written = to_onnx(graph.with_note(dataclasses.replace(origin, originals={})))  # as of nodes that a pass made
+    (gather,) = (n for n in written.graph.node if n.op_type == "Gather")
+    assert gather.attribute[0].i == (-3 if opset >= 11 else 1)
+    close(run(written, x), run(original, x))
+
+
 # -- dynamic axes ---------------------------------------------------------------------------------------------
 def shaped(height: Any) -> ModelProto:
     """Flattening, shuffling and resizing through shape arithmetic, as exporters write it."""

@@ -87,8 +87,16 @@ def cut(
     for i, (axis, start, end, step) in enumerate(zip(axes, starts, ends, steps, strict=True)):
         (size,) = e.static(node, [shape[axis]], "the size of a strided slice")
         index = e.ints(slice_range(size, start, end, step))
-        x = e.add("Gather", [x, index], out if i == len(axes) - 1 else None, axis=axis)
+        x = pick(e, x, index, axis, len(shape), out if i == len(axes) - 1 else None)
     return x
+
+
+def pick(e: Emitter, x: str, index: str, axis: int, rank: int, out: list[str] | None = None) -> str:
+    """A Gather. Its axis is counted from behind where the opset has that.
+
+    OpenVINO (2026.4.1) leaves a permutation of axis 1 out if a convolution follows, and computes something else.
+    """
+    return e.add("Gather", [x, index], out, axis=axis - rank if e.opset >= 11 else axis)
 
 
 def _far(position: int) -> int:
@@ -131,8 +139,8 @@ def _roll(e: Emitter, node: Node) -> None:
 def _gather(e: Emitter, node: Node) -> None:
     x, index = e.ins(node)
     kind = e.dtype(node, 1)
-    e.add("Gather", [x, index if kind in ("i64", "i32") else e.cast(index, kind, "i64")], e.outs(node),
-          axis=node.attrs["axis"])  # fmt: skip
+    place = index if kind in ("i64", "i32") else e.cast(index, kind, "i64")
+    pick(e, x, place, node.attrs["axis"], len(e.shape(node, 0)), e.outs(node))
 
 
 def _pad(e: Emitter, node: Node) -> None:
@@ -169,7 +177,7 @@ def _depth_to_space(e: Emitter, node: Node) -> None:
         return
     if mode == "CRD":
         order = np.arange(e.shape(node)[1]).reshape(-1, block * block).T
-        x = e.add("Gather", [x, e.ints(order.reshape(-1).tolist())], axis=1)
+        x = pick(e, x, e.ints(order.reshape(-1).tolist()), 1, 4)
     e.add("DepthToSpace", [x], e.outs(node), blocksize=block)
 
 
@@ -180,7 +188,7 @@ def _space_to_depth(e: Emitter, node: Node) -> None:
         return
     deep = e.add("SpaceToDepth", [x], blocksize=block)
     order = np.arange(e.shape(node)[1] * block * block).reshape(block * block, -1).T
-    e.add("Gather", [deep, e.ints(order.reshape(-1).tolist())], e.outs(node), axis=1)
+    pick(e, deep, e.ints(order.reshape(-1).tolist()), 1, 4, e.outs(node))
 
 
 def _resize(e: Emitter, node: Node) -> None:
