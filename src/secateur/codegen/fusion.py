@@ -29,7 +29,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Operand:
-    """How a binary operator's other input spreads over the result: as ``Step.operand`` says, and its n, h and w."""
+    """How a binary operator's other input spreads over the result: as ``PostOp.operand`` says, and its n, h and w."""
 
     kind: str
     picture: Picture = (1, 1, 1)

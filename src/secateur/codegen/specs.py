@@ -27,7 +27,7 @@ class Strides:
 
 
 @dataclass(frozen=True)
-class Step:
+class PostOp:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
     ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
@@ -64,7 +64,7 @@ class ConvSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     bias: bool = True
     threads: int = 1
 
@@ -133,7 +133,7 @@ class GroupedSpec:
     dilation: tuple[int, int]
     x: Strides
     y: Strides
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
     depth: int = QUAD
 
@@ -191,7 +191,7 @@ class WindowSpec:
     y: Strides
     table: bool
     count_pad: bool = True
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
     group: int = 1
 
@@ -225,7 +225,7 @@ class MapSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...]
+    steps: tuple[PostOp, ...]
     threads: int = 1
 
 
@@ -242,7 +242,7 @@ class MeanSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .specs import LOAD, Step, Strides
+from .specs import LOAD, PostOp, Strides
 
 WINOGRAD_TILES = (4, 2)
 WORTH = 1.6  # what promises to take this much longer than a rival is not even measured
@@ -29,7 +29,7 @@ class WinogradSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
     kernel = (3, 3)
@@ -98,7 +98,7 @@ class StrassenSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
     kernel = stride = dilation = (1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .specs import Step, Strides
+from .specs import PostOp, Strides
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ResizeSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
 
@@ -39,7 +39,7 @@ class RowSpec:
     y: Strides
     table: bool
     eps: float
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
 
@@ -85,7 +85,7 @@ class MatmulSpec:
     x: Strides
     right: Strides
     y: Strides
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PostOp, ...] = ()
     threads: int = 1
 
     @property

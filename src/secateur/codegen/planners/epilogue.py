@@ -13,20 +13,20 @@ from secateur.codegen.forms import Picture, broadcast
 from secateur.codegen.fusion import Operand, operand
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.program import Argument, Table, Weight
-from secateur.codegen.specs import FUSABLE_BINARY, Step, Strides
+from secateur.codegen.specs import FUSABLE_BINARY, PostOp, Strides
 from secateur.codegen.tensors import Blocked, Buffer, Ints
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
 UNBOUNDED = frozenset({"div", "reciprocal", "rsqrt", "sqrt"})  # may not be finite in lanes that hold nothing
-Planned = tuple[Step, tuple[Weight | Blocked, ...]]
+Planned = tuple[PostOp, tuple[Weight | Blocked, ...]]
 
 
 @dataclass(frozen=True)
 class Epilogue:
     """Steps, and the operand of each."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PostOp, ...]
     operands: tuple[tuple[Weight | Blocked, ...], ...]
 
     def then(self, later: Epilogue) -> Epilogue:
@@ -65,9 +65,9 @@ class Epilogue:
             alive += [b for b, _ in other.blocks]
         return arguments, alive
 
-    def looked_up(self, layout: Layout, places: Ints) -> tuple[tuple[Step, ...], list[Argument], list[Buffer]]:
+    def looked_up(self, layout: Layout, places: Ints) -> tuple[tuple[PostOp, ...], list[Argument], list[Buffer]]:
         """For a kernel that looks up where each piece of every tensor begins: steps, arguments, buffers."""
-        steps: list[Step] = []
+        steps: list[PostOp] = []
         arguments: list[Argument] = []
         alive: list[Buffer] = []
         for step, other in zip(self.steps, self.operands, strict=True):
@@ -101,7 +101,7 @@ def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked, order: Int
         done[flow] = len(planned)
         planned += _steps(layout, node, flow, out, done, order)
     if np.any(order < 0) and any(step.op in UNBOUNDED for step, _ in planned):
-        planned.append((Step("keep", operand="const"), (per_lane(layout, np.ones(1), order),)))
+        planned.append((PostOp("keep", operand="const"), (per_lane(layout, np.ones(1), order),)))
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 
@@ -131,7 +131,7 @@ def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dic
     weights = layout.graph.weights
 
     def const(op: str, values: NDArray[Any], swapped: bool = False) -> Planned:
-        return Step(op, operand="const", swapped=swapped), (per_lane(layout, values, order),)
+        return PostOp(op, operand="const", swapped=swapped), (per_lane(layout, values, order),)
 
     if node.op == "batch_norm":
         scale, shift = affine(layout.graph, node)
@@ -139,12 +139,12 @@ def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dic
     if node.op == "prelu":
         return [const("prelu", weights[node.inputs[1] or ""])]
     if len(node.inputs) == 1:
-        return [(Step(node.op, tuple(sorted(node.attrs.items()))), ())]
+        return [(PostOp(node.op, tuple(sorted(node.attrs.items()))), ())]
     which = node.inputs.index(flow)
     other = node.inputs[1 - which]
     assert other is not None
     if other in done:
-        return [(Step(node.op, operand="earlier", swapped=which == 1, earlier=done[other]), ())]
+        return [(PostOp(node.op, operand="earlier", swapped=which == 1, earlier=done[other]), ())]
     how = operand(layout.forms, other, node.out.name)
     assert how is not None
     if how.kind == "const":
@@ -158,12 +158,12 @@ def _spread(layout: Layout, node: Node, name: str, how: Operand, out: Blocked) -
     axis = layout.forms.axes[node.out.name]
     if name in layout.graph.weights:
         weight, gaps = constant(layout, layout.graph.weights[name], node.out.shape, axis, how, out)
-        return Step(node.op, operand=how.kind, strides=gaps), (weight,)
+        return PostOp(node.op, operand=how.kind, strides=gaps), (weight,)
     x = layout.get_blocked(name, axis)
     if how.kind != "pixel" and not np.array_equal(x.channels, out.channels):
         x = layout.relayout(x, x.plane.margin if how.kind == "full" else 0, out.channels)
     gaps = repeated(strides(x.plane), how.picture, out)
-    return Step(node.op, operand=how.kind, strides=gaps, table=how.kind != "pixel" and not x.contiguous), (x,)
+    return PostOp(node.op, operand=how.kind, strides=gaps, table=how.kind != "pixel" and not x.contiguous), (x,)
 
 
 def repeated(s: Strides, have: Picture, out: Blocked) -> Strides:

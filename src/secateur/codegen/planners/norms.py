@@ -8,7 +8,7 @@ from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, block_table, strides
 from secateur.codegen.packing import merge
 from secateur.codegen.program import Argument, Table
-from secateur.codegen.specs import MapSpec, Step, Strides
+from secateur.codegen.specs import MapSpec, PostOp, Strides
 from secateur.codegen.specs_fixed import GroupSpec, MomentSpec
 from secateur.codegen.tensors import Blocked, Place, Plane
 
@@ -25,7 +25,7 @@ def group_norm(layout: Layout, chain: Chain) -> Blocked:
     scale, shift = _statistics(layout, chain, x)
     for_all_pixels = Strides(scale.plane.block, scale.plane.image, 0, 0)
     own = Epilogue(
-        tuple(Step(op, operand="vector", strides=for_all_pixels) for op in ("mul", "add")), ((scale,), (shift,))
+        tuple(PostOp(op, operand="vector", strides=for_all_pixels) for op in ("mul", "add")), ((scale,), (shift,))
     )
     epilogue = own.then(plan_epilogue(layout, flows(node.name, chain.tail), out))
     spec = merge(MapSpec(

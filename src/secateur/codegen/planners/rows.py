@@ -9,7 +9,7 @@ import numpy as np
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import merge
-from secateur.codegen.specs import Step, Strides
+from secateur.codegen.specs import PostOp, Strides
 from secateur.codegen.specs_fixed import MatmulSpec, RowSpec
 from secateur.codegen.tensors import Blocked, Plane, natural_channels
 
@@ -38,7 +38,7 @@ def rows(layout: Layout, chain: Chain) -> Blocked:
     out = layout.new_blocked(chain.last.name, None if node.op.startswith("reduce_") else x.channels)
     affine = [(op, node.inputs[i]) for op, i in AFFINE if i < len(node.inputs) and node.inputs[i] is not None]
     own = Epilogue(
-        tuple(Step(op, operand="const") for op, _ in affine),
+        tuple(PostOp(op, operand="const") for op, _ in affine),
         tuple((per_lane(layout, weights[name or ""], out.channels),) for _, name in affine),
     )
     epilogue = own.then(plan_epilogue(layout, flows(node.name, chain.tail), out))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from secateur.codegen.maths import BINARY, UNARY
-from secateur.codegen.specs import Step, Strides
+from secateur.codegen.specs import PostOp, Strides
 from secateur.codegen.writer import Expr, Kernel
 
 
 class Position(Protocol):
     """Where a vector is written: it knows the operands that belong there."""
 
-    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
         """The vector that ``step`` applies."""
 
 
@@ -27,7 +27,7 @@ class At:
     row: Expr
     column: Expr
 
-    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
         """A weight per lane, or what the other tensor holds here."""
         if step.strides is None:
             return k.load(pointer, self.block * k.lanes)
@@ -44,7 +44,7 @@ class At:
         return block_base(k, table, self.block, strides.block) + self.pixel(strides)
 
 
-def operand_pointers(k: Kernel, steps: Sequence[Step]) -> list[tuple[Any, Any]]:
+def operand_pointers(k: Kernel, steps: Sequence[PostOp]) -> list[tuple[Any, Any]]:
     """The parameters the steps need, in order: (operand, its table of blocks)."""
     found = []
     for i, step in enumerate(steps):
@@ -61,7 +61,7 @@ def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
     return k.scalar(table, block).astype("int64")
 
 
-def fetch(k: Kernel, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]) -> None:
+def fetch(k: Kernel, steps: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]) -> None:
     """Ask for what ``apply`` will read at these places from tensors that may have left the first caches."""
     for step, (pointer, table) in zip(steps, pointers, strict=True):
         if step.operand == "full" and step.strides is not None:
@@ -69,7 +69,7 @@ def fetch(k: Kernel, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]],
                 k.prefetch(pointer, at.place(k, step.strides, table))
 
 
-def apply(k: Kernel, value: Expr, steps: Sequence[Step], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
+def apply(k: Kernel, value: Expr, steps: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
     """The value after all steps."""
     wanted = {step.earlier for step in steps if step.operand == "earlier"}
     kept: dict[int, Expr] = {}

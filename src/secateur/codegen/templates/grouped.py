@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.specs import QUAD, GroupedChoice, GroupedSpec, Step
+from secateur.codegen.specs import QUAD, GroupedChoice, GroupedSpec, PostOp
 from secateur.codegen.writer import Expr, Kernel, segments
 
 from .arrays import random_floats, reach
@@ -141,7 +141,7 @@ class Packed:
     column: Expr
     pixels: Sequence[Pixel]
 
-    def operand(self, k: Kernel, step: Step, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
         """A weight per channel, or what the other tensor holds here; its quads are looked up."""
         s = step.strides
         if s is None:
