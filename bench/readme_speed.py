@@ -93,7 +93,7 @@ def _searched() -> list[str]:
         many = f"{threads} threads" if threads > 1 else "one thread"
         told.append(f"{min(found):.1f} to {max(found):.1f} times ours on {many} ({len(found)} networks)")
     return textwrap.wrap(
-        "What TVM's own MetaSchedule finds, given ten times our tuning time (`bench/metaschedule.py`), takes "
+        "What TVM's own MetaSchedule finds, given at least ten times our tuning time (`bench/metaschedule.py`), takes "
         f"{', '.join(told)}: by the newest row of each network that has it.", 118,
     ) if told else []  # fmt: skip
 

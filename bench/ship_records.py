@@ -81,7 +81,7 @@ def _kept(versions: Any) -> dict[str, str]:
 def tune(tuner: Tuner, kernels: list[Any], share: float, end: float) -> Outcome:
     """Measure until all is measured or the time is up, slice by slice, each when the cores give their share."""
     while (left := end - time.monotonic()) > 0:
-        if tuner.threads > 1 and cores.share() < share:
+        if share and tuner.threads > 1 and cores.share() < share:
             time.sleep(PAUSE)
             continue
         outcome = tuner.tune(kernels, min(left, SLICE) if share and tuner.threads > 1 else left, tell)
@@ -105,7 +105,7 @@ def main() -> int:
     parser = common.parser(__doc__, "ship_records.jsonl")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--time", type=float, default=7200.0, help="seconds for all of it")
-    parser.add_argument("--passes", type=int, default=1)
+    parser.add_argument("--passes", type=int, default=1, help="how often all is measured")
     parser.add_argument("--share", type=float, default=0.0, help="of the cores, without which two threads wait")
     parser.add_argument("--records", type=Path, default=MATERIAL / "ship_records.jsonl", help="what was measured")
     parser.add_argument("--shipped", type=Path, default=SHIPPED, help="folder of the file that is written")

@@ -12,6 +12,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from torch import library as registry
 
 OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -32,14 +33,14 @@ def _extension_loads() -> bool:
     return hasattr(torch.ops.torchvision, "nms")
 
 
-def _declare() -> torch.library.Library | None:
+def _declare() -> registry.Library | None:
     """Declare the operators' names. The library is kept: when it goes, so do the names."""
     if _extension_loads():
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    declared = registry.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
-        library.define(schema)  # type: ignore[no-untyped-call]
-    return library
+        declared.define(schema)  # type: ignore[no-untyped-call]
+    return declared
 
 
 LIBRARY = _declare()

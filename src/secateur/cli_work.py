@@ -41,7 +41,7 @@ class CompileJob:
     dry_run: bool
     overwrite: bool
     target: str | None = None
-    library: Path | None = None
+    shared_object: Path | None = None
     tune: str | None = None
     records: Path | None = None
 
@@ -53,8 +53,8 @@ def compile_model(job: CompileJob, team: Team) -> None:
     """
     from .policy import Policy, amount
 
-    extras = [p for p in (job.recipe, job.report, _json_path(job.json), job.library) if p is not None]
-    if job.library is None and (job.tune or job.records):
+    extras = [p for p in (job.recipe, job.report, _json_path(job.json), job.shared_object) if p is not None]
+    if job.shared_object is None and (job.tune or job.records):
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
     _check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
     if job.calibration is not None and not job.calibration.exists():
@@ -94,13 +94,13 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
 
     jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
     report: Report = done.report
-    if job.library is not None:
+    if job.shared_object is not None:
         tell("build the library")
         built = done.build(
             job.target or "native", tune=job.tune, records=job.records,
             progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
         )  # fmt: skip
-        jobs.append((job.library, built.save))
+        jobs.append((job.shared_object, built.save))
         notes = (f"library: {note}" for note in built.metadata.notes)
         report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
     if job.recipe is not None:

@@ -1,7 +1,7 @@
 """TIR to machine code: the few passes of TVM that kernels need, in order, and LLVM behind them.
 
 TVM's own list has some fifty, most of them for scheduled blocks and for graphics processors. On a kernel that is
-written statement by statement they find nothing to do, and take three times as long as LLVM: the bounds of every access
+written statement by statement they find nothing to do, and may take longer than LLVM: the bounds of every access
 to every buffer are worked out to shrink buffers that have the right size (``CompactBufferAllocation``). Functions with
 blocks, which come from TVM's operator library, are lowered by the passes that are theirs, and by no others.
 """
