@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import hypothesis
@@ -15,10 +15,36 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# What may be skipped where everything is installed, by the beginning of its reason.
+KNOWN_SKIPS = (
+    "could not import 'matplotlib'",  # plots belong to bench/, whose packages the tests do without
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--update-golden` rewrites the golden texts instead of comparing with them."""
+    """`--update-golden` rewrites the golden texts; `--strict-skips` fails on a skip that nobody gave a reason for."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden instead of comparing")
+    parser.addoption("--strict-skips", action="store_true", help="fail where a test is skipped that KNOWN_SKIPS lacks")
+
+
+def unknown_skips(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
+    """Test and reason of each skip that is not in KNOWN_SKIPS."""
+    found = []
+    for report in reports:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(KNOWN_SKIPS):
+            found.append(f"{report.nodeid}: {reason}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not session.config.getoption("--strict-skips") or reporter is None:
+        return
+    for line in unknown_skips(reporter.stats.get("skipped", [])):
+        reporter.write_line(f"skipped without a known reason: {line}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_STAGES = ("ir", "passes", "codegen")  # public for those who extend them: `import secateur; secateur.ir.Graph`
+
+
 def __getattr__(name: str) -> Any:
+    if name in _STAGES:
+        return import_module(f"secateur.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'secateur' has no attribute '{name}'")
@@ -63,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted((*__all__, *_STAGES))
