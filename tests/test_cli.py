@@ -15,7 +15,7 @@ import pytest
 
 import secateur
 from nets import chain, residual
-from secateur import api, cli, cli_work, files
+from secateur import api, cli, cli_compile, files
 from secateur.ir import InputError
 from secateur.ir.exporters.onnx import save
 from secateur.passes.law import Verification
@@ -230,7 +230,7 @@ def test_a_full_disk(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_text(text[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cli_work, "write_text", full)
+    monkeypatch.setattr(cli_compile, "write_text", full)
     done = call("compile", model, old, "--recipe", model.with_name("r.json"))
     assert done.code == 2
     assert "r.json': the disk is full" in done.err
@@ -242,7 +242,7 @@ def test_interruption(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_work, "write_all", interrupt)
+    monkeypatch.setattr(cli_compile, "write_all", interrupt)
     done = call("compile", model, model.with_name("o.onnx"))
     assert done.code == 130
     assert done.err.strip() == "secateur: interrupted; nothing was written"

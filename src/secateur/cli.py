@@ -1,6 +1,7 @@
 """The command line: ``secateur compile | rewrite | inspect | verify | apply | build | tune | run | bench | passes``.
 
-Only the front of it: names, options and help. The work is in ``cli_work`` and its sisters, loaded when a command runs.
+Only the front of it: names, options and help. The work is in ``cli_compile``, ``cli_work`` and their sisters, loaded
+when a command runs.
 """
 
 from __future__ import annotations
@@ -79,17 +80,17 @@ def compile_command(
     A budget is what remains: --macs 50% leaves at most half of the multiply-accumulates.
     Exit codes: 0 done, 1 budget missed or a check failed (nothing is written), 2 unusable input.
     """
-    from . import cli_work
+    from . import cli_compile
     from .cli_guard import guard, refuse
 
     with guard(debug, several=True) as team:
         refuse({"--sparsity": sparsity, "--block": block})
-        job = cli_work.CompileJob(
+        job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records,
         )  # fmt: skip
-        cli_work.compile_model(job, team)
+        cli_compile.compile_model(job, team)
 
 
 @app.command("rewrite", short_help="Structural rewrites alone: separable, grouped, low_rank, fold_bn ...")
@@ -111,7 +112,7 @@ def rewrite_command(
     debug: Debug = False,
 ) -> None:
     """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
-    from . import cli_work
+    from . import cli_compile
     from .cli_guard import guard
 
     with guard(debug, several=True) as team:
@@ -119,10 +120,10 @@ def rewrite_command(
 
         steps_of(passes)
         budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
-        job = cli_work.CompileJob(
+        job = cli_compile.CompileJob(
             source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite
         )
-        cli_work.compile_model(job, team)
+        cli_compile.compile_model(job, team)
 
 
 @app.command("inspect", short_help="Show cost, channel groups, and what is frozen and why.")

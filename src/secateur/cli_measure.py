@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .cli_work import write_text
+from .cli_terminal import write_text
 from .files import write_all
 from .measure import Timing, measure, named
 from .models import load

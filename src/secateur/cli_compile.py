@@ -1,0 +1,120 @@
+"""``secateur compile`` and ``rewrite``: check, prune, show, write everything at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from secateur.ir import InputError
+
+from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_text
+from .files import write_all
+from .processes import Team
+
+if TYPE_CHECKING:
+    from .report import Report
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """The options of ``secateur compile``."""
+
+    source: Path
+    out: Path
+    policy: str
+    budgets: Mapping[str, str | None]
+    calibration: Path | None
+    protect: tuple[str, ...]
+    round_to: str | None
+    recipe: Path | None
+    report: Path | None
+    json: str | None
+    seed: int
+    dry_run: bool
+    overwrite: bool
+    target: str | None = None
+    shared_object: Path | None = None
+    tune: str | None = None
+    records: Path | None = None
+
+
+def compile_model(job: CompileJob, team: Team) -> None:
+    """``secateur compile``: check what can be checked, prune, show, write everything at the end.
+
+    Each process of the team prunes; the first shows and writes.
+    """
+    from .policy import Policy, amount
+
+    extras = [p for p in (job.recipe, job.report, json_path(job.json), job.shared_object) if p is not None]
+    if job.shared_object is None and (job.tune or job.records):
+        raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
+    check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
+    if job.calibration is not None and not job.calibration.exists():
+        raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
+    Policy.parse(job.policy)  # a mistake in it should show before the model is read
+    for kind, value in job.budgets.items():
+        if value is not None:
+            amount(kind, value)
+    round_to = _round_to(job.round_to)
+    if team.size > 1 and (job.target == "native" or Policy.parse(job.policy).budget[0] == "latency_ms" or
+                          job.budgets["latency_ms"] is not None):  # fmt: skip
+        raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
+                         "native, or start one process without torchrun")  # fmt: skip
+
+    from . import api
+
+    with progress(team.speaks) as tell:
+        done = api.compile(
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
+            protect=job.protect, round_to=round_to, progress=tell, target=job.target,
+            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
+            latency_ms=job.budgets["latency_ms"],
+        )  # fmt: skip
+        team.agree(done.recipe.to_json())
+        if not team.speaks:
+            return
+        report = done.report if job.dry_run else _write(job, done, tell)
+    show_report(report)
+    json_out(report, job.json)
+    where = "nothing was written (--dry-run)" if job.dry_run else f"wrote {job.out}"
+    typer.echo(where, err=True)
+
+
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
+    """Build the library if one is asked for, and write all files; the report then lists what the library says too."""
+    from secateur.ir.exporters.onnx import save
+
+    jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
+    report: Report = done.report
+    if job.shared_object is not None:
+        tell("build the library")
+        built = done.build(
+            job.target or "native", tune=job.tune, records=job.records,
+            progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
+        )  # fmt: skip
+        jobs.append((job.shared_object, built.save))
+        notes = (f"library: {note}" for note in built.metadata.notes)
+        report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
+    if job.recipe is not None:
+        jobs.append((job.recipe, lambda path: write_text(path, done.recipe.to_json())))
+    if job.report is not None:
+        jobs.append((job.report, report.to_html))
+    target = json_path(job.json)
+    if target is not None:
+        jobs.append((target, lambda path: write_text(path, report.to_json())))
+    tell("write")
+    write_all(jobs)
+    return report
+
+
+def _round_to(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"--round-to {text}: give 'auto' or a whole number from 1 up")
+    return int(text)

@@ -1,0 +1,85 @@
+"""What commands share: paths checked before the work, progress while it runs, reports and files after it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from secateur.ir import InputError
+
+from .files import WHY, check_writable, same_file
+
+if TYPE_CHECKING:
+    from .report import Report
+
+
+def check_outputs(
+    source: Path, out: Path, extras: list[Path], overwrite: bool, dry_run: bool, ending: str | None = ".onnx"
+) -> None:
+    """Everything about paths that can be wrong before the work starts."""
+    if not source.exists():
+        raise InputError(f"there is no file '{source}'; check the path")
+    if source.is_dir():
+        raise InputError(f"'{source}' is a folder; name the .onnx file in it")
+    if ending is not None and out.suffix.lower() != ending:
+        raise InputError(f"cannot write '{out}': results are written as ONNX; give the file the ending .onnx")
+    if same_file(source, out) and not (overwrite and ending is not None):
+        raise InputError(
+            f"'{out}' is the input itself; name another output, or say --overwrite to replace it at the end"
+        )
+    for index, path in enumerate(extras):
+        if any(same_file(path, other) for other in (source, out, *extras[:index])):
+            raise InputError(f"'{path}' is named twice, or is the input; give each output a file of its own")
+    for path in () if dry_run else (out, *extras):
+        check_writable(path)
+
+
+def json_path(json: str | None) -> Path | None:
+    return None if json in (None, "-") else Path(str(json))
+
+
+def json_out(report: Report, json: str | None) -> None:
+    if json == "-":
+        try:
+            sys.stdout.write(report.to_json())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = WHY.get(error.errno or 0, error.strerror or str(error))
+            raise InputError(f"cannot write the report to standard output: {why}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def show_report(report: Report, groups: bool = False) -> None:
+    from .report_text import show, text
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        show(report, console, groups=groups)
+    else:
+        typer.echo(text(report, groups=groups), err=True)
+
+
+@contextlib.contextmanager
+def progress(shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """A line with the stage and the time it takes, on a terminal only."""
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield lambda stage: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=None)
+        yield lambda stage: bar.update(task, description=stage)
