@@ -72,7 +72,7 @@ def table(where: Where) -> str:
         "dense one, at 15 % fewer multiply-accumulates, mended by `refit{ridge=10%},reestimate_bn` with crops of ten",
         f"other photos{_dense_photos(found)}.",
         "",
-        "![Accuracy at half of the multiply-accumulates](docs/criteria.svg)",
+        "![Accuracy at half of the multiply-accumulates](criteria.svg)",
         "",
         "| criterion | 25 % bare | mended | 50 % bare | mended | epoch | 70 % bare | mended | MobileNetV2 | Lite0 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -85,7 +85,7 @@ def table(where: Where) -> str:
     refusals = dict.fromkeys(f"`{r['criterion']}` on {r['network']}: {r['refused']}" for r in found if "refused" in r)
     lines += ["", *(["Refused: " + "; ".join(refusals) + "."] if refusals else []), _trained(found)]
     last = [r for r in found if r["part"] == "imagenet"][-1:]
-    lines.append(f"`python bench/criteria.py`; [what to choose when](docs/criteria.md); {where(found[0], *last)}.")
+    lines.append(f"`python bench/criteria.py`; [what to choose when](criteria.md); {where(found[0], *last)}.")
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -134,7 +134,7 @@ def sweep(where: Where) -> str:
     if not lines:
         return ""
     head = "**One sweep** over the calibration data serves all criteria:"
-    link = "[by criterion](docs/criteria.md#what-a-criterion-costs)"
+    link = "[by criterion](criteria.md#what-a-criterion-costs)"
     return "\n".join([head, "", *lines, "", f"`python bench/sweep.py`; {link}; {where(*found.values())}."])
 
 

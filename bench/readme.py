@@ -1,4 +1,4 @@
-"""Writes the measured tables of the README and of docs/criteria.md from the committed results, between their markers.
+"""Writes the measured tables of docs/ and the README's few numbers from the committed results, between their markers.
 
     python bench/readme.py
 
@@ -11,22 +11,16 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import common
 import criteria_tables
+import readme_headlines
 import readme_rewrites
 import readme_speed
+from readme_headlines import newest
 
-README, CRITERIA = common.ROOT / "README.md", common.ROOT / "docs" / "criteria.md"
-PEER = {"tv": (76, 63), "timm": (145, 100), "seg": (6, 6), "det": (6, 4)}
+README, DOCS = common.ROOT / "README.md", common.ROOT / "docs"
 NAMES = {"tv": "torchvision classification", "timm": "timm", "seg": "segmentation", "det": "detection backbones"}
-
-
-def newest(name: str, key: str) -> dict[str, common.Row]:
-    """The newest row for each value of ``key``; empty where nothing was measured."""
-    path = common.RESULTS / f"{name}.jsonl"
-    return {str(row[key]): row for row in common.read(path)} if path.exists() else {}
 
 
 def coverage() -> str:
@@ -34,10 +28,11 @@ def coverage() -> str:
     rows = newest("coverage", "network")
     if not rows:
         return ""
+    peers = list(newest("torch_pruning", "network").values())
     lines = [
         "**Reach**: 233 networks with random weights, half of the channels removed, the law checked with randomised",
         "batch norm. *Right*: the law holds and at least 30 % of the parameters are gone. The peer is Torch-Pruning",
-        "1.6.1 under the same rules.",
+        "1.6.1 under the same rules (`bench/results/torch_pruning.jsonl`).",
         "",
         "| networks | | right | wrong or broken | ≥ 90 % of layers cut | Torch-Pruning right |",
         "|---|--:|--:|--:|--:|--:|",
@@ -47,13 +42,15 @@ def coverage() -> str:
         right = [r for r in of if r["status"] == "right"]
         bad = sum(r["status"] in ("wrong", "broken") for r in of)
         deep = sum(r["layers_cut"] >= 0.9 * r["layers"] for r in right)
-        peer = sum(p for _, p in PEER.values()) if zoo == "all" else PEER[zoo][1]
+        peer = sum(r["right"] for r in peers if zoo in ("all", r["network"].partition("/")[0]))
         lines.append(f"| {NAMES.get(zoo, '**all**')} | {len(of)} | {len(right)} | {bad} | {deep} | {peer} |")
     seconds = [r["cpu_s"] for r in rows.values() if "cpu_s" in r]
+    theirs = [r["cpu_s"] for r in peers if r["pruned"] and r["cpu_s"]]
     lines += [
         "",
         f"Analysis and removal take {statistics.median(seconds):.2f} CPU seconds in the median and "
-        f"{max(seconds):.2f} at most (the peer: 0.43 and 63, where it ends). `python bench/coverage.py`; "
+        f"{max(seconds):.2f} at most (the peer: {statistics.median(theirs):.2f} and {max(theirs):.0f}, where it ends). "
+        "`python bench/coverage.py`; "
         f"{common.where(next(iter(rows.values())))}.",
     ]
     return "\n".join(lines)
@@ -105,18 +102,22 @@ def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
 
 
 def main() -> int:
-    """Fill both."""
+    """Fill the page of results, the README's numbers and the table of docs/criteria.md."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    text = README.read_text(encoding="utf-8")
-    blocks = {
+    results = {
         "coverage": coverage, "latency": readme_speed.latency, "pays": readme_speed.pays,
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "command": command, "rewrites": readme_rewrites.block,
     }  # fmt: skip
-    Path(README).write_text(fill(text, blocks), encoding="utf-8")
-    text = CRITERIA.read_text(encoding="utf-8")
-    CRITERIA.write_text(fill(text, {"sweep": lambda: criteria_tables.costs(common.where)}), encoding="utf-8")
+    costs = {"sweep": lambda: criteria_tables.costs(common.where)}
+    pages = {
+        README: {"headlines": readme_headlines.headlines},
+        DOCS / "results.md": results,
+        DOCS / "criteria.md": costs,
+    }
+    for page, blocks in pages.items():
+        page.write_text(fill(page.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     return 0
 
 

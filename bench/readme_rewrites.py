@@ -126,7 +126,7 @@ def from_trained() -> str:
     lines = [
         *textwrap.wrap(said, 118),
         "",
-        "![Error over what remains](docs/from_trained.svg)",
+        "![Error over what remains](from_trained.svg)",
         "",
         "| network (as it was) | rewrite, levels | MACs left | of the weights | before | refitted | fitted | after |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -172,7 +172,7 @@ def modularity() -> str:
     lines = [
         "**Modularity**: n-cut of four clusters of channels, and that of shuffled weights (mean), over the seeds.",
         "",
-        "![n-cuts beside shuffled ones](docs/modularity.svg)",
+        "![n-cuts beside shuffled ones](modularity.svg)",
         "",
         "| network | | n-cut | shuffled | p |",
         "|---|---|--:|--:|--:|",

@@ -28,7 +28,7 @@ def latency() -> str:
         "much of one core alone each gave when all worked (bench/cores.py: 1 is all that the machine promises).",
         _tuned(rows),
         "",
-        "![Peers' times over ours](docs/latency.svg)",
+        "![Peers' times over ours](latency.svg)",
         *(line for threads in sorted({r["threads"] for r in rows}) for line in _speed_table(rows, threads)),
         "",
         *_wrong_ones(rows),
