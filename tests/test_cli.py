@@ -15,8 +15,8 @@ import pytest
 
 import secateur
 from nets import chain, residual
-from secateur import api, cli, cli_compile, files
-from secateur.ir import InputError
+from secateur import api, cli, cli_compile
+from secateur.ir import files
 from secateur.ir.exporters.onnx import save
 from secateur.passes.law import Verification
 
@@ -230,7 +230,7 @@ def test_a_full_disk(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_text(text[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cli_compile, "write_text", full)
+    monkeypatch.setattr(files, "_fill", full)
     done = call("compile", model, old, "--recipe", model.with_name("r.json"))
     assert done.code == 2
     assert "r.json': the disk is full" in done.err
@@ -298,26 +298,6 @@ def test_module_starts_without_torch() -> None:
     here = {**os.environ, "PYTHONPATH": str(Path(secateur.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=here, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_write_all_is_all_or_nothing(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_text("old")
-
-    def fail(path: Path) -> None:
-        raise OSError(errno.EROFS, "read-only")
-
-    with pytest.raises(InputError, match=r"b': the file system is read-only"):
-        files.write_all([(first, lambda p: p.write_text("new") and None), (second, fail)])
-    assert first.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
-    plain = tmp_path / "plain"
-    plain.write_text("")
-    files.write_whole(tmp_path / "ours", lambda p: None)
-    assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
 
 
 def test_a_net_with_batch_norm_by_its_scales(call: Call, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from network import Net
+from secateur import cli
 from secateur.ir import InputError
 from secateur.ir.exporters.onnx import save
 from secateur.processes import Team, launched
@@ -80,6 +82,15 @@ def test_what_a_launcher_says() -> None:
     assert launched({"WORLD_SIZE": "2"}) == Team()  # a shell's leftover starts nothing
     with pytest.raises(InputError, match="do not fit"):
         launched({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+def test_commands_that_nobody_shares_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("secateur.cli_guard.together", lambda team: pytest.fail(f"waited as {team}"))
+    done = CliRunner().invoke(cli.app, ["passes", "slim"])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("slim")
 
 
 class Store:

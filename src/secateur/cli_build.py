@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from secateur.ir import InputError
+from secateur.ir.files import Job, check_writable, same_file, write_all
 
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
 from .cli_guard import INTERRUPTED
-from .files import check_writable, same_file
 from .models import load
 
 
@@ -71,8 +71,8 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
     results = results if isinstance(results, tuple) else (results,)
     for port, array in zip(library.metadata.outputs, results, strict=True):
         typer.echo(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]", err=True)
-        if output is not None:
-            _save(output / f"{_file_name(port.name)}.npy", array)
+    if output is not None:
+        _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
 
 
 def _array(path: Path) -> Any:
@@ -85,14 +85,21 @@ def _array(path: Path) -> Any:
     return array
 
 
-def _save(path: Path, array: Any) -> None:
+def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
+    """Write the arrays, each to the file of this name in the folder, all or none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.save(file, array)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        raise InputError(f"cannot write '{path}': {error.strerror}; name another folder with --output") from error
+        raise InputError(f"cannot make '{folder}': {error.strerror}; name another folder with --output") from error
+    write_all([_array_job(folder / name, array) for name, array in arrays.items()])
+
+
+def _array_job(path: Path, array: Any) -> Job:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+
+    return path, write
 
 
 def _file_name(name: str) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from secateur.ir import InputError
+from secateur.ir.files import Job, text_job, write_all
 
-from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_text
-from .files import write_all
+from .cli_terminal import check_outputs, json_out, json_path, progress, show_report
 from .processes import Team
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
 def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
     """Build the library if one is asked for, and write all files; the report then lists what the library says too."""
-    from secateur.ir.exporters.onnx import save
+    from secateur.ir.exporters.onnx import jobs as model_jobs
 
-    jobs: list[tuple[str | Path, Callable[[Path], None]]] = [(job.out, lambda path: save(done.graph, path))]
+    from .report_html import page
+
+    jobs: list[Job] = model_jobs(done.graph, job.out)
     report: Report = done.report
     if job.shared_object is not None:
         tell("build the library")
@@ -97,16 +99,16 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
             job.target or "native", tune=job.tune, records=job.records,
             progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
         )  # fmt: skip
-        jobs.append((job.shared_object, built.save))
+        jobs.append((job.shared_object, built.write))
         notes = (f"library: {note}" for note in built.metadata.notes)
         report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
     if job.recipe is not None:
-        jobs.append((job.recipe, lambda path: write_text(path, done.recipe.to_json())))
+        jobs.append(text_job(job.recipe, done.recipe.to_json()))
     if job.report is not None:
-        jobs.append((job.report, report.to_html))
+        jobs.append(text_job(job.report, page(report)))
     target = json_path(job.json)
     if target is not None:
-        jobs.append((target, lambda path: write_text(path, report.to_json())))
+        jobs.append(text_job(target, report.to_json()))
     tell("write")
     write_all(jobs)
     return report

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import typer
 
-from secateur.ir import BudgetError, Error, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
+from secateur.ir import BudgetError, Error, LawError, PassError, SlowerError, Unsupported, VerifyError
+from secateur.ir.files import WHY
 
-from .files import WHY
 from .processes import Team, launched, together
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -25,14 +25,14 @@ CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 def guard(debug: bool, several: bool = False) -> Iterator[Team]:
     """Turn errors into a message and an exit code: 1 a check failed, 2 unusable input, 130 interrupted.
 
-    ``several``: the command can be shared by processes; the one that fails first tells why.
+    ``several``: the command can be shared by processes; the one that fails first tells why. Others do not look at what
+    a launcher left in the environment, and never wait for it.
     """
     with contextlib.ExitStack() as stack:
         team = Team()
         with _told(debug, lambda: team):
-            team = stack.enter_context(together(launched()))
-            if team.size > 1 and not several:
-                raise InputError("only compile and rewrite can be shared by processes; start this one without torchrun")
+            if several:
+                team = stack.enter_context(together(launched()))
             yield team
             sys.stdout.flush()
 

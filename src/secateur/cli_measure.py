@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .cli_terminal import write_text
-from .files import write_all
+from secateur.ir.files import write_text
+
 from .measure import Timing, measure, named
 from .models import load
 
@@ -35,7 +35,7 @@ def bench_models(
     if json == "-":
         typer.echo(text)
     elif json is not None:
-        write_all([(Path(json), lambda path: write_text(path, text))])
+        write_text(json, text)
 
 
 def _show(timings: Sequence[Timing], console: Console) -> None:

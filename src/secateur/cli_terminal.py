@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 
 from secateur.ir import InputError
-
-from .files import WHY, check_writable, same_file
+from secateur.ir.files import WHY, check_writable, same_file
 
 if TYPE_CHECKING:
     from .report import Report
@@ -54,10 +53,6 @@ def json_out(report: Report, json: str | None) -> None:
         except OSError as error:
             why = WHY.get(error.errno or 0, error.strerror or str(error))
             raise InputError(f"cannot write the report to standard output: {why}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def show_report(report: Report, groups: bool = False) -> None:

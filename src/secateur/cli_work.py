@@ -10,9 +10,9 @@ from typing import Any
 import typer
 
 from secateur.ir import InputError, LawError
+from secateur.ir.files import same_file, write_text
 
-from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_text
-from .files import same_file, write_all
+from .cli_terminal import check_outputs, json_out, json_path, progress, show_report
 
 
 def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> None:
@@ -29,7 +29,7 @@ def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> N
     show_report(report, groups=True)
     json_out(report, json)
     if target is not None:
-        write_all([(target, lambda path: write_text(path, report.to_json()))])
+        write_text(target, report.to_json())
 
 
 def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int) -> None:

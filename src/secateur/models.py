@@ -15,8 +15,6 @@ from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.passes.analysis.cost import cost
 
-from .files import write_whole
-
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
@@ -118,7 +116,7 @@ def save_onnx(graph: Graph, path: str | Path) -> None:
 
     if Path(path).suffix.lower() != ".onnx":
         raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
-    write_whole(path, lambda temporary: save(graph, temporary))
+    save(graph, path)
 
 
 def check_weights(graph: Graph) -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError
+from secateur.ir.files import write_text
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
@@ -134,8 +135,8 @@ class Policy:
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the policy file."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        """Write the policy file, whole or not at all. Raises InputError."""
+        write_text(path, self.to_toml())
 
     @staticmethod
     def parse(given: Policy | str | Path) -> Policy:

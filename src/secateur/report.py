@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Graph
+from secateur.ir.files import write_text
 from secateur.passes import CRITERIA
 from secateur.passes.analysis.cost import Costs, LayerCost, cost
 from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
@@ -64,10 +65,10 @@ class Report:
         return "{\n" + ",\n".join(parts) + "\n}\n"
 
     def to_html(self, path: str | Path) -> None:
-        """Write one page that needs no other file."""
+        """Write one page that needs no other file, whole or not at all. Raises InputError."""
         from .report_html import page
 
-        Path(path).write_text(page(self), encoding="utf-8")
+        write_text(path, page(self))
 
     def show(self, console: Console) -> None:
         """Print the tables to a console, in its width and colours."""

@@ -8,7 +8,6 @@ are not mapped: a mapped file lies in small pages, and one that is overwritten t
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.ir import InputError
+from secateur.ir.files import write_whole
 from secateur.ir.graph import DTYPES, numpy_dtype
 
 from .metadata import FORMAT, Metadata, Port
@@ -120,22 +120,14 @@ class Library:
 
     def save(self, path: str | Path) -> None:
         """Write one file with everything in it, whole or not at all. Raises InputError where that is impossible."""
-        target = Path(path)
-        try:
-            with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-                code = Path(folder) / "code.so"
-                self._code(code)
-                handle, name = tempfile.mkstemp(dir=target.parent, prefix=".secateur-")
-                os.close(handle)
-                try:
-                    self._write(Path(name), code)
-                    Path(name).chmod(0o644)
-                    os.replace(name, target)
-                finally:
-                    Path(name).unlink(missing_ok=True)
-        except OSError as error:
-            hint = "; make room or choose another place" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise InputError(f"cannot write '{target}': {error.strerror or error}{hint}") from error
+        write_whole(path, self.write)
+
+    def write(self, path: Path) -> None:
+        """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
+        with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+            code = Path(folder) / "code.so"
+            self._code(code)
+            self._write(path, code)
 
     def _write(self, path: Path, code: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

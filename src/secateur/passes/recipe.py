@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from secateur._version import __version__
 from secateur.ir import Array, Graph, InputError
+from secateur.ir.files import write_text
 from secateur.passes.analysis.notes import Coupling, Mixing
 
 SCHEMA = 1
@@ -69,19 +69,8 @@ class Recipe:
             raise InputError(f"{where}: not a secateur recipe ({type(error).__name__}: {error})") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON file; it appears whole or not at all."""
-        target = Path(path)
-        try:
-            handle, temporary = tempfile.mkstemp(dir=target.parent or Path("."), prefix=f".{target.name}.")
-        except OSError as error:
-            raise InputError(f"{target}: cannot write the recipe ({error.strerror}); choose another folder") from error
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(self.to_json())
-            os.replace(temporary, target)
-        except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
-            raise InputError(f"{target}: cannot write the recipe ({error.strerror})") from error
+        """Write the JSON file, whole or not at all. Raises InputError."""
+        write_text(Path(path), self.to_json())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Recipe:

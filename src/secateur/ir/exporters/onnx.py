@@ -6,8 +6,6 @@ written as they were read. Other graphs are written in operator set 18.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from secateur.ir.errors import InputError
+from secateur.ir.files import Job, is_special, write_all
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.graph import Array, Graph, Sym, Value
 
@@ -32,7 +31,7 @@ OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
 EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
 
-__all__ = ["EMIT", "frame", "save", "to_onnx"]
+__all__ = ["EMIT", "frame", "jobs", "save", "to_onnx"]
 
 
 def to_onnx(graph: Graph) -> ModelProto:
@@ -176,62 +175,52 @@ def save(graph: Graph, path: str | Path) -> None:
 
     Weights beyond 2 GB go to a file beside it. Raises InputError where the file cannot be written.
     """
+    write_all(jobs(graph, path))
+
+
+def jobs(graph: Graph, path: str | Path) -> list[Job]:
+    """What ``files.write_all`` has to write for the graph: the file, and one beside it where weights exceed 2 GB.
+
+    Raises InputError where such a second file would have no place to be in, and Unsupported as ``to_onnx`` does.
+    """
     target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{target} is a directory; name a file in it, for example {target / 'model.onnx'}")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist; create it or choose another")
     model, arrays = frame(graph)
-    temporary: list[Path] = []
-    try:
-        if sum(a.nbytes for a in arrays.values()) > LARGEST:
-            data = target.with_name(target.name + ".data")
-            _write_external(model, arrays, data, temporary)
-            arrays = {}
-        part = _scratch(target, temporary)
-        with part.open("wb") as file:
-            write_model(file, model, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        for scratch in list(temporary):
-            final = target if scratch == part else target.with_name(target.name + ".data")
-            os.replace(scratch, final)
-            temporary.remove(scratch)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written: {error.strerror or error}; nothing was changed. "
-            "Choose a folder that is writable and has room"
-        ) from error
-    finally:
-        for scratch in temporary:
-            scratch.unlink(missing_ok=True)
+    if sum(a.nbytes for a in arrays.values()) <= LARGEST:
+        return [(target, lambda temporary: _write(temporary, model, arrays))]
+    if is_special(target):
+        raise InputError(f"cannot write '{target}': a model beyond 2 GB is two files; name a file to write it to")
+    data = target.with_name(target.name + ".data")
+    apart = _move_out(model, arrays, data.name)
+    return [
+        (data, lambda temporary: _write_apart(temporary, apart)),
+        (target, lambda temporary: _write(temporary, model, {})),
+    ]
 
 
-def _scratch(target: Path, temporary: list[Path]) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    temporary.append(Path(name))
-    # mkstemp makes files that only their owner may read; written models follow the user's own mask.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(name, 0o666 & ~mask)
-    return Path(name)
+def _write(path: Path, model: ModelProto, arrays: Mapping[str, Array]) -> None:
+    with path.open("wb") as file:
+        write_model(file, model, arrays)
 
 
-def _write_external(model: ModelProto, arrays: Mapping[str, Array], data: Path, temporary: list[Path]) -> None:
-    """Weights one after another in a file of their own; small ones stay in the model."""
-    part = _scratch(data, temporary)
-    with part.open("wb") as file:
-        for name, array in arrays.items():
-            if array.nbytes < 1024 or array.dtype == object:
-                model.graph.initializer.append(full_tensor(name, array))
-                continue
-            tensor = tensor_head(name, array)
-            tensor.data_location = TensorProto.EXTERNAL
-            places: Sequence[tuple[str, str]] = (
-                ("location", data.name), ("offset", str(file.tell())), ("length", str(array.nbytes)),
-            )  # fmt: skip
-            for key, value in places:
-                tensor.external_data.add(key=key, value=value)
-            model.graph.initializer.append(tensor)
+def _move_out(model: ModelProto, arrays: Mapping[str, Array], name: str) -> list[Array]:
+    """Let the model say where in the file ``name`` its weights are, small ones apart; these weights in their order."""
+    apart: list[Array] = []
+    offset = 0
+    for weight, array in arrays.items():
+        if array.nbytes < 1024 or array.dtype == object:
+            model.graph.initializer.append(full_tensor(weight, array))
+            continue
+        tensor = tensor_head(weight, array)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", name), ("offset", str(offset)), ("length", str(array.nbytes))):
+            tensor.external_data.add(key=key, value=value)
+        model.graph.initializer.append(tensor)
+        apart.append(array)
+        offset += array.nbytes
+    return apart
+
+
+def _write_apart(path: Path, arrays: Sequence[Array]) -> None:
+    with path.open("wb") as file:
+        for array in arrays:
             np.ascontiguousarray(array).tofile(file)
