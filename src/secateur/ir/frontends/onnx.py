@@ -26,6 +26,7 @@ from .onnx_builder import Branch, Builder, Misfit, Names, Op
 from .onnx_dims import Axis, dynamic_axes, input_values
 from .onnx_merge import Disagree, changed_constants, merge
 from .onnx_origin import OnnxOrigin, Original
+from .onnx_process import OnnxProcess
 from .onnx_read import captured, check_model, in_order, initialisers, opset_of, read_model
 from .onnx_rules import RULES
 from .onnx_shapes import Observer
@@ -53,13 +54,14 @@ class Parsed:
     names: Names
     used: Mapping[str, int]
     apart: Mapping[str, Array]  # data that the model itself lacks, by the names in the file
+    process: OnnxProcess
 
     def build(self, inputs: Sequence[Value], sizes: Mapping[str, int]) -> Builder:
         """Convert at these input shapes. Raises InputError, Unsupported, or Misfit with the node in it."""
         raw = {self.names.original[v.name]: v for v in inputs}
         builder = Builder(
             self.label, self.opset, self.model, self.names, RULES, dict(self.weights),
-            Observer(self.model, raw, sizes, self.apart), used=self.used,
+            Observer(self.model, raw, sizes, self.apart, self.process), used=self.used,
             outputs=frozenset(self.names.clean(o.name) for o in self.model.graph.output),
         )  # fmt: skip
         builder.values.update((v.name, v) for v in inputs)
@@ -68,8 +70,8 @@ class Parsed:
         return builder
 
 
-def load(source: str | Path | ModelProto) -> Graph:
-    """Read an ONNX model into the IR.
+def load(source: str | Path | ModelProto, process: OnnxProcess | None = None) -> Graph:
+    """Read an ONNX model into the IR. Where it must be run to be understood, that is done in ``process``.
 
     Raises InputError for files that cannot be used and Unsupported for models outside what can be read, each with
     what is wrong, where, and what to do.
@@ -78,7 +80,7 @@ def load(source: str | Path | ModelProto) -> Graph:
     check_model(model, label)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    parsed = _parse(model, label, apart)
+    parsed = _parse(model, label, apart, process or OnnxProcess())
     given = initialisers(model)
     infos = [i for i in model.graph.input if i.name not in given]
     axes = dynamic_axes(model, infos, parsed.names, label)
@@ -91,7 +93,7 @@ def load(source: str | Path | ModelProto) -> Graph:
     return graph.with_note(_origin(parsed, converted, graph))
 
 
-def _parse(model: ModelProto, label: str, apart: Mapping[str, Array]) -> Parsed:
+def _parse(model: ModelProto, label: str, apart: Mapping[str, Array], process: OnnxProcess) -> Parsed:
     order = in_order(model, label)
     surgeon = _import(model, label)
     names = Names()
@@ -112,7 +114,7 @@ def _parse(model: ModelProto, label: str, apart: Mapping[str, Array]) -> Parsed:
             weights[names.clean(sparse.values.name)] = np.asarray(found.values)
     for output in model.graph.output:
         names.clean(output.name)
-    return Parsed(label, model, opset_of(model), ops, weights, names, used, apart)
+    return Parsed(label, model, opset_of(model), ops, weights, names, used, apart, process)
 
 
 def _ops(

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
-from secateur.ir.graph import DTYPES, Array, Value, dtype_of, numpy_dtype
+from secateur.ir.graph import DTYPES, Array, Value, numpy_dtype
 
+from .onnx_process import OnnxProcess, Refused
 from .onnx_weights import restored
 
 if TYPE_CHECKING:
@@ -25,45 +26,42 @@ class Observer:
     """Looks at one run of the whole model for the shapes that nothing else tells.
 
     ``sizes`` maps the names of dynamic dimensions to their sizes in this conversion; ``apart`` holds data of weights
-    that the model lacks.
+    that the model lacks. The model runs in ``process``, since nobody has run it before.
     """
 
     model: ModelProto
     inputs: Mapping[str, Value] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     apart: Mapping[str, Array] = field(default_factory=dict)
+    process: OnnxProcess = field(default_factory=OnnxProcess)
     seen: dict[str, tuple[tuple[int, ...], str]] | None = None
 
     def look(self, name: str) -> tuple[tuple[int, ...], str] | None:
-        """The shape and type that the tensor had in the run; None where the model cannot be run."""
+        """The shape and type that the tensor had in the run; None where the model cannot be run.
+
+        Raises InputError where running it crashes.
+        """
         if self.seen is None:
             self.seen = self._run()
         return self.seen.get(name)
 
     def _run(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        import onnxruntime
-
         watched = restored(self.model, self.apart)
         have = {o.name for o in watched.graph.output}
         names = [o for n in watched.graph.node for o in n.output if o and o not in have]
-        watched.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         rng = np.random.default_rng(0)
         feeds = {}
         for name, value in self.inputs.items():
             drawn = rng.random(value.shape) if value.dtype.startswith(("f", "bf")) else np.ones(value.shape)
             feeds[name] = np.asarray(drawn).astype(numpy_dtype(value.dtype))
+        label = f"model '{self.model.graph.name}'"
         try:
-            session = onnxruntime.InferenceSession(
-                watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            results = session.run(None, feeds)
-        except Exception:  # any failure of the runtime means the same here: the shape stays unknown
+            loaded = self.process.open(watched.SerializeToString(), label, optimise=False, watch=names)
+            found = self.process.shapes(loaded, feeds)
+            self.process.close(loaded)
+        except Refused:  # whatever the reason, it means the same here: the shape stays unknown
             return {}
-        outs = [o.name for o in session.get_outputs()]
-        return {n: (r.shape, dtype_of(r)) for n, r in zip(outs, results, strict=True) if isinstance(r, np.ndarray)}
+        return {name: (shape, DTYPES.get(kind, "str")) for name, (shape, kind) in found.items()}
 
 
 def opaque_types(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) -> dict[str, Found]:
