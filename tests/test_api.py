@@ -63,7 +63,7 @@ def test_torch_in_and_everything_out(tmp_path: Path) -> None:
     )
     slim.recipe.save(tmp_path / "slim.json")
     replayed = secateur.apply(tmp_path / "slim.json", slim.dense)
-    assert cost(replayed) == cost(slim.graph)
+    assert cost(replayed.graph) == cost(slim.graph)
 
 
 def _only(slim: secateur.Compiled) -> str:
@@ -272,5 +272,4 @@ def test_a_mended_network_is_verified_by_its_cut() -> None:
     cut = secateur.compile(graph, "l1,uniform{macs=60%,round_to=1},slim")
     assert any(not np.array_equal(w, cut.graph.weights[n]) for n, w in done.graph.weights.items())
     assert secateur.verify(graph, done.graph, done.recipe).passed
-    with pytest.raises(InputError, match="not the network that this recipe was saved with"):
-        secateur.verify(graph, graph, done.recipe)
+    assert not secateur.verify(graph, graph, done.recipe).passed

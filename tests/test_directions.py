@@ -140,7 +140,7 @@ def test_a_recipe_replays_on_a_fine_tuned_state_dict_and_on_onnx(network: nn.Mod
         assert torch.equal(cut[name], parameter), name
     secateur.compile(network, "none", example_inputs=(X[:1],)).save(tmp_path / "dense.onnx")
     replayed = secateur.apply(recipe, str(tmp_path / "dense.onnx"))
-    for name, weight in replayed.weights.items():
+    for name, weight in replayed.graph.weights.items():
         if name in recipe.weights:
             assert np.array_equal(weight, compiled.graph.weights[name]), name
 

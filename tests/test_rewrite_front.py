@@ -63,7 +63,7 @@ def test_a_recipe_repeats_rewrites_before_its_cut(tmp_path: Path) -> None:
     assert secateur.verify(chain(), done.graph, tmp_path / "slim.json").passed
     again = secateur.apply(Recipe.load(tmp_path / "slim.json"), chain())
     for name, weight in done.graph.weights.items():
-        np.testing.assert_allclose(again.weights[name], weight, atol=1e-6)
+        np.testing.assert_allclose(again.graph.weights[name], weight, atol=1e-6)
     data = [np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)]
     mended = secateur.compile(chain(), f"{SPEC},refit", calibration=data)
     assert mended.recipe.rewrites[-2:] == ("slim", "refit")

@@ -11,26 +11,27 @@ import numpy as np
 
 from secateur.ir import Graph, InputError, LawError, Unsupported
 from secateur.passes import Pipeline
-from secateur.passes.allocate import LANES, Allocation, Baseline, Cost, Vectors
-from secateur.passes.analysis.cost import cost
+from secateur.passes.allocate import LANES, Allocation, Cost, Vectors
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
 from secateur.passes.law import Verification, check
 from secateur.passes.pipeline import print_pass
-from secateur.passes.recipe import Recipe, fingerprint, recipe_of
+from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
+from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.sweep.data import Calibration
 
 from .calibration import load_calibration
 from .compiled import Compiled
 from .latency import clock, compare
-from .models import Runner, capture, check_protect, check_weights, evaluate, load, save_onnx, trace
+from .models import Runner, capture, check_protect, check_weights, evaluate, fresh, load, save_onnx, trace
 from .policy import Policy
 from .quality import measure
-from .replay import apply, rewritten, verify
+from .replay import apply, with_baseline
 from .report import Report
-from .rewriting import AFTER, CUT, met_already, restructure, steps_of
+from .rewriting import AFTER, met_already, restructure, steps_of
 from .trail import Progress, Trail, make_report, remarks_of
+from .verification import verify
 
 if TYPE_CHECKING:
     from .models import Model
@@ -53,6 +54,7 @@ def compile(
     sparsity: float | None = None,
     verify: bool = True,
     progress: Progress | None = None,
+    recipe: Recipe | str | Path | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
@@ -61,17 +63,21 @@ def compile(
     of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path of
     an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
     networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
-    and in ONNX Runtime. Widths follow the vectors of ``target``, of this machine without one, if ``round_to`` is
-    "auto".
+    and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of
+    ``target``, of this machine without one, if ``round_to`` is "auto".
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     _only_this_version(sparsity)
+    if recipe is not None:
+        _recipe_alone({"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
+                       "protect": protect or None, "calibration": calibration, "target": target}, policy)  # fmt: skip
+        return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress)
     lanes = _lanes(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
     chosen = _policy(policy, protect, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
-    dense = _with_baseline(capture(model, example_inputs)).with_note(Vectors(lanes))
+    dense = with_baseline(fresh(capture(model, example_inputs))).with_note(Vectors(lanes))
     check_weights(dense)
     check_protect(dense, chosen.protect)
     trail = Trail(tell)
@@ -81,21 +87,22 @@ def compile(
         start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
     made = restructure(start, chosen.structure(), trail.see, Runner(keep=2))
     slim = Pipeline(chosen.passes(seed), (trail.see,))(made.graph)
-    slim, recipe = _with_recipe(slim, dense)
+    slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
         tell("check the law")
-        verification = check(made.graph, slim, recipe, run=Runner(), seed=seed)
+        verification = check(made.graph, slim, found, run=Runner(), seed=seed)
         if not verification.passed:
             raise LawError(_broken(dense, verification))
         if made.specs:
             verification = dataclasses.replace(verification, reference=AFTER)
+    cut = slim
     if chosen.compensation():
         slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
-        recipe = dataclasses.replace(recipe, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
+        found = dataclasses.replace(found, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
     if made.specs:  # before the cut, so they come first in what a replay has to do
-        recipe = dataclasses.replace(recipe, rewrites=(*made.specs, CUT, *recipe.rewrites))
-    slim = slim.with_note(recipe)
+        found = dataclasses.replace(found, rewrites=(*made.specs, CUT, *found.rewrites))
+    found = dataclasses.replace(found, digests=digests(dense, made.graph, cut, slim))
     quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
@@ -119,12 +126,12 @@ def compile(
     report = make_report(
         _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
     )
-    return Compiled(slim, dense, recipe, report)
+    return Compiled(fresh(slim).with_note(found), dense, found, report)
 
 
 def inspect(model: Model, *, example_inputs: Any = None, protect: Sequence[str] = ()) -> Report:
     """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed."""
-    dense = _with_baseline(capture(model, example_inputs))
+    dense = with_baseline(fresh(capture(model, example_inputs)))
     check_protect(dense, protect)
     trail = Trail(_quiet)
     coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,))(dense)
@@ -199,10 +206,6 @@ def _only_this_version(sparsity: float | None) -> None:
         raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
 
 
-def _with_baseline(graph: Graph) -> Graph:
-    return graph.with_note(Baseline(cost(graph)))
-
-
 def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     """The recipe that ``slim`` left, with the original's hash; one that prunes nothing is the identity's."""
     recipe = slim.note(Recipe)
@@ -213,6 +216,15 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
         recipe = recipe_of(coupled, coupling, np.ones(coupling.size, bool))
     recipe = dataclasses.replace(recipe, sha256=fingerprint(dense.weights))
     return slim.with_note(recipe), recipe
+
+
+def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> None:
+    """Raises InputError for options that say what a recipe says already."""
+    given = [name for name, value in options.items() if value is not None]
+    if policy != "l1":
+        given.insert(0, "policy")
+    if given:
+        raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given beside it; leave one out")
 
 
 def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
@@ -239,5 +251,5 @@ def _quiet(stage: str) -> None:
 
 __all__ = [
     "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
-    "make_report", "rewrite", "rewritten", "save_onnx", "trace", "verify",
+    "make_report", "rewrite", "save_onnx", "trace", "verify",
 ]  # fmt: skip

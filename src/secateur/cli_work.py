@@ -37,19 +37,16 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     from . import api
     from .passes.recipe import Recipe
     from .report_text import law
-    from .rewriting import of_recipe
 
     known = Recipe.load(recipe)
     given = [_arrays(path) for path in inputs]
     with progress() as tell:
         tell("check the law")
         found = api.verify(original, slim, known, seed=seed, given=given)
-    typer.echo(law(dataclasses.asdict(found)), err=True)
-    _, cutting = of_recipe(known)
-    if cutting.rewrites:
-        typer.echo(f"checked on the cut itself: {', '.join(cutting.rewrites)} changed its weights afterwards", err=True)
+    typer.echo(law(found.to_dict()), err=True)
     if not found.passed:
-        raise LawError(f"'{slim}' does not compute what '{original}' does without the channels that '{recipe}' drops")
+        why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
+        raise LawError(f"'{slim}' is not what '{recipe}' makes of '{original}': {why}")
 
 
 def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None:
@@ -59,27 +56,16 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None
         raise InputError(f"'{out}' is the recipe itself; name another output")
 
     from . import api
-    from .models import Runner
-    from .passes.law import check
-    from .passes.recipe import Recipe
+    from .report_text import law
 
-    known = Recipe.load(recipe)
     with progress() as tell:
-        tell("read the model")
-        dense = api.load(source)
-        api.check_weights(dense)
-        tell("apply the recipe")
-        slim = api.apply(known, dense)
-        tell("check the law")
-        found = check(api.rewritten(known, dense), slim, known, run=Runner())
-        if not found.passed:
-            raise LawError(
-                f"the recipe '{recipe}' on '{source}' gives a network that differs by {found.max_rel_err:.1e} from the "
-                "masked original; nothing was written"
-            )
+        done = api.apply(recipe, source, progress=tell)
         tell("write")
-        api.save_onnx(slim, out)
-    typer.echo(f"wrote {out}; law holds ({found.law}), max relative error {found.max_rel_err:.1e}", err=True)
+        done.save(out)
+    for remark in done.report.remarks:
+        typer.echo(remark, err=True)
+    typer.echo(law(done.report.verification or {}), err=True)
+    typer.echo(f"wrote {out}", err=True)
 
 
 def list_passes(name: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,41 +15,72 @@ from secateur.passes.recipe import Recipe
 
 from .models import Runner, save_onnx
 from .report import Report
+from .trained import Trained, trained_graph
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
     from torch.fx import GraphModule
 
     from secateur.codegen import Library
 
+TRAINED = (
+    "trained since: what stands above of law, quality and latency was found before, on the weights as they were cut; "
+    "`secateur verify` will say that weights differ"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A network made smaller, with what is known about it. ``dense`` is the graph it was made from."""
+    """A network made smaller, with what is known about it.
 
-    graph: Graph
+    ``pruned`` is the graph as it was cut, ``dense`` the one it was made from, ``stated`` the report of that time.
+    """
+
+    pruned: Graph
     dense: Graph
     recipe: Recipe
-    report: Report
+    stated: Report
     _run: Runner = dataclasses.field(default_factory=Runner, init=False, repr=False)
-    _library: list[Library] = dataclasses.field(default_factory=list, init=False, repr=False)
+    _libraries: list[tuple[Graph, Library]] = dataclasses.field(default_factory=list, init=False, repr=False)
+    _trained: Trained = dataclasses.field(default_factory=Trained, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[Graph, Graph, Recipe, Report]]:
+        return Compiled, (self.graph, self.dense, self.recipe, self.report)  # a copy opens and builds its own
+
+    @property
+    def graph(self) -> Graph:
+        """The slim network with the weights that it has now: those of ``module()`` once that was asked for.
+
+        Raises InputError where that module is no longer the slim network: tensors of other names or shapes, or
+        another function.
+        """
+        return self._trained.graph(self.pruned)
+
+    @property
+    def report(self) -> Report:
+        """What was done and found. Of a network that was trained since, its remarks say so."""
+        if self.graph is self.pruned or TRAINED in self.stated.remarks:
+            return self.stated
+        return dataclasses.replace(self.stated, remarks=(*self.stated.remarks, TRAINED))
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the slim network. Torch tensors give torch tensors, NumPy arrays give NumPy arrays.
 
         One output comes back alone, several as a tuple. A library that was built runs it, at the sizes it was
-        built for. Raises InputError for missing or unknown inputs.
+        built for and until the weights change. Raises InputError for missing or unknown inputs.
         """
-        given = {**dict(zip((v.name for v in self.graph.inputs), inputs, strict=False)), **named}
-        wanted = [v.name for v in self.graph.inputs]
+        graph = self.graph
+        given = {**dict(zip((v.name for v in graph.inputs), inputs, strict=False)), **named}
+        wanted = [v.name for v in graph.inputs]
         if len(inputs) > len(wanted) or set(given) != set(wanted):
-            raise InputError(
-                f"network '{self.graph.name}' takes the inputs {', '.join(wanted)}; given: {', '.join(given)}"
-            )
-        for library in self._library:
+            raise InputError(f"network '{graph.name}' takes the inputs {', '.join(wanted)}; given: {', '.join(given)}")
+        self._libraries[:] = [(of, library) for of, library in self._libraries if of is graph]
+        for _, library in self._libraries:
             if all(tuple(np.shape(given[p.name])) == p.shape for p in library.metadata.inputs):
                 return library(**given)
         tensors = any(type(x).__module__.partition(".")[0] == "torch" for x in given.values())
-        outputs = self._run(self.graph, {name: _array(x) for name, x in given.items()})
+        outputs = self._run(graph, {name: _array(x) for name, x in given.items()})
         if tensors:
             import torch
 
@@ -57,10 +88,22 @@ class Compiled:
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def module(self) -> GraphModule:
-        """A torch module of its own that trains, saves and exports; parameters keep their names."""
-        from secateur.ir.exporters.torch import to_module
+        """The network as a torch module that trains; parameters keep their names.
 
-        return to_module(self.graph)
+        It is the same object each time, and the network's weights are its own from then on: ``save``, ``build`` and
+        calls see what was trained. Raises Unsupported for operators that torch cannot express.
+        """
+        return self._trained.module(self.pruned)
+
+    def with_weights(self, trained: nn.Module | Mapping[str, Any] | ModelProto | str | Path) -> Compiled:
+        """The same network with weights that were trained elsewhere, by name; names, opset and inputs stay its own.
+
+        ``trained``: a module, a state dict, or an ONNX file whose weights carry the names. Raises InputError for names
+        or shapes that do not fit, for NaN, and where a module or file computes something else with these weights.
+        """
+        graph = trained_graph(self.graph, trained)
+        remarks = self.stated.remarks if TRAINED in self.stated.remarks else (*self.stated.remarks, TRAINED)
+        return Compiled(graph, self.dense, self.recipe, dataclasses.replace(self.stated, remarks=remarks))
 
     def save(self, path: str | Path) -> None:
         """Write ONNX. The file appears whole or not at all. Raises InputError."""
@@ -75,15 +118,17 @@ class Compiled:
         progress: Callable[[int, int, str], None] | None = None,
         batch: int | None = None,
     ) -> Library:
-        """A tuned library of the slim network, which calls of this object use from then on.
+        """A tuned library of the slim network, which calls of this object use until its weights change.
 
         ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
         another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
         from .build import build
 
-        made = build(self.graph, target, tune, threads, records, progress, batch)
-        self._library[:] = [made, *(old for old in self._library if old.metadata.inputs != made.metadata.inputs)]
+        graph = self.graph
+        made = build(graph, target, tune, threads, records, progress, batch)
+        others = [(of, old) for of, old in self._libraries if old.metadata.inputs != made.metadata.inputs]
+        self._libraries[:] = [(graph, made), *others]
         return made
 
 

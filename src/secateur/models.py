@@ -7,13 +7,19 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.frontends.torch_origin import TorchOrigin
+from secateur.passes.allocate import Allocation, Cost
 from secateur.passes.analysis.cost import cost
+from secateur.passes.compensate.original import Original
+from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.sweep.data import Calibration
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -22,7 +28,9 @@ if TYPE_CHECKING:
 
     from secateur.ir.exporters.onnx_run import Session
 
-    Model = nn.Module | ExportedProgram | ModelProto | str | Path | Graph
+    from .compiled import Compiled
+
+    Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
 
 
 def load(path: str | Path | ModelProto) -> Graph:
@@ -46,8 +54,10 @@ def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | 
 
 def capture(model: Model, example_inputs: Any = None) -> Graph:
     """The graph of any model that ``compile`` takes. Raises InputError."""
-    if isinstance(model, Graph):
-        return model
+    from .compiled import Compiled
+
+    if isinstance(model, Graph | Compiled):
+        return model if isinstance(model, Graph) else model.graph
     if isinstance(model, str | Path):
         return load(model)
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
@@ -117,6 +127,27 @@ def save_onnx(graph: Graph, path: str | Path) -> None:
     if Path(path).suffix.lower() != ".onnx":
         raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
     save(graph, path)
+
+
+def reread(graph: Graph, like: Graph, example_inputs: Any = None) -> Graph | None:
+    """The graph as it is read back from the format that ``like`` came from; None where it cannot be written in it."""
+    try:
+        if like.note(OnnxOrigin) is not None:
+            from secateur.ir.exporters.onnx import to_onnx
+
+            return load(to_onnx(graph))
+        if like.note(TorchOrigin) is not None and example_inputs is not None:
+            from secateur.ir.exporters.torch import to_module
+
+            return trace(to_module(graph), example_inputs)
+    except (InputError, Unsupported, ValueError):  # the last: protobuf's, of more than 2 GB
+        return None
+    return None
+
+
+def fresh(graph: Graph) -> Graph:
+    """The graph without what an earlier run left on it or knew of its data and clock: a model like any other."""
+    return graph.without(Allocation, Calibration, Cost, Original, Recipe, Rewritten)
 
 
 def check_weights(graph: Graph) -> None:

@@ -1,63 +1,88 @@
-"""The law and the recipe for anybody: checking a slim network, and cutting another one alike."""
+"""The recipe for anybody: cutting another network of the same kind alike."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from secateur.ir import Array, Graph, InputError
+from secateur.ir import Graph, LawError, PassError
 from secateur.passes import Pipeline
-from secateur.passes.law import Verification, check
-from secateur.passes.recipe import Recipe
+from secateur.passes.allocate import Baseline
+from secateur.passes.analysis.cost import cost
+from secateur.passes.analysis.coupling import Couple
+from secateur.passes.analysis.notes import Coupling, KeepMask
+from secateur.passes.law import check
+from secateur.passes.recipe import Recipe, digests, fingerprint
+from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.slim import Slim
 
-from .models import Runner, capture, close_names
-from .rewriting import AFTER, of_recipe
+from .compiled import Compiled
+from .models import Runner, capture, check_weights, fresh
+from .rewriting import AFTER, of_recipe, restructure
+from .trail import Progress, Trail, make_report
 
 if TYPE_CHECKING:
     from .models import Model
 
 
-def verify(
-    original: Model,
-    slim: Model,
+@dataclass(frozen=True)
+class Replay:
+    """The keep mask that a recipe spells out, in place of scores and an allocation."""
+
+    name: ClassVar[str] = "recipe"
+    recipe: Recipe = field(repr=False)
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Raises InputError where the recipe does not fit the graph."""
+        if graph.note(Coupling) is None:
+            raise PassError("a recipe needs the coupling: run couple before it")
+        return graph.with_note(KeepMask(self.recipe.keep_mask(graph)))
+
+
+def apply(
     recipe: Recipe | str | Path,
+    model: Model,
     *,
+    example_inputs: Any = None,
     seed: int = 0,
-    given: Sequence[Mapping[str, Array]] = (),
-) -> Verification:
-    """Check the law from the recipe alone, on random and given inputs. Raises InputError where they do not fit.
+    progress: Progress | None = None,
+) -> Compiled:
+    """Replay a recipe on a model of the same network, whatever its weights are now, and check the law.
 
-    Where the recipe names passes that mended weights after the cut, the cut is repeated and checked, and the slim
-    network's shapes are compared with it. Where it names rewrites before the cut, they are repeated on the original
-    first, and the law speaks of the network that they give.
+    Rewrites before the cut are repeated on these weights. What a recipe says of weights that were repaired after the
+    cut is not: that needs data, and a remark in the report says so. Raises InputError where the recipe does not fit,
+    and LawError.
     """
+    tell = progress or _quiet
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    _, cutting = of_recipe(known)
-    dense, small = capture(original), capture(slim)
-    _same_interface(dense, small)
-    dense = rewritten(known, dense)
-    if cutting.rewrites:  # weights were mended on purpose: the law speaks of the network before that
-        cut = apply(cutting, dense)
-        _same_shapes(cut, small)
-        small = cut
-    found = check(dense, small, known, run=Runner(), seed=seed, given=given)
-    return dataclasses.replace(found, reference=AFTER) if cutting is not known else found
-
-
-def apply(recipe: Recipe | str | Path, model: Model, *, example_inputs: Any = None) -> Graph:
-    """Replay a recipe on a model of the same network, whatever its weights are now. Raises InputError."""
-    known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    graph = rewritten(known, capture(model, example_inputs))
-    missing = sorted(set(known.weights) - set(graph.weights))
-    if missing:
-        raise InputError(
-            f"recipe: '{graph.name}' has no weight '{missing[0]}'{close_names(missing[0], graph.weights)}; "
-            "the recipe was made for another network"
+    steps, cutting = of_recipe(known)
+    tell("read the model")
+    dense = with_baseline(fresh(capture(model, example_inputs)))
+    check_weights(dense)
+    trail = Trail(tell)
+    made = restructure(dense, steps, trail.see, Runner(keep=2))
+    slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (trail.see,))(made.graph)
+    before = (*made.specs, CUT) if made.specs else ()
+    found = dataclasses.replace(
+        known, sha256=fingerprint(dense.weights), rewrites=before, digests=digests(dense, made.graph, slim, slim)
+    )
+    tell("check the law")
+    verification = check(made.graph, slim, found, run=Runner(), seed=seed)
+    if not verification.passed:
+        raise LawError(
+            f"the recipe on '{dense.name}' gives a network that differs by {verification.max_rel_err:.1e} from the "
+            "masked original; nothing is handed out. This is a fault in secateur: please report it with both"
         )
-    return known.apply(Canonicalize()(graph))
+    if made.specs:
+        verification = dataclasses.replace(verification, reference=AFTER)
+    remarks = made.remarks
+    if cutting.rewrites:
+        remarks = (*remarks, f"not repeated, since it needs data: {', '.join(cutting.rewrites)}; weights are as cut")
+    report = make_report(dense.name, dense, slim, trail, "recipe", seed, verification, remarks)
+    return Compiled(fresh(slim).with_note(found), dense, found, report)
 
 
 def rewritten(recipe: Recipe, graph: Graph) -> Graph:
@@ -66,21 +91,10 @@ def rewritten(recipe: Recipe, graph: Graph) -> Graph:
     return Pipeline(steps)(graph)
 
 
-def _same_interface(dense: Graph, small: Graph) -> None:
-    one, other = ([(v.name, tuple(v.shape)) for v in g.inputs] for g in (dense, small))
-    if one != other or len(dense.outputs) != len(small.outputs):
-        raise InputError(
-            f"'{small.name}' takes {other} and gives {len(small.outputs)} outputs, '{dense.name}' takes {one} and "
-            f"gives {len(dense.outputs)}: these are not the same network before and after"
-        )
+def with_baseline(graph: Graph) -> Graph:
+    """The graph with its own cost as what shares of a budget refer to."""
+    return graph.with_note(Baseline(cost(graph)))
 
 
-def _same_shapes(cut: Graph, small: Graph) -> None:
-    """Raises InputError where the slim network is not what the recipe cuts, whatever its weights hold."""
-    shapes = {name: w.shape for name, w in cut.weights.items()}
-    for name, weight in small.weights.items():
-        if shapes.get(name, weight.shape) != weight.shape:
-            raise InputError(
-                f"'{small.name}': weight '{name}' has shape {weight.shape}, the recipe leaves {shapes[name]}; "
-                "it is not the network that this recipe was saved with"
-            )
+def _quiet(stage: str) -> None:
+    return None

@@ -69,10 +69,19 @@ def closing(report: Report) -> list[str]:
 
 
 def law(check: Mapping[str, Any]) -> str:
-    """The outcome of the law's check in one line."""
+    """The outcome of the law's check: what holds of what, what was compared, and what was changed on purpose."""
     outcome = "holds" if check["passed"] else "FAILS"
     error, inputs = check["max_rel_err"], check["inputs"]
-    return f"law: {outcome} ({check['law']}), error {error:.1e} on {inputs} inputs, against the {check['reference']}"
+    line = f"law: {outcome} ({check['law']}), error {error:.1e} on {inputs} inputs, against the {check['reference']}"
+    changed = check.get("changed") or ()
+    if changed:
+        named = ", ".join(changed[:MANY]) + (", .." if len(changed) > MANY else "")
+        line += f", for the network as it was cut\n{len(changed)} weights were changed on purpose afterwards: {named}"
+        if check.get("distance") is not None:
+            line += f"\nwith them outputs are {check['distance']:.1e} (relative) from the {check['reference']}"
+    if check.get("compared") not in (None, "function"):
+        line += f"\ncompared: {check['compared']}"
+    return line
 
 
 def _amount(value: float | int) -> str:

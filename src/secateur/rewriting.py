@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secateur.ir import Graph, InputError
-from secateur.passes import REWRITES, Pipeline, parse_spec
+from secateur.passes import REWRITES, Pipeline, parse_spec, recipe_schema
 from secateur.passes.allocate import Baseline
 from secateur.passes.allocate.budget import Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import random_inputs, relative_error
 from secateur.passes.pipeline import Observer, Pass, Ran, print_pass
 from secateur.passes.recipe import Recipe
+from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.layers import Rewritten
 
 from .models import Runner
 
 AFTER = "masked original after its rewrites"  # what the law compares with: a rewrite may approximate, the cut may not
-CUT = "slim"  # in a recipe's list: what stands before it was done before the cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def of_recipe(known: Recipe) -> tuple[tuple[Pass, ...], Recipe]:
     if CUT not in known.rewrites:
         return (), known
     at = known.rewrites.index(CUT)
-    steps = tuple(step for text in known.rewrites[:at] for step in parse_spec(text, REWRITES))
+    steps, _ = recipe_schema.steps_of(known.rewrites)
     return steps, dataclasses.replace(known, rewrites=known.rewrites[at + 1 :])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +76,7 @@ def make_report(
         before=before.totals(),
         after=cost(slim).totals() if slim is not None else None,
         budget=budget,
-        verification=dataclasses.asdict(verification) if verification else None,
+        verification=verification.to_dict() if verification else None,
         groups=tuple(group_rows(coupling, keep)) if coupling else (),
         layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
         passes=tuple(trail.ran),

@@ -157,6 +157,10 @@ class Graph:
         """The same graph carrying these analysis results as well."""
         return dataclasses.replace(self, notes={**self.notes, **{type(n): n for n in notes}})
 
+    def without(self, *kinds: type) -> Graph:
+        """The same graph without the notes of these types."""
+        return dataclasses.replace(self, notes={k: n for k, n in self.notes.items() if k not in kinds})
+
     def rewrite(
         self,
         *,

@@ -25,13 +25,27 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome, as the report prints it. ``max_rel_err`` is relative to the reference's largest value."""
+    """The outcome, as the report prints it. ``max_rel_err`` is relative to the reference's largest value.
+
+    ``compared`` says what was; ``changed`` are weights that were changed on purpose after the cut, ``distance`` is how
+    far outputs are from the reference with them (relative), ``reason`` why the check did not pass.
+    """
 
     law: str
     passed: bool
     max_rel_err: float
     inputs: int
     reference: str
+    compared: str = "function"
+    changed: tuple[str, ...] = ()
+    distance: float | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as the report has them; of the last four those that say something."""
+        found = dataclasses.asdict(self)
+        bare = {f.name for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
+        return {name: x for name, x in found.items() if name not in bare or x not in ("function", (), None)}
 
 
 def check(
@@ -63,6 +77,24 @@ def check(
             worst = max(worst, relative_error(want, have))
     passed = worst <= tolerance
     return Verification("inexact" if inexact else "exact", passed, worst, len(feeds), "masked original")
+
+
+def distance(
+    original: Graph,
+    slim: Graph,
+    recipe: Recipe,
+    *,
+    run: Run,
+    seed: int = 0,
+    inputs: int = 2,
+    given: Sequence[Mapping[str, Array]] = (),
+) -> float:
+    """How far the outputs of ``slim`` are from those of the masked original, on the inputs that ``check`` uses."""
+    feeds = [random_inputs(original, seed + i) for i in range(inputs)] + list(given)
+    expected = _run_all(masked(original, recipe), (), feeds, run)
+    found = _run_all(slim, (), feeds, run)
+    pairs = (pair for want, have in zip(expected, found, strict=True) for pair in zip(want, have, strict=True))
+    return max(relative_error(want, have) for want, have in pairs)
 
 
 def _run_all(

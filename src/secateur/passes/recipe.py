@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,21 @@ import numpy as np
 from secateur._version import __version__
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import write_text
+from secateur.passes import recipe_schema
 from secateur.passes.analysis.notes import Coupling, Mixing
 
-SCHEMA = 1
+SCHEMA = recipe_schema.SCHEMA
 Kept = dict[int, list[Any]]  # axis -> kept indices, or one list per surviving group
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """Kept indices per weight; see the contract for the JSON form."""
+    """Kept indices per weight, by axis, in the original's numbering; one list per group where a layer has several.
+
+    ``mixing``: what nodes keep that read across channels without a weight. ``rewrites``: what was done before the cut,
+    ``"slim"``, and what repaired weights after it. ``digests``: the SHA-256 of each weight of the slim network that
+    is no cut of the original's: what a rewrite made and what a compensation changed.
+    """
 
     outlives_rewrites: ClassVar[bool] = True
     sha256: str
@@ -36,10 +41,11 @@ class Recipe:
     mixing: tuple[Mapping[str, Any], ...] = ()
     removed_nodes: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = field(default=())
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The JSON text."""
-        body = {
+        body: dict[str, Any] = {
             "schema": SCHEMA,
             "secateur": __version__,
             "original": {"sha256": self.sha256, "weights": {k: list(v) for k, v in self.shapes.items()}},
@@ -48,35 +54,33 @@ class Recipe:
             "mixing": [dict(m) for m in self.mixing],
             "rewrites": list(self.rewrites),
         }
+        if self.digests:
+            body["digests"] = dict(self.digests)
         return json.dumps(body, indent=1)
 
     @staticmethod
     def from_json(text: str, where: str = "recipe") -> Recipe:
         """Read the JSON text. Raises InputError if it is not a recipe of this schema."""
-        try:
-            body = json.loads(text)
-            if body["schema"] != SCHEMA:
-                raise InputError(f"{where}: recipe schema {body['schema']}, this version reads {SCHEMA}")
-            return Recipe(
-                body["original"]["sha256"],
-                {k: tuple(v) for k, v in body["original"]["weights"].items()},
-                {n: {int(a): i for a, i in entry["kept"].items()} for n, entry in body["weights"].items()},
-                tuple(body["mixing"]),
-                tuple(body["removed_nodes"]),
-                tuple(body["rewrites"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: not a secateur recipe ({type(error).__name__}: {error})") from error
+        body = recipe_schema.read(text, where)
+        return Recipe(
+            body.original.sha256,
+            {name: tuple(shape) for name, shape in body.original.weights.items()},
+            body.weights,
+            tuple(body.mixing),
+            tuple(body.removed_nodes),
+            tuple(body.rewrites),
+            body.digests,
+        )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the JSON file, whole or not at all. Raises InputError."""
         write_text(Path(path), self.to_json())
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Recipe:
+    def load(path: str | Path) -> Recipe:
         """Read a recipe file. Raises InputError if there is none or it is damaged."""
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot read the recipe ({error})") from error
         return Recipe.from_json(text, str(path))
@@ -84,22 +88,14 @@ class Recipe:
     def keep_mask(self, graph: Graph) -> Array:
         """The mask over the units of a coupled graph that this recipe spells out.
 
-        Raises InputError if the graph is not the recipe's network.
+        Raises InputError if the graph is not the recipe's network, or the recipe not a removal that it allows.
         """
-        coupling = graph.note(Coupling)
-        assert coupling is not None
-        self._fits(graph)
-        keep = np.ones(coupling.size, bool)
-        for slot in coupling.slots:
-            kept = self.weights.get(slot.weight, {}).get(slot.axis)
-            if kept is not None:
-                live = _live(kept, len(slot.units), slot.groups)
-                dropped = slot.units[~live]
-                keep[dropped[dropped >= 0]] = False
-        return keep
+        from secateur.passes.recipe_fit import keep_mask
+
+        return keep_mask(self, graph)
 
     def apply(self, graph: Graph) -> Graph:
-        """Replay on a graph of the same network, whatever its weights are now."""
+        """Replay on a graph of the same network, whatever its weights are now. Raises InputError as ``keep_mask``."""
         from secateur.passes.analysis.coupling import couple
         from secateur.passes.rewrite.slim import slim
 
@@ -114,28 +110,11 @@ class Recipe:
                 raise InputError(f"recipe: the state dict has no '{name}'")
             if tuple(out[name].shape) != tuple(self.shapes[name]):
                 raise InputError(f"recipe: '{name}' has shape {tuple(out[name].shape)}, expected {self.shapes[name]}")
-            out[name] = _cut(out[name], kept)
+            out[name] = cut(out[name], kept)
         return out
 
-    def _fits(self, graph: Graph) -> None:
-        for name in self.weights:
-            if name not in graph.weights:
-                raise InputError(f"recipe: network '{graph.name}' has no weight '{name}'; is it another network?")
-            if graph.weights[name].shape != self.shapes[name]:
-                raise InputError(
-                    f"recipe: weight '{name}' of '{graph.name}' has shape {graph.weights[name].shape}, "
-                    f"the recipe was made for {self.shapes[name]}"
-                )
 
-
-def _live(kept: list[Any], size: int, groups: int) -> Array:
-    live = np.zeros((groups, size // groups), bool)
-    for row, indices in zip(live, kept if groups > 1 else [kept], strict=True):
-        row[indices] = True
-    return live.reshape(-1)
-
-
-def _cut(array: Any, kept: Kept) -> Any:
+def cut(array: Any, kept: Kept) -> Any:
     """Cut a NumPy array or torch tensor along every listed axis, grouped axes first."""
     for axis in sorted(kept, reverse=True):
         lists = kept[axis]
@@ -152,6 +131,31 @@ def _torch_cat(parts: list[Any]) -> Any:
     import torch
 
     return torch.cat(parts)
+
+
+def digest(array: Array) -> str:
+    """SHA-256 over an array's shape, type and bytes."""
+    return fingerprint({"": array})
+
+
+def digests(dense: Graph, rewritten: Graph, cut: Graph, slim: Graph) -> dict[str, str]:
+    """Digests of the slim network's weights that no cut of the original gives: of rewrites, and of compensation."""
+    made = {n for n, w in rewritten.weights.items() if w.dtype.kind == "f" and not same(w, dense.weights.get(n))}
+    changed = {n for n, w in slim.weights.items() if not same(w, cut.weights.get(n))}
+    return {name: digest(slim.weights[name]) for name in sorted(made | changed) if name in slim.weights}
+
+
+def same(one: Array, other: Array | None) -> bool:
+    """Are the two the same to the last bit?"""
+    if one is other:
+        return True
+    if other is None or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(np.array_equal(_bytes(one), _bytes(other))) if one.dtype != object else bool((one == other).all())
+
+
+def _bytes(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def fingerprint(weights: Mapping[str, Array]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import InputError
@@ -17,7 +17,7 @@ from secateur.ir.graph import Array, Graph
 from .torch_emit import Emitter, identifier
 from .torch_lower import LOWER
 
-__all__ = ["LOWER", "evaluate", "flat_module", "to_module"]
+__all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "weight_paths"]
 
 
 def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
@@ -51,6 +51,27 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     with torch.no_grad():
         outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
     return [to_numpy(o) for o in outs]
+
+
+def weight_paths(graph: Graph) -> dict[str, tuple[str, bool]]:
+    """Each weight's path in the module of this graph, and whether training moves it: parameters and statistics do."""
+    emitter = Emitter(graph, copy=False)
+    statistics = {name for node in graph.nodes if node.op == "batch_norm" for name in node.inputs[3:5]}
+    return {name: (path, emitter.trains(name) or name in statistics) for name, path in emitter.paths.items()}
+
+
+def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
+    """The tensors that a module returns in eval mode, flat; it is left in the mode it was in. Raises what it raises."""
+    training = [m for m in module.modules() if m.training]
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        module.eval()
+        with torch.no_grad():
+            found = module(*(to_torch(np.asarray(x), copy=True).to(device) for x in inputs))
+    finally:
+        for part in training:
+            part.training = True
+    return [to_numpy(x) for x in pytree.tree_leaves(found) if isinstance(x, torch.Tensor)]
 
 
 def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:

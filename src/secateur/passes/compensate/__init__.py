@@ -1,9 +1,21 @@
 """Compensation: weights of a slim network mended so that it computes more nearly what the original does. No labels."""
 
+from collections.abc import Iterable
+
+from secateur.ir import Graph
+from secateur.passes.pipeline import Pass
+
 from .constants import FoldConstants
 from .reestimate import ReestimateBN
 from .refit import Refit
 
 ALL = (FoldConstants, Refit, ReestimateBN)
 
-__all__ = ["ALL", "FoldConstants", "ReestimateBN", "Refit"]
+
+def may_change(steps: Iterable[Pass], graph: Graph) -> frozenset[str]:
+    """The weights of a slim graph that these compensation passes may change: what each of them declares."""
+    kinds = {kind.name: kind for kind in ALL}
+    return frozenset(name for step in steps for name in kinds[step.name].may_change(graph))
+
+
+__all__ = ["ALL", "FoldConstants", "ReestimateBN", "Refit", "may_change"]

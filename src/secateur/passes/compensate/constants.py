@@ -57,6 +57,11 @@ class FoldConstants:
                     step.slim.weights[name] = weights[name]
         return noted(graph.rewrite(weights=weights), self.name)
 
+    @staticmethod
+    def may_change(graph: Graph) -> frozenset[str]:
+        """Biases of the layers that read removed channels, or running means of the batch norms behind those."""
+        return frozenset(name for node in graph.nodes if solvable(graph, node) for name, _ in sink(graph, node))
+
     def _shift(self, step: Step, recipe: Recipe | None) -> Array | None:
         from secateur.passes.sweep.unfold import draw_places, windows
 

@@ -45,6 +45,13 @@ class ReestimateBN:
             step.slim.weights.update(changed)
         return noted(graph.rewrite(weights=weights), self.name)
 
+    @staticmethod
+    def may_change(graph: Graph) -> frozenset[str]:
+        """Running means and variances; weights and biases of convolutions whose batch norm was folded into them."""
+        places = {"batch_norm": slice(3, 5), "conv": slice(1, 3)}
+        names = (n for node in graph.nodes if _normalised(graph, node) for n in node.inputs[places[node.op]])
+        return frozenset(name for name in names if name is not None)
+
 
 def _mend_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
     node = step.node

@@ -54,6 +54,12 @@ class Refit:
                 weights[bias] = step.slim.weights[bias] = solved[1]
         return noted(graph.rewrite(weights=weights), self.name)
 
+    @staticmethod
+    def may_change(graph: Graph) -> frozenset[str]:
+        """Weights and biases of the layers that are solved."""
+        names = (name for node in graph.nodes if solvable(graph, node) for name in node.inputs[1:])
+        return frozenset(name for name in names if name is not None)
+
     def _solve(
         self, graph: Graph, step: Step, recipe: Recipe | None, weights: dict[str, Array]
     ) -> tuple[Array, Array] | None:

@@ -1,0 +1,151 @@
+"""A recipe meets a network: names, shapes, and whether it is a removal that the network's coupling allows.
+
+A recipe lists every weight that loses channels. One that leaves out a part of a coupled set, or whose parts drop
+different channels, is refused by the slot at fault, so that whatever is accepted says all that was removed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, PassError
+from secateur.passes.analysis.notes import Coupling, Slot
+from secateur.passes.recipe import Recipe, recipe_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FEW = 5  # channels that a message lists
+
+
+def check_names(recipe: Recipe, graph: Graph) -> None:
+    """Raises InputError where a weight or node that the recipe names is missing or has another shape."""
+    for name, stated in recipe.shapes.items():
+        if name not in graph.weights:
+            raise InputError(
+                f"recipe: '{graph.name}' has no weight '{name}'{_close(name, graph.weights)}; "
+                "the recipe was made for another network"
+            )
+        if graph.weights[name].shape != tuple(stated):
+            raise InputError(
+                f"recipe: weight '{name}' of '{graph.name}' has shape {graph.weights[name].shape}, "
+                f"the recipe was made for {tuple(stated)}"
+            )
+    nodes = {node.name: node for node in graph.nodes}
+    for m in recipe.mixing:
+        node = nodes.get(m["node"])
+        if node is None:
+            raise InputError(f"recipe: '{graph.name}' has no node '{m['node']}'{_close(m['node'], nodes)}")
+        read = node.inputs[m["input"]] if m["input"] < len(node.inputs) else None
+        shape = () if read is None else graph.value(read).shape
+        if m["axis"] >= len(shape) or max(m["kept"]) >= shape[m["axis"]]:
+            raise InputError(
+                f"recipe: input {m['input']} of node '{m['node']}' has shape {tuple(map(int, shape))}; there is no "
+                f"channel {max(m['kept'])} along axis {m['axis']}"
+            )
+
+
+def keep_mask(recipe: Recipe, graph: Graph) -> Array:
+    """The mask over the units of a coupled graph that this recipe spells out: bool[coupling.size].
+
+    Raises InputError where names or shapes do not fit, and where the recipe is not all of a removal that the coupling
+    allows.
+    """
+    from secateur.passes.rewrite.slim import check_keep
+
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    check_names(recipe, graph)
+    keep = np.ones(coupling.size, bool)
+    slots = {(slot.weight, slot.axis): slot for slot in coupling.slots}
+    for name, kept in recipe.weights.items():
+        for axis, lists in kept.items():
+            dropped = _dropped(slots.get((name, axis)), name, axis, lists, graph)
+            keep[dropped] = False
+    try:
+        check_keep(coupling, keep)
+    except PassError as error:
+        raise InputError(f"recipe: '{graph.name}' does not allow it: {error}") from error
+    _complete(recipe, recipe_of(graph, coupling, keep), slots, coupling, keep)
+    return keep
+
+
+def _dropped(slot: Slot | None, name: str, axis: int, lists: list[Any], graph: Graph) -> Array:
+    """The units that this entry drops. Raises InputError where nothing can be removed along that axis."""
+    place = f"recipe: weight '{name}', axis {axis}"
+    size = graph.weights[name].shape[axis]
+    if slot is None:
+        if lists == list(range(size)):
+            return np.zeros(0, np.int64)
+        raise InputError(f"{place}: no channel of '{graph.name}' can be removed along it; see `secateur inspect`")
+    grouped = bool(lists) and isinstance(lists[0], list)
+    if grouped != (slot.groups > 1) or (grouped and len(lists) != slot.groups):
+        raise InputError(f"{place}: it has {len(lists) if grouped else 'no'} lists of groups; "
+                         f"'{slot.node}' has {slot.groups} group{'s' * (slot.groups > 1)}")  # fmt: skip
+    live = np.zeros((slot.groups, len(slot.units) // slot.groups), bool)
+    for row, indices in zip(live, lists if grouped else [lists], strict=True):
+        row[indices] = True
+    units = slot.units[~live.reshape(-1)]
+    if (units < 0).any():
+        at = np.flatnonzero(~live.reshape(-1) & (slot.units < 0))
+        raise InputError(f"{place}: channel {_some(at)} cannot be removed; `secateur inspect` says why")
+    return units
+
+
+def _complete(
+    recipe: Recipe, whole: Recipe, slots: Mapping[tuple[str, int], Slot], coupling: Coupling, keep: Array
+) -> None:
+    """Raises InputError where the recipe lists less than what goes, or something else."""
+    for name, kept in whole.weights.items():
+        for axis, lists in kept.items():
+            listed = recipe.weights.get(name, {}).get(axis)
+            if listed == lists:
+                continue
+            slot = slots[name, axis]
+            gone = np.flatnonzero(~coupling.live(slot.units, keep))
+            if listed is None:
+                raise InputError(
+                    f"recipe: weight '{name}', axis {axis} is not listed, but loses channel {_some(gone)} with "
+                    f"{_partner(recipe, slot, slots, coupling, keep)}; list it, without these"
+                )
+            raise InputError(
+                f"recipe: weight '{name}', axis {axis} keeps channels that it loses with "
+                f"{_partner(recipe, slot, slots, coupling, keep)}: without channel {_some(gone)} it would fit"
+            )
+    if _mixing(recipe) != _mixing(whole):
+        nodes = sorted({str(key[0]) for key in _mixing(recipe) ^ _mixing(whole)})
+        raise InputError(
+            f"recipe: what node '{nodes[0]}' keeps, under 'mixing', is not what the weights leave; it mixes channels, "
+            "and needs an entry with those that are left"
+        )
+
+
+def _partner(recipe: Recipe, slot: Slot, slots: Mapping[tuple[str, int], Slot], coupling: Coupling, keep: Array) -> str:
+    """A slot that the recipe lists and that drops some of the same units."""
+    gone = set(slot.units[~coupling.live(slot.units, keep)].tolist())
+    for name, kept in recipe.weights.items():
+        for axis in kept:
+            other = slots.get((name, axis))
+            if other is not None and other is not slot and gone & set(other.units.tolist()):
+                return f"'{name}', axis {axis}"
+    return "the rest of the recipe"
+
+
+def _mixing(recipe: Recipe) -> set[tuple[Any, ...]]:
+    return {
+        (m["node"], m["input"], m["axis"], tuple(m["kept"]), bool(m.get("statistics", False))) for m in recipe.mixing
+    }
+
+
+def _some(channels: Array) -> str:
+    shown = ", ".join(map(str, channels[:FEW].tolist()))
+    return f"{shown}, .. ({len(channels)} in all)" if len(channels) > FEW else shown
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; close are {', '.join(near)}" if near else ""

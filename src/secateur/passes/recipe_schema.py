@@ -1,0 +1,162 @@
+"""The schema of a recipe file: its structure, and what must hold of its numbers before any network is at hand.
+
+Everything that can be said of a recipe from the file alone is checked here and nowhere else: kinds, ranges, order, and
+that each rewrite is one. What needs the network (names, shapes, completeness) is checked by ``Recipe.keep_mask``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from secateur.ir import InputError
+from secateur.passes.pipeline import Pass, parse_spec
+
+SCHEMA = 1
+CUT = "slim"  # in the list of rewrites: what stands before it was done before the cut
+MOST = 1 << 31  # indices along one axis, and sizes that a shape may have
+
+
+class _Original(msgspec.Struct):
+    sha256: str
+    weights: dict[str, list[int]]
+
+
+class _Mixing(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    input: int
+    axis: int
+    kept: list[int]
+    statistics: bool = False
+
+
+class _Kept(msgspec.Struct):
+    kept: dict[str, list[int | list[int]]]
+
+
+class Body(msgspec.Struct):
+    """A recipe file that fits the schema; see the contract of ``Recipe`` for what the fields mean."""
+
+    schema: int
+    original: _Original
+    weights: dict[str, Any]
+    removed_nodes: list[str]
+    mixing: list[Any]
+    rewrites: list[str]
+    digests: dict[str, str] = {}
+
+
+def read(text: str, where: str) -> Body:
+    """The recipe in this JSON text; ``weights`` is {name: {axis: indices}} and ``mixing`` a list of dicts.
+
+    Raises InputError that names the entry at fault.
+    """
+    try:
+        body = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=Body)
+        _schema(body.schema, where)
+        for name, entry in body.weights.items():
+            body.weights[name] = _weight(name, _typed(entry, _Kept, where, f"weight '{name}'"), body, where)
+        for number, entry in enumerate(body.mixing):
+            mixing = _typed(entry, _Mixing, where, f"entry {number} of 'mixing'")
+            _rising(mixing.kept, MOST, f"{where}: 'kept' of node '{mixing.node}' under 'mixing'")
+            if not 0 <= mixing.axis < 64 or not 0 <= mixing.input < MOST:
+                raise InputError(f"{where}: node '{mixing.node}' under 'mixing' has axis {mixing.axis} and input "
+                                 f"{mixing.input}; both count from 0 up")  # fmt: skip
+            body.mixing[number] = msgspec.structs.asdict(mixing)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InputError(f"{where}: not a secateur recipe: {_plainly(error)}") from error
+    _digest(body.original.sha256, where, "'sha256' of the original", empty=True)
+    for name, digest in body.digests.items():
+        _digest(digest, where, f"'digests' of weight '{name}'")
+    steps_of(body.rewrites, where)
+    return body
+
+
+def steps_of(rewrites: Sequence[str], where: str = "recipe") -> tuple[tuple[Pass, ...], tuple[Pass, ...]]:
+    """The passes before the cut and those after it. Raises InputError where one is none of its kind."""
+    from secateur.passes import COMPENSATION, REWRITES
+
+    at = rewrites.index(CUT) if CUT in rewrites else -1
+    before, after = rewrites[: max(at, 0)], rewrites[at + 1 :]
+    try:
+        return (
+            tuple(step for text in before for step in parse_spec(text, REWRITES)),
+            tuple(step for text in after for step in parse_spec(text, COMPENSATION)),
+        )
+    except InputError as error:
+        kinds = f"rewrites, '{CUT}', and compensation ({', '.join(COMPENSATION)})"
+        raise InputError(f"{where}: 'rewrites' lists {kinds} in this order: {error}") from error
+
+
+def _weight(name: str, entry: _Kept, body: Body, where: str) -> dict[int, list[Any]]:
+    """{axis: kept indices, or one list per group}, checked against the shape that the file states."""
+    shape = body.original.weights.get(name)
+    if shape is None:
+        raise InputError(f"{where}: weight '{name}' has no shape under 'original'; write the shape it had before")
+    if not all(0 < size <= MOST for size in shape):
+        raise InputError(f"{where}: weight '{name}' has shape {shape}; sizes are from 1 to {MOST}")
+    found: dict[int, list[Any]] = {}
+    for text, kept in entry.kept.items():
+        place = f"{where}: weight '{name}', axis {text}"
+        if not re.fullmatch(r"0|[1-9]\d?", text, re.ASCII) or int(text) >= len(shape):
+            raise InputError(f"{place}: its shape is {shape}, so axes are 0 to {len(shape) - 1}")
+        axis, lists = int(text), [k for k in kept if isinstance(k, list)]
+        if not lists:
+            _rising(kept, shape[axis], place)
+        else:
+            _groups(kept, lists, axis, shape, place)
+        found[axis] = kept
+    return found
+
+
+def _groups(kept: Sequence[Any], lists: Sequence[list[int]], axis: int, shape: Sequence[int], place: str) -> None:
+    """One list per group, of equal length, along axis 1 alone."""
+    if len(lists) != len(kept):
+        raise InputError(f"{place}: some entries are indices and some are lists; give indices, or one list per group")
+    if axis != 1 or shape[0] % len(lists):
+        raise InputError(f"{place}: {len(lists)} lists, one per group, fit axis 1 of a weight whose rows they divide; "
+                         f"its shape is {list(shape)}")  # fmt: skip
+    for row in lists:
+        _rising(row, shape[1], place)
+    if len({len(row) for row in lists}) != 1:
+        raise InputError(f"{place}: groups keep {sorted({len(row) for row in lists})} channels; each must keep as many")
+
+
+def _rising(kept: Sequence[Any], size: int, place: str) -> None:
+    """Indices in range, each once, in the order of the original, and at least one."""
+    if not kept:
+        raise InputError(f"{place}: nothing is kept; a network needs at least one channel there")
+    if kept[0] < 0 or max(kept) >= size:
+        wrong = kept[0] if kept[0] < 0 else max(kept)
+        raise InputError(f"{place}: index {wrong} lies outside of 0 to {size - 1}")
+    for one, two in pairwise(kept):
+        if one >= two:
+            raise InputError(f"{place}: index {two} follows {one}; indices rise, and each stands once")
+
+
+def _typed(entry: Any, kind: type[Any], where: str, what: str) -> Any:
+    """The entry as a struct of this kind. Raises InputError that names it."""
+    try:
+        return msgspec.convert(entry, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InputError(f"{where}: {what}: {_plainly(error)}") from error
+
+
+def _digest(text: str, where: str, what: str, empty: bool = False) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", text) and not (empty and not text):
+        raise InputError(f"{where}: {what} is {text[:80]!r}; a SHA-256 has 64 hexadecimal digits")
+
+
+def _schema(found: int, where: str) -> None:
+    if found != SCHEMA:
+        raise InputError(f"{where}: recipe schema {found}, this version reads {SCHEMA}; use the secateur that wrote it")
+
+
+def _plainly(error: BaseException) -> str:
+    """What msgspec says, in a sentence's form."""
+    return "it is nested too deeply" if isinstance(error, RecursionError) else json.dumps(str(error))[1:-1]
