@@ -102,6 +102,8 @@ BLOCKS: dict[str, Block] = {
     "spatial gate": _spatial_gate,
     "roll": lambda n, x: str(n.node("roll", x, shifts=(1,), axes=(1,))),
     "flip": lambda n, x: str(n.node("flip", x, axes=(1,))),
+    "crop": lambda n, x: n.conv(_padded(n, n.conv(x, 8), -2, 1), 4),
+    "crop at the end": lambda n, x: n.conv(_padded(n, n.conv(x, 8), 3, -5), 4),
     "channel softmax": lambda n, x: str(n.node("softmax", x, axis=1)),
     "lrn": lambda n, x: str(n.node("lrn", x, size=3, alpha=0.1, beta=0.75, bias=1.0)),
     "group norm": lambda n, x: str(
@@ -109,6 +111,11 @@ BLOCKS: dict[str, Block] = {
     ),
     "layer norm": lambda n, x: n.layer_norm(x),
 }
+
+
+def _padded(net: Net, x: str, begin: int, end: int) -> str:
+    """Channels added where the numbers are positive, cut off where they are negative."""
+    return str(net.node("pad", x, pads=(0, begin, 0, 0, 0, end, 0, 0), mode="constant", value=0.5))
 
 
 def build(blocks: list[str], seed: int) -> Graph:

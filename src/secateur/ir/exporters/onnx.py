@@ -22,7 +22,7 @@ from .onnx_compute import COMPUTE
 from .onnx_emit import Emitter, Rule, element_type
 from .onnx_movement import MOVES
 from .onnx_opaque import emit_opaque, emit_original
-from .onnx_stream import full_tensor, tensor_head, write_model
+from .onnx_stream import full_tensor, is_plain, tensor_head, write_model
 from .onnx_unary import UNARY_RULES
 from .onnx_varying import following, has_symbols, other_shapes
 
@@ -101,18 +101,26 @@ def _infos(origin: OnnxOrigin | None, which: str) -> dict[str, ValueInfoProto]:
     return {i.name: i for i in (header.graph.input if which == "input" else header.graph.output)}
 
 
+def _output_names(origin: OnnxOrigin | None) -> list[str]:
+    """The outputs' names in the file, where one may stand twice."""
+    return [] if origin is None else [o.name for o in ModelProto.FromString(origin.header).graph.output]
+
+
 def _outputs(
     graph: Graph, e: Emitter, arrays: Mapping[str, Array], origin: OnnxOrigin | None
 ) -> list[tuple[str, Value]]:
-    """Names and types of the outputs, one each; constants, inputs and repeated values go through an Identity."""
-    header = list(_infos(origin, "output"))
+    """Names and types of the outputs, those of the file where there is one.
+
+    A file may name a constant, an input or one value twice; of other graphs those go through an Identity.
+    """
+    header = _output_names(origin)
     made: list[tuple[str, Value]] = []
     used: set[str] = set()
     for i, name in enumerate(graph.outputs):
         value, real = graph.value(name), e.real(name)
         wanted = header[i] if i < len(header) else real
         plain = real not in arrays and real not in used and name in graph.producer
-        if not plain or wanted != real:
+        if wanted != real or (origin is None and not plain):
             e.label, e.current_outs = "", frozenset()
             target = wanted if wanted not in e.taken and wanted not in used else e.fresh(f"{real}_output")
             e.taken.add(target)
@@ -207,7 +215,7 @@ def _move_out(model: ModelProto, arrays: Mapping[str, Array], name: str) -> list
     apart: list[Array] = []
     offset = 0
     for weight, array in arrays.items():
-        if array.nbytes < 1024 or array.dtype == object:
+        if array.nbytes < 1024 or not is_plain(array):
             model.graph.initializer.append(full_tensor(weight, array))
             continue
         tensor = tensor_head(weight, array)

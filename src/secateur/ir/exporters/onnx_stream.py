@@ -27,9 +27,18 @@ def tensor_head(name: str, array: Array) -> TensorProto:
     return head
 
 
+def is_plain(array: Array) -> bool:
+    """Whether the bytes of an array in memory are those of the tensor in a file.
+
+    Not so for text, for foreign byte orders, and for types below a byte, which ONNX packs.
+    """
+    packed = array.dtype.name.startswith(("int4", "uint4", "int2", "uint2", "float4"))
+    return array.dtype != object and array.dtype.byteorder != ">" and not packed
+
+
 def full_tensor(name: str, array: Array) -> TensorProto:
     """A weight with its data."""
-    if array.dtype.byteorder == ">" or array.dtype == object:
+    if not is_plain(array):
         return onnx.numpy_helper.from_array(np.asarray(array), name)
     tensor = tensor_head(name, array)
     tensor.raw_data = array.tobytes()
@@ -51,7 +60,7 @@ def write_model(file: BinaryIO, model: ModelProto, arrays: Mapping[str, Array]) 
     parts: list[tuple[bytes, Array | None]] = []
     total = len(graph)
     for name, array in arrays.items():
-        plain = array.dtype != object and array.dtype.byteorder != ">"
+        plain = is_plain(array)
         if plain:
             body = tensor_head(name, array).SerializeToString() + bytes([RAW_DATA]) + _varint(array.nbytes)
             size = len(body) + array.nbytes

@@ -22,7 +22,7 @@ from secateur.ir.graph import Array, Graph, Node, Sym, Value, prune_dead
 from secateur.ir.text import reinfer
 from secateur.ir.verify import verify
 
-from .onnx_builder import Branch, Builder, Misfit, Names, Op
+from .onnx_builder import Branch, Builder, Misfit, Names, Op, defined
 from .onnx_dims import Axis, dynamic_axes, input_values
 from .onnx_merge import Disagree, changed_constants, merge
 from .onnx_origin import OnnxOrigin, Original
@@ -30,6 +30,7 @@ from .onnx_process import OnnxProcess
 from .onnx_read import captured, check_model, in_order, initialisers, opset_of, read_model
 from .onnx_rules import RULES
 from .onnx_shapes import Observer
+from .onnx_weights import dense
 
 __all__ = ["OnnxOrigin", "Original", "load"]
 
@@ -97,11 +98,14 @@ def _parse(model: ModelProto, label: str, apart: Mapping[str, Array], process: O
     order = in_order(model, label)
     surgeon = _import(model, label)
     names = Names()
+    for name in defined(model.graph):  # before any branch, whose own names must differ
+        names.clean(name)
     ops, used = _ops(model.graph.node, surgeon, order, names, opset_of(model))
     known = surgeon.tensors()
     weights: dict[str, Array] = {}
+    wanted = {*used, *(names.clean(o.name) for o in model.graph.output)}
     for tensor in model.graph.initializer:
-        if names.clean(tensor.name) in used:
+        if names.clean(tensor.name) in wanted:
             found = known.get(tensor.name)
             if tensor.name in apart:
                 weights[names.clean(tensor.name)] = apart[tensor.name]
@@ -109,12 +113,18 @@ def _parse(model: ModelProto, label: str, apart: Mapping[str, Array], process: O
             array = found.values if isinstance(found, gs.Constant) else onnx.numpy_helper.to_array(tensor)
             weights[names.clean(tensor.name)] = np.asarray(array)
     for sparse in model.graph.sparse_initializer:
-        found = known.get(sparse.values.name)
-        if isinstance(found, gs.Constant):
-            weights[names.clean(sparse.values.name)] = np.asarray(found.values)
-    for output in model.graph.output:
-        names.clean(output.name)
+        weights[names.clean(sparse.values.name)] = _dense(sparse, label)
     return Parsed(label, model, opset_of(model), ops, weights, names, used, apart, process)
+
+
+def _dense(sparse: onnx.SparseTensorProto, label: str) -> Array:
+    try:
+        return dense(sparse)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{label}: the sparse weight '{sparse.values.name}' does not fit its shape ({error}); the file is damaged: "
+            "export it again"
+        ) from error
 
 
 def _ops(
@@ -127,19 +137,24 @@ def _ops(
         proto, attrs = protos[i], dict(surgeon.nodes[i].attrs)
         inputs = tuple(names.clean(n) if n else None for n in proto.input)
         outputs = tuple(names.clean(n) if n else None for n in proto.output)
-        for n in (*inputs, *map(names.clean, captured(proto))):
+        outer = tuple(names.clean(n) for n in captured(proto))
+        for n in (*inputs, *outer):
             if n is not None:
                 used[n] = used.get(n, 0) + 1
         for attr in proto.attribute:
             if proto.op_type == "If" and attr.name in ("then_branch", "else_branch"):
                 branch, inner = attrs[attr.name], range(len(attr.g.node))
-                body, reads = _ops(attr.g.node, branch, inner, names, opset)
-                attrs[attr.name] = Branch(body, attr.g, tuple(names.clean(o.name) for o in attr.g.output))
+                within = names.within(attr.g)
+                body, reads = _ops(attr.g.node, branch, inner, within, opset)
+                results = tuple(within.clean(o.name) for o in attr.g.output)
+                own = {within.clean(t.name): onnx.numpy_helper.to_array(t) for t in attr.g.initializer}
+                own |= {within.clean(t.values.name): dense(t) for t in attr.g.sparse_initializer}
+                attrs[attr.name] = Branch(body, own, results)
+                for n in results:
+                    reads[n] = reads.get(n, 0) + 1
                 for n, count in reads.items():
                     used[n] = used.get(n, 0) + count
-                for o in attr.g.output:
-                    used[names.clean(o.name)] = used.get(names.clean(o.name), 0) + 1
-        ops.append(Op(proto, inputs, outputs, attrs, opset))
+        ops.append(Op(proto, inputs, outputs, attrs, opset, outer))
     return tuple(ops), used
 
 

@@ -7,13 +7,13 @@ so shape arithmetic never reaches the IR; everything else goes through the rule 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from secateur.ir.errors import Unsupported
@@ -22,7 +22,7 @@ from secateur.ir.infer import infer_node
 
 from .onnx_fold import fold
 from .onnx_origin import Original
-from .onnx_read import DEFAULT_DOMAINS, captured
+from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
 
 UNCLEAN = re.compile(r"[\s,()=#\"']")
@@ -45,6 +45,7 @@ class Op:
     outputs: tuple[str | None, ...]
     attrs: Mapping[str, Any]
     opset: int
+    outer: tuple[str, ...] = ()  # values around its subgraphs that these read
 
     @property
     def kind(self) -> str:
@@ -68,10 +69,10 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One side of an If: its nodes, its graph and the clean names of its outputs."""
+    """One side of an If: its nodes, its weights and its outputs, by names that are unique in the whole model."""
 
     ops: tuple[Op, ...]
-    graph: GraphProto
+    weights: Mapping[str, Array]
     outputs: tuple[str, ...]
 
 
@@ -80,19 +81,48 @@ Rule = Callable[["Builder", Op], None]
 
 @dataclass
 class Names:
-    """Names as the text form can print them, and the way back."""
+    """Names of one graph of the file as the text form can print them, and the way back.
+
+    Each branch of an If is a scope of its own: what it defines is called ``local`` there, and is unknown outside.
+    """
 
     clean_of: dict[str, str] = field(default_factory=dict)
     original: dict[str, str] = field(default_factory=dict)
+    local: Mapping[str, str] = field(default_factory=dict)
 
     def clean(self, name: str) -> str:
         """A printable, unique stand-in for a tensor name."""
+        if name in self.local:
+            return self.local[name]
         if name not in self.clean_of:
-            fresh = base = UNCLEAN.sub("_", name)
-            while fresh in self.original:
-                fresh = base = base + "_"
-            self.clean_of[name], self.original[fresh] = fresh, name
+            self.clean_of[name] = fresh = self._fresh(name)
+            self.original[fresh] = name
         return self.clean_of[name]
+
+    def within(self, branch: GraphProto) -> Names:
+        """The names inside of a branch; those of its own that stand for something else elsewhere get new ones."""
+        own: dict[str, str] = {}
+        for name in defined(branch):
+            if name in self.local or name in self.clean_of:
+                own[name] = fresh = self._fresh(name)
+                self.original[fresh] = fresh
+                self.clean_of.setdefault(fresh, fresh)
+            else:
+                own[name] = self.clean(name)
+        return Names(self.clean_of, self.original, {**self.local, **own})
+
+    def _fresh(self, name: str) -> str:
+        fresh = UNCLEAN.sub("_", name)
+        while fresh in self.original:
+            fresh += "_"
+        return fresh
+
+
+def defined(graph: GraphProto) -> list[str]:
+    """What a graph itself defines: its inputs, its weights and what its nodes give."""
+    names = [i.name for i in graph.input] + [t.name for t in graph.initializer]
+    names += [s.values.name for s in graph.sparse_initializer] + [o for n in graph.node for o in n.output]
+    return [n for n in dict.fromkeys(names) if n]
 
 
 @dataclass
@@ -205,7 +235,7 @@ class Builder:
         """Fold, convert or keep one node. Raises Unsupported, or Misfit that names the node."""
         seen = tuple(None if i is None else self.alias.get(i, i) for i in op.inputs)
         if seen != op.inputs:
-            op = Op(op.proto, seen, op.outputs, op.attrs, op.opset)
+            op = dataclasses.replace(op, inputs=seen)
         if op.kind == "If" and op.inputs[0] in self.consts:
             self._take_branch(op)
             return
@@ -219,8 +249,7 @@ class Builder:
         taken = bool(self.consts[op.input(0)].reshape(-1)[0])
         self.decided.append((op.label, taken))
         branch: Branch = op.attrs["then_branch" if taken else "else_branch"]
-        for tensor in branch.graph.initializer:
-            self.consts[self.names.clean(tensor.name)] = onnx.numpy_helper.to_array(tensor)
+        self.consts.update(branch.weights)
         for inner in branch.ops:
             self.convert(inner)
         self.current = op
@@ -280,8 +309,7 @@ class Builder:
         return True
 
     def _opaque(self, op: Op) -> None:
-        outer = [self.names.clean(n) for n in captured(op.proto)]
-        inputs = (*op.inputs, *(self.alias.get(n, n) for n in outer))
+        inputs = (*op.inputs, *(self.alias.get(n, n) for n in op.outer))
         found = opaque_types(op.proto, [None if i is None else self.value(i) for i in op.inputs], self)
         outputs = []
         for name, proto_name in zip(op.outputs, op.proto.output, strict=True):

@@ -138,9 +138,9 @@ def _cumsum(b: Builder, op: Op) -> None:
 def _reduce(name: str, inputs_since: int) -> Rule:
     def rule(b: Builder, op: Op) -> None:
         axes = reduce_axes(b, op, inputs_since)
-        if not axes:
+        if not axes:  # every element is reduced alone, and the norm of a number is its size
             b.exact = False
-            b.result("identity", [op.input(0)], op)
+            b.result("abs" if name in ("reduce_l1", "reduce_l2") else "identity", [op.input(0)], op)
         else:
             b.result(name, [op.input(0)], op, axes=axes, keepdims=bool(op.attrs.get("keepdims", 1)))
 

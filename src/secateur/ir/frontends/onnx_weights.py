@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, SparseTensorProto, TensorProto
 
 from secateur.ir.graph import Array
 
@@ -65,6 +65,20 @@ def read_apart(path: Path) -> tuple[ModelProto, dict[str, Array]] | None:
             return (model, arrays) if len(arrays) == len(skeleton.places) else None
     except (Unwalkable, DecodeError, KeyError, ValueError):
         return None
+
+
+def dense(sparse: SparseTensorProto) -> Array:
+    """A sparse weight with its zeros. Raises ValueError where its places lie outside of its shape."""
+    values = onnx.numpy_helper.to_array(sparse.values)
+    places = onnx.numpy_helper.to_array(sparse.indices).astype(np.int64)
+    shape = tuple(sparse.dims)
+    if places.ndim == 2:  # a row of coordinates for each value, else the place in the flat array
+        places = np.ravel_multi_index(tuple(places.T), shape)
+    if places.shape != values.shape or (places.size and not 0 <= places.min() <= places.max() < math.prod(shape)):
+        raise ValueError(f"{values.size} values at {places.size} places in {shape}")
+    full = np.zeros(math.prod(shape), values.dtype)
+    full[places] = values
+    return full.reshape(shape)
 
 
 def restored(model: ModelProto, arrays: Mapping[str, Array]) -> ModelProto:

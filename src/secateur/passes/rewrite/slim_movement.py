@@ -200,7 +200,21 @@ def _roll(widths: Widths, node: Node) -> list[Node]:
     return [Node("roll", (x,), (inner,), attrs, node.source), replace(gather, inputs=(inner.name, index))]
 
 
+def _pad(widths: Widths, node: Node) -> list[Node]:
+    """What is cropped from the channels counts the survivors among them."""
+    live, track = widths.live(node.inputs[0]), widths.track(node.inputs[0])
+    if live is None or track is None:
+        return [node]
+    pads, rank = list(node.attrs["pads"]), len(node.out.shape)
+    begin, end = pads[track.axis], pads[rank + track.axis]
+    if begin < 0:
+        pads[track.axis] = -int(live[:-begin].sum())
+    if end < 0:
+        pads[rank + track.axis] = -int(live[end:].sum())
+    return [node if tuple(pads) == tuple(node.attrs["pads"]) else node.with_attrs(pads=tuple(pads))]
+
+
 MEND: dict[str, Mend] = {
     "conv": _conv, "conv_transpose": _conv, "group_norm": _group_norm, "reshape": _reshape,
-    "expand": _expand, "split": _split, "slice": _slice, "gather": _gather, "roll": _roll,
+    "expand": _expand, "split": _split, "slice": _slice, "gather": _gather, "roll": _roll, "pad": _pad,
 }  # fmt: skip
