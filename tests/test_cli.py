@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import secateur
 from nets import chain, residual
@@ -69,7 +70,12 @@ def test_compile_writes_all_and_keeps_stdout_for_json(call: Call, model: Path) -
     assert report["model"] == "in put.onnx"
     assert "law: holds" in done.err
     assert "\x1b" not in done.err
-    assert max(map(len, done.err.splitlines()[:-1])) <= 80
+    table, wrote = (
+        [line for line in done.err.splitlines() if line.startswith("wrote ") == written] for written in (False, True)
+    )
+    assert max(map(len, table)) <= 80
+    assert [line.partition(",")[0] for line in wrote] == [f"wrote {path}" for path in (out, recipe, page)]
+    assert f"{out.stat().st_size / 1000:.3g} kB" in wrote[0]
     assert listing(model) == {"in put.onnx", "out put.onnx", "r.json", "r.html"}
     assert call("verify", model, out, "--recipe", recipe).code == 0
     again = model.with_name("again.onnx")
@@ -148,6 +154,32 @@ def test_failures_leave_the_input_alone_even_with_overwrite(call: Call, model: P
     assert listing(model) == {"in put.onnx"}
 
 
+def test_an_absolute_budget_that_reads_like_percents(call: Call, model: Path) -> None:
+    done = call("compile", model, model.with_name("o.onnx"), "--macs", "50")
+    assert done.code == 1
+    assert "50 means 50 multiply-accumulates; for a share write 50%" in done.err
+
+
+def test_what_stood_there_is_said_to_be_replaced(call: Call, model: Path) -> None:
+    out = model.with_name("o.onnx")
+    assert "in place of" not in call("compile", model, out).err
+    assert f"wrote {out}, 2" in (again := call("compile", model, out).err)
+    assert "in place of the file that stood there" in again
+
+
+def test_a_checkpoint_is_named(call: Call, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "net.pth")
+    done = call("inspect", tmp_path / "net.pth")
+    assert done.code == 2
+    assert "a PyTorch checkpoint and not an ONNX file: use secateur.compile(model, example_inputs=...)" in done.err
+
+
+def test_progress_names_what_runs(tmp_path: Path) -> None:
+    told: list[str] = []
+    secateur.compile(chain(), "fold_bn,l1", progress=lambda stage: told.append(stage))
+    assert told[:7] == ["read the model", "fold_bn", "canonicalize", "couple", "l1", "global", "slim"]
+
+
 def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "check", lambda *a, **k: Verification("exact", False, 0.3, 2, "masked original"))
     done = call("compile", model, model.with_name("o.onnx"), "--recipe", model.with_name("r.json"))
@@ -159,6 +191,8 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
     ("options", "message"),
     [
         (["--protect", "bb*"], "matches no layer"),
+        (["--policy", "none", "--macs", "50%"], "prunes nothing, so the budget macs=50% cannot be met"),
+        (["--policy", "fold_bn", "--latency-ms", "5"], "prunes nothing, so the budget latency_ms=5 cannot be met"),
         (["--macs", "lots"], "no amount"),
         (["--macs", "150%"], "share"),
         (["--macs", "50%", "--params", "50%"], "2 budgets"),
@@ -242,7 +276,7 @@ def test_interruption(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_compile, "write_all", interrupt)
+    monkeypatch.setattr(cli_compile, "write_listed", interrupt)
     done = call("compile", model, model.with_name("o.onnx"))
     assert done.code == 130
     assert done.err.strip() == "secateur: interrupted; nothing was written"

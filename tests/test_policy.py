@@ -120,3 +120,14 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken.write_text("[budget\n")
     with pytest.raises(InputError, match=r"b\.toml'"):
         Policy.parse(broken)
+
+
+@pytest.mark.parametrize("text", ["none", "fold_bn"])
+def test_a_budget_that_nothing_meets_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"prunes nothing, so the budget macs=0\.5 cannot be met; name a criterion"):
+        Policy.parse(text).with_budget("macs", 0.5)
+    with pytest.raises(InputError, match=r"prunes nothing, so the budget \[budget\] macs = '50%' cannot be met"):
+        from_toml('[budget]\nmacs = "50%"\n[score]\ncriterion = "none"\n')
+    with pytest.raises(InputError, match=r"\[compensate\] refit"):
+        from_toml('[score]\ncriterion = "none"\n[compensate]\nrefit = true\n')
+    assert from_toml(Policy.parse(text).to_toml()) == Policy.parse(text)

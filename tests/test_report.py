@@ -128,3 +128,20 @@ def test_an_unproven_knapsack_is_told(gap: float, said: bool, monkeypatch: pytes
     assert report.budget["gap"] == gap
     assert any("0.50% less" in r for r in report.remarks) == said
     assert ("proven" in str(report)) == said
+
+
+def test_in_a_notebook_the_text_is_the_text(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = str(report)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(report) == whole
+
+
+def test_notebooks_show_lines_and_a_page_in_a_frame(report: Report) -> None:
+    assert repr(report) == "<Report: residual, 617k -> 306k MACs, 9.65k -> 4.79k parameters>"
+    assert repr(chain()) == "<Graph 'chain': %x : f32[1, 3, 8, 8] -> fc, 7 nodes, 8 weights>"
+    shown = report._repr_html_()
+    page = Page()
+    page.feed(shown)
+    assert page.text == ""  # all of it is in the frame, and its style with it
+    assert shown.startswith("<iframe srcdoc=")
+    assert "&lt;h2&gt;Layers&lt;/h2&gt;" in shown

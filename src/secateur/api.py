@@ -85,8 +85,8 @@ def compile(
     start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
         start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
-    made = restructure(start, chosen.structure(), trail.see, Runner(keep=2))
-    slim = Pipeline(chosen.passes(seed), (trail.see,))(made.graph)
+    made = restructure(start, chosen.structure(), trail.see, Runner(keep=2), trail.start)
+    slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
@@ -98,7 +98,7 @@ def compile(
             verification = dataclasses.replace(verification, reference=AFTER)
     cut = slim
     if chosen.compensation():
-        slim = Pipeline(chosen.compensation(), (trail.see,))(slim)
+        slim = Pipeline(chosen.compensation(), (trail.see,), trail.start)(slim)
         found = dataclasses.replace(found, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
     if made.specs:  # before the cut, so they come first in what a replay has to do
         found = dataclasses.replace(found, rewrites=(*made.specs, CUT, *found.rewrites))
@@ -134,7 +134,7 @@ def inspect(model: Model, *, example_inputs: Any = None, protect: Sequence[str] 
     dense = with_baseline(fresh(capture(model, example_inputs)))
     check_protect(dense, protect)
     trail = Trail(_quiet)
-    coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,))(dense)
+    coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,), trail.start)(dense)
     trail.coupled = coupled
     return make_report(_title(model, dense), dense, None, trail, "none", 0, None, ())
 

@@ -112,9 +112,11 @@ def _bar() -> Iterator[Tell]:
     console = Console(stderr=True)
     columns = (
         BarColumn(bar_width=20),
-        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=f"{done}/{total} {what}"
+        )

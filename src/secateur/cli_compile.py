@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from secateur.ir import InputError
-from secateur.ir.files import Job, text_job, write_all
+from secateur.ir.files import Job, text_job
 
-from .cli_terminal import check_outputs, json_out, json_path, progress, show_report
+from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_listed
 from .processes import Team
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
     Each process of the team prunes; the first shows and writes.
     """
-    from .policy import Policy, amount
+    from .policy import Policy
 
     extras = [p for p in (job.recipe, job.report, json_path(job.json), job.shared_object) if p is not None]
     if job.shared_object is None and (job.tune or job.records):
@@ -56,12 +56,12 @@ def compile_model(job: CompileJob, team: Team) -> None:
     check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
-    Policy.parse(job.policy)  # a mistake in it should show before the model is read
+    policy = Policy.parse(job.policy)  # a mistake in it, or in a budget, should show before the model is read
     for kind, value in job.budgets.items():
         if value is not None:
-            amount(kind, value)
+            policy.with_budget(kind, value)
     round_to = _round_to(job.round_to)
-    if team.size > 1 and (job.target == "native" or Policy.parse(job.policy).budget[0] == "latency_ms" or
+    if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
                           job.budgets["latency_ms"] is not None):  # fmt: skip
         raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
                          "native, or start one process without torchrun")  # fmt: skip
@@ -78,15 +78,21 @@ def compile_model(job: CompileJob, team: Team) -> None:
         team.agree(done.recipe.to_json())
         if not team.speaks:
             return
-        report = done.report if job.dry_run else _write(job, done, tell)
+        lines = ["nothing was written (--dry-run)"]
+        report = done.report
+        if not job.dry_run:
+            report, lines = _write(job, done, tell)
     show_report(report)
     json_out(report, job.json)
-    where = "nothing was written (--dry-run)" if job.dry_run else f"wrote {job.out}"
-    typer.echo(where, err=True)
+    for line in lines:
+        typer.echo(line, err=True)
 
 
-def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
-    """Build the library if one is asked for, and write all files; the report then lists what the library says too."""
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Report, list[str]]:
+    """Build the library if one is asked for, and write all files.
+
+    Returns the report, which then lists what the library says too, and a line for each file.
+    """
     from secateur.ir.exporters.onnx import jobs as model_jobs
 
     from .report_html import page
@@ -110,8 +116,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> Report:
     if target is not None:
         jobs.append(text_job(target, report.to_json()))
     tell("write")
-    write_all(jobs)
-    return report
+    return report, write_listed(jobs)
 
 
 def _round_to(text: str | None) -> int | str | None:

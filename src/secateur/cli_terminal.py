@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from secateur.ir import InputError
-from secateur.ir.files import WHY, check_writable, same_file
+from secateur.ir.files import WHY, Job, check_writable, same_file, write_all
 
 if TYPE_CHECKING:
     from .report import Report
@@ -37,6 +37,25 @@ def check_outputs(
             raise InputError(f"'{path}' is named twice, or is the input; give each output a file of its own")
     for path in () if dry_run else (out, *extras):
         check_writable(path)
+
+
+def write_listed(jobs: Sequence[Job]) -> list[str]:
+    """Write all files, and say of each how large it is and whether another stood there."""
+    stood = [Path(path).is_file() for path, _ in jobs]
+    write_all(jobs)
+    lines = []
+    for (path, _), replaced in zip(jobs, stood, strict=True):
+        size = f", {amount_of_bytes(Path(path).stat().st_size)}" if Path(path).is_file() else ""  # a device has none
+        lines.append(f"wrote {path}{size}" + (", in place of the file that stood there" if replaced else ""))
+    return lines
+
+
+def amount_of_bytes(size: int) -> str:
+    """Three digits and a unit: 7654321 -> 7.65 MB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"
 
 
 def json_path(json: str | None) -> Path | None:

@@ -25,6 +25,10 @@ from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sweep.gather import Gather
 
+UNMET = (
+    "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
+    "'separable{{rank=1}},l1', or leave the budget out"
+)
 BUDGETS = ("macs", "params", "bytes", "latency_ms")
 
 
@@ -102,7 +106,12 @@ class Policy:
         return build(method.name, {**options, kind: value, "round_to": self.round_to}, PASSES)
 
     def with_budget(self, kind: str, value: object) -> Policy:
-        """The same policy under another budget; ``value`` may be text such as ``50%`` or ``120M``."""
+        """The same policy under another budget; ``value`` may be text such as ``50%`` or ``120M``.
+
+        Raises InputError for senseless amounts, and where nothing is pruned that could meet one.
+        """
+        if self.criterion is None:
+            raise InputError(UNMET.format(what=f"policy '{self.spec}'", budget=f"{kind}={value}"))
         return dataclasses.replace(self, budget=(kind, amount(kind, value)))
 
     @property
@@ -120,12 +129,15 @@ class Policy:
 
     def to_toml(self) -> str:
         """The policy file."""
+        if self.criterion is None:
+            rewrites = f"[rewrite]\npasses = {_toml(self.rewrites)}\n\n" if self.rewrites else ""
+            return rewrites + '[score]\ncriterion = "none"\n'
         kind, value = self.budget
         shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
         lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
         if self.rewrites:
             lines[-1:] = ["", "[rewrite]", f"passes = {_toml(self.rewrites)}", "", "[score]"]
-        lines += _options("criterion", self.criterion or "none")
+        lines += _options("criterion", self.criterion)
         lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
         lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
         if self.compensate:
@@ -254,6 +266,11 @@ def from_toml(text: str) -> Policy:
     round_to = allocate.pop("round_to", result.round_to)
     criterion = score.pop("criterion", result.criterion)
     if criterion == "none":
+        for kind, value in data.get("budget", {}).items():
+            raise InputError(UNMET.format(what='criterion = "none"', budget=f"[budget] {kind} = {value!r}"))
+        for name in compensate:
+            raise InputError(f"[compensate] {name} mends a pruned network, but criterion = \"none\" prunes nothing; "
+                             "name a criterion such as \"l1\", or leave [compensate] out")  # fmt: skip
         return dataclasses.replace(result, criterion=None, rewrites=rewrites)
     budget = data.get("budget", {})
     if len(budget) > 1:

@@ -24,7 +24,7 @@ LAYERS = frozenset({"conv", "conv_transpose", "linear", "lstm", "gru"})  # what 
 UNITS = ("macs", "params", "bytes", "nodes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The fields of the report's JSON, under the same names. ``after`` is None for an inspection."""
 
@@ -80,6 +80,17 @@ class Report:
         from .report_text import text
 
         return text(self)
+
+    def __repr__(self) -> str:
+        from .report_text import headline
+
+        return f"<Report: {headline(self)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page in a frame of its own, so that its style stays there."""
+        from .report_html import frame
+
+        return frame(self)
 
 
 def _plain(value: Any) -> Any:

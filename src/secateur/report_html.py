@@ -56,6 +56,11 @@ def page(report: Report) -> str:
     )
 
 
+def frame(report: Report) -> str:
+    """The page inside of another one, such as a notebook's."""
+    return f'<iframe srcdoc="{escape(page(report))}" style="width: 100%; height: 36rem; border: 0"></iframe>'
+
+
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> str:
     """Cells are HTML already; columns in ``numbers`` are right-aligned."""
 

@@ -23,7 +23,9 @@ UNIT_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes of weights
 def text(report: Report, width: int = WIDTH, *, groups: bool = False) -> str:
     """Plain text, at most ``width`` columns."""
     stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, force_terminal=False, highlight=False)
+    console = Console(
+        file=stream, width=width, color_system=None, force_terminal=False, force_jupyter=False, highlight=False
+    )
     show(report, console, groups=groups)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
@@ -39,6 +41,13 @@ def show(report: Report, console: Console, *, groups: bool = False) -> None:
     console.print(_totals(report))
     for line in closing(report):
         console.print(escape(line), highlight=False)
+
+
+def headline(report: Report) -> str:
+    """Model, and multiply-accumulates and parameters before and after, in a few words."""
+    pairs = (f"{short(report.before[kind])}" + (f" -> {short(report.after[kind])}" if report.after else "") +
+             f" {UNIT_NAMES[kind]}" for kind in ("macs", "params"))  # fmt: skip
+    return f"{report.model}, {', '.join(pairs)}"
 
 
 def closing(report: Report) -> list[str]:

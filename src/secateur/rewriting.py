@@ -12,7 +12,7 @@ from secateur.passes.allocate import Baseline
 from secateur.passes.allocate.budget import Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import random_inputs, relative_error
-from secateur.passes.pipeline import Observer, Pass, Ran, print_pass
+from secateur.passes.pipeline import Announce, Observer, Pass, Ran, print_pass
 from secateur.passes.recipe import Recipe
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.layers import Rewritten
@@ -31,7 +31,9 @@ class Restructured:
     remarks: tuple[str, ...] = ()
 
 
-def restructure(graph: Graph, steps: Sequence[Pass], observer: Observer, run: Runner) -> Restructured:
+def restructure(
+    graph: Graph, steps: Sequence[Pass], observer: Observer, run: Runner, announce: Announce | None = None
+) -> Restructured:
     """Run the rewrites, and compare outputs before and after on random inputs."""
     if not steps:
         return Restructured(graph)
@@ -41,7 +43,7 @@ def restructure(graph: Graph, steps: Sequence[Pass], observer: Observer, run: Ru
         observer(ran)
         specs.append(_as_run(ran))
 
-    after = Pipeline(tuple(steps), (record,))(graph)
+    after = Pipeline(tuple(steps), (record,), announce)(graph)
     feed = random_inputs(graph, 0)
     error = max(relative_error(a, b) for a, b in zip(run(graph, feed), run(after, feed), strict=True))
     note = after.note(Rewritten) or Rewritten()

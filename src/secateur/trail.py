@@ -10,7 +10,7 @@ from secateur.passes.allocate import Allocation, Baseline
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.notes import Coupling
 from secateur.passes.law import Verification
-from secateur.passes.pipeline import Ran, print_pass
+from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
 
@@ -28,8 +28,11 @@ class Trail:
         self.coupled: Graph | None = None
         self.tell = tell
 
+    def start(self, step: Pass) -> None:
+        """Tell what runs from now on."""
+        self.tell(step.name)
+
     def see(self, ran: Ran) -> None:
-        self.tell(ran.step.name)
         self.ran.append({"spec": print_pass(ran.step), "seconds": round(ran.seconds, 4)})
         if ran.after.note(Coupling) is not None:
             self.coupled = ran.after

@@ -106,7 +106,7 @@ class Node:
         return dataclasses.replace(self, attrs={**self.attrs, **attrs})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A network: nodes in execution order, weights by name, and notes keyed by type."""
 
@@ -181,6 +181,10 @@ class Graph:
             self.weights if weights is None else weights,
             notes,
         )
+
+    def __repr__(self) -> str:
+        count = f"{len(self.nodes)} nodes, {len(self.weights)} weights"
+        return f"<Graph {self.name!r}: {', '.join(map(str, self.inputs))} -> {', '.join(self.outputs)}, {count}>"
 
     def __str__(self) -> str:
         from .text import print_graph

@@ -39,20 +39,24 @@ class Ran:
 
 
 Observer = Callable[[Ran], None]
+Announce = Callable[[Pass], None]  # told of each pass before it runs
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Run passes in order; after each, verify the result and tell the observers."""
+    """Run passes in order, each announced; after each, verify the result and tell the observers."""
 
     passes: tuple[Pass, ...]
     observers: tuple[Observer, ...] = ()
+    announce: Announce | None = None
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises the pass's own error for a user's mistake, and PassError where a pass breaks the graph."""
         interface = graph
         done: list[str] = []
         for step in self.passes:
+            if self.announce is not None:
+                self.announce(step)
             start = time.perf_counter()
             try:
                 after = step(graph)

@@ -14,6 +14,12 @@ from secateur.ir.graph import Array
 
 from .onnx_weights import read_apart
 
+CHECKPOINTS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pt2"})
+CHECKPOINT = (
+    "a PyTorch checkpoint and not an ONNX file: use secateur.compile(model, example_inputs=...) in Python, with the "
+    "module that its weights belong to"
+)
+NOT_ONNX = "not a readable ONNX file ({}); it may be truncated or of another kind: export or download it again"
 OLDEST_OPSET = 7
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -33,14 +39,21 @@ def read_model(source: str | Path | ModelProto) -> tuple[ModelProto, str, dict[s
     try:
         model, apart = read_apart(path) or (onnx.load(str(path), load_external_data=False), {})
     except DecodeError as error:
-        raise InputError(
-            f"{path} is not a readable ONNX file ({error}); it may be truncated or of another kind: "
-            "export or download it again"
-        ) from error
+        raise InputError(f"{path} is {_instead(path) or NOT_ONNX.format(error)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     _load_external(model, path)
     return model, str(path), apart
+
+
+def _instead(path: Path) -> str:
+    """What a file that is no ONNX is, and what to do with it; nothing where its first bytes do not say."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if pickled or (head == b"PK\x03\x04" and path.suffix.lower() in CHECKPOINTS):
+        return CHECKPOINT
+    return ""
 
 
 def _load_external(model: ModelProto, path: Path) -> None:

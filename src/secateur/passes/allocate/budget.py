@@ -16,6 +16,7 @@ from .select import Ladder
 from .widths import SLACKS, Stops, stops
 
 KINDS = ("macs", "params", "bytes", "channels")
+UNITS = {"macs": "multiply-accumulates", "params": "parameters", "bytes": "bytes of weights", "channels": "channels"}
 LANES = 8  # channels in a vector where nobody said for which machine
 FILL_TRIES = 12  # counts spent on using up what a wide last step left
 CLOSE = 0.005  # a budget met to this share is met
@@ -189,8 +190,8 @@ def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: i
     if mask is None:
         raise BudgetError(
             f"budget {kind}={_spell(amount)} is out of reach: at least {least:,} ({least / whole:.1%} of {whole:,}) "
-            "remain, because frozen channels and one survivor in every layer stay; raise the budget, lower round_to or "
-            "floor, or protect less"
+            "remain, because frozen channels and one survivor in every layer stay; "
+            + (_shared(amount) or "raise the budget, lower round_to or floor, or protect less")
         )
     remark = f"widths are multiples of {width}, as with {lanes[0]} the budget is out of reach or left unused"
     done = Allocation(amount, whole, reached, width, (remark,) if width != lanes[0] else ())
@@ -199,6 +200,13 @@ def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: i
 
 def _spell(amount: Amount) -> str:
     return f"{amount.value:.4g} of the original ({amount.value:.1%})" if amount.share else f"{amount.value:,}"
+
+
+def _shared(amount: Amount) -> str:
+    """What to do about an absolute number that reads like percents."""
+    if amount.share or not 0 < amount.value <= 100:
+        return ""
+    return f"{amount.value} means {amount.value} {UNITS[amount.kind]}; for a share write {amount.value}%"
 
 
 @dataclass(frozen=True, eq=False)

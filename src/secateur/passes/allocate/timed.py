@@ -50,9 +50,12 @@ class Timed:
             return self._noted(graph.with_note(KeepMask(np.ones(coupling.size, bool))), whole, whole, 1, remark)
         best, reached, seen = self._search(graph, cost, whole)
         if best is None:
+            least = (
+                f"the fastest of {seen} smaller networks {reached:.4g}" if seen else "and no smaller network was found"
+            )
             raise BudgetError(
-                f"budget latency_ms={self.latency_ms:g} is out of reach: the original takes {whole:.4g} ms, the "
-                f"fastest of {seen} smaller networks {reached:.4g}; raise the budget, or protect less"
+                f"budget latency_ms={self.latency_ms:g} is out of reach: the original takes {whole:.4g} ms, {least}; "
+                "raise the budget, or protect less"
             )
         note = best.note(Allocation)
         rounded = note.round_to if note else 1
