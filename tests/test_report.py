@@ -138,7 +138,7 @@ def test_in_a_notebook_the_text_is_the_text(report: Report, monkeypatch: pytest.
 
 def test_notebooks_show_lines_and_a_page_in_a_frame(report: Report) -> None:
     assert repr(report) == "<Report: residual, 617k -> 306k MACs, 9.65k -> 4.79k parameters>"
-    assert repr(chain()) == "<Graph 'chain': %x : f32[1, 3, 8, 8] -> fc, 7 nodes, 8 weights>"
+    assert repr(chain()) == "<Graph 'chain': x: f32[1, 3, 8, 8] -> fc, 7 nodes, 8 weights>"
     shown = report._repr_html_()
     page = Page()
     page.feed(shown)

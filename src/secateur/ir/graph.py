@@ -183,8 +183,9 @@ class Graph:
         )
 
     def __repr__(self) -> str:
+        inputs = ", ".join(f"{v.name}: {v}" for v in self.inputs)
         count = f"{len(self.nodes)} nodes, {len(self.weights)} weights"
-        return f"<Graph {self.name!r}: {', '.join(map(str, self.inputs))} -> {', '.join(self.outputs)}, {count}>"
+        return f"<Graph {self.name!r}: {inputs} -> {', '.join(self.outputs)}, {count}>"
 
     def __str__(self) -> str:
         from .text import print_graph
