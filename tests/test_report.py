@@ -10,6 +10,7 @@ import secateur
 from nets import chain, residual
 from secateur.passes.allocate import choice, knapsack
 from secateur.report import Report
+from secateur.report_text import headline
 
 FIELDS = {
     "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "verification", "groups",
@@ -139,6 +140,9 @@ def test_in_a_notebook_the_text_is_the_text(report: Report, monkeypatch: pytest.
 def test_notebooks_show_lines_and_a_page_in_a_frame(report: Report) -> None:
     assert repr(report) == "<Report: residual, 617k -> 306k MACs, 9.65k -> 4.79k parameters>"
     assert repr(chain()) == "<Graph 'chain': x: f32[1, 3, 8, 8] -> fc, 7 nodes, 8 weights>"
+    slim = secateur.compile(chain())
+    assert repr(slim) == f"<Compiled: {headline(slim.report)}>"
+    assert slim._repr_html_() == slim.report._repr_html_()
     shown = report._repr_html_()
     page = Page()
     page.feed(shown)

@@ -15,6 +15,7 @@ from secateur.passes.recipe import Recipe
 
 from .models import Runner, save_onnx
 from .report import Report
+from .report_text import headline
 from .trained import Trained, trained_graph
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TRAINED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Compiled:
     """A network made smaller, with what is known about it.
 
@@ -47,6 +48,13 @@ class Compiled:
 
     def __reduce__(self) -> tuple[type[Compiled], tuple[Graph, Graph, Recipe, Report]]:
         return Compiled, (self.graph, self.dense, self.recipe, self.report)  # a copy opens and builds its own
+
+    def __repr__(self) -> str:
+        return f"<Compiled: {headline(self.stated)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report's page."""
+        return self.report._repr_html_()
 
     @property
     def graph(self) -> Graph:
