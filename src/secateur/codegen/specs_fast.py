@@ -85,6 +85,7 @@ class WinogradChoice:
 class StrassenSpec:
     """A dense 1x1 convolution by Strassen's algorithm (``codegen.strassen``), onto blocks of outputs.
 
+    An image is a sample: its ``h`` x ``w`` pixels are summed with each other, and never with those of another.
     ``inputs`` whole blocks of channels, which are looked up if ``table``; their number and that of ``blocks`` are even.
     ``x``: from one pixel that is read to the next, so that a stride is part of it.
     """
@@ -127,13 +128,13 @@ class StrassenSpec:
     def effort(self) -> float:
         """Time in multiply-accumulates at the peak: products, weights, sums, partial sums.
 
-        Halves may share a row. There are 7/4 as many weights; what comes from memory beside the products takes half of
-        its time on top.
+        Halves may share a row. There are 7/4 as many weights, read for each image; what comes from memory beside the
+        products takes half of its time on top.
         """
         outputs = self.blocks * self.lanes
         twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
-        return twice * self.macs * 7 / 8 / 0.95 + sums + self.ci * outputs * 3 / 4 * LOAD / 2
+        return twice * self.macs * 7 / 8 / 0.95 + sums + self.n * self.ci * outputs * 3 / 4 * LOAD / 2
 
     def workload(self) -> StrassenSpec:
         """The same without its epilogue."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
-from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, pack
+from secateur.codegen.packing import block_channels, dense_weight, flatten, groups_of, long_rows, pack
 from secateur.codegen.program import Argument, Table
 from secateur.codegen.specs import ConvSpec, WindowSpec
 from secateur.codegen.tensors import Blocked, Ints, Place
@@ -25,7 +25,9 @@ from .grouped import cost, grouped
 from .whole import whole
 from .window import call_window
 
-FAST: tuple[Any, ...] = (winograd, strassen)  # algorithms that need fewer products: `rivals` and `arguments`
+# Algorithms that need fewer products: `rivals` and `arguments`. They sum pixels of an image with each other, so they
+# are given the images one by one, and only where an image is a sample (``Folded.pictures``).
+FAST: tuple[Any, ...] = (winograd, strassen)
 
 
 def conv(layout: Layout, chain: Chain) -> Blocked:
@@ -37,7 +39,7 @@ def conv(layout: Layout, chain: Chain) -> Blocked:
     pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
         fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
-        dilation=(*lone, *a["dilation"]), pad=pad,
+        dilation=(*lone, *a["dilation"]), pad=pad, pictures=True,
     )  # fmt: skip
     name, margin = node.inputs[0] or "", max(work.pad)
     per_group, width = weight.shape[1], weight.shape[0] // work.groups
@@ -92,7 +94,8 @@ def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue
 class _Run:
     """``spec.blocks`` output blocks from ``first`` on read the lanes ``reads`` of x: those of groups ``low``..``high``.
 
-    ``block``: where the lanes are whole blocks, the first of these. The spec is that of a single thread.
+    ``block``: where the lanes are whole blocks, the first of these. The spec is that of a single thread, its images one
+    by one.
     """
 
     spec: ConvSpec
@@ -111,7 +114,7 @@ def _runs(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epil
     for (low, high), same in groupby(reads_of):
         count, reads = len(list(same)), places[low * per_group : high * per_group]
         block = _whole_blocks(x, reads)
-        spec = flatten(ConvSpec(
+        spec = long_rows(ConvSpec(
             layout.lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
             strides(x.plane), strides(plane), block is None, epilogue.steps, True,
         ))  # fmt: skip
@@ -123,11 +126,12 @@ def _runs(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epil
 def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue, run: _Run,
                worker: int | None, more: bool) -> None:  # fmt: skip
     """The call for one run, of the fastest kernel that computes it."""
-    lanes, spec, first, count = layout.lanes, run.spec, run.first, run.spec.blocks
+    lanes, spec, first, count = layout.lanes, flatten(run.spec), run.first, run.spec.blocks
     corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
     channels = out.channels[first * lanes : (first + count) * lanes]
     part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
-    rivals = {r: f for f in FAST for r in f.rivals(spec, x, run.reads, part)}
+    fast = FAST if work.pictures else ()
+    rivals = {r: f for f in fast for r in f.rivals(run.spec, x, run.reads, part)}
     choice = layout.choose(spec, *rivals)
     bias = per_lane(layout, work.bias, channels)
     kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)

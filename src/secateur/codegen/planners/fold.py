@@ -20,7 +20,9 @@ from .epilogue import Flow, affine, flows
 class Folded:
     """A convolution with the batch norms behind it folded in: what is left to do is ``tail``.
 
-    ``weight`` [o, i / groups, kh, kw], ``bias`` [o].
+    ``weight`` [o, i / groups, kh, kw], ``bias`` [o]. ``pictures``: a sample is an image, and its pixels may be summed
+    with each other; else each pixel is a sample by itself, as in a linear layer. No kernel may mix samples, or one that
+    is not finite, or very large, would change the results of others.
     """
 
     node: Node
@@ -32,6 +34,7 @@ class Folded:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pictures: bool = False
 
     @property
     def kernel(self) -> tuple[int, int]:

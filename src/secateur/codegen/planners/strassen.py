@@ -18,7 +18,8 @@ from secateur.codegen.tensors import Blocked, Ints, Place
 def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[StrassenSpec, ...]:
     """The spec that computes the same, if there is one that promises to be faster and is exact with these weights.
 
-    ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 1, 1].
+    Each image of ``spec`` is halved by itself. ``reads``: the lanes of x that the convolution reads; ``weight``
+    [outputs, reads, 1, 1].
     """
     blocks = np.unique(reads // x.plane.lanes)
     whole = x.plane.lanes == spec.lanes and len(reads) == len(blocks) * spec.lanes

@@ -25,7 +25,7 @@ def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
     weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
     i, o, kh, kw = weight.shape
     weight = weight.reshape(groups, i // groups, o, kh, kw).swapaxes(1, 2).reshape(groups * o, i // groups, kh, kw)
-    work = replace(fold(layout, chain, weight), groups=groups)
+    work = replace(fold(layout, chain, weight), groups=groups, pictures=True)
     name = node.inputs[0] or ""
     x = layout.get_blocked(name, 1)
     deep = groups == i and o == 1
