@@ -16,11 +16,16 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, Value, numpy_dtype
+from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, relative_error, worst_slice
+from secateur.ir.precision import tolerance as tolerance_of
+from secateur.ir.precision import widened, widened_feed
 
 from .recipe import Recipe
 
-Run = Callable[[Graph, Mapping[str, Array]], Sequence[Array]]
-TOLERANCE = 1e-4
+__all__ = ["Probe", "Verification", "check", "masked", "probes", "random_inputs", "relative_error"]
+
+Feed = Mapping[str, Array]
+Run = Callable[[Graph, Feed], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -57,26 +62,30 @@ def check(
     seed: int = 0,
     inputs: int = 2,
     given: Sequence[Mapping[str, Array]] = (),
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> Verification:
     """Compare ``slim`` with the masked original on random and given inputs, at the outputs and at ``probes``.
 
-    ``run`` executes a graph. Where the reference is not finite, so must the slim network be.
+    ``run`` executes a graph. Where the reference is not finite, so must the slim network be. Networks in half precision
+    are compared in float32, since the law speaks of channels and not of roundings; ``tolerance`` is that of the type.
     """
     taps = probes(original, slim, recipe)
-    names = [t.value for t in taps]
-    count = len(original.outputs)
     inexact = any(m.get("statistics") for m in recipe.mixing)
     feeds = [random_inputs(original, seed + i) for i in range(inputs)] + list(given)
+    pair = _Pair(original, slim, recipe, taps, run)
+    if pair.wide:
+        feeds = [widened_feed(feed) for feed in feeds]
+    limit = tolerance if tolerance is not None else tolerance_of(original) if not pair.wide else tolerance_of(pair.slim)
     # One graph after the other: the masked weights are gone before the slim network is loaded.
-    expected = _run_all(masked(original, recipe), names, feeds, run)
-    worst = 0.0
-    for wanted, actual in zip(expected, _run_all(slim, names, feeds, run), strict=True):
-        full = [*wanted[:count], *(t.of(e) for t, e in zip(taps, wanted[count:], strict=True))]
-        for want, have in zip(full, actual, strict=True):
-            worst = max(worst, relative_error(want, have))
-    passed = worst <= tolerance
-    return Verification("inexact" if inexact else "exact", passed, worst, len(feeds), "masked original")
+    expected = pair.references(feeds)
+    worst, reason = 0.0, ""
+    for feed, wanted, actual in zip(feeds, expected, pair.slims(feeds), strict=True):
+        error = max((relative_error(a, b) for a, b in zip(wanted, actual, strict=True)), default=0.0)
+        worst = max(worst, error)
+        if error > limit or doubtful(wanted, actual, limit):
+            reason = reason or pair.reason(feed, wanted, actual, error, limit)
+    law = "inexact" if inexact else "exact"
+    return Verification(law, not reason, worst, len(feeds), "masked original", reason=reason or None)
 
 
 def distance(
@@ -87,22 +96,60 @@ def distance(
     run: Run,
     seed: int = 0,
     inputs: int = 2,
-    given: Sequence[Mapping[str, Array]] = (),
+    given: Sequence[Feed] = (),
 ) -> float:
     """How far the outputs of ``slim`` are from those of the masked original, on the inputs that ``check`` uses."""
     feeds = [random_inputs(original, seed + i) for i in range(inputs)] + list(given)
-    expected = _run_all(masked(original, recipe), (), feeds, run)
-    found = _run_all(slim, (), feeds, run)
-    pairs = (pair for want, have in zip(expected, found, strict=True) for pair in zip(want, have, strict=True))
-    return max(relative_error(want, have) for want, have in pairs)
+    pair = _Pair(original, slim, recipe, (), run)
+    if pair.wide:
+        feeds = [widened_feed(feed) for feed in feeds]
+    pairs = zip(pair.references(feeds), pair.slims(feeds), strict=True)
+    return max(relative_error(a, b) for wanted, actual in pairs for a, b in zip(wanted, actual, strict=True))
 
 
-def _run_all(
-    graph: Graph, probed: Sequence[str], feeds: Sequence[Mapping[str, Array]], run: Run
-) -> list[Sequence[Array]]:
-    """The outputs and the probed values, for each feed."""
-    watched = graph.rewrite(outputs=[*graph.outputs, *probed])
-    return [run(watched, feed) for feed in feeds]
+class _Pair:
+    """The masked original and the slim network, both in float32 where that can be."""
+
+    def __init__(self, original: Graph, slim: Graph, recipe: Recipe, taps: Sequence[Probe], run: Run) -> None:
+        wide = [widened(original), widened(slim)]
+        self.wide = all(g is not None for g in wide)
+        self.original, self.slim = (
+            w if self.wide and w is not None else g for w, g in zip(wide, (original, slim), strict=True)
+        )
+        self.recipe, self.taps, self.run = recipe, taps, run
+
+    def references(self, feeds: Sequence[Feed], change: bool = False) -> list[list[Array]]:
+        """What the slim network must give: outputs and probed values, for each feed. ``change``: after some noise."""
+        graph = masked(self.original, self.recipe)
+        pairs = [moved(graph, feed) if change else (graph, feed) for feed in feeds]
+        count = len(graph.outputs)
+        found = [self._watched(g, feed) for g, feed in pairs]
+        return [[*f[:count], *(t.of(e) for t, e in zip(self.taps, f[count:], strict=True))] for f in found]
+
+    def slims(self, feeds: Sequence[Feed]) -> list[list[Array]]:
+        """What it gives."""
+        return [self._watched(self.slim, feed) for feed in feeds]
+
+    def _watched(self, graph: Graph, feed: Feed) -> list[Array]:
+        return list(self.run(graph.rewrite(outputs=[*graph.outputs, *(t.value for t in self.taps)]), feed))
+
+    def reason(self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], error: float, limit: float) -> str:
+        """What is behind a difference; nothing where it is the rounding of small numbers."""
+        (again,) = self.references([feed])
+        own = max(difference(a, b) for a, b in zip(wanted, again, strict=True))
+        if own > limit:
+            return f"it is random: the same input gives outputs that differ by {own:.1e}, so nothing can be compared"
+        (noisy,) = self.references([feed], change=True)
+        swing = max(difference(a, b) for a, b in zip(wanted, noisy, strict=True))
+        if error > limit:
+            unstable = f"it is unstable: {NOISE:g} of noise on weights and inputs moves its own outputs by {swing:.1e}"
+            return unstable if swing >= error / 10 else f"the two differ by {error:.1e}"
+        names = [*self.original.outputs, *(t.value for t in self.taps)]
+        for name, want, have, noise in zip(names, wanted, actual, noisy, strict=True):
+            found = worst_slice(want, have, limit, noise)
+            if found is not None:
+                return f"in '{name}' {found}"
+        return ""
 
 
 _PROBES = 8  # layers looked at besides the outputs
@@ -144,36 +191,6 @@ def probes(original: Graph, slim: Graph, recipe: Recipe) -> list[Probe]:
 
 
 _ROWS = {"conv": 0, "linear": 0, "conv_transpose": 1}  # the weight axis of a layer's outputs
-
-
-def relative_error(want: Array, have: Array) -> float:
-    """Largest absolute difference over the largest absolute reference value; inf if shapes or NaNs differ."""
-    if want.shape != have.shape:
-        return float("inf")
-    if not want.size:
-        return 0.0
-    a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
-    finite = np.isfinite(a)
-    if not finite.any():
-        return float("inf")  # nothing that could be compared
-    scale = np.abs(a[finite]).max()
-    difference = np.abs(a[finite] - b[finite]).max()
-    return float(difference / scale) if scale > 0 else float(difference)
-
-
-def random_inputs(graph: Graph, seed: int) -> dict[str, Array]:
-    """Standard normal floats, zeros and ones for the rest."""
-    rng = np.random.default_rng(seed)
-    out: dict[str, Array] = {}
-    for value in graph.inputs:
-        kind = numpy_dtype(value.dtype)
-        if kind.kind in "iub":
-            out[value.name] = rng.integers(0, 2, value.shape).astype(kind)
-        else:
-            out[value.name] = rng.standard_normal(value.shape).astype(kind)
-    return out
 
 
 def masked(graph: Graph, recipe: Recipe) -> Graph:

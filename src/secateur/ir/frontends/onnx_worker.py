@@ -125,13 +125,13 @@ class Worker:
 
 
 def _watched(model: Any, names: Sequence[str]) -> bytes:
-    """The model's bytes with these values among its outputs; data beside the file stay there."""
+    """The model's bytes with those of these values that it makes among its outputs; data beside the file stay there."""
     import onnx
 
     proto = onnx.ModelProto()
     proto.ParseFromString(model if isinstance(model, bytes) else Path(model).read_bytes())
-    have = {o.name for o in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
+    have, made = {o.name for o in proto.graph.output}, {o for node in proto.graph.node for o in node.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name in made - have)
     data: bytes = proto.SerializeToString()
     return data
 

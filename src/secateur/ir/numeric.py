@@ -1,0 +1,123 @@
+"""Are two runs of a network the same, but for the roundings of its arithmetic?
+
+An output is compared as a whole, by its largest number, and slice by slice along its channels, by the largest of each:
+a channel of small values that is wrong drowns in the whole. A slice may also be small because its sum cancels, and then
+holds rounding errors; what the network makes of a millionth of noise tells these from wrong ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .graph import Array, Graph, numpy_dtype
+
+SLICE = 100  # tolerances of its own largest value by which one slice may be off
+FLOOR = 1e-2  # tolerances of the whole output's largest value below which a slice is not looked at
+NOISE = 1e-6  # relative change of weights and inputs that tells how a network hands on errors
+SHARE = 16.0  # times what that noise does: no rounding goes beyond
+
+
+def relative_error(want: Array, have: Array) -> float:
+    """Largest absolute difference over the largest absolute reference value; inf if shapes or NaNs differ."""
+    if want.shape != have.shape:
+        return float("inf")
+    if not want.size:
+        return 0.0
+    a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    finite = np.isfinite(a)
+    if not finite.any():
+        return float("inf")  # nothing that could be compared
+    scale = np.abs(a[finite]).max()
+    difference = np.abs(a[finite] - b[finite]).max()
+    return float(difference / scale) if scale > 0 else float(difference)
+
+
+def difference(want: Array, have: Array) -> float:
+    """As ``relative_error``, but text counts as 0 or inf, and what is infinite or NaN in both as the same."""
+    if want.shape != have.shape or want.dtype.kind in "OSU":
+        return 0.0 if want.shape == have.shape and np.array_equal(want, have) else float("inf")
+    if want.dtype.kind in "fV" and want.size:
+        a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
+        if not np.isfinite(a).any():
+            return 0.0 if np.array_equal(a, b, equal_nan=True) else float("inf")
+        infinite = ~np.isfinite(a) | ~np.isfinite(b)
+        if not np.array_equal(a[infinite], b[infinite], equal_nan=True):
+            return float("inf")
+    return relative_error(want, have)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """One index along an axis of an output, and how far it is off, as a share of its own largest value."""
+
+    axis: int
+    index: int
+    error: float
+
+    def __str__(self) -> str:
+        return f"its slice {self.index} along axis {self.axis} is off by {self.error:.1e} of its own largest value"
+
+
+def worst_slice(want: Array, have: Array, tolerance: float, moved: Array | None = None) -> Slice | None:
+    """The slice along the channels that is furthest off, if any is by more than rounding.
+
+    ``moved`` is the reference after ``NOISE``; without it, slices are doubtful and may yet hold rounding errors.
+    """
+    if want.ndim < 2 or want.dtype.kind not in "fV" or want.shape != have.shape or not want.size:
+        return None
+    a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    size = np.where(finite, np.abs(a), 0)
+    off = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
+    noise = np.zeros_like(a)
+    if moved is not None and moved.shape == want.shape:
+        change = np.abs(np.asarray(moved, np.float64) - a)
+        noise = np.where(np.isfinite(change), change, np.inf)
+    found: list[Slice] = []
+    for axis in sorted({1, want.ndim - 1}):
+        rest = tuple(i for i in range(want.ndim) if i != axis)
+        own, wrong, rough = (x.max(axis=rest) for x in (size, off, noise))
+        limit = np.maximum(SLICE * tolerance * own, FLOOR * tolerance * size.max()) + SHARE * rough
+        over = np.flatnonzero(wrong > limit)
+        if len(over):
+            at = int(over[np.argmax(wrong[over] / np.maximum(own[over], np.finfo(np.float64).tiny))])
+            found.append(Slice(axis, at, float(wrong[at] / own[at]) if own[at] else float("inf")))
+    return max(found, key=lambda s: s.error, default=None)
+
+
+def doubtful(wants: Sequence[Array], haves: Sequence[Array], tolerance: float) -> bool:
+    """Is any slice off by so much of its own values that noise has to decide?"""
+    return any(worst_slice(a, b, tolerance) is not None for a, b in zip(wants, haves, strict=True))
+
+
+def random_inputs(graph: Graph, seed: int, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Array]:
+    """Standard normal floats, zeros and ones for the rest; ``shapes`` by input name, where not the captured ones."""
+    rng = np.random.default_rng(seed)
+    out: dict[str, Array] = {}
+    for value in graph.inputs:
+        kind = numpy_dtype(value.dtype)
+        shape = tuple(map(int, (shapes or {}).get(value.name, value.shape)))
+        if kind.kind in "iub":
+            out[value.name] = rng.integers(0, 2, shape).astype(kind)
+        else:
+            out[value.name] = rng.standard_normal(shape).astype(kind)
+    return out
+
+
+def moved(graph: Graph, feed: Mapping[str, Array], seed: int = 0) -> tuple[Graph, dict[str, Array]]:
+    """The network and its inputs after a relative change by ``NOISE`` of every number."""
+    rng = np.random.default_rng(seed)
+
+    def move(array: Array) -> Array:
+        if array.dtype.kind != "f":
+            return array
+        by = max(NOISE, np.finfo(array.dtype).eps)
+        changed: Array = (array * (1 + by * rng.choice((-1.0, 1.0), array.shape))).astype(array.dtype)
+        return changed
+
+    return graph.rewrite(weights={n: move(w) for n, w in graph.weights.items()}), {n: move(x) for n, x in feed.items()}

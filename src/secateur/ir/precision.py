@@ -1,0 +1,61 @@
+"""What the element type of a network says about its errors, and the same network in a finer one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from .frontends.onnx_origin import OnnxOrigin
+from .graph import Array, Graph, Value, numpy_dtype
+
+TOLERANCE = 1e-4  # of the largest value, in float32
+ROUNDING: Mapping[str, float] = MappingProxyType({"f64": 2.2e-16, "f32": 1.2e-7, "f16": 9.8e-4, "bf16": 7.8e-3})
+ROUNDINGS = 16  # of the coarsest type, that add up through a network
+HALF = frozenset({"f16", "bf16"})
+
+
+def coarsest(graph: Graph) -> str:
+    """The float type with the largest roundings that the graph computes in."""
+    found = {v.dtype for node in graph.nodes for v in node.outputs} & set(ROUNDING)
+    return max(found, key=lambda name: ROUNDING[name], default="f32")
+
+
+def tolerance(graph: Graph, least: float = TOLERANCE) -> float:
+    """How far outputs may be off, as a share of their largest value, by the type that computes."""
+    return max(least, ROUNDINGS * ROUNDING[coarsest(graph)])
+
+
+def widened(graph: Graph) -> Graph | None:
+    """The same network in float32 where it computes in HALF precision, so that roundings hide nothing.
+
+    None where an opaque node is tied to half precision. A graph without any comes back as it is.
+    """
+    if coarsest(graph) not in HALF and not any(v.dtype in HALF for v in graph.inputs):
+        return graph
+
+    def wide(value: Value) -> Value:
+        return dataclasses.replace(value, dtype="f32") if value.dtype in HALF else value
+
+    nodes = []
+    for node in graph.nodes:
+        types = {v.dtype for v in node.outputs} | {graph.value(i).dtype for i in node.inputs if i is not None}
+        if node.op == "opaque" and types & HALF:
+            return None
+        attrs = {k: "f32" if k == "to" and a in HALF else a for k, a in node.attrs.items()}
+        nodes.append(dataclasses.replace(node, outputs=tuple(map(wide, node.outputs)), attrs=attrs))
+    weights = {n: _as_f32(w) for n, w in graph.weights.items()}
+    made = graph.rewrite(inputs=tuple(map(wide, graph.inputs)), nodes=nodes, weights=weights)
+    origin = made.note(OnnxOrigin)  # the file's own nodes may hold constants in half precision
+    return made if origin is None else made.with_note(dataclasses.replace(origin, originals={}))
+
+
+def _as_f32(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype in map(numpy_dtype, HALF) else array
+
+
+def widened_feed(feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs for the widened network."""
+    return {name: _as_f32(array) for name, array in feed.items()}
