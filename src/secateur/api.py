@@ -14,7 +14,7 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import LANES, Allocation, Cost, Vectors
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling
-from secateur.passes.law import Verification, check
+from secateur.passes.law import check, failure
 from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
 from secateur.passes.recipe_schema import CUT
@@ -93,7 +93,7 @@ def compile(
         tell("check the law")
         verification = check(made.graph, slim, found, run=Runner(), seed=seed)
         if not verification.passed:
-            raise LawError(_broken(dense, verification))
+            raise LawError(failure(dense.name, verification))
         if made.specs:
             verification = dataclasses.replace(verification, reference=AFTER)
     cut = slim
@@ -230,14 +230,6 @@ def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> No
 def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
     """Data that can be gone through more than once: what can be iterated only once is kept as a list."""
     return list(data) if isinstance(data, Iterator) else data
-
-
-def _broken(graph: Graph, verification: Verification) -> str:
-    return (
-        f"'{graph.name}': the slim network differs from the masked original by {verification.max_rel_err:.1e} "
-        f"(relative, {verification.inputs} inputs); nothing was written. This is a fault in secateur: please report "
-        "it with the model, or protect the layers that `secateur inspect` ties in an unexpected way"
-    )
 
 
 def _title(model: Model, graph: Graph) -> str:

@@ -13,7 +13,7 @@ from secateur.passes.allocate import Baseline
 from secateur.passes.analysis.cost import cost
 from secateur.passes.analysis.coupling import Couple
 from secateur.passes.analysis.notes import Coupling, KeepMask
-from secateur.passes.law import check
+from secateur.passes.law import check, failure
 from secateur.passes.recipe import Recipe, digests, fingerprint
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -72,10 +72,7 @@ def apply(
     tell("check the law")
     verification = check(made.graph, slim, found, run=Runner(), seed=seed)
     if not verification.passed:
-        raise LawError(
-            f"the recipe on '{dense.name}' gives a network that differs by {verification.max_rel_err:.1e} from the "
-            "masked original; nothing is handed out. This is a fault in secateur: please report it with both"
-        )
+        raise LawError(failure(dense.name, verification))
     if made.specs:
         verification = dataclasses.replace(verification, reference=AFTER)
     remarks = made.remarks

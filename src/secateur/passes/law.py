@@ -22,8 +22,9 @@ from secateur.ir.precision import widened, widened_feed
 
 from .recipe import Recipe
 
-__all__ = ["Probe", "Verification", "check", "masked", "probes", "random_inputs", "relative_error"]
+__all__ = ["Probe", "Verification", "check", "failure", "masked", "probes", "random_inputs", "relative_error"]
 
+OWN = ("it is random", "it is unstable")  # beginnings of reasons that lie in the network
 Feed = Mapping[str, Array]
 Run = Callable[[Graph, Feed], Sequence[Array]]
 
@@ -86,6 +87,21 @@ def check(
             reason = reason or pair.reason(feed, wanted, actual, error, limit)
     law = "inexact" if inexact else "exact"
     return Verification(law, not reason, worst, len(feeds), "masked original", reason=reason or None)
+
+
+def failure(name: str, found: Verification) -> str:
+    """What to tell of a check that failed: the network's own nature where that is why, else a fault of ours."""
+    reason = found.reason or f"the two differ by {found.max_rel_err:.1e}"
+    if reason.startswith(OWN):
+        return (
+            f"'{name}' cannot be checked: {reason}; nothing was written. Take out what makes it so, or say in Python "
+            "that it shall not be checked: verify=False"
+        )
+    return (
+        f"'{name}': the slim network is not the {found.reference}: {reason} (relative, {found.inputs} inputs); nothing "
+        "was written. This is a fault in secateur: please report it with the model, or protect the layers that "
+        "`secateur inspect` ties in an unexpected way"
+    )
 
 
 def distance(

@@ -27,9 +27,7 @@ class OnnxOriginal:
 
     reference = "the file in ONNX Runtime"
 
-    def __init__(
-        self, source: str | Path | ModelProto, graph: Graph, process: OnnxProcess, label: str = ""
-    ) -> None:
+    def __init__(self, source: str | Path | ModelProto, graph: Graph, process: OnnxProcess, label: str = "") -> None:
         self._process, self._label = process, label
         self._source = source if isinstance(source, str | Path) else _bytes(source)
         origin = graph.note(OnnxOrigin)
