@@ -53,9 +53,9 @@ def build(
         if wrong or not error <= least:
             library, error, wrong = direct, least, still
     if wrong or not error <= limit:
-        how = wrong or f"the largest difference is {error:.1e} of the largest output, more than {limit:g}"
+        how = f"by {error:.1e} of its largest output, more than {limit:g}" if not error <= limit else wrong
         raise LawError(
-            f"the library of '{graph.name}' does not compute what the network does: {how}. This is a fault in code "
+            f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
             "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
         )
     return library

@@ -1,0 +1,277 @@
+"""Is what was read what the user gave? The original as it is runs beside the graph, and so does what is written.
+
+The law compares graphs with each other, so a misread operator would pass it. Here the file runs in ONNX Runtime with
+the runtime's own options, or the module in torch, on random inputs and on the user's, and where sizes may vary at
+others too. Where the original takes an input, the graph must give the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from secateur.ir import Array, Error, Graph, InputError, LawError, Sym
+from secateur.ir.frontends.onnx_original import OnnxOriginal
+from secateur.ir.frontends.onnx_process import OnnxProcess, Refused
+from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, worst_slice
+from secateur.ir.precision import tolerance
+from secateur.passes.sweep.batches import batches
+
+from .models import Runner
+from .sizes import other_sizes, seconds_of
+
+if TYPE_CHECKING:
+    from .models import Model
+
+GIVEN = 2  # examples of the user's that are run
+CHUNK = 1 << 26  # elements of inner values that are looked at in one go
+Feed = Mapping[str, Array]
+
+
+class Original(Protocol):
+    """What the user gave, as it is; see ``OnnxOriginal`` and ``TorchOriginal``."""
+
+    reference: str
+
+    def run(self, feed: Feed, more: float = 0.0) -> list[Array]:
+        """The outputs in order. Raises Refused where it does not take these inputs."""
+
+    def inside(self, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
+        """Those of these values of the graph that can be seen in the original."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The outcome, as the report prints it. ``passed`` is None where nothing could be run, and ``note`` says why.
+
+    ``max_rel_err``: the largest difference over the largest value of the reference; ``runs``: inputs compared.
+    """
+
+    passed: bool | None
+    max_rel_err: float | None
+    runs: int
+    reference: str
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of the report's JSON; the note where there is one."""
+        found = dataclasses.asdict(self)
+        return found if self.note is not None else {k: v for k, v in found.items() if k != "note"}
+
+
+def check_reading(
+    model: Model,
+    graph: Graph,
+    example_inputs: Any = None,
+    *,
+    data: Iterable[Any] | None = None,
+    process: OnnxProcess | None = None,
+    seed: int = 0,
+    label: str = "",
+) -> Reading | None:
+    """Compare the original with the graph that was read from it; None where the model is a graph itself.
+
+    ``data``: calibration data, of which the first examples are run. Raises LawError where the two differ, with the
+    first node where they part, and InputError where the original is random or crashes its runtime.
+    """
+    if isinstance(model, Graph):
+        return None
+    given = (
+        [dict(batch.inputs) for _, batch in zip(range(1), batches(graph, data, GIVEN), strict=False)] if data else []
+    )
+    name = label or (Path(model).name if isinstance(model, str | Path) else graph.name)
+    try:
+        original, examples = _original(model, graph, example_inputs, process or OnnxProcess(), name)
+    except Refused as error:
+        return Reading(None, None, 0, OnnxOriginal.reference, f"not run: {error}")
+    with contextlib.closing(original):
+        return _Check(original, graph, f"'{name}'", READ).on([*examples, *given], seed)
+
+
+def check_written(path: Path, graph: Graph, seed: int = 0, name: str = "") -> Reading:
+    """Compare a file with the graph that it was written from. Raises LawError as ``check_reading`` does."""
+    with OnnxProcess() as process:
+        label = f"'{name or path.name}'"
+        return _Check(OnnxOriginal(path, graph, process, label), graph, label, WRITTEN).on([], seed)
+
+
+def _original(
+    model: Any, graph: Graph, example: Any, process: OnnxProcess, name: str
+) -> tuple[Original, list[dict[str, Array]]]:
+    kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
+    if kinds & {"torch.Module", "torch.ExportedProgram"}:
+        from secateur.ir.frontends.torch_original import TorchOriginal
+
+        module = TorchOriginal(model, graph, example)
+        return module, [module.example()]
+    return OnnxOriginal(model, graph, process, f"'{name}'"), []
+
+
+READ = (
+    "{name} is misread: {where} the network that was read from it differs {by} from {reference}{at}; nothing was "
+    "written. This is a fault in secateur: please report it with the model. To go on all the same say --trust (in "
+    "Python trust=True)"
+)
+WRITTEN = (
+    "{name} would be wrong: {where} {reference} differs {by} from the network that it was written from{at}; nothing "
+    "was written. This is a fault in secateur: please report it with the model"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Check:
+    """One original beside one graph."""
+
+    original: Original
+    graph: Graph
+    name: str
+    message: str
+    _run: Runner = dataclasses.field(default_factory=lambda: Runner(keep=2))
+
+    def on(self, given: Sequence[Feed], seed: int) -> Reading:
+        """Compare on these inputs, on random ones and at other sizes."""
+        worst, runs, notes, refusal = 0.0, 0, list[str](), ""
+        for choices in self._feeds(given, seed):
+            for feed, at in choices:
+                try:
+                    wants = self.original.run(feed, seconds_of(self.graph, feed))
+                except Refused as error:  # a size that the original does not take says nothing
+                    refusal = refusal or str(error)
+                    continue
+                off, note = self._compare(feed, wants, at)
+                worst, runs = max(worst, off), runs + 1
+                notes += [note] if note else []
+                break
+        if not runs:
+            return Reading(None, None, 0, self.original.reference, f"not run: {refusal}")
+        return Reading(True, worst, runs, self.original.reference, notes[0] if notes else None)
+
+    def _feeds(self, given: Sequence[Feed], seed: int) -> Iterator[Iterator[tuple[Feed, str]]]:
+        """Inputs and their sizes in words. Of each group the first that the original takes counts."""
+        for feed in given:
+            yield iter([(feed, "")])
+        yield iter([(random_inputs(self.graph, seed), "")])
+        for number, choices in enumerate(other_sizes(self.graph)):
+            drawn = seed + number + 1
+            yield ((random_inputs(self.graph, drawn, s), _said(self.graph, s)) for s in choices)
+
+    def _compare(self, feed: Feed, wants: Sequence[Array], at: str) -> tuple[float, str]:
+        """How far the graph is off, and a remark. Raises LawError, and InputError for random networks."""
+        limit = tolerance(self.graph)
+        try:
+            haves = self._run(self.graph, feed)
+        except Error as refusal:
+            raise LawError(self._wrong("", f"in that it cannot be run at all ({refusal})", at)) from refusal
+        error = max((difference(a, b) for a, b in zip(wants, haves, strict=True)), default=0.0)
+        if error <= limit and not doubtful(wants, haves, limit):
+            return error, ""
+        self._repeats(feed, wants)
+        noisy = self._run(*moved(self.graph, feed))
+        swing = max((difference(a, b) for a, b in zip(haves, noisy, strict=True)), default=0.0)
+        if not any(_wrong(*three, limit) for three in zip(wants, haves, noisy, strict=True)):
+            return error, "" if error <= limit else f"unstable: {NOISE:g} of noise moves its outputs by {swing:.1e}"
+        return error, self._located(feed, wants, haves, at, error)
+
+    def _repeats(self, feed: Feed, wants: Sequence[Array]) -> None:
+        """Raise InputError where the original answers differently when it is run again."""
+        again = self.original.run(feed, seconds_of(self.graph, feed))
+        by = max((difference(a, b) for a, b in zip(wants, again, strict=True)), default=0.0)
+        if by <= tolerance(self.graph):
+            return
+        names = [v.name for node in self.graph.nodes for v in node.outputs]
+        one, other = (dict(zip(names, self._run(self.graph.rewrite(outputs=names), feed), strict=True)) for _ in "12")
+        first = next((n for n in names if difference(one[n], other[n]) > 0), None)
+        node = self.graph.producer[first] if first is not None else None
+        what = f"; the first random node is {node.attrs.get('target', node.op)} '{node.label}'" if node else ""
+        raise InputError(
+            f"{self.name} is random: on the same input it answers differently each time, by {by:.1e} of its largest "
+            f"value, so nothing can be compared{what}. Take that out, or say in Python that nothing shall be checked: "
+            "verify=False"
+        )
+
+    def _located(self, feed: Feed, wants: Sequence[Array], haves: Sequence[Array], at: str, error: float) -> str:
+        """Raise LawError with the first node where the two part; a remark where ONNX Runtime parts from itself."""
+        limit = tolerance(self.graph)
+        seen = False
+        for names in _chunks(self.graph):
+            try:
+                inside = self.original.inside(feed, names)
+            except Refused:
+                break
+            shared = [n for n in names if n in inside]
+            mine = self._run(self.graph.rewrite(outputs=shared), feed) if shared else []
+            noisy: list[Array] | None = None
+            for i, (name, have) in enumerate(zip(shared, mine, strict=True)):
+                seen = seen or name in self.graph.outputs
+                want = inside[name]
+                if difference(want, have) <= limit and worst_slice(want, have, limit) is None:
+                    continue
+                if noisy is None:
+                    changed, fed = moved(self.graph, feed)
+                    noisy = self._run(changed.rewrite(outputs=shared), fed)
+                if _wrong(want, have, noisy[i], limit):
+                    raise LawError(self._wrong(_place(self.graph, name), _by(want, have), at))
+        ends = {n for n in self.graph.outputs if n in self.graph.producer}
+        if seen and self.original.reference == OnnxOriginal.reference and len(ends) == len(set(self.graph.outputs)):
+            return f"ONNX Runtime's own optimisations move the outputs by {error:.1e}; without them the two agree"
+        pair = max(zip(wants, haves, strict=True), key=lambda p: difference(*p))
+        name = self.graph.outputs[
+            [difference(a, b) for a, b in zip(wants, haves, strict=True)].index(difference(*pair))
+        ]
+        raise LawError(self._wrong(f"in output '{name}'", _by(*pair), at))
+
+    def _wrong(self, where: str, by: str, at: str) -> str:
+        place = f"{where}," if where else "there"
+        return self.message.format(name=self.name, where=place, by=by, reference=self.original.reference, at=at)
+
+
+def _wrong(want: Array, have: Array, noisy: Array, limit: float) -> bool:
+    """Is the difference more than rounding, or than what noise does to this value?"""
+    error, swing = difference(want, have), difference(have, noisy)
+    if error > limit:
+        return swing < error / 10
+    return worst_slice(want, have, limit, noisy) is not None
+
+
+def _by(want: Array, have: Array) -> str:
+    if want.shape != have.shape:
+        return f"in its shape ({list(have.shape)} instead of {list(want.shape)})"
+    error = difference(want, have)
+    return "in what is infinite or no number" if error == float("inf") else f"by {error:.1e} (relative)"
+
+
+def _place(graph: Graph, name: str) -> str:
+    node = graph.producer[name]
+    return f"from {node.attrs.get('target', node.op)} '{node.label}' on"
+
+
+def _chunks(graph: Graph) -> Iterator[list[str]]:
+    """The values of the graph in order, in groups that fit into memory."""
+    group: list[str] = []
+    size = 0
+    for node in graph.nodes:
+        for value in node.outputs:
+            elements = 1
+            for d in value.shape:
+                elements *= max(1, int(d))
+            if group and size + elements > CHUNK:
+                yield group
+                group, size = [], 0
+            group.append(value.name)
+            size += elements
+    if group:
+        yield group
+
+
+def _said(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> str:
+    sizes = {
+        d.name: shapes[v.name][i] for v in graph.inputs for i, d in enumerate(v.shape) if isinstance(d, Sym)
+    }  # fmt: skip
+    return " at " + ", ".join(f"{name}={size}" for name, size in sizes.items())
