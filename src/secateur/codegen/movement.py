@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from secateur.ir import Node
 from secateur.ir.infer_movement import slice_range
 
-from .sampling import axis_taps
+from .sampling import taps
 
 Array = NDArray[Any]
 NOTHING = -1  # the address of a zero
@@ -74,9 +74,8 @@ def _space_to_depth(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Arr
 
 def _resize(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
     y = x[0]
-    for axis, (before, after) in enumerate(zip(x[0].shape, shape, strict=True)):
-        taps = axis_taps(a, axis, len(shape), before, after)
-        y = y if taps is None else y.take(np.array([t[0][0] for t in taps]), axis)
+    for axis, one in enumerate(taps(a, x[0].shape, shape)):
+        y = y if one is None else y.take(np.array([t[0][0] for t in one]), axis)
     return y
 
 

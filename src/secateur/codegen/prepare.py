@@ -3,6 +3,7 @@
 %m = reduce_mean(%x) axes=[2]; %d = sub(%x, %m); .. %y = div(%d, %s)      ->  %y = layer_norm(%x)
 %e = expand(%gate) shape=[1,64,56,56]; %y = mul(%x, %e)                   ->  %y = mul(%x, %gate)
 %s = mul(%q, @scale); %y = matmul(%s, %k)                                 ->  %y = mul(matmul(%q, %k), @scale)
+%y = resize(%x) mode=nearest, of a torch module                           ->  %y = resize(%x) inverse=True
 %c = concat(%a, %b); %y = relu(%c)                                        ->  %y = concat(relu(%a), relu(%b))
 """
 
@@ -15,10 +16,12 @@ from types import MappingProxyType
 import numpy as np
 
 from secateur.ir import Graph, Node, Value
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.graph import dtype_of, prune_dead
 from secateur.ir.ops import BINARY, REDUCE
 
 from .movement import MOVE, move
+from .sampling import INVERSE
 from .specs import FUSABLE_UNARY
 
 SHORT = 8  # slices that a sum is taken apart into at most
@@ -30,7 +33,7 @@ def prepare(graph: Graph) -> Graph:
     """The same function; inputs, outputs and their names stay."""
     graph = _fold_constants(graph)
     for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _before_concat,
-                    _same_rank):  # fmt: skip
+                    _same_rank, _as_torch_rounds):  # fmt: skip
         nodes: list[Node] = []
         for node in graph.nodes:
             nodes += rewrite(graph, node) or [node]
@@ -92,8 +95,9 @@ def _is_square(graph: Graph, name: str | None, of: str) -> bool:
 
 def _power(graph: Graph, node: Node) -> list[Node] | None:
     """Squares and roots that are spelt as powers."""
-    exponent = _scalar(graph, node.inputs[1]) if node.op == "pow" else None
-    x = node.inputs[0]
+    if node.op != "pow":
+        return None
+    exponent, x = _scalar(graph, node.inputs[1]), node.inputs[0]
     if x in graph.weights or graph.value(x or "").shape != node.out.shape or node.out.dtype != "f32":
         return None
     if exponent == 2.0:
@@ -221,3 +225,13 @@ def _same_rank(graph: Graph, node: Node) -> list[Node] | None:
         made.append(Node("unsqueeze", (name,), (wide,), {"axes": tuple(range(lead))}, node.source))
         inputs[i] = wide.name
     return [*made, replace(node, inputs=tuple(inputs))] if made else None
+
+
+def _as_torch_rounds(graph: Graph, node: Node) -> list[Node] | None:
+    """A picture is resized to the nearest pixel as the runtime rounds that the graph is compared with."""
+    if node.op != "resize" or graph.note(OnnxOrigin) is not None:
+        return None
+    kinds = {("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_prefer_ceil")}
+    if tuple(node.attrs[k] for k in ("mode", "coordinate", "rounding")) not in kinds:
+        return None
+    return [replace(node, attrs={**node.attrs, INVERSE: True})]

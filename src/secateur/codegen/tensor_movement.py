@@ -11,7 +11,7 @@ from tvm import te, tirx, topi
 from secateur.ir.ops import END
 
 from .program import TensorSpec
-from .sampling import axis_taps
+from .sampling import Taps, taps
 from .tensor_math import Rule, scalar
 
 
@@ -102,16 +102,15 @@ def _space_to_depth(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
 
 
 def _resize(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
-    y, after = x[0], s.outputs[0][0]
-    for axis, out in enumerate(after):
-        taps = axis_taps(a, axis, len(after), int(y.shape[axis]), out)
-        y = y if taps is None else _resize_axis(y, axis, taps)
+    y = x[0]
+    for axis, one in enumerate(taps(a, [int(d) for d in y.shape], s.outputs[0][0])):
+        y = y if one is None else _resize_axis(y, axis, one)
     return y
 
 
-def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]]) -> Any:
+def _resize_axis(x: Any, axis: int, each: Taps) -> Any:
     """Constants chosen by position: a chain of selects is shared by all elements of a slice."""
-    out = len(taps)
+    out = len(each)
 
     def pick(values: Sequence[Any], at: Any) -> Any:
         if len(values) == 1:
@@ -122,10 +121,10 @@ def _resize_axis(x: Any, axis: int, taps: Sequence[Sequence[tuple[int, float]]])
     def table(values: Sequence[Any]) -> Any:
         return te.compute((out,), lambda i: pick(values, i), "table")
 
-    count = range(len(taps[0]))
-    indices = [table([tirx.const(t[k][0], "int32") for t in taps]) for k in count]
-    weights = [table([tirx.const(t[k][1], "float32") for t in taps]) for k in count]
-    nearest = len(taps[0]) == 1
+    count = range(len(each[0]))
+    indices = [table([tirx.const(t[k][0], "int32") for t in each]) for k in count]
+    weights = [table([tirx.const(t[k][1], "float32") for t in each]) for k in count]
+    nearest = len(each[0]) == 1
 
     def one(*i: Any) -> Any:
         parts = [x(*i[:axis], index(i[axis]), *i[axis + 1 :]) for index in indices]

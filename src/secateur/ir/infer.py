@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from .graph import Node, Value
 from .infer_movement import MOVEMENT
 from .ops import BINARY, COMPARE, REDUCE, UNARY
@@ -181,11 +183,17 @@ def _adaptive(node: Node, ins: Sequence[Value | None]) -> Result:
     return [((*x.shape[: len(x.shape) - len(size)], *size), x.dtype)]
 
 
+def _scaled(size: int, scale: float) -> int:
+    """The size of what is resized by a scale: in float32 if that is what the scale is, as in ONNX, else in double."""
+    narrow = np.float32(scale)
+    return math.floor(np.float32(size) * narrow if narrow == scale else size * scale)
+
+
 def _resize(node: Node, ins: Sequence[Value | None]) -> Result:
     x, size, scales = _x(ins), node.attrs["size"], node.attrs["scales"]
     d = len(size if size is not None else scales)
     spatial = x.shape[len(x.shape) - d :]
-    out = size if size is not None else tuple(math.floor(n * s) for n, s in zip(spatial, scales, strict=True))
+    out = size if size is not None else tuple(_scaled(n, s) for n, s in zip(spatial, scales, strict=True))
     return [((*x.shape[: len(x.shape) - d], *out), x.dtype)]
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.packing import Floats
 from secateur.codegen.program import Argument
-from secateur.codegen.specs import Strides
 from secateur.codegen.specs_fixed import RecurrentSpec
 from secateur.codegen.tensors import Blocked, Place, Plane, natural_channels
 from secateur.ir import Node
@@ -19,22 +18,30 @@ from .epilogue import Epilogue
 from .fold import Folded
 
 GATES = {"lstm": 4, "gru": 3}
+STATES = {"lstm": 2, "gru": 1}
 
 
 def is_recurrent(layout: Layout, node: Node) -> bool:
     """Is this a recurrent layer whose weights are known?"""
     weights = layout.graph.weights
     given = [n for n in node.inputs[1:4] if n is not None]
-    return node.op in GATES and layout.forms.blockable(node.inputs[0]) and all(n in weights for n in given)
+    computed = [node.inputs[0], *(n for n in node.inputs[4:] if n is not None and n not in weights)]
+    return node.op in GATES and all(map(layout.forms.blockable, computed)) and all(n in weights for n in given)
 
 
 def recurrent(layout: Layout, node: Node) -> None:
-    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden]."""
-    results = [layout.new_blocked(v.name) for v in node.outputs]
+    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not."""
     ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
+    results = [layout.new_blocked(node.outputs[0].name), *(_state(layout, node, ways) for _ in range(STATES[node.op]))]
     for way, reverse in enumerate(ways):
         _direction(layout, node, way, reverse, results)
-    layout.blocked.update(zip((v.name for v in node.outputs), results, strict=True))
+    layout.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
+
+
+def _state(layout: Layout, node: Node, ways: Sequence[bool]) -> Blocked:
+    """Fresh blocks for a state [directions, b, hidden]; all states lie alike."""
+    batch, hidden = int(layout.graph.value(node.inputs[0] or "").shape[1]), int(node.attrs["hidden"])
+    return layout.new_blocks(Plane(len(ways), 1, batch, 0, layout.lanes), natural_channels(hidden, layout.lanes))
 
 
 def _direction(layout: Layout, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
@@ -53,16 +60,17 @@ def _direction(layout: Layout, node: Node, way: int, reverse: bool, results: Seq
     gates = layout.new_blocks(Plane(x.plane.n, 1, x.plane.w, 0, lanes), natural_channels(len(wide), lanes))
     write_dense(layout, x, work, gates, Epilogue((), ()))
     weights = (_padded(r.reshape(count, hidden, hidden), blocks * lanes).T, _padded(bias[1, -1:], blocks * lanes))
-    first = [_first(layout, names[4 + i], way, blocks, x.plane.w) for i in range(len(results) - 1)]
+    like = results[1].plane
+    first = [_first(layout, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
     to = [_part(v, way, v.plane.image if i else v.plane.row) for i, v in enumerate(results)]
-    states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in (pair[0][0], pair[1])]
+    states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in pair]
     spec = RecurrentSpec(
-        node.op, lanes, x.plane.n, x.plane.w, hidden, blocks, strides(gates.plane), first[0][1],
-        strides(results[0].plane), strides(results[1].plane), reverse, after,
+        node.op, lanes, x.plane.n, x.plane.w, hidden, blocks, strides(gates.plane), strides(like),
+        strides(results[0].plane), strides(like), reverse, after,
     )  # fmt: skip
     program.call(
         spec, None,
-        [gates.offset(0), *map(program.weight, weights), first[0][0], to[0], to[1], *states,
+        [gates.offset(0), *map(program.weight, weights), first[0], to[0], to[1], *states,
          Place(program.arena.new(2 * blocks * lanes))], node.label,
     )  # fmt: skip
 
@@ -73,15 +81,19 @@ def _part(x: Blocked, way: int, step: int) -> Place:
     return Place(at.buffer, at.delta + way * step)
 
 
-def _first(layout: Layout, name: str | None, way: int, blocks: int, batch: int) -> tuple[Argument, Strides]:
-    """The state that a direction begins with; zeros if none is given."""
-    lanes = layout.lanes
-    if name is None:
-        zeros = layout.program.weight(np.zeros(blocks * batch * lanes, np.float32))
-        return zeros, strides(Plane(1, 1, batch, 0, lanes))
+def _first(layout: Layout, name: str | None, way: int, blocks: int, like: Plane) -> Argument:
+    """The state that a direction begins with, which lies like ``like``; zeros if none is given."""
+    lanes, weights = layout.lanes, layout.graph.weights
+    if name is None or name in weights:
+        state = np.zeros((like.w, blocks * lanes), np.float32)
+        if name is not None:
+            state[:, : weights[name].shape[2]] = weights[name][way]
+        spaced = np.zeros((blocks, like.n, like.w, lanes), np.float32)
+        spaced[:, 0] = state.reshape(like.w, blocks, lanes).swapaxes(0, 1)
+        return layout.program.weight(spaced)
     x = layout.get_blocked(name, 2)
-    x = x if x.natural else layout.relayout(x, 0, natural_channels(x.width, lanes))
-    return _part(x, way, x.plane.image), strides(x.plane)
+    dense = x.natural and strides(x.plane) == strides(like)
+    return _part(x if dense else layout.relayout(x, 0, natural_channels(x.width, lanes)), way, like.image)
 
 
 def _padded(rows: Floats, width: int) -> Floats:

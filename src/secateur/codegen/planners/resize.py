@@ -7,7 +7,7 @@ import numpy as np
 from secateur.codegen.fusion import Chain
 from secateur.codegen.layout import Layout, strides
 from secateur.codegen.program import Argument, Table
-from secateur.codegen.sampling import Taps, axis_taps
+from secateur.codegen.sampling import Taps, taps
 from secateur.codegen.specs_fixed import ResizeSpec
 from secateur.codegen.tensors import Blocked
 
@@ -22,15 +22,16 @@ def resize(layout: Layout, chain: Chain) -> Blocked:
     x = layout.together(name, layout.get_blocked(name, 1))
     out = layout.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(layout, flows(node.name, chain.tail), out)
-    before, after = (x.plane.h, x.plane.w), (out.plane.h, out.plane.w)
+    after = (out.plane.h, out.plane.w)
     steps = (x.plane.row, x.plane.column)
-    taps = [axis_taps(node.attrs, 2 + j, 4, before[j], after[j]) or _same(after[j]) for j in (0, 1)]
+    sizes = tuple(map(int, layout.graph.value(name).shape)), tuple(map(int, node.out.shape))
+    by_axis = [one or _same(size) for one, size in zip(taps(node.attrs, *sizes)[2:], after, strict=True)]
     tables: list[Argument] = []
-    for axis, step in zip(taps, steps, strict=True):
+    for axis, step in zip(by_axis, steps, strict=True):
         tables.append(Table(np.array([[at * step for at, _ in one] for one in axis], np.int64).reshape(-1)))
         tables.append(layout.program.weight(np.array([[w for _, w in one] for one in axis], np.float32)))
     spec = ResizeSpec(
-        layout.lanes, out.plane.n, len(out.blocks), *after, (len(taps[0][0]), len(taps[1][0])), strides(x.plane),
+        layout.lanes, out.plane.n, len(out.blocks), *after, (len(by_axis[0][0]), len(by_axis[1][0])), strides(x.plane),
         strides(out.plane), not x.contiguous, epilogue.steps, layout.threads,
     )  # fmt: skip
     call_window(layout, spec, x, out, tables, epilogue, node.label)
