@@ -86,6 +86,10 @@ class Emitter:
             return name in self.origin.parameters or not named
         return array.ndim > 0
 
+    def train_as(self, node: Node) -> str:
+        """The operator that this node is in train mode, where its origin says that it is another one."""
+        return self.origin.train_as.get(node.name, "") if self.origin is not None else ""
+
     def place(self, path: str, item: torch.Tensor | nn.Module) -> None:
         """Put a parameter, buffer or module at a dotted path, making containers on the way."""
         *folders, last = path.split(".")
@@ -139,8 +143,11 @@ class Emitter:
         return [self.arg(i) for i in node.inputs]
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        """A call of a function."""
-        return self.fx.call_function(function, args, kwargs)
+        """A call of a function; fx must not look into those of secateur when the module is traced or unpickled."""
+        node = self.fx.call_function(function, args, kwargs)
+        if function.__module__.startswith(__package__):
+            node.meta["is_wrapped"] = True
+        return node
 
     def method(self, name: str, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of a tensor's method."""

@@ -137,9 +137,11 @@ def _batch_norm(e: Emitter, node: Node) -> fx.Node:
         return e.call(F.batch_norm, args[0], args[3], args[4], args[1], args[2], False, 0.0, a["eps"])
     roles = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
     path = e.home(node, roles, _key(node)) or e.free_path(f"{node.name}")
-    kind = _BATCH_NORMS[len(x.shape)]
+    kind: Any = _BATCH_NORMS[len(x.shape)]
+    if e.train_as(node) == "instance_norm" and len(x.shape) in _INSTANCE_NORMS:
+        kind = _INSTANCE_NORMS[len(x.shape)]
     return e.layer(_key(node), path, lambda: _statistics(_fill(
-        e, kind(x.shape[1], a["eps"], a["momentum"], names[1] is not None, device="meta"), node, roles
+        e, kind(x.shape[1], a["eps"], a["momentum"], names[1] is not None, True, device="meta"), node, roles
     )), e.arg(names[0]))  # fmt: skip
 
 
@@ -207,7 +209,13 @@ def _prelu(e: Emitter, node: Node) -> fx.Node:
 
 def _dropout(e: Emitter, node: Node) -> fx.Node:
     path, key = e.free_path(node.source.name), (node.op, node.name)
-    return e.layer(key, path, lambda: nn.Dropout(node.attrs["p"]), e.arg(node.inputs[0]))
+    rank = len(node.out.shape)
+    kind: Any = {
+        "feature_dropout": {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d}.get(rank, nn.Dropout),
+        "alpha_dropout": nn.AlphaDropout,
+        "feature_alpha_dropout": nn.FeatureAlphaDropout,
+    }.get(e.train_as(node), nn.Dropout)
+    return e.layer(key, path, lambda: kind(node.attrs["p"]), e.arg(node.inputs[0]))
 
 
 def _max_pool(e: Emitter, node: Node) -> fx.Node:

@@ -22,6 +22,7 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )  # fmt: skip
 SHORT_NAMES: Mapping[torch.dtype, str] = MappingProxyType({dtype: short for short, dtype in TORCH_DTYPES.items()})
 FLOATS = frozenset({"f32", "f64", "f16", "bf16"})
+COMPLEX = frozenset({"c64", "c128"})
 
 
 def short_name(dtype: torch.dtype) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import Unsupported
@@ -42,9 +43,23 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = flag
 
 
+class _Apart(TorchFunctionMode):
+    """Keeps what goes into a dropout that rests apart from what comes out: one tensor now, two in train mode."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        in_place = name.endswith("_") or named.get("inplace") or (len(args) > 3 and args[3])
+        if "dropout" in name and not in_place and args and isinstance(args[0], torch.Tensor):
+            args = (torch.ops.aten.alias(args[0]), *args[1:])
+        return func(*args, **named)
+
+
 def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     """Trace a module in eval mode. Raises Unsupported with both reasons if neither way works."""
-    with evaluating(module), warnings.catch_warnings():
+    with evaluating(module), warnings.catch_warnings(), _Apart():
         warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
         try:
             return from_exported(torch.export.export(module, example_inputs, strict=False))

@@ -64,13 +64,14 @@ class Importer:
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
-        self.b = Builder()
+        self.b = Builder([name for name, _, _ in capture.bound.values()])
         self.env: dict[fx.Node, Any] = {}
         self.consts: dict[fx.Node, Const] = {}
         self.inputs: list[Value] = []
         self.names: dict[int, str] = {}
         self.rename: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
+        self.train_as: dict[str, str] = {}
 
     def run(self, name: str) -> Graph:
         """The graph, with dead nodes and weights dropped."""
@@ -89,7 +90,7 @@ class Importer:
         graph = Graph(name, tuple(self.inputs), tuple(self.b.nodes), tuple(outputs), self.b.weights)
         origin = TorchOrigin(
             frozenset(kinds["parameter"]), frozenset(kinds["buffer"]),
-            self.capture.in_spec, self.capture.out_spec, tuple(leaves),
+            self.capture.in_spec, self.capture.out_spec, tuple(leaves), MappingProxyType(self.train_as),
         )  # fmt: skip
         return _settle(prune_dead(graph), self.rename).with_note(origin)
 
@@ -102,7 +103,7 @@ class Importer:
         if not isinstance(meta, torch.Tensor):
             self.env[node] = meta  # a number the capture has fixed
             return
-        value = Value(node.name, tuple(int(d) for d in meta.shape), short_name(meta.dtype))
+        value = Value(self.b.fresh(node.name), tuple(int(d) for d in meta.shape), short_name(meta.dtype))
         self.inputs.append(value)
         self.b.values[value.name] = value
         self.env[node] = value
@@ -209,7 +210,7 @@ class Importer:
             return False
         known = [] if creates else [self.consts[n] for n in tensors]
         origins = frozenset(itertools.chain.from_iterable(c.origins for c in known))
-        if base in ("rand", "randn", "bernoulli", "rand_like", "randn_like", "randint"):
+        if torch.Tag.nondeterministic_seeded in node.target.tags and not _rests(node):  # type: ignore[union-attr]
             return False
         if node.target._schema.is_mutable and known and known[0].name:  # type: ignore[union-attr]
             return False  # never write into the user's weights
@@ -272,7 +273,7 @@ class Importer:
 
     def _folded_weight(self, node: fx.Node, const: Const) -> Value:
         """A computed weight takes the name of the largest weight it comes from, if that is free."""
-        temporary = f"{node.name}.folded"
+        temporary = self.b.fresh(f"{node.name}.folded")
         self.rename[temporary] = max(sorted(const.origins), key=lambda n: self.sizes[n])
         return self.b.add_weight(temporary, np.array(to_numpy(const.tensor)))
 
@@ -289,6 +290,8 @@ class Importer:
                 raise Skip(f"no rule for {base}")
             result = rule(b, args)
             _check(result, args.meta)
+            if args.ignored():
+                raise Skip(f"the rule for {base} says nothing of {', '.join(args.ignored())}")
         except (Skip, ValueError, KeyError, IndexError, TypeError, AttributeError):
             for made in b.nodes[begin:]:
                 for value in made.outputs:
@@ -296,7 +299,9 @@ class Importer:
             del b.nodes[begin:]
             b.start(node.name, source_of(node))
             result = self._opaque(node, args)
-        self.env[node] = self._title(node.name, result, begin)
+        self.env[node] = result = self._title(node.name, result, begin)
+        if b.train_as and isinstance(result, Value):
+            self.train_as[result.name] = b.train_as
 
     def _opaque(self, node: fx.Node, args: Args) -> Any:
         operands: list[Value] = []
@@ -310,7 +315,7 @@ class Importer:
                 result.append(None)
                 continue
             shape = tuple(int(d) for d in meta.shape)
-            outputs.append(Value(f"{node.name}.out{i}", shape, short_name(meta.dtype)))
+            outputs.append(Value(self.b.fresh(f"{node.name}.out{i}"), shape, short_name(meta.dtype)))
             result.append(outputs[-1])
         if not outputs:
             raise Unsupported(f"'{source_of(node).name}' ({source_of(node).where}): {node.target} returns no tensor.")
@@ -328,7 +333,7 @@ class Importer:
         for i, value in enumerate(flat):
             if isinstance(value, Value) and value.name in made and value.name not in table:
                 wanted = name if not isinstance(result, list | tuple) else f"{name}_{i}"
-                while wanted in b.values or wanted in b.weights or wanted in table.values():
+                while b.taken(wanted) or wanted in table.values():
                     wanted += "_"
                 table[value.name] = wanted
         if not table:
@@ -340,6 +345,12 @@ class Importer:
                 b.made[value.name] = b.nodes[i]
         titled = [b.values[table[v.name]] if isinstance(v, Value) and v.name in table else v for v in flat]
         return tuple(titled) if isinstance(result, list | tuple) else titled[0]
+
+
+def _rests(node: fx.Node) -> bool:
+    """Is this a random call that is switched off, such as dropout in eval mode?"""
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    return "train" in names and dict(zip(names, node.args, strict=False)).get("train") is False
 
 
 def _renamed(node: Node, table: Mapping[str, str]) -> Node:

@@ -21,7 +21,7 @@ def unary(op: str) -> Rule:
 
 def first(b: Builder, a: Args) -> Value:
     """The first argument itself: the call changes nothing."""
-    value: Value = next(iter(a.values.values()))
+    value: Value = a.first()
     return value
 
 
@@ -81,8 +81,10 @@ def _rsub(b: Builder, a: Args) -> Value:
 
 def _div(b: Builder, a: Args) -> Value:
     mode = a.get("rounding_mode")
-    if mode == "floor" and a.dtype in FLOATS:
-        return b.emit("floor", [b.binary("div", a.self, a.other, a.dtype)])
+    if mode == "floor" and a.dtype in FLOATS and not isinstance(a.other, Value) and a.other:
+        # Not floor(x / y), which is one too many where the quotient rounds up to a whole number.
+        x, y = b.lift(a.self, a.dtype), b.lift(a.other, a.dtype)
+        return b.emit("round", [b.emit("div", [b.emit("sub", [x, b.emit("mod", [x, y])]), y])])
     if mode is not None:
         raise Skip(f"division that rounds ({mode}) in {a.dtype}")
     return b.binary("div", a.self, a.other, a.dtype)
@@ -125,14 +127,28 @@ def _elu(b: Builder, a: Args) -> Value:
     return b.emit("elu", [a.self], alpha=float(a.alpha))
 
 
-def _dropout(b: Builder, a: Args) -> Value:
-    x: Value = a.get("input", a.get("self"))
-    # Dropout that is off for good changes nothing; one with p > 0 stays for training.
-    return b.emit("dropout", [x], p=float(a.p)) if a.p else x
+def _dropout(kind: str) -> Rule:
+    """Dropout that rests in eval mode and works in train mode; one that works always stays as it is, opaque."""
+
+    def rule(b: Builder, a: Args) -> Value:
+        x: Value = a.get("input", a.get("self"))
+        if a.train or a.train is None:
+            raise Skip("dropout that is on in eval mode too")
+        if not a.p:  # off for good
+            return x
+        b.train_as = kind
+        return b.emit("dropout", [x], p=float(a.p))
+
+    return rule
+
+
+def _native_dropout(b: Builder, a: Args) -> object:
+    return _dropout("dropout")(b, a), None
 
 
 def _softmax(op: str) -> Rule:
     def rule(b: Builder, a: Args) -> Value:
+        a.shown("half_to_float")
         return b.emit(op, [b.cast(a.self, a.dtype)], axis=axis_of(a.dim, len(a.self.shape)))
 
     return rule
@@ -169,8 +185,10 @@ def _variance(root: bool, mean: bool) -> Rule:
     def rule(b: Builder, a: Args) -> object:
         axes, keep = axes_of(a.get("dim"), len(a.self.shape)), bool(a.get("keepdim", False))
         correction = a.get("correction", 1)
-        if "unbiased" in a.values:
+        if "unbiased" in a:
             correction = int(a.unbiased)
+        if correction is not None and correction != int(correction):
+            raise Skip(f"correction by {correction}")
         spread = b.emit(
             "reduce_var", [a.self], axes=axes, keepdims=keep, correction=1 if correction is None else int(correction)
         )
@@ -215,12 +233,12 @@ def contract(b: Builder, x: Value, y: Value) -> Value:
 
 
 def _matmul(b: Builder, a: Args) -> Value:
-    other = next(a.values[k] for k in ("other", "mat2", "vec", "tensor") if k in a.values)
+    other = next(a.get(k) for k in ("other", "mat2", "vec", "tensor") if k in a)
     return contract(b, a.self, other)
 
 
 def _addmm(b: Builder, a: Args) -> Value:
-    x, y = (a.mat1, a.mat2) if "mat1" in a.values else (a.batch1, a.batch2)
+    x, y = (a.mat1, a.mat2) if "mat1" in a else (a.batch1, a.batch2)
     product = contract(b, x, y)
     made = b.nodes[-1]
     if made.op == "linear" and a.beta == 1 and a.alpha == 1 and a.self.shape == product.shape[-1:]:
@@ -268,7 +286,7 @@ def _glu(b: Builder, a: Args) -> Value:
 
 def _with(op: str, **names: str) -> Rule:
     """A unary operator whose attributes are numbers among the call's arguments."""
-    return lambda b, a: b.emit(op, [a.self], **{attr: float(a.values[name]) for attr, name in names.items()})
+    return lambda b, a: b.emit(op, [a.self], **{attr: float(a.get(name)) for attr, name in names.items()})
 
 
 _UNARY = (
@@ -287,7 +305,8 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "leaky_relu": _with("leaky_relu", slope="negative_slope"),
         "clamp": _clip("min", "max"), "clip": _clip("min", "max"), "clamp_min": _clip("min", None),
         "clamp_max": _clip(None, "max"), "hardtanh": _clip("min_val", "max_val"), "relu6": _relu6,
-        "dropout": _dropout, "feature_dropout": _dropout, "alpha_dropout": _dropout, "native_dropout": first,
+        **{kind: _dropout(kind) for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")},
+        "native_dropout": _native_dropout,
         "add": _scaled("add"), "sub": _scaled("sub"), "subtract": _scaled("sub"), "rsub": _rsub,
         "mul": binary("mul"), "multiply": binary("mul"), "div": _div, "divide": _div, "true_divide": binary("div"),
         "pow": _pow, "square": _square, "minimum": binary("minimum"), "maximum": binary("maximum"),
@@ -316,9 +335,9 @@ def max_or_min(op: str) -> Rule:
     """max.default reduces all, max.dim one axis, max.other compares two tensors."""
 
     def rule(b: Builder, a: Args) -> object:
-        if "other" in a.values:
+        if "other" in a:
             return b.binary("maximum" if op == "reduce_max" else "minimum", a.self, a.other, a.dtype)
-        return _max_dim(op)(b, a) if "dim" in a.values else reduce(op)(b, a)
+        return _max_dim(op)(b, a) if "dim" in a else reduce(op)(b, a)
 
     return rule
 

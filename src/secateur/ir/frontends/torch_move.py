@@ -16,13 +16,14 @@ from .torch_math import first
 
 
 def _view(b: Builder, a: Args) -> Value:
-    if "dtype" in a.values and "size" not in a.values and "shape" not in a.values:
+    if "dtype" in a and "size" not in a and "shape" not in a:
         raise Skip("reinterpretation of bits")
     shape = a.get("size", a.get("shape"))
     return b.reshape(a.self, shape)
 
 
 def _view_as(b: Builder, a: Args) -> Value:
+    a.shown("other")
     return b.reshape(a.self, a.shape)
 
 
@@ -67,7 +68,7 @@ def _turn(b: Builder, a: Args) -> Value:
 
 def _movedim(b: Builder, a: Args) -> Value:
     rank = len(a.self.shape)
-    source, target = (axes_of(a.values[k], rank) for k in ("source", "destination"))
+    source, target = (axes_of(a.get(k), rank) for k in ("source", "destination"))
     rest = iter(i for i in range(rank) if i not in source)
     perm = [source[target.index(i)] if i in target else next(rest) for i in range(rank)]
     return b.transpose(a.self, perm)
@@ -98,17 +99,20 @@ def _expand(b: Builder, a: Args) -> Value:
 
 
 def _expand_as(b: Builder, a: Args) -> Value:
+    a.shown("other")
     return _expand_to(b, a.self, a.shape)
 
 
 def _copy(b: Builder, a: Args) -> Value:
     """x.copy_(source): the source in x's shape and type."""
+    a.shown("self")
     source = b.cast(a.src, a.dtype) if isinstance(a.src, Value) else b.lift(a.src, a.dtype)
     return _expand_to(b, source, a.shape)
 
 
 def _fill(b: Builder, a: Args) -> Value:
     """x.fill_(value) and x.zero_(): nothing of x but its shape and type is left."""
+    a.shown("self")
     return _expand_to(b, b.lift(a.get("value", 0), a.dtype), a.shape)
 
 
@@ -139,6 +143,7 @@ def _split_sizes(b: Builder, x: Value, axis: int, sizes: Sequence[int]) -> tuple
 
 def _split(b: Builder, a: Args) -> tuple[Value, ...]:
     """split, split_with_sizes, chunk, tensor_split: the sizes stand in the recorded results."""
+    a.shown("split_size", "split_sizes", "chunks", "sections", "indices", "tensor_indices_or_sections")
     axis = axis_of(a.dim, len(a.self.shape))
     return _split_sizes(b, a.self, axis, [int(m.shape[axis]) for m in a.meta])
 
@@ -208,6 +213,7 @@ def _index_select(b: Builder, a: Args) -> Value:
 
 
 def _embedding(b: Builder, a: Args) -> Value:
+    a.shown("padding_idx", "scale_grad_by_freq", "sparse")  # these speak of gradients
     return b.emit("gather", [a.weight, a.indices], axis=0)
 
 
@@ -287,7 +293,13 @@ def _channel_shuffle(b: Builder, a: Args) -> Value:
 
 
 def _cast(b: Builder, a: Args) -> Value:
-    return b.cast(next(iter(a.values.values())), a.dtype)
+    a.shown("other")  # type_as and to take its element type
+    return b.cast(a.first(), a.dtype)
+
+
+def _requires_grad(b: Builder, a: Args) -> Value:
+    a.shown("requires_grad")
+    return first(b, a)
 
 
 MOVE: Mapping[str, Rule] = MappingProxyType(
@@ -309,7 +321,7 @@ MOVE: Mapping[str, Rule] = MappingProxyType(
         **{f"replication_pad{d}d": _pad("replicate") for d in (1, 2, 3)},
         "pixel_shuffle": _pixel_shuffle, "pixel_unshuffle": _pixel_unshuffle, "channel_shuffle": _channel_shuffle,
         **dict.fromkeys(("clone", "contiguous", "detach", "detach_", "alias", "lift_fresh", "lift_fresh_copy",
-                         "lift", "positive", "requires_grad_"), first),
+                         "lift", "positive"), first), "requires_grad_": _requires_grad,
         **dict.fromkeys(("to", "_to_copy", "type_as", "float", "half", "double", "long", "int", "bool"), _cast),
     }
 )  # fmt: skip

@@ -35,6 +35,8 @@ def _conv(b: Builder, a: Args) -> Value:
     stride, dilation = ints(a.stride, d), ints(a.dilation, d)
     if a.get("transposed"):
         return _batched(b, x, d + 2, lambda v: _transposed(b, v, a, d))
+    if any(a.get("output_padding", ())):
+        raise Skip("output_padding of a convolution that is not transposed")
     padding = a.padding
     if isinstance(padding, str):
         total = [dilation[i] * (w.shape[2 + i] - 1) if padding == "same" else 0 for i in range(d)]
@@ -74,6 +76,7 @@ def _batch_norm_many(b: Builder, a: Args) -> Result:
 
 
 def _layer_norm(b: Builder, a: Args) -> Value:
+    a.shown("cudnn_enable")
     return b.emit("layer_norm", _optional(a.input, a.weight, a.bias), dims=len(a.normalized_shape), eps=float(a.eps))
 
 
@@ -89,7 +92,11 @@ def _group_norm(b: Builder, a: Args) -> Value:
 
 def _instance_norm(b: Builder, a: Args) -> Value:
     if not a.use_input_stats:
+        b.train_as = "instance_norm"
         return _batch_norm(b, a)
+    if a.running_mean is not None:
+        raise Skip("instance_norm that updates its statistics")
+    a.shown("momentum")
     return b.emit("instance_norm", _optional(a.input, a.weight, a.bias), eps=float(a.eps))
 
 
@@ -158,6 +165,7 @@ def _resize(mode: str, exact: bool = False) -> Rule:
     def rule(b: Builder, a: Args) -> Value:
         x = a.get("input", a.get("self"))
         d = len(x.shape) - 2
+        a.shown("output_size")
         factors = a.get("scale_factors")
         if not factors:
             single = [a.get(k) for k in ("scales_d", "scales_h", "scales_w", "scales")]
@@ -199,10 +207,13 @@ def _states(b: Builder, hx: Any, layer: int, ways: int) -> list[Value | None]:
 
 def _recurrent(op: str) -> Rule:
     def rule(b: Builder, a: Args) -> Result:
-        if "batch_sizes" in a.values:
+        if "batch_sizes" in a:
             raise Skip("packed sequences")
+        if a.train:
+            raise Skip("a recurrent layer in train mode")
         ways, x = 2 if a.bidirectional else 1, a.input
         hx = a.hx if isinstance(a.hx, list | tuple) else [a.hx]
+        a.shown("dropout")  # between layers, of which there may be one
         step = 4 if a.has_biases else 2
         hidden = a.params[1].shape[1]
         if len(a.params) != step * ways * a.num_layers or a.params[1].shape[0] != hidden * len(_GATES[op]):
@@ -210,6 +221,8 @@ def _recurrent(op: str) -> Rule:
         x = b.transpose(x, (1, 0, 2)) if a.batch_first else x
         finals: list[list[Value]] = [[], []]
         for layer in range(a.num_layers):
+            if layer and a.dropout:
+                x = b.emit("dropout", [x], p=float(a.dropout))
             weights = _stacked(b, a.params[layer * step * ways : (layer + 1) * step * ways], op, step, ways)
             states = _states(b, hx, layer, ways)
             direction = "bidirectional" if ways == 2 else "forward"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 
@@ -13,6 +14,8 @@ class TorchOrigin:
     ``parameters`` and ``buffers`` are the module's names. ``in_spec`` and ``out_spec`` are pytree
     specs of ``(args, kwargs)`` and of the result. ``leaves`` holds one entry per leaf of the
     result: the position of a graph output, or a 1-tuple with a constant that is no tensor.
+    ``train_as`` says of nodes, by name, which operator they are in train mode where that is another
+    one than in eval mode: "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "instance_norm".
     """
 
     outlives_rewrites: ClassVar[bool] = True
@@ -21,3 +24,4 @@ class TorchOrigin:
     in_spec: Any = None
     out_spec: Any = None
     leaves: tuple[int | tuple[Any], ...] = ()
+    train_as: Mapping[str, str] = field(default_factory=dict)

@@ -51,6 +51,8 @@ class Widths:
         return (*shape[: track.axis], int(live.sum()), *shape[track.axis + 1 :])
 
     def constant(self, name: str, array: Array, dtype: str) -> str:
+        """A new weight that is no parameter, which its name says."""
+        name = f"const.{name}"
         while name in self.weights or name in self.graph.values:
             name += "_"
         self.weights[name] = np.asarray(array).astype(numpy_dtype(dtype))
