@@ -168,7 +168,7 @@ def test_calls_with_wrong_inputs() -> None:
 
 
 def test_unneeded_calibration_is_said() -> None:
-    done = secateur.compile(chain(), calibration=[])
+    done = secateur.compile(residual(), calibration=[np.ones((2, 3, 8, 8), np.float32)])  # no classifier: no quality
     assert "not needed" in done.report.remarks[0]
 
 
@@ -177,9 +177,9 @@ def test_labels_give_the_quality() -> None:
     x = np.random.default_rng(0).standard_normal((7, 3, 8, 8)).astype(np.float32)
     labels = np.array([api.evaluate(graph, {"x": row[None]})[0].argmax() for row in x])
     whole = secateur.compile(graph, "none", calibration=[(x[:4], labels[:4]), (x[4:], labels[4:])]).report
-    assert whole.quality == {"agreement": 1.0, "top1": [1.0, 1.0], "examples": 7}
-    wrong = secateur.compile(graph, "none", calibration=[(x, labels + 1)]).report
-    assert wrong.quality == {"agreement": 1.0, "top1": [0.0, 0.0], "examples": 7}
+    assert whole.quality == {"agreement": 1.0, "top1": [1.0, 1.0], "examples": 7, "held_out": True}
+    wrong = secateur.compile(graph, "none", calibration=[(x, (labels + 1) % 5)]).report
+    assert wrong.quality == {"agreement": 1.0, "top1": [0.0, 0.0], "examples": 7, "held_out": True}
     with pytest.raises(InputError, match="not scores by class"):
         secateur.compile(residual(), calibration=[(x, labels)])
 

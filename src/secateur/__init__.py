@@ -17,6 +17,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .api import Compiled, apply, compile, inspect, load, rewrite, trace, verify
     from .build import load_library
+    from .images import Preparation
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
@@ -45,13 +46,14 @@ _HOMES = {
     "Verification": "secateur.passes.law",
     "Recipe": "secateur.passes.recipe",
     "Policy": "secateur.policy",
+    "Preparation": "secateur.images",
     "Report": "secateur.report",
 }
 
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
-    "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__", "apply", "compile",
-    "inspect", "load", "load_library", "rewrite", "trace", "verify",
+    "Preparation", "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__",
+    "apply", "compile", "inspect", "load", "load_library", "rewrite", "trace", "verify",
 ]  # fmt: skip
 
 

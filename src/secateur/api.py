@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.sweep.data import Calibration
 
-from .calibration import load_calibration
+from .calibration import opened
 from .compiled import Compiled
+from .holdout import SHARE
+from .images import Preparation
 from .latency import clock, compare
-from .models import Runner, capture, check_protect, check_weights, evaluate, fresh, load, save_onnx, trace
+from .models import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .policy import Policy
 from .quality import measure
 from .replay import apply, with_baseline
@@ -34,7 +36,7 @@ from .trail import Progress, Trail, make_report, remarks_of
 from .verification import verify
 
 if TYPE_CHECKING:
-    from .models import Model
+    from .models import Model, Protect
 
 
 def compile(
@@ -45,7 +47,7 @@ def compile(
     calibration: Iterable[Any] | str | Path | None = None,
     target: str | None = None,
     seed: int = 0,
-    protect: Sequence[str] = (),
+    protect: Protect = (),
     round_to: int | str | None = None,
     macs: float | int | str | None = None,
     params: float | int | str | None = None,
@@ -55,13 +57,17 @@ def compile(
     verify: bool = True,
     progress: Progress | None = None,
     recipe: Recipe | str | Path | None = None,
+    preparation: Preparation | None = None,
+    holdout: float | str = SHARE,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine
-    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds globs
-    of layer names to leave alone. ``calibration``: batches ``x``, ``(x, y)`` or dicts by input name, or the path of
-    an .npz file or a folder of images. ``progress`` is told the name of each stage. With ``target`` "native" both
+    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds layers to
+    leave alone: globs of their names, or types or modules of ``model``. ``calibration``: batches ``x``, ``(x, y)`` or
+    dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes inputs of. Where
+    it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's quality, those with
+    the smallest digests under ``seed``. ``progress`` is told the name of each stage. With ``target`` "native" both
     networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
     and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of
     ``target``, of this machine without one, if ``round_to`` is "auto".
@@ -74,17 +80,18 @@ def compile(
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress)
     lanes = _lanes(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
-    chosen = _policy(policy, protect, round_to, budgets)
+    chosen = _policy(policy, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
     dense = with_baseline(fresh(capture(model, example_inputs))).with_note(Vectors(lanes))
     check_weights(dense)
+    chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
     trail = Trail(tell)
-    data = load_calibration(Path(calibration), dense) if isinstance(calibration, str | Path) else reusable(calibration)
+    data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data)
     start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
-        start = start.with_note(Calibration(data, seed, lambda n: tell(f"calibrate: {n} examples")))
+        start = start.with_note(Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples")))
     made = restructure(start, chosen.structure(), trail.see, Runner(keep=2), trail.start)
     slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
@@ -103,7 +110,7 @@ def compile(
     if made.specs:  # before the cut, so they come first in what a replay has to do
         found = dataclasses.replace(found, rewrites=(*made.specs, CUT, *found.rewrites))
     found = dataclasses.replace(found, digests=digests(dense, made.graph, cut, slim))
-    quality = None if data is None else measure(dense, slim, data, Runner(keep=2))
+    quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
     latency: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     if target not in (None, "native"):
@@ -118,6 +125,7 @@ def compile(
         *made.remarks,
         *(met_already(made.graph, chosen.budget) if made.specs and chosen.criterion is not None else ()),
         *warnings,
+        *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, trail),
         *(() if done is None else done.remarks),
     )
@@ -129,12 +137,13 @@ def compile(
     return Compiled(fresh(slim).with_note(found), dense, found, report)
 
 
-def inspect(model: Model, *, example_inputs: Any = None, protect: Sequence[str] = ()) -> Report:
+def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = ()) -> Report:
     """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed."""
     dense = with_baseline(fresh(capture(model, example_inputs)))
-    check_protect(dense, protect)
+    names = protected(model, dense, protect)
+    check_protect(dense, names)
     trail = Trail(_quiet)
-    coupled = Pipeline((Canonicalize(), Couple(protect=tuple(protect))), (trail.see,), trail.start)(dense)
+    coupled = Pipeline((Canonicalize(), Couple(protect=names)), (trail.see,), trail.start)(dense)
     trail.coupled = coupled
     return make_report(_title(model, dense), dense, None, trail, "none", 0, None, ())
 
@@ -147,6 +156,8 @@ def rewrite(
     calibration: Iterable[Any] | str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    preparation: Preparation | None = None,
+    holdout: float | str = SHARE,
 ) -> Compiled:
     """Structural rewrites alone: ``passes`` is a spec line such as ``"separable{rank=1},fold_bn"``.
 
@@ -154,23 +165,20 @@ def rewrite(
     InputError.
     """
     chosen = Policy(None, rewrites=tuple(print_pass(step) for step in steps_of(passes)))
-    return compile(model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress)
+    return compile(
+        model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress,
+        preparation=preparation, holdout=holdout,
+    )  # fmt: skip
 
 
-def _policy(
-    policy: Policy | str | Path, protect: Sequence[str], round_to: int | str | None, budgets: Mapping[str, Any]
-) -> Policy:
+def _policy(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, Any]) -> Policy:
     given = {kind: value for kind, value in budgets.items() if value is not None}
     if len(given) > 1:
         raise InputError(f"{len(given)} budgets were given ({', '.join(given)}); give one, or compile twice")
     chosen = Policy.parse(policy)
     for kind, value in given.items():
         chosen = chosen.with_budget(kind, value)
-    if isinstance(protect, str):
-        protect = (protect,)
-    if round_to is not None:
-        chosen = dataclasses.replace(chosen, round_to=round_to)
-    return dataclasses.replace(chosen, protect=(*chosen.protect, *protect))
+    return chosen if round_to is None else dataclasses.replace(chosen, round_to=round_to)
 
 
 def _lanes(target: str | None) -> int:
@@ -225,11 +233,6 @@ def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> No
         given.insert(0, "policy")
     if given:
         raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given beside it; leave one out")
-
-
-def reusable(data: Iterable[Any] | None) -> Iterable[Any] | None:
-    """Data that can be gone through more than once: what can be iterated only once is kept as a list."""
-    return list(data) if isinstance(data, Iterator) else data
 
 
 def _title(model: Model, graph: Graph) -> str:

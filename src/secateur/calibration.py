@@ -1,120 +1,118 @@
-"""Calibration data from the command line: an .npz file, or a folder of images."""
+"""Calibration data: opened from what users have, checked as a whole, parted into what is fitted and what judges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from secateur.ir import Graph, InputError
+from secateur.passes.sweep.batches import batches, classes_of
 
-from secateur.ir import Array, Graph, InputError, Unsupported, Value
+from .arrays import ArrayFile
+from .holdout import FEWEST, Fold, held_out, share_of, survey
+from .images import Images, Preparation
 
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 LABELS = ("y", "labels", "label", "targets")
+Given = Iterable[Any] | str | Path | None
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """How an image becomes an input: scaled to [0, 1], then ``(x - mean) / std`` per channel; ImageNet's by default.
+@dataclass(frozen=True, eq=False)
+class Parted:
+    """``fit`` is what scores, fits and tuning see, ``judge`` what the quality is measured on.
 
-    The shorter side becomes 8/7 of the network's size, and the middle is cut out.
+    ``held_out``: nothing of ``judge`` is in ``fit``, or nothing was fitted. ``examples`` counts what judges.
     """
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    fit: Iterable[Any]
+    judge: Iterable[Any]
+    held_out: bool
+    remarks: tuple[str, ...]
 
 
-def load_calibration(path: Path, graph: Graph, preparation: Preparation | None = None) -> Any:
+def opened(
+    given: Given, graph: Graph, preparation: Preparation | None, holdout: float | str, seed: int, fitted: bool
+) -> Parted | None:
+    """The data for this network; None without any. ``fitted``: does anything score, fit or tune on them?
+
+    All of it is gone through once. ``preparation`` is for a folder of images, ``holdout`` the share (0.25, "25%") that
+    is held out. Raises InputError that names what cannot be used.
+    """
+    share = share_of(holdout)
+    data = None if given is None else _source(given, graph, preparation)
+    remarks = data.remarks if isinstance(data, Images) else ()
+    if preparation is not None and not isinstance(data, Images):
+        raise InputError(
+            "calibration: mean, std, bgr, scale and size say how images become inputs, but there is no folder of them; "
+            "prepare the arrays yourself, or give a folder"
+        )
+    if data is None:
+        return None
+    found = survey(graph, data, seed)
+    total = len(found)
+    if not fitted:
+        return Parted(data, data, True, remarks)
+    if classes_of(graph) is None:  # no quality is measured, so all may be fitted
+        return Parted(data, data, False, remarks)
+    held = held_out(found, share)
+    if not held:
+        alike = f"{total} examples cannot be parted" if total >= FEWEST else f"{total} examples are too few to part"
+        why = alike if share else "nothing was held out, as was asked for"
+        return Parted(data, data, False, (*remarks, f"{why}: quality is measured on the examples that were fitted"))
+    count = sum(digest in held for digest in found)
+    said = f"{count} of {total} examples were held out: nothing was scored, fitted or tuned on them"
+    parts = [Fold(graph, data, held, inside, n, seed) for inside, n in ((False, total - count), (True, count))]
+    return Parted(parts[0], parts[1], True, (*remarks, said))
+
+
+def feeds(graph: Graph, data: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """Inputs by name, checked and in the sizes that the network takes. Raises InputError."""
+    return [batch.inputs for batch in batches(graph, data)]
+
+
+def _source(given: Iterable[Any] | str | Path, graph: Graph, preparation: Preparation | None) -> Iterable[Any]:
+    """Batches that can be gone through more than once. Raises InputError."""
+    if isinstance(given, str | Path):
+        return load_calibration(Path(given), graph, preparation)
+    if isinstance(given, Mapping) or hasattr(given, "shape"):  # one batch, alone
+        return [given]
+    if isinstance(given, Iterator):  # can be gone through once: kept
+        return list(given)
+    with contextlib.suppress(TypeError):
+        iter(given)
+        return given
+    raise InputError(
+        f"calibration is a {type(given).__name__}; give batches x, (x, y) or dicts by input name, an .npz file or a "
+        "folder of images"
+    )
+
+
+def load_calibration(path: Path, graph: Graph, preparation: Preparation | None = None) -> Iterable[Any]:
     """Batches for this network. Raises InputError where the file or folder holds nothing of use.
 
-    An .npz file holds arrays by input name, or one array and labels (``y``). A folder holds images; folders in it are
-    classes, numbered in the order of their names.
+    An .npz file holds arrays by input name, or one array, and labels (``y``) if there are any. A folder holds images;
+    folders in it are classes: see ``folder_labels``.
     """
     if not path.exists():
         raise InputError(f"--calibration: there is no '{path}'; check the path")
     if path.is_dir():
-        return Images(path, graph, preparation or Preparation())
+        return Images.open(path, graph, preparation or Preparation())
     if path.suffix.lower() not in {".npz", ".npy"}:
         raise InputError(f"--calibration '{path}': give a .npz file of arrays by input name, or a folder of images")
-    return [_from_npz(path, graph)]
+    return [_arrays(path, graph)]
 
 
-def _from_npz(path: Path, graph: Graph) -> Any:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--calibration '{path}' cannot be read as NumPy arrays: {error}") from error
+def _arrays(path: Path, graph: Graph) -> Any:
+    file = ArrayFile.open(path, "--calibration")
     names = [v.name for v in graph.inputs]
-    if set(names) <= set(arrays):
-        return _with_labels({n: arrays[n] for n in names}, arrays)
-    others = [n for n in arrays if n not in LABELS]
-    if len(names) == 1 and len(others) == 1:
-        return _with_labels({names[0]: arrays[others[0]]}, arrays)
-    raise InputError(f"--calibration '{path}' holds {sorted(arrays)}; '{graph.name}' takes the inputs {names}")
-
-
-def _with_labels(inputs: Mapping[str, Array], arrays: Mapping[str, Array]) -> Any:
-    label = next((arrays[n] for n in LABELS if n in arrays and n not in inputs), None)
-    if label is None:
-        return inputs
-    if len(inputs) != 1:
-        raise InputError(f"--calibration: labels go with one input, this network takes {list(inputs)}")
-    return next(iter(inputs.values())), label
-
-
-class Images:
-    """Images of a folder, decoded batch by batch whenever they are gone through."""
-
-    def __init__(self, folder: Path, graph: Graph, preparation: Preparation, batch: int = 16) -> None:
-        if find_spec("PIL") is None:
-            raise Unsupported("reading images needs Pillow: pip install pillow, or give an .npz file")
-        self.folder, self.preparation, self.batch = folder, preparation, batch
-        self.channels_last, self.size = _picture(graph)
-        self.files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-        if not self.files:
-            raise InputError(f"--calibration: '{folder}' holds no image ({', '.join(sorted(ENDINGS))})")
-        classes = sorted({p.relative_to(folder).parts[0] for p in self.files if len(p.relative_to(folder).parts) > 1})
-        number = {name: i for i, name in enumerate(classes)}
-        labelled = bool(classes) and all(len(p.relative_to(folder).parts) > 1 for p in self.files)
-        self.labels = [number[p.relative_to(folder).parts[0]] for p in self.files] if labelled else None
-
-    def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self.files), self.batch):
-            files = self.files[start : start + self.batch]
-            x = np.stack([self._read(file) for file in files])
-            yield x if self.labels is None else (x, np.array(self.labels[start : start + len(files)]))
-
-    def _read(self, file: Path) -> Array:
-        from PIL import Image, UnidentifiedImageError
-
-        height, width = self.size
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"--calibration: '{file}' cannot be read as an image: {error}") from error
-        scale = max(height / image.height, width / image.width) * 8 / 7
-        image = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))))
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        x = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
-        mean, std = (np.array(v, np.float32) for v in (self.preparation.mean, self.preparation.std))
-        scaled: Array = (x - mean) / std
-        return scaled if self.channels_last else scaled.transpose(2, 0, 1)
-
-
-def _picture(graph: Graph) -> tuple[bool, tuple[int, int]]:
-    """(are channels last, (height, width)) of a network that takes one RGB picture. Raises InputError."""
-    value: Value = graph.inputs[0]
-    if len(graph.inputs) == 1 and len(value.shape) == 4 and value.dtype == "f32":
-        if value.shape[1] == 3:
-            return False, (int(value.shape[2]), int(value.shape[3]))
-        if value.shape[3] == 3:
-            return True, (int(value.shape[1]), int(value.shape[2]))
-    raise InputError(
-        f"--calibration with a folder of images: '{graph.name}' takes {', '.join(map(str, graph.inputs))}, not one RGB "
-        "picture; give an .npz file"
-    )
+    others = [n for n in file.names if n not in LABELS]
+    if set(names) <= set(file.names):
+        inputs = file.read_all(names)
+    elif len(names) == 1 and len(others) == 1:
+        inputs = {names[0]: file.read(others[0])}
+    else:
+        raise InputError(f"--calibration '{path}' holds {sorted(file.names)}; '{graph.name}' takes the inputs {names}")
+    label = next((n for n in LABELS if n in file.names and n not in inputs), None)
+    return inputs if label is None else (inputs, file.read(label))

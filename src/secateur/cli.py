@@ -12,20 +12,30 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .cli_options import (
+    Batch,
+    Bgr,
+    Calibration,
+    Debug,
+    Holdout,
+    Json,
+    Mean,
+    Overwrite,
+    Protect,
+    Scale,
+    Seed,
+    Size,
+    Source,
+    Std,
+    Target,
+    Threads,
+)  # fmt: skip
 
 app = typer.Typer(
     name="secateur", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it is replaced at the very end.")]
-Protect = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Layers that keep their output channels, such as 'head.*'.")
-]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - is stdout.")]
-Source = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model.", show_default=False)]
 LATER = "Not available in this version."
 
 
@@ -54,9 +64,13 @@ def compile_command(
     latency_ms: Annotated[
         str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for criteria that look at activations.")
-    ] = None,
+    calibration: Calibration = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
+    scale: Scale = None,
+    size: Size = None,
+    holdout: Holdout = "25%",
     protect: Protect = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
@@ -82,13 +96,14 @@ def compile_command(
     """
     from . import cli_compile
     from .cli_guard import guard, refuse
+    from .cli_images import ImageOptions
 
     with guard(debug, several=True) as team:
         refuse({"--sparsity": sparsity, "--block": block})
         job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
-            library, tune, records,
+            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
@@ -100,9 +115,13 @@ def rewrite_command(
     passes: Annotated[
         str, typer.Option(metavar="SPEC", help="Rewrites, as in 'separable{rank=1},fold_bn'.", show_default=False)
     ],
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data for rewrites that measure, such as drop_layer.")
-    ] = None,
+    calibration: Calibration = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
+    scale: Scale = None,
+    size: Size = None,
+    holdout: Holdout = "25%",
     recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was done, to replay it.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
     json_: Json = None,
@@ -114,6 +133,7 @@ def rewrite_command(
     """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
     from . import cli_compile
     from .cli_guard import guard
+    from .cli_images import ImageOptions
 
     with guard(debug, several=True) as team:
         from .rewriting import steps_of
@@ -121,8 +141,9 @@ def rewrite_command(
         steps_of(passes)
         budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
         job = cli_compile.CompileJob(
-            source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite
-        )
+            source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite,
+            images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout,
+        )  # fmt: skip
         cli_compile.compile_model(job, team)
 
 
@@ -169,11 +190,6 @@ def apply_command(
 
     with guard(debug):
         cli_work.apply_recipe(recipe, source, out, overwrite)
-
-
-Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
-Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]
-Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]
 
 
 @app.command("build", short_help="Compile a model to a library for this machine or another.")

@@ -13,6 +13,7 @@ import typer
 from secateur.ir import InputError
 from secateur.ir.files import Job, text_job
 
+from .cli_images import ImageOptions
 from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_listed
 from .processes import Team
 
@@ -41,6 +42,8 @@ class CompileJob:
     shared_object: Path | None = None
     tune: str | None = None
     records: Path | None = None
+    images: ImageOptions | None = None
+    holdout: str = "25%"
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -48,8 +51,11 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
     Each process of the team prunes; the first shows and writes.
     """
+    from .holdout import share_of
     from .policy import Policy
 
+    preparation = job.images.parsed() if job.images is not None else None
+    share_of(job.holdout)
     extras = [p for p in (job.recipe, job.report, json_path(job.json), job.shared_object) if p is not None]
     if job.shared_object is None and (job.tune or job.records):
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
@@ -73,7 +79,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
-            latency_ms=job.budgets["latency_ms"],
+            latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:

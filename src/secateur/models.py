@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import glob
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from .compiled import Compiled
 
+    Protect: TypeAlias = str | Sequence[str | type | nn.Module]
     Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
 
 
@@ -162,6 +164,38 @@ def check_weights(graph: Graph) -> None:
             f"'{graph.name}': weight '{name}'{where} holds {count} NaN of {weight.size} numbers, so nothing can be "
             "compared or checked; repair or retrain the model"
         )
+
+
+def protected(model: Model, graph: Graph, protect: Protect) -> tuple[str, ...]:
+    """Globs of the layers to leave alone: names as they are, types and modules by the names they have in ``model``.
+
+    Raises InputError for other things, and for types and modules that are no layer of it.
+    """
+    labels = {node.label for node in graph.nodes}
+    found: list[str] = []
+    for each in [protect] if isinstance(protect, str) else protect:
+        if isinstance(each, str):
+            found.append(each)
+            continue
+        named: Any = getattr(model, "named_modules", None)
+        if named is None:
+            raise InputError(
+                f"protect: {each!r} can only be found in a torch module, '{graph.name}' is none; give names of layers"
+            )
+        names = [glob.escape(name) for name, module in named() if name and (module is each or _is_a(module, each))]
+        patterns = [pattern for name in names for pattern in (name, f"{name}.*")]
+        here = [p for p in patterns if any(fnmatch.fnmatchcase(label, p) for label in labels)]
+        if not here:
+            raise InputError(
+                f"protect: {each!r} is no layer of '{graph.name}', nor the type of one; give names, types or modules "
+                "of the network itself"
+            )
+        found += here
+    return tuple(dict.fromkeys(found))
+
+
+def _is_a(module: object, kind: object) -> bool:
+    return isinstance(kind, type) and isinstance(module, kind)
 
 
 def check_protect(graph: Graph, patterns: Sequence[str]) -> None:

@@ -61,11 +61,7 @@ def closing(report: Report) -> list[str]:
     if check:
         lines.append(law(check))
     if report.quality:
-        before, after = report.quality["top1"]
-        lines.append(
-            f"quality: top-1 {before:.2%} before, {after:.2%} after, agreement {report.quality['agreement']:.2%} "
-            f"on {report.quality['examples']} examples"
-        )
+        lines.append(quality(report.quality))
     if report.latency_ms:
         t = report.latency_ms
         lines.append(
@@ -75,6 +71,13 @@ def closing(report: Report) -> list[str]:
     frozen = [g for g in report.groups if g["frozen"]]
     lines.append(f"groups: {len(report.groups)}, of these frozen {len(frozen)}")
     return lines + list(report.remarks)
+
+
+def quality(found: Mapping[str, Any]) -> str:
+    """Top-1 and agreement in one line, and on what they were measured."""
+    top1 = "no labels, " if found["top1"] is None else "top-1 {:.2%} before, {:.2%} after, ".format(*found["top1"])
+    which = "held out" if found["held_out"] else "that were fitted"
+    return f"quality: {top1}agreement {found['agreement']:.2%} on {found['examples']} {which}"
 
 
 def law(check: Mapping[str, Any]) -> str:

@@ -102,7 +102,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Graph, Gra
 
 
 def compiled(graph: Graph, policy: str, data: Any = None) -> secateur.Compiled:
-    return secateur.compile(graph, policy, calibration=data, macs=MACS, round_to=1)
+    return secateur.compile(graph, policy, calibration=data, macs=MACS, round_to=1, holdout=0)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
