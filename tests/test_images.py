@@ -224,7 +224,7 @@ def animated(path: Path) -> None:
         ("a.png", lambda p: p.write_text("no picture"), "cannot be read as an image: cannot identify"),
         ("a.png", lambda p: p.write_bytes(b""), "cannot be read as an image"),
         ("a.png", animated, "it has 2 frames; give single pictures"),
-        ("a.png", lambda p: picture(p, 7, mode="I"), "32 bits and no known range"),
+        ("a.png", lambda p: picture(p, 7, mode="I", format="TIFF"), "32 bits and no known range"),
         ("a.txt", lambda p: p.write_text("notes"), "holds no image"),
     ],
 )
