@@ -35,7 +35,7 @@ def trace(
     ``example_inputs`` are the positional arguments of ``module`` (a lone tensor is one argument);
     an ExportedProgram needs none. With ``dynamic_batch`` the network is traced a second time with
     one more example in the batch, and where both traces agree the batch is ``Sym(n, "N")``.
-    The module's training flags are left as they were. Raises InputError, Unsupported.
+    The module is left as it was, to the last attribute. Raises InputError, Unsupported.
     """
     if isinstance(module, torch.export.ExportedProgram):
         return _build(from_exported(module), name or "exported")

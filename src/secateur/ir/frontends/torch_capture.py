@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import Unsupported
+
+from .torch_state import Stateful, check_held, check_state, held_tensors, mutates_views
+from .torch_untouched import untouched
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,14 @@ class Capture:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, its training flags put back afterwards."""
-    flags = [(m, m.training) for m in module.modules()]
+def _quiet() -> Iterator[None]:
+    """Torch logs what fails under fake tensors; whether that matters is for us to say."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
     try:
-        module.eval()
         yield
     finally:
-        for child, flag in flags:
-            child.training = flag
+        log.disabled = before
 
 
 class _Apart(TorchFunctionMode):
@@ -58,14 +61,30 @@ class _Apart(TorchFunctionMode):
 
 
 def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
-    """Trace a module in eval mode. Raises Unsupported with both reasons if neither way works."""
-    with evaluating(module), warnings.catch_warnings(), _Apart():
+    """Trace a module in eval mode and leave it as it was.
+
+    Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
+    """
+    with untouched(module), warnings.catch_warnings(), _quiet(), _Apart():
+        module.eval()
         warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
+        held = held_tensors(module)
         try:
-            return from_exported(torch.export.export(module, example_inputs, strict=False))
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                program = torch.export.export(module, example_inputs, strict=False)
+            found = from_exported(program)
+            check_held(module, held, found.bound, " ".join(str(w.message) for w in said))
+            return found
+        except Stateful:
+            raise
         except Exception as export_error:  # torch raises many kinds; the fallback decides
             try:
-                return _symbolic(module, example_inputs)
+                found = _symbolic(module, example_inputs)
+                check_held(module, held, found.bound, "")
+                return found
+            except Stateful:
+                raise
             except Exception as fx_error:
                 raise Unsupported(
                     f"{type(module).__name__} cannot be captured. torch.export: {_line(export_error)} | "
@@ -79,33 +98,21 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
-def _mutates_views(graph: fx.Graph) -> bool:
-    """Does an in-place call write through a view, or into a tensor whose views are read later?"""
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], fx.Node):
-            continue
-        target = node.args[0]
-        if _is_view(target):
-            return True
-        for view in target.users:
-            if order[view] < order[node] and _is_view(view) and any(order[u] > order[node] for u in view.users):
-                return True
-    return False
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or schema.is_mutable:
-        return False
-    return any(r.alias_info is not None for r in schema.returns)
-
-
 def from_exported(program: torch.export.ExportedProgram) -> Capture:
     """Read an exported program; writes through views are made functional first."""
-    if _mutates_views(program.graph):
+    bound = _bound(program)
+    check_state(program.graph, bound)
+    if mutates_views(program.graph):
         program = program.run_decompositions({})
+        bound = _bound(program)
+    nodes = {n.name: n for n in program.graph.nodes}
+    user = [out.arg for out in program.graph_signature.output_specs if out.kind is OutputKind.USER_OUTPUT]
+    results = [(arg.value,) if hasattr(arg, "value") else nodes[arg.name] for arg in user]
+    spec = program.call_spec
+    return Capture(program.graph_module, bound, tuple(results), spec.in_spec, spec.out_spec)
+
+
+def _bound(program: torch.export.ExportedProgram) -> dict[str, tuple[str, torch.Tensor, str]]:
     bound: dict[str, tuple[str, torch.Tensor, str]] = {}
     kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
     for spec in program.graph_signature.input_specs:
@@ -115,11 +122,7 @@ def from_exported(program: torch.export.ExportedProgram) -> Capture:
         name = str(spec.target)
         tensor = program.constants[name] if name in program.constants else program.state_dict[name]
         bound[spec.arg.name] = (name, tensor, kind)
-    nodes = {n.name: n for n in program.graph.nodes}
-    user = [out.arg for out in program.graph_signature.output_specs if out.kind is OutputKind.USER_OUTPUT]
-    results = [(arg.value,) if hasattr(arg, "value") else nodes[arg.name] for arg in user]
-    spec = program.call_spec
-    return Capture(program.graph_module, bound, tuple(results), spec.in_spec, spec.out_spec)
+    return bound
 
 
 def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
@@ -144,15 +147,17 @@ def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
         spec.append(out_spec)
         return out
 
-    detached = {name: t.detach() for name, t in state.items()}
+    buffers = dict(module.named_buffers())
+    detached = {name: t.detach().clone() if name in buffers else t.detach() for name, t in state.items()}
     gm = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=True)(detached, *flat)
-    if _mutates_views(gm.graph):
+    if mutates_views(gm.graph):
         raise Unsupported("the module writes in place through a view, which only torch.export can make functional")
     params = dict(module.named_parameters())
     holders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     bound = {}
     for node, name in zip(holders, state, strict=False):
         bound[node.name] = (name, state[name], "parameter" if name in params else "buffer")
+    check_state(gm.graph, bound)
     output = next(n for n in gm.graph.nodes if n.op == "output")
     results = tuple(r if isinstance(r, fx.Node) else (r,) for r in output.args[0])
     return Capture(gm, bound, results, in_spec, spec[-1])

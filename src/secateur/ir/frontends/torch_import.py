@@ -36,6 +36,8 @@ RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS})
 _CREATE = frozenset(
     {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
 )
+# Their second argument gives a shape or an element type.
+_TAKE_AFTER = frozenset({"type_as", "to", "expand_as", "view_as", "reshape_as"})
 # A weight that passes through one of these is normalised: only the result is a weight to us.
 _NORMALISES = frozenset(
     {"batch_norm", "_native_batch_norm_legit", "native_batch_norm", "layer_norm", "instance_norm", "group_norm",
@@ -204,7 +206,8 @@ class Importer:
 
     def _fold(self, node: fx.Node, base: str) -> bool:
         """Compute a call that depends on no input. True if it needs no IR node."""
-        tensors = [n for n in node.all_input_nodes if not self._is_number(n)]
+        known_by_shape = self._shown(node, base)
+        tensors = [n for n in node.all_input_nodes if not self._is_number(n) and n not in known_by_shape]
         creates = base in _CREATE
         if not creates and any(n not in self.consts for n in tensors):
             return False
@@ -219,7 +222,8 @@ class Importer:
             if creates:
                 result = self._create(node, base)
             else:
-                result = node.target(*self._args(node.args), **self._args(node.kwargs))  # type: ignore[operator]
+                args = self._args(node.args, known_by_shape)
+                result = node.target(*args, **self._args(node.kwargs))  # type: ignore[operator]
         if not isinstance(result, torch.Tensor | tuple | list):
             self.env[node] = result  # a size
             return True
@@ -247,8 +251,19 @@ class Importer:
             fill = bound.fill_value
         return torch.full(tuple(int(d) for d in meta.shape), fill, dtype=meta.dtype)
 
-    def _args(self, items: Any) -> Any:
+    def _shown(self, node: fx.Node, base: str) -> dict[fx.Node, torch.Tensor]:
+        """Arguments of which a call takes the shape or the element type alone, as tensors that hold nothing."""
+        if base not in _TAKE_AFTER or len(node.args) < 2 or not isinstance(node.args[1], fx.Node):
+            return {}
+        meta = node.args[1].meta.get("val")
+        if node.args[1] in self.consts or not isinstance(meta, torch.Tensor):
+            return {}
+        return {node.args[1]: torch.empty(tuple(int(d) for d in meta.shape), dtype=meta.dtype)}
+
+    def _args(self, items: Any, shown: Mapping[fx.Node, torch.Tensor] = MappingProxyType({})) -> Any:
         def pick(node: fx.Node) -> Any:
+            if node in shown:
+                return shown[node]
             return self.consts[node].tensor if node in self.consts else self.env.get(node)
 
         return fx.map_arg(items, pick)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from secateur.ir.graph import Array, Graph
 
 from .onnx_process import Refused
 from .torch_arrays import to_numpy, to_torch
-from .torch_capture import evaluating
 from .torch_origin import TorchOrigin
+from .torch_untouched import untouched
 
 
 class TorchOriginal:
@@ -78,28 +78,14 @@ class TorchOriginal:
             for leaf in self._leaves
         ]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
-        with untouched(self._module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            buffers = {name: b.clone() for name, b in self._module.named_buffers()}
+        with untouched(self._module), torch.no_grad():
+            if not isinstance(self._module, torch.fx.GraphModule):
+                self._module.eval()
             try:
-                return torch.func.functional_call(self._module, buffers, args, kwargs)
+                return self._module(*args, **kwargs)
             except Exception as error:  # whatever the user's own code raises
                 lines = str(error).strip().splitlines()
                 raise Refused(lines[0] if lines else type(error).__name__) from error
 
 
-@contextlib.contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """In eval mode, with every attribute put back afterwards: some modules keep what they computed."""
-    with contextlib.ExitStack() as stack:
-        if not isinstance(module, torch.fx.GraphModule):
-            stack.enter_context(evaluating(module))
-        before = [(m, dict(m.__dict__)) for m in module.modules()]
-        try:
-            yield
-        finally:
-            for child, attributes in before:
-                child.__dict__.clear()
-                child.__dict__.update(attributes)
-
-
-__all__ = ["TorchOriginal", "Unsupported", "untouched"]
+__all__ = ["TorchOriginal", "Unsupported"]
