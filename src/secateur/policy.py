@@ -20,7 +20,17 @@ from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.coupling import Couple
-from secateur.passes.pipeline import Pass, build, number, parse_pass, parse_spec, print_pass, print_spec, print_value
+from secateur.passes.pipeline import (
+    Pass,
+    build,
+    check_numbers,
+    number,
+    parse_pass,
+    parse_spec,
+    print_pass,
+    print_spec,
+    print_value,
+)
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sweep.gather import Gather
@@ -54,6 +64,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
+        for field in ("protect", "compensate", "rewrites"):
+            _of_texts(getattr(self, field), f"'{field}'")
+        _of_texts((self.method, *([] if self.criterion is None else [self.criterion])), "'criterion' and 'method'")
         kind, value = self.budget
         check_budget(kind, value)
         if self.criterion is not None:
@@ -261,8 +274,13 @@ def from_toml(text: str) -> Policy:
     result = Policy()
     score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
     protect, compensate = data.get("protect", {}), data.get("compensate", {})
-    rewrites = _texts(data.get("rewrite", {}), "passes", "rewrite")
+    rewrites, protected = _texts(data.get("rewrite", {}), "passes", "rewrite"), _texts(protect, "layers", "protect")
     _known(compensate, tuple(COMPENSATION), "key of [compensate]")
+    for name, value in compensate.items():
+        if not isinstance(value, bool | str):
+            raise InputError(
+                f"[compensate] {name} = {value!r}: write true, false, or the pass with its options as text"
+            )
     round_to = allocate.pop("round_to", result.round_to)
     criterion = score.pop("criterion", result.criterion)
     if criterion == "none":
@@ -280,7 +298,7 @@ def from_toml(text: str) -> Policy:
         print_pass(build(str(allocate.pop("method", result.method)), allocate, ALLOCATORS)),
         next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
         round_to,
-        _texts(protect, "layers", "protect"),
+        protected,
         tuple(value if isinstance(value, str) else name for name, value in compensate.items() if value),
         rewrites,
     )
@@ -290,7 +308,18 @@ def _texts(section: Mapping[str, Any], key: str, name: str) -> tuple[str, ...]:
     """A list of texts, or one alone, under this key of a section. Raises InputError."""
     _known(section, (key,), f"key of [{name}]")
     found = section.get(key, ())
-    return (found,) if isinstance(found, str) else tuple(found)
+    found = (found,) if isinstance(found, str) else found
+    _of_texts(found, f"[{name}] {key}")
+    return tuple(found)
+
+
+def _of_texts(found: object, what: str) -> None:
+    """Raises InputError for anything but a list or tuple of text."""
+    if not isinstance(found, list | tuple):
+        raise InputError(f"{what} is {repr(found)[:40]}; write a list of text in quotes")
+    wrong = [item for item in found if not isinstance(item, str)]
+    if wrong:
+        raise InputError(f"{what} holds {repr(wrong[0])[:40]}, which is no text; put it in quotes")
 
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
@@ -305,6 +334,7 @@ def _close(word: str, names: tuple[str, ...]) -> str:
 
 
 def _of_kind(step: Pass, table: Mapping[str, Any], what: str) -> None:
+    check_numbers(step)
     if step.name not in table:
         raise InputError(f"'{step.name}' is no {what}; choose one of {', '.join(table)}")
 

@@ -19,7 +19,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Sym
 from secateur.ir.compare import align
 from secateur.passes.compensate import may_change
-from secateur.passes.law import Verification, check, distance
+from secateur.passes.law import Verification, check, distance, random_inputs
 from secateur.passes.recipe import Recipe, digest, fingerprint, same
 from secateur.passes.recipe_fit import check_names
 from secateur.passes.recipe_schema import steps_of
@@ -128,7 +128,8 @@ def _shown(
     if bound.wrong:
         return _refused(known, dense, check(start, cut, known, run=run, seed=seed, given=given), bound)
     if bound.structure is not None:
-        found = check(start, small, known, run=run, seed=seed, given=given)
+        more = [*given, *_scaled(start, seed)]
+        found = check(start, small, known, run=run, seed=seed, given=more)
         reason = None if found.passed else _elsewhere(known, bound.structure)
         return dataclasses.replace(found, compared=FUNCTION, reason=reason)
     compared = f"structure; {bound.equal} weights to the last bit"
@@ -144,6 +145,14 @@ def _shown(
     compared += f", {len(bound.changed)} that {', '.join(_after(known))} may change by their digests"
     gap = distance(start, small, known, run=run, seed=seed, given=given)
     return dataclasses.replace(found, compared=compared, changed=bound.changed, distance=gap)
+
+
+def _scaled(graph: Graph, seed: int) -> list[dict[str, Array]]:
+    """Small and large inputs: where only the function is compared, a network that saturates should hide nothing."""
+    feeds = [(scale, random_inputs(graph, seed + i + 1000)) for i, scale in enumerate((0.1, 10.0))]
+    return [
+        {n: (x * scale).astype(x.dtype) if x.dtype.kind == "f" else x for n, x in feed.items()} for scale, feed in feeds
+    ]
 
 
 def _refused(known: Recipe, dense: Graph, found: Verification, bound: Bound) -> Verification:

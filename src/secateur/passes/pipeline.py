@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import time
 import types
@@ -38,6 +39,8 @@ class Ran:
     seconds: float
 
 
+LARGEST = 1 << 53  # of the numbers that options take: beyond it, floats skip integers
+LONGEST = 40  # digits of a number
 Observer = Callable[[Ran], None]
 Announce = Callable[[Pass], None]  # told of each pass before it runs
 
@@ -119,6 +122,8 @@ def parse_pass(text: str, table: Mapping[str, type[Any]]) -> Pass:
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"spec '{text}': '{part.strip()}' is not an option; write name=value")
+        if key.strip() in options:
+            raise InputError(f"spec '{text}': option '{key.strip()}' is given twice; leave one out")
         options[key.strip()] = value.strip()
     return build(name.strip(), options, table)
 
@@ -137,6 +142,16 @@ def build(name: str, options: Mapping[str, Any], table: Mapping[str, type[Any]])
             raise InputError(f"pass '{name}' has no option '{key}'{_close(key, fields)}; {known}")
         values[key] = convert(value, hints[key], f"option '{key}' of pass '{name}'")
     return typing.cast(Pass, made(**values))
+
+
+def check_numbers(step: Pass) -> Pass:
+    """The pass itself. Raises InputError for an option below 0 or beyond 2^53, which no pass of ours takes."""
+    for item in dataclasses.fields(typing.cast(Any, step)):
+        value = getattr(step, item.name)
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST:
+            shown = str(value)[:LONGEST]
+            raise InputError(f"option '{item.name}' of pass '{step.name}' is {shown}; it takes numbers from 0 to 2^53")
+    return step
 
 
 def _close(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -180,6 +195,8 @@ def number(text: str) -> int | float | str:
     if found is None:
         return text
     digits, unit = found.groups()
+    if len(digits) > LONGEST or not math.isfinite(float(digits)):
+        return text
     if unit == "%":
         return float(digits) / 100
     if unit:
@@ -188,22 +205,33 @@ def number(text: str) -> int | float | str:
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """Give the value the type that the field declares. Raises InputError."""
-    if isinstance(value, str):
-        value = _literal(value)
+    """Give the value, or what text means, the type that the field declares. Raises InputError."""
+    return _typed(_literal(value) if isinstance(value, str) else value, hint, where)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is {value}; it takes a finite number")
     wanted = list(_members(hint))
+    if tuple in wanted and value is not None:
+        items = value if isinstance(value, tuple) else (value,)
+        return tuple(_typed(item, _element(hint), where) for item in items)
     if type(value) in wanted:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and float in wanted:
         return float(value)
     if str in wanted and not isinstance(value, tuple) and value is not None:
         return value if isinstance(value, str) else print_value(value)
-    if tuple in wanted:
-        return value if isinstance(value, tuple) else (value,)
     names = " or ".join("none" if w is type(None) else w.__name__ for w in wanted)
     raise InputError(f"{where} is {print_value(value)!r}; it takes {names}")
+
+
+def _element(hint: Any) -> Any:
+    """What a tuple of this hint holds."""
+    inner = (h for h in (hint, *typing.get_args(hint)) if typing.get_origin(h) is tuple)
+    return next((typing.get_args(h)[0] for h in inner), str)
 
 
 def _members(hint: Any) -> Iterator[type]:

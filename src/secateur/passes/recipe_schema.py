@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from secateur.ir import InputError
-from secateur.passes.pipeline import Pass, parse_spec
+from secateur.passes.pipeline import Pass, check_numbers, parse_spec
 
 SCHEMA = 1
 CUT = "slim"  # in the list of rewrites: what stands before it was done before the cut
@@ -61,12 +61,16 @@ def read(text: str, where: str) -> Body:
         _schema(body.schema, where)
         for name, entry in body.weights.items():
             body.weights[name] = _weight(name, _typed(entry, _Kept, where, f"weight '{name}'"), body, where)
+        met: set[tuple[str, int]] = set()
         for number, entry in enumerate(body.mixing):
             mixing = _typed(entry, _Mixing, where, f"entry {number} of 'mixing'")
             _rising(mixing.kept, MOST, f"{where}: 'kept' of node '{mixing.node}' under 'mixing'")
             if not 0 <= mixing.axis < 64 or not 0 <= mixing.input < MOST:
                 raise InputError(f"{where}: node '{mixing.node}' under 'mixing' has axis {mixing.axis} and input "
                                  f"{mixing.input}; both count from 0 up")  # fmt: skip
+            if (mixing.node, mixing.input) in met:
+                raise InputError(f"{where}: input {mixing.input} of node '{mixing.node}' stands twice under 'mixing'")
+            met.add((mixing.node, mixing.input))
             body.mixing[number] = msgspec.structs.asdict(mixing)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{where}: not a secateur recipe: {_plainly(error)}") from error
@@ -85,8 +89,8 @@ def steps_of(rewrites: Sequence[str], where: str = "recipe") -> tuple[tuple[Pass
     before, after = rewrites[: max(at, 0)], rewrites[at + 1 :]
     try:
         return (
-            tuple(step for text in before for step in parse_spec(text, REWRITES)),
-            tuple(step for text in after for step in parse_spec(text, COMPENSATION)),
+            tuple(check_numbers(step) for text in before for step in parse_spec(text, REWRITES)),
+            tuple(check_numbers(step) for text in after for step in parse_spec(text, COMPENSATION)),
         )
     except InputError as error:
         kinds = f"rewrites, '{CUT}', and compensation ({', '.join(COMPENSATION)})"
