@@ -37,14 +37,17 @@ class Trained:
     _module: list[GraphModule] = field(default_factory=list)
     _seen: list[Graph] = field(default_factory=list)
     _names: list[frozenset[str]] = field(default_factory=list)
+    _paths: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
     def module(self, graph: Graph) -> GraphModule:
         """The module of this graph, made when it is first asked for."""
         if not self._module:
-            from secateur.ir.exporters.torch import to_module
+            from secateur.ir.exporters.torch import with_paths
 
-            self._module.append(to_module(graph))
-            self._names.append(frozenset(_tensors(self._module[0])))
+            module, paths = with_paths(graph)
+            self._paths.update(paths)
+            self._names.append(frozenset(_tensors(module)))
+            self._module.append(module)
         return self._module[0]
 
     def graph(self, pruned: Graph) -> Graph:
@@ -54,7 +57,7 @@ class Trained:
         module, seen = self._module[0], self._seen[0] if self._seen else pruned
         tensors = _tensors(module)
         _same_names(pruned, frozenset(tensors), self._names[0], "slim.module()")
-        fresh = _replaced(seen, _by_path(seen, tensors, "slim.module()"))
+        fresh = _replaced(seen, _by_path(seen, tensors, self._paths, "slim.module()"))
         if fresh is not seen:
             check_weights(fresh)
             _same_function(fresh, _runner(module), "slim.module()")
@@ -71,10 +74,10 @@ def trained_graph(graph: Graph, trained: nn.Module | Mapping[str, Any] | ModelPr
         found, run = _of_onnx(graph, trained, what)  # type: ignore[arg-type]
     elif "torch.Module" in kinds:
         what = f"module {type(trained).__name__}"
-        found, run = _by_path(graph, _unwrapped(_tensors(trained)), what, whole=True), _runner(trained)
+        found, run = _all_by_path(graph, _tensors(trained), what), _runner(trained)
     elif isinstance(trained, Mapping):
         what = "the state dict"
-        found = _by_path(graph, _unwrapped(trained), what, whole=True)
+        found = _all_by_path(graph, trained, what)
     else:
         raise InputError(
             f"with_weights takes a torch module, a state dict or an ONNX file; this is a {type(trained).__name__}"
@@ -101,21 +104,27 @@ def _unwrapped(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     return tensors
 
 
-def _by_path(graph: Graph, tensors: Mapping[str, Any], what: str, whole: bool = False) -> dict[str, Array]:
-    """The graph's weights that these tensors hold. Raises InputError; with ``whole``, for names too many or few too."""
-    from secateur.ir.exporters.torch import weight_paths
+def _by_path(
+    graph: Graph, tensors: Mapping[str, Any], paths: Mapping[str, tuple[str, bool]], what: str
+) -> dict[str, Array]:
+    """The graph's weights that these tensors hold. Raises InputError for one that does not fit."""
+    return {
+        name: _checked(graph.weights[name], tensors[path], f"{what}: '{path}'")
+        for name, (path, _) in paths.items()
+        if path in tensors
+    }
 
-    paths = weight_paths(graph)
-    if whole:
-        needed = {path for path, learns in paths.values() if learns}
-        known = frozenset(path for path, _ in paths.values())
-        names = frozenset(n for n in tensors if n.rpartition(".")[2] != COUNTER)
-        _same_names(graph, names | (known - needed), known, what)
-    found: dict[str, Array] = {}
-    for name, (path, _) in paths.items():
-        if path in tensors:
-            found[name] = _checked(graph.weights[name], tensors[path], f"{what}: '{path}'")
-    return found
+
+def _all_by_path(graph: Graph, tensors: Mapping[str, Any], what: str) -> dict[str, Array]:
+    """The same for all that training moves. Raises InputError for names too many or too few."""
+    from secateur.ir.exporters.torch import with_paths
+
+    paths = with_paths(graph, copy=False)[1]
+    tensors = _unwrapped({name: x for name, x in tensors.items() if name.rpartition(".")[2] != COUNTER})
+    known = frozenset(path for path, _ in paths.values())
+    may_lack = frozenset(path for path, learns in paths.values() if not learns)
+    _same_names(graph, frozenset(tensors) | may_lack, known, what)
+    return _by_path(graph, tensors, paths, what)
 
 
 def _same_names(graph: Graph, given: frozenset[str], known: frozenset[str], what: str) -> None:

@@ -17,7 +17,7 @@ from secateur.ir.graph import Array, Graph
 from .torch_emit import Emitter, identifier
 from .torch_lower import LOWER
 
-__all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "weight_paths"]
+__all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "with_paths"]
 
 
 def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
@@ -53,11 +53,15 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     return [to_numpy(o) for o in outs]
 
 
-def weight_paths(graph: Graph) -> dict[str, tuple[str, bool]]:
-    """Each weight's path in the module of this graph, and whether training moves it: parameters and statistics do."""
+def with_paths(graph: Graph, copy: bool = True) -> tuple[fx.GraphModule, dict[str, tuple[str, bool]]]:
+    """What ``to_module`` gives, and of each weight its path there and whether training moves it.
+
+    Training moves parameters and the statistics of batch norms.
+    """
+    module, paths = _build(graph, copy, structured=True)
     emitter = Emitter(graph, copy=False)
     statistics = {name for node in graph.nodes if node.op == "batch_norm" for name in node.inputs[3:5]}
-    return {name: (path, emitter.trains(name) or name in statistics) for name, path in emitter.paths.items()}
+    return module, {name: (path, emitter.trains(name) or name in statistics) for name, path in paths.items()}
 
 
 def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:

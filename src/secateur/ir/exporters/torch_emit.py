@@ -111,6 +111,12 @@ class Emitter:
         elif last not in holder._buffers:
             holder.register_buffer(last, item)
 
+    def moved(self, places: Mapping[str, str]) -> None:
+        """These weights lie in a module that is not named for them; those that were read before stay where they are."""
+        for name, path in places.items():
+            if not self.exists(self.paths[name]):
+                self.paths[name] = path
+
     def exists(self, path: str) -> bool:
         """Is a module or tensor at this path already?"""
         holder: Any = self.root

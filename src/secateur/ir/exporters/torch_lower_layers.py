@@ -136,7 +136,10 @@ def _batch_norm(e: Emitter, node: Node) -> fx.Node:
                 for i, v in enumerate(args)]  # fmt: skip
         return e.call(F.batch_norm, args[0], args[3], args[4], args[1], args[2], False, 0.0, a["eps"])
     roles = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
-    path = e.home(node, roles, _key(node)) or e.free_path(f"{node.name}")
+    path = e.home(node, roles, _key(node))
+    if path is None:
+        path = e.free_path(f"{node.name}")
+        e.moved({name: f"{path}.{roles[i]}" for i, name in enumerate(names) if i and name is not None})
     kind: Any = _BATCH_NORMS[len(x.shape)]
     if e.train_as(node) == "instance_norm" and len(x.shape) in _INSTANCE_NORMS:
         kind = _INSTANCE_NORMS[len(x.shape)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -25,3 +27,13 @@ class TorchOrigin:
     out_spec: Any = None
     leaves: tuple[int | tuple[Any], ...] = ()
     train_as: Mapping[str, str] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (pickle.dumps({**vars(self), "train_as": dict(self.train_as)}),)
+
+
+def _restored(fields: bytes) -> TorchOrigin:
+    """The note from its fields; torch warns of its own specs whenever one is unpickled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return TorchOrigin(**pickle.loads(fields))
