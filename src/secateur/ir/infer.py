@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .graph import Node, Value
+from .infer_checks import check_operands, check_sizes
 from .infer_movement import MOVEMENT
 from .ops import BINARY, COMPARE, REDUCE, UNARY
 
@@ -245,7 +246,9 @@ def infer_node(node: Node, inputs: Sequence[Value | None]) -> tuple[Value, ...]:
 
     Raises ValueError if the operands do not fit, or if the number of outputs is wrong.
     """
+    check_operands(node, inputs)
     derived = INFER[node.op](node, inputs)
+    check_sizes([shape for shape, _ in derived])
     if len(derived) != len(node.outputs):
         raise ValueError(f"{node.op} gives {len(derived)} outputs, {len(node.outputs)} are named")
     return tuple(Value(v.name, shape, dtype) for v, (shape, dtype) in zip(node.outputs, derived, strict=True))

@@ -23,7 +23,9 @@ from secateur.ir.text import reinfer
 from secateur.ir.verify import verify
 
 from .onnx_builder import Branch, Builder, Misfit, Names, Op, defined
+from .onnx_check import check
 from .onnx_dims import Axis, dynamic_axes, input_values
+from .onnx_fold import Room
 from .onnx_merge import Disagree, changed_constants, merge
 from .onnx_origin import OnnxOrigin, Original
 from .onnx_process import OnnxProcess
@@ -64,6 +66,7 @@ class Parsed:
             self.label, self.opset, self.model, self.names, RULES, dict(self.weights),
             Observer(self.model, raw, sizes, self.apart, self.process), used=self.used,
             outputs=frozenset(self.names.clean(o.name) for o in self.model.graph.output),
+            room=Room.beside(self.weights.values()),
         )  # fmt: skip
         builder.values.update((v.name, v) for v in inputs)
         for op in self.ops:
@@ -79,8 +82,9 @@ def load(source: str | Path | ModelProto, process: OnnxProcess | None = None) ->
     """
     model, label, apart = read_model(source)
     check_model(model, label)
+    check(model, label, apart)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = _inlined(model, label)
     parsed = _parse(model, label, apart, process or OnnxProcess())
     given = initialisers(model)
     infos = [i for i in model.graph.input if i.name not in given]
@@ -158,9 +162,17 @@ def _ops(
     return tuple(ops), used
 
 
+def _inlined(model: ModelProto, label: str) -> ModelProto:
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # the inliner raises many types for functions that do not fit their calls
+        raise InputError(f"{label}: its functions cannot be read ({error}); it is damaged: export it again") from error
+
+
 def _import(model: ModelProto, label: str) -> gs.Graph:
     try:
-        return gs.import_onnx(model)
+        with gs.logger.G_LOGGER.suppress():
+            return gs.import_onnx(model)
     except Exception as error:  # graphsurgeon raises many types for damaged files
         raise InputError(
             f"{label}: the file cannot be read ({type(error).__name__}: {error}); it is damaged: export it again"

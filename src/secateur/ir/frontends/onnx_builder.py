@@ -17,10 +17,13 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from secateur.ir.errors import Unsupported
-from secateur.ir.graph import Array, Attr, Node, Source, Value, dtype_of
+from secateur.ir.graph import NUMPY_NAMES, Array, Attr, Node, Source, Value, dtype_of
 from secateur.ir.infer import infer_node
+from secateur.ir.infer_checks import check_sizes
 
-from .onnx_fold import fold
+from .onnx_check_nodes import check_types
+from .onnx_check_tensors import Damage
+from .onnx_fold import Overgrown, Room, fold
 from .onnx_origin import Original
 from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
@@ -148,6 +151,7 @@ class Builder:
     current: Op | None = None
     used: Mapping[str, int] = field(default_factory=dict)
     outputs: frozenset[str] = frozenset()
+    room: Room = field(default_factory=Room)
 
     # -- what rules ask ---------------------------------------------------------------------------------------
     def value(self, name: str) -> Value:
@@ -262,8 +266,13 @@ class Builder:
 
     def _convert(self, op: Op) -> None:
         self.current, self.exact = op, True
-        if self._fold(op):
-            return
+        try:
+            if op.proto.domain in DEFAULT_DOMAINS:
+                check_types(op.proto, op.opset, self._kinds(op))
+            if self._fold(op):
+                return
+        except (Damage, Overgrown, IndexError, ValueError, TypeError) as error:
+            raise Misfit(str(error)) from error
         start, before = len(self.nodes), (self.generated, self.constants)
         rule = self.rules.get(op.kind) if op.proto.domain in DEFAULT_DOMAINS else None
         try:
@@ -279,6 +288,16 @@ class Builder:
         if any(i in self.loose for i in op.inputs if i):
             self.loose.update(v.name for n in self.nodes[start:] for v in n.outputs)
         self._remember(op, self.nodes[start:])
+
+    def _kinds(self, op: Op) -> dict[int, str]:
+        """ONNX's names of the element types of the inputs, where they are known."""
+        found = {}
+        for i, name in enumerate(op.inputs):
+            dtype = self.value(name).dtype if name is not None else "str"
+            if dtype != "str":  # also what an element type is called that has no name here
+                kind = NUMPY_NAMES.get(dtype, dtype)
+                found[i] = {"float32": "float", "float64": "double"}.get(kind, kind)
+        return found
 
     def _fold(self, op: Op) -> bool:
         out = op.outputs[0] if op.outputs else None
@@ -300,12 +319,13 @@ class Builder:
             return True
         if any(i is not None and i not in self.consts for i in op.inputs):
             return False
-        folded = fold(op.proto, op.kind, op.attrs, [None if i is None else self.consts[i] for i in op.inputs], op.opset)
+        known = [None if i is None else self.consts[i] for i in op.inputs]
+        folded = fold(op.proto, op.kind, op.attrs, known, op.opset, self.room)
         if folded is None:
             return False
-        for known, array in zip(op.outputs, folded, strict=False):
-            if known is not None:
-                self.consts[known] = array
+        for made, array in zip(op.outputs, folded, strict=False):
+            if made is not None:
+                self.consts[made] = array
         return True
 
     def _opaque(self, op: Op) -> None:
@@ -320,6 +340,10 @@ class Builder:
             outputs.append(Value(name, shape, dtype))
             if loose:
                 self.loose.add(name)
+        try:
+            check_sizes([v.shape for v in outputs])
+        except ValueError as error:
+            raise Misfit(str(error)) from error
         domain = op.proto.domain or "ai.onnx"
         payload = base64.b64encode(op.proto.SerializeToString()).decode()
         attrs = {"kind": "onnx", "target": f"{domain}::{op.kind}", "payload": payload}

@@ -27,7 +27,7 @@ from .onnx_worker import Head, receive, send
 WORKER = "secateur.ir.frontends.onnx_worker"
 COMMAND = (sys.executable, "-P", "-m", WORKER)
 START = 120.0  # seconds to import onnxruntime in, on a machine that does much else
-PATIENCE = 20.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
+PATIENCE = 6.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
 BYTES = 5e6  # that are loaded or computed with in such a second, at the very least
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Array
 
+from .onnx_check_tensors import Damage, check_external
 from .onnx_weights import read_apart
 
 CHECKPOINTS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pt2"})
@@ -57,22 +59,31 @@ def _instead(path: Path) -> str:
 
 
 def _load_external(model: ModelProto, path: Path) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        where = {e.key: e.value for e in tensor.external_data}.get("location", "")
-        file = path.parent / where
-        if not file.is_file():
-            raise InputError(
-                f"{path}: the data of weight '{tensor.name}' is missing, it should be in {file}; "
-                "put that file beside the model or export the model again"
-            )
+    try:
+        for tensor in tensors_of(model):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                check_external(tensor, path.parent, f"weight '{tensor.name}'")
+    except Damage as fault:
+        raise InputError(f"{path}: {fault}, or export the model again") from None
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (ValueError, OSError, onnx.checker.ValidationError) as error:
         raise InputError(
             f"{path}: external data cannot be read ({error}); it may be truncated: copy or export it again"
         ) from error
+
+
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Every dense tensor of the model: weights and attributes, in graphs inside nodes and in functions too."""
+    graphs, nodes = [model.graph], [n for f in model.functions for n in f.node]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        nodes += graph.node
+        while nodes:
+            for attr in nodes.pop().attribute:
+                yield from (attr.t, *attr.tensors)
+                graphs += (attr.g, *attr.graphs) if attr.type in (attr.GRAPH, attr.GRAPHS) else ()
 
 
 def opset_of(model: ModelProto) -> int:

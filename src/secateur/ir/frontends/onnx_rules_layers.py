@@ -13,6 +13,13 @@ from .onnx_rules_movement import norm_axis
 
 
 # -- windows ---------------------------------------------------------------------------------------------------
+def _dims(count: int) -> int:
+    """How many axes a window has. Raises Odd beyond those that torch has windows for."""
+    if count > 3:
+        raise Odd("its window has more than three axes")
+    return count
+
+
 def _spread(op: Op, key: str, d: int, default: int = 1) -> tuple[int, ...]:
     found = op.attrs.get(key)
     return tuple(int(v) for v in found) if found else (default,) * d
@@ -40,7 +47,7 @@ def _pads(op: Op, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[in
 
 def _conv(b: Builder, op: Op) -> None:
     x, w = b.shape(op.input(0)), b.shape(op.input(1))
-    d = len(w) - 2
+    d = _dims(len(w) - 2)
     b.result(
         "conv", [*op.inputs[:2], op.maybe(2)], op,
         stride=_spread(op, "strides", d), dilation=_spread(op, "dilations", d),
@@ -50,7 +57,7 @@ def _conv(b: Builder, op: Op) -> None:
 
 def _conv_transpose(b: Builder, op: Op) -> None:
     x, w = b.shape(op.input(0)), b.shape(op.input(1))
-    d = len(w) - 2
+    d = _dims(len(w) - 2)
     stride, dilation = _spread(op, "strides", d), _spread(op, "dilations", d)
     extra, pads = _spread(op, "output_padding", d, 0), _spread(op, "pads", 2 * d, 0)
     wanted, auto = op.attrs.get("output_shape"), op.attrs.get("auto_pad", "NOTSET")
@@ -68,6 +75,8 @@ def _conv_transpose(b: Builder, op: Op) -> None:
         pads = (*begins, *ends)
     elif auto == "VALID":
         pads = (0,) * (2 * d)
+    if any(p < 0 for p in pads) or any(e >= max(s, g) for e, s, g in zip(extra, stride, dilation, strict=True)):
+        raise Odd("it pads by a negative amount, or by more than a step")
     b.result(
         "conv_transpose", [*op.inputs[:2], op.maybe(2)], op, stride=stride, dilation=dilation, pad=pads,
         output_padding=extra, groups=op.attrs.get("group", 1),
@@ -76,7 +85,7 @@ def _conv_transpose(b: Builder, op: Op) -> None:
 
 def _max_pool(b: Builder, op: Op) -> None:
     kernel = tuple(op.attrs["kernel_shape"])
-    d, x = len(kernel), b.shape(op.input(0))
+    d, x = _dims(len(kernel)), b.shape(op.input(0))
     if b.is_used(op, 1):
         raise Odd("its indices are used")
     b.result(
@@ -87,7 +96,7 @@ def _max_pool(b: Builder, op: Op) -> None:
 
 def _avg_pool(b: Builder, op: Op) -> None:
     kernel = tuple(op.attrs["kernel_shape"])
-    d, x = len(kernel), b.shape(op.input(0))
+    d, x = _dims(len(kernel)), b.shape(op.input(0))
     if any(v != 1 for v in _spread(op, "dilations", d)):
         raise Odd("it averages with dilation")
     b.result(
