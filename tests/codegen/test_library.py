@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def python(code: str, folder: Path) -> str:
     """What a process of its own prints."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -61,6 +62,26 @@ def test_strided_and_read_only_inputs(lib: Library) -> None:
         np.testing.assert_array_equal(lib(x), want)
 
 
+def test_memory_of_every_kind_is_read_right(lib: Library) -> None:
+    """Strides that are negative, 0 or anything, another order of bytes, views that negate, arrays by DLPack alone."""
+
+    class Exchanged:
+        def __dlpack__(self, **options: Any) -> Any:
+            return X.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> Any:
+            return X.__dlpack_device__()
+
+    want = lib(X)
+    wide = np.repeat(np.repeat(X, 2, 3), 2, 1)[:, ::2, :, ::2]
+    negated = torch.view_as_complex(torch.stack([torch.zeros_like(torch.from_numpy(X)), torch.from_numpy(-X)], -1))
+    for x in (X[..., ::-1].copy()[..., ::-1], wide, X.astype(">f4"), Exchanged(), negated.conj().imag,
+              torch.from_numpy(wide), X.view(np.ma.MaskedArray)):  # fmt: skip
+        np.testing.assert_array_equal(np.asarray(lib(x)), want)
+    one = np.broadcast_to(np.float32(1), X.shape)
+    np.testing.assert_array_equal(lib(one), lib(one.copy()))
+
+
 def test_results_are_not_overwritten_by_the_next_call(lib: Library) -> None:
     first = lib(X)
     kept = first.copy()
@@ -85,6 +106,9 @@ def test_several_libraries_and_several_outputs(lib: Library) -> None:
     ((), {}, "missing: .'x'"), ((), {"y": X}, "unknown.*'y'"), ((X, X), {}, "too many"),
     ((X[0],), {}, "was given shape"),
     ((torch.zeros(1, 3, 8, 8, dtype=torch.float16),), {}, "f16"), (("text",), {}, "was given shape"),
+    ((torch.zeros(1, 3, 8, 8).to_sparse(),), {}, "sparse.*to_dense"), ((X.astype(np.complex64),), {}, "c64"),
+    ((torch.zeros(1, 3, 8, 8, device="meta"),), {}, "is on meta"), ((np.zeros(X.shape, object),), {}, "given str"),
+    ((None,), {}, "was given shape"), ((X.astype(">f8"),), {}, "f64"),
 ])  # fmt: skip
 def test_wrong_inputs(lib: Library, inputs: tuple[object, ...], named: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -204,6 +228,27 @@ def test_threads_are_what_the_library_says_in_any_thread_and_order() -> None:
             done.result()
     assert set(used) == {(2, min(2, len(cores))), (64, len(cores))}
     work(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_after_a_run_on_two_threads_runs_too(tmp_path: Path) -> None:
+    """Its parent's workers are not there to wait for, nor who holds the lock."""
+    codegen.build(draw(RESIDUAL), threads=2).save(tmp_path / "a.so")
+    np.save(tmp_path / "x.npy", X)
+    code = """
+import os, secateur, numpy as np
+library, x = secateur.load_library("a.so"), np.load("x.npy")
+want, before = library(x), os.sched_getaffinity(0)
+library._lock().acquire()
+child = os.fork()
+if child == 0:
+    same = all((library(x) == want).all() for _ in range(3)) and os.sched_getaffinity(0) == before
+    os._exit(0 if same else 1)
+assert os.waitpid(child, 0)[1] == 0
+library._lock().release()
+assert (library(x) == want).all()
+"""
+    python(code, tmp_path)
 
 
 def test_one_thread_starts_no_pool(lib: Library, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Library:
         self._host = {"weights.bin": weights, "tables.bin": tables}
         self._view = ffi().from_dlpack
         self._fixed = [self._view(a) for a in (aligned(metadata.arena_words, np.float32), weights, tables)]
-        self._lock = threading.Lock()  # two calls at once would share the arena
+        self._turn = (os.getpid(), threading.Lock())  # two calls at once would share the arena
 
     @cached_property
     def _main(self) -> Any:
@@ -68,12 +68,24 @@ class Library:
         torch = sys.modules.get("torch")
         as_torch = torch is not None and isinstance(given[0], torch.Tensor)
         arrays = [self._check(port, x) for port, x in zip(self.metadata.inputs, given, strict=True)]
-        outs = [self._empty(port, torch if as_torch else None) for port in self.metadata.outputs]
         main = self._main
-        with self._lock:
-            use_threads(self.metadata.threads)
-            main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
+        try:
+            outs = [self._empty(port, torch if as_torch else None) for port in self.metadata.outputs]
+            with self._lock():
+                use_threads(self.metadata.threads)
+                main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
+        except (ValueError, TypeError, MemoryError) as error:  # of the code's own check of what it is given
+            why = str(error).partition(" when calling")[0]
+            raise InputError(
+                f"library '{self.metadata.name}' does not fit its own code: {why}; build it again"
+            ) from error
         return outs[0] if len(outs) == 1 else tuple(outs)
+
+    def _lock(self) -> threading.Lock:
+        """That of this process: who is forked while another thread runs the library would find it held for ever."""
+        if self._turn[0] != os.getpid():
+            self._turn = (os.getpid(), threading.Lock())
+        return self._turn[1]
 
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         if not named and 0 < len(inputs) == len(self.metadata.inputs) and not isinstance(inputs[0], Mapping):
@@ -98,9 +110,14 @@ class Library:
                 raise InputError(
                     f"input {port} is on {x.device}; this library runs on the CPU, move it there with .cpu()"
                 )
-            dtype, x = DTYPES.get(str(x.dtype).removeprefix("torch."), str(x.dtype)), x.detach().contiguous()
+            if x.layout is not torch.strided:
+                raise InputError(f"input {port} was given a sparse tensor; pass it as .to_dense()")
+            dtype = DTYPES.get(str(x.dtype).removeprefix("torch."), str(x.dtype))
+            x = x.detach().contiguous().resolve_neg()  # a view may negate what lies in memory
         else:
-            x = np.asarray(x)
+            exchanged = hasattr(x, "__dlpack__") and not hasattr(x, "__array__")
+            x = np.from_dlpack(x) if exchanged else np.asarray(x)
+            x = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
             right = x.dtype == numpy_dtype(port.dtype)  # its name takes as long to find as a small kernel to run
             dtype = port.dtype if right else DTYPES.get(x.dtype.name, x.dtype.name)
             if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
@@ -188,7 +205,11 @@ def load_library(path: str | Path) -> Library:
         raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
         raise InputError(f"'{path}' is no library of secateur, or damaged ({error}); build it again") from error
-    library = Library(metadata, module, weights, tables, partial(_copy, code))
+    try:
+        library = Library(metadata, module, weights, tables, partial(_copy, code))
+    except MemoryError as error:
+        os.close(code)
+        raise InputError(f"'{path}' needs {metadata.arena_words * 4} bytes to run, more than there are") from error
     weakref.finalize(library, os.close, code)
     return library
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from secateur.ir.graph import DTYPES
+
 from .targets import Target
 
 FORMAT = 1  # of a library's file
+MOST = 1 << 40  # of anything that is counted
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,32 @@ class Metadata:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Metadata:
-        """The inverse of ``to_json``."""
-
-        def ports(rows: Sequence[Any]) -> tuple[Port, ...]:
-            return tuple(Port(name, tuple(shape), dtype) for name, shape, dtype in rows)
-
+        """The inverse of ``to_json``. Raises KeyError, ValueError or TypeError where it is something else."""
+        versions = {_text(name): _text(version) for name, version in dict(data["versions"]).items()}
         return Metadata(
-            data["name"], Target.from_json(data["target"]), data["threads"], ports(data["inputs"]),
-            ports(data["outputs"]), data["arena_words"], data["versions"], tuple(data["notes"]),
-            data.get("winograd", 0),
-            data.get("strassen", 0),
+            _text(data["name"]), Target.from_json(data["target"]), _count(data["threads"], 1), _ports(data["inputs"]),
+            _ports(data["outputs"]), _count(data["arena_words"]), versions, tuple(map(_text, data["notes"])),
+            _count(data.get("winograd", 0)),
+            _count(data.get("strassen", 0)),
         )  # fmt: skip
+
+
+def _ports(rows: Sequence[Any]) -> tuple[Port, ...]:
+    found = []
+    for name, shape, dtype in rows:
+        if dtype not in DTYPES.values():
+            raise ValueError(f"{dtype!r} is no element type")
+        found.append(Port(_text(name), tuple(map(_count, shape)), dtype))
+    return tuple(found)
+
+
+def _count(value: object, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < MOST:
+        raise ValueError(f"{value!r} is no number from {least} to {MOST}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

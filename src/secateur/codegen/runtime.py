@@ -65,12 +65,30 @@ def cores() -> list[int]:
 _pool = threading.local()  # TVM has a pool for each calling thread, and so has this note of its size
 
 
+@cache
+def _home() -> int:
+    """The process in which a library first ran on several threads."""
+    return os.getpid()
+
+
 def use_threads(threads: int) -> None:
     """Let parallel loops that this thread calls use so many threads, and at most as many as there are cores.
 
     Left to itself TVM takes half of the cores on x86 and binds the caller to them for good. A pool's size is settled
     when it is first used, so it gets all cores' workers (they sleep), of which ``threads`` are used.
+
+    The workers are not in a process that is forked afterwards, which would wait for them for ever: there the caller
+    does all of the work.
     """
-    if threads > 1 and getattr(_pool, "threads", None) != threads:
-        ffi().get_global_func("runtime.config_threadpool")(SHARE_CORES, threads, [str(core) for core in cores()])
-        _pool.threads = threads
+    if threads == 1:
+        return
+    here = os.getpid()
+    settled = (here, threads if here == _home() else 1)
+    if getattr(_pool, "settled", None) == settled:
+        return
+    allowed = cores()
+    used = allowed if here == _home() else allowed[:1]
+    ffi().get_global_func("runtime.config_threadpool")(SHARE_CORES, settled[1], [str(core) for core in used])
+    if used != allowed:
+        os.sched_setaffinity(0, allowed)
+    _pool.settled = settled

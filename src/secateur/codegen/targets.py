@@ -36,8 +36,12 @@ class Target:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Target:
-        """The inverse of ``to_json``."""
-        return Target(**{**data, "features": tuple(data["features"])})
+        """The inverse of ``to_json``. Raises KeyError or TypeError where it is something else."""
+        target = Target(**{**data, "features": tuple(data["features"])})
+        numbers, texts = (target.lanes, target.registers, target.cores), (target.name, target.triple, target.mcpu)
+        if {*map(type, numbers)} != {int} or {*map(type, (*texts, *target.features))} != {str}:
+            raise TypeError("its target is none")
+        return target
 
 
 _X86 = "x86_64-linux-gnu"
