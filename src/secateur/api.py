@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Graph, InputError, LawError, Unsupported
+from secateur.ir.frontends.onnx_process import OnnxProcess
 from secateur.passes import Pipeline
 from secateur.passes.allocate import LANES, Allocation, Cost, Vectors
 from secateur.passes.analysis.coupling import Couple
@@ -29,6 +30,7 @@ from .latency import clock, compare
 from .models import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .policy import Policy
 from .quality import measure
+from .reading import RandomError, check_reading, unread
 from .replay import apply, with_baseline
 from .report import Report
 from .rewriting import AFTER, met_already, restructure, steps_of
@@ -55,6 +57,7 @@ def compile(
     latency_ms: float | str | None = None,
     sparsity: float | None = None,
     verify: bool = True,
+    trust: bool = False,
     progress: Progress | None = None,
     recipe: Recipe | str | Path | None = None,
     preparation: Preparation | None = None,
@@ -70,25 +73,32 @@ def compile(
     the smallest digests under ``seed``. ``progress`` is told the name of each stage. With ``target`` "native" both
     networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
     and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of
-    ``target``, of this machine without one, if ``round_to`` is "auto".
+    ``target``, of this machine without one, if ``round_to`` is "auto". The model as it was given is run beside what was
+    read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all of them.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     _only_this_version(sparsity)
     if recipe is not None:
         _recipe_alone({"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
                        "protect": protect or None, "calibration": calibration, "target": target}, policy)  # fmt: skip
-        return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress)
+        return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
     lanes = _lanes(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
     chosen = _policy(policy, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
-    dense = with_baseline(fresh(capture(model, example_inputs))).with_note(Vectors(lanes))
+    process = OnnxProcess()
+    dense = with_baseline(fresh(capture(model, example_inputs, process))).with_note(Vectors(lanes))
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
     trail = Trail(tell)
     data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data)
+    reading = None
+    if verify and not trust:
+        given = None if data is None else data.fit
+        reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
+    process.stop()
     start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
         start = start.with_note(Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples")))
@@ -132,20 +142,32 @@ def compile(
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
-        _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency
-    )
-    return Compiled(fresh(slim).with_note(found), dense, found, report)
+        _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency,
+        reading,
+    )  # fmt: skip
+    return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
 
 
-def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = ()) -> Report:
-    """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed."""
-    dense = with_baseline(fresh(capture(model, example_inputs)))
+def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = (), trust: bool = False) -> Report:
+    """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed.
+
+    Raises LawError where the model computes something else than what was read from it, unless ``trust`` is given.
+    """
+    process = OnnxProcess()
+    dense = with_baseline(fresh(capture(model, example_inputs, process)))
     names = protected(model, dense, protect)
     check_protect(dense, names)
+    reading = None
+    if not trust:
+        try:
+            reading = check_reading(model, dense, example_inputs, process=process)
+        except RandomError as error:  # nothing is compared here but this
+            reading = unread(str(error))
+    process.stop()
     trail = Trail(_quiet)
     coupled = Pipeline((Canonicalize(), Couple(protect=names)), (trail.see,), trail.start)(dense)
     trail.coupled = coupled
-    return make_report(_title(model, dense), dense, None, trail, "none", 0, None, ())
+    return make_report(_title(model, dense), dense, None, trail, "none", 0, None, (), reading=reading)
 
 
 def rewrite(
@@ -156,6 +178,7 @@ def rewrite(
     calibration: Iterable[Any] | str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    trust: bool = False,
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
 ) -> Compiled:
@@ -167,7 +190,7 @@ def rewrite(
     chosen = Policy(None, rewrites=tuple(print_pass(step) for step in steps_of(passes)))
     return compile(
         model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress,
-        preparation=preparation, holdout=holdout,
+        preparation=preparation, holdout=holdout, trust=trust,
     )  # fmt: skip
 
 

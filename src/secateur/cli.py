@@ -29,6 +29,7 @@ from .cli_options import (
     Std,
     Target,
     Threads,
+    Trust,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -87,6 +88,7 @@ def compile_command(
     seed: Seed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
     overwrite: Overwrite = False,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Prune IN.onnx under a budget and write OUT.onnx, checked against the original.
@@ -103,7 +105,7 @@ def compile_command(
         job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
-            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout,
+            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
@@ -128,6 +130,7 @@ def rewrite_command(
     seed: Seed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
     overwrite: Overwrite = False,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
@@ -142,19 +145,21 @@ def rewrite_command(
         budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
         job = cli_compile.CompileJob(
             source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite,
-            images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout,
+            images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout, trust=trust,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
 
 @app.command("inspect", short_help="Show cost, channel groups, and what is frozen and why.")
-def inspect_command(source: Source, protect: Protect = None, json_: Json = None, debug: Debug = False) -> None:
+def inspect_command(
+    source: Source, protect: Protect = None, json_: Json = None, trust: Trust = False, debug: Debug = False
+) -> None:
     """Show layers, cost, channel groups with the reasons of their ties, and what is frozen and why."""
     from . import cli_work
     from .cli_guard import guard
 
     with guard(debug):
-        cli_work.inspect_model(source, tuple(protect or ()), json_)
+        cli_work.inspect_model(source, tuple(protect or ()), json_, trust)
 
 
 @app.command("verify", short_help="Check a slim model against its original.")
@@ -166,6 +171,7 @@ def verify_command(
         list[Path] | None, typer.Option("--input", metavar="FILE.npz", help="Inputs by name, beside the random ones.")
     ] = None,
     seed: Seed = 0,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Check that SLIM equals ORIGINAL with the dropped channels at zero. Exit code 1 if it does not."""
@@ -173,7 +179,7 @@ def verify_command(
     from .cli_guard import guard
 
     with guard(debug):
-        cli_work.verify_models(original, slim, recipe, tuple(inputs or ()), seed)
+        cli_work.verify_models(original, slim, recipe, tuple(inputs or ()), seed, trust)
 
 
 @app.command("apply", short_help="Replay a recipe on a model of the same network.")
@@ -182,6 +188,7 @@ def apply_command(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
     overwrite: Overwrite = False,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Replay a recipe on a model of the same network, for example after fine-tuning; checked as in compile."""
@@ -189,7 +196,7 @@ def apply_command(
     from .cli_guard import guard
 
     with guard(debug):
-        cli_work.apply_recipe(recipe, source, out, overwrite)
+        cli_work.apply_recipe(recipe, source, out, overwrite, trust)
 
 
 @app.command("build", short_help="Compile a model to a library for this machine or another.")
@@ -201,6 +208,7 @@ def build_command(
     records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
     batch: Batch = None,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
@@ -209,7 +217,7 @@ def build_command(
     with guard(debug):
         from .cli_build import build_model
 
-        build_model(source, out, target, threads, records, tune, batch)
+        build_model(source, out, target, threads, records, tune, batch, trust)
 
 
 @app.command("tune", short_help="Measure kernels for a model and keep the choices.")

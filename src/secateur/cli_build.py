@@ -14,27 +14,35 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from secateur.ir import InputError
 from secateur.ir.files import Job, check_writable, same_file, write_all
+from secateur.ir.frontends.onnx_process import OnnxProcess
 
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
 from .cli_guard import INTERRUPTED
 from .models import load
+from .reading import check_reading
+from .report_text import reading as shown
 
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
-                batch: int | None) -> None:  # fmt: skip
+                batch: int | None, trust: bool = False) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
     check_writable(out)
     if time is not None:
         seconds(time)
-    graph = load(source)
+    process = OnnxProcess()
+    graph = load(source, process)
+    reading = None if trust else check_reading(source, graph, process=process)
+    process.stop()
     with _bar() as tell:
         library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
     for note in library.metadata.notes:
         typer.echo(note, err=True)
+    if reading is not None:
+        typer.echo(shown("reading", reading.to_dict()), err=True)
     typer.echo(f"wrote {out} for {library.metadata.target.name}, threads {threads}", err=True)
 
 

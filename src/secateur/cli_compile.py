@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from secateur.ir import InputError
-from secateur.ir.files import Job, text_job
+from secateur.ir.files import late_job, text_job
 
 from .cli_images import ImageOptions
 from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_listed
@@ -44,6 +44,7 @@ class CompileJob:
     records: Path | None = None
     images: ImageOptions | None = None
     holdout: str = "25%"
+    trust: bool = False
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -79,7 +80,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
-            latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout,
+            latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -99,11 +100,10 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Rep
 
     Returns the report, which then lists what the library says too, and a line for each file.
     """
-    from secateur.ir.exporters.onnx import jobs as model_jobs
-
+    from .reading import checked_jobs
     from .report_html import page
 
-    jobs: list[Job] = model_jobs(done.graph, job.out)
+    jobs, written = checked_jobs(done.graph, job.out, job.trust)
     report: Report = done.report
     if job.shared_object is not None:
         tell("build the library")
@@ -116,13 +116,19 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Rep
         report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
     if job.recipe is not None:
         jobs.append(text_job(job.recipe, done.recipe.to_json()))
+
+    def final() -> Report:
+        """The report with what was found of the file, which is written first."""
+        return dataclasses.replace(report, written=written[0].to_dict()) if written else report
+
     if job.report is not None:
-        jobs.append(text_job(job.report, page(report)))
+        jobs.append(late_job(job.report, lambda: page(final())))
     target = json_path(job.json)
     if target is not None:
-        jobs.append(text_job(target, report.to_json()))
+        jobs.append(late_job(target, lambda: final().to_json()))
     tell("write")
-    return report, write_listed(jobs)
+    lines = write_listed(jobs)
+    return final(), lines
 
 
 def _round_to(text: str | None) -> int | str | None:

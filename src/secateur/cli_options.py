@@ -9,6 +9,7 @@ import typer
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Do not run the files beside what was read from them.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it is replaced at the very end.")]
 Protect = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Layers that keep their output channels, such as 'head.*'.")

@@ -15,7 +15,7 @@ from secateur.ir.files import same_file, write_text
 from .cli_terminal import check_outputs, json_out, json_path, progress, show_report
 
 
-def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> None:
+def inspect_model(source: Path, protect: tuple[str, ...], json: str | None, trust: bool = False) -> None:
     """``secateur inspect``."""
     target = json_path(json)
     if target is not None:
@@ -25,14 +25,14 @@ def inspect_model(source: Path, protect: tuple[str, ...], json: str | None) -> N
 
     with progress() as tell:
         tell("read the model")
-        report = api.inspect(source, protect=protect)
+        report = api.inspect(source, protect=protect, trust=trust)
     show_report(report, groups=True)
     json_out(report, json)
     if target is not None:
         write_text(target, report.to_json())
 
 
-def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int) -> None:
+def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int, trust: bool) -> None:
     """``secateur verify``: exit code 1 where the law fails."""
     from . import api
     from .passes.recipe import Recipe
@@ -42,14 +42,14 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     given = [_arrays(path) for path in inputs]
     with progress() as tell:
         tell("check the law")
-        found = api.verify(original, slim, known, seed=seed, given=given)
+        found = api.verify(original, slim, known, seed=seed, given=given, trust=trust)
     typer.echo(law(found.to_dict()), err=True)
     if not found.passed:
         why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
         raise LawError(f"'{slim}' is not what '{recipe}' makes of '{original}': {why}")
 
 
-def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None:
+def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: bool = False) -> None:
     """``secateur apply``: replay, check the law, write."""
     check_outputs(source, out, [], overwrite, False)
     if same_file(recipe, out):
@@ -59,7 +59,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool) -> None
     from .report_text import law
 
     with progress() as tell:
-        done = api.apply(recipe, source, progress=tell)
+        done = api.apply(recipe, source, progress=tell, trust=trust)
         tell("write")
         done.save(out)
     for remark in done.report.remarks:

@@ -35,19 +35,27 @@ TRAINED = (
 class Compiled:
     """A network made smaller, with what is known about it.
 
-    ``pruned`` is the graph as it was cut, ``dense`` the one it was made from, ``stated`` the report of that time.
+    ``pruned`` is the graph as it was cut, ``dense`` the one it was made from, ``stated`` the report of that time;
+    with ``trusted`` a file that is written is not run first.
     """
 
     pruned: Graph
     dense: Graph
     recipe: Recipe
     stated: Report
+    trusted: bool = False
     _run: Runner = dataclasses.field(default_factory=Runner, init=False, repr=False)
     _libraries: list[tuple[Graph, Library]] = dataclasses.field(default_factory=list, init=False, repr=False)
     _trained: Trained = dataclasses.field(default_factory=Trained, init=False, repr=False)
 
-    def __reduce__(self) -> tuple[type[Compiled], tuple[Graph, Graph, Recipe, Report]]:
-        return Compiled, (self.graph, self.dense, self.recipe, self.report)  # a copy opens and builds its own
+    def __reduce__(self) -> tuple[type[Compiled], tuple[Graph, Graph, Recipe, Report, bool]]:
+        return Compiled, (
+            self.graph,
+            self.dense,
+            self.recipe,
+            self.report,
+            self.trusted,
+        )  # a copy opens and builds its own
 
     def __repr__(self) -> str:
         return f"<Compiled: {headline(self.stated)}>"
@@ -111,11 +119,14 @@ class Compiled:
         """
         graph = trained_graph(self.graph, trained)
         remarks = self.stated.remarks if TRAINED in self.stated.remarks else (*self.stated.remarks, TRAINED)
-        return Compiled(graph, self.dense, self.recipe, dataclasses.replace(self.stated, remarks=remarks))
+        return Compiled(graph, self.dense, self.recipe, dataclasses.replace(self.stated, remarks=remarks), self.trusted)
 
     def save(self, path: str | Path) -> None:
-        """Write ONNX. The file appears whole or not at all. Raises InputError."""
-        save_onnx(self.graph, path)
+        """Write ONNX. The file appears whole or not at all, and not before ONNX Runtime has computed the same from it.
+
+        Raises InputError, and LawError where it computes something else.
+        """
+        save_onnx(self.graph, path, self.trusted)
 
     def build(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.files import write_all
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.frontends.torch_origin import TorchOrigin
 from secateur.passes.allocate import Allocation, Cost
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from secateur.ir.exporters.onnx_run import Session
+    from secateur.ir.frontends.onnx_process import OnnxProcess
 
     from .compiled import Compiled
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
     Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
 
 
-def load(path: str | Path | ModelProto) -> Graph:
-    """The graph of an ONNX file or ModelProto. Raises InputError and Unsupported."""
+def load(path: str | Path | ModelProto, process: OnnxProcess | None = None) -> Graph:
+    """The graph of an ONNX file or ModelProto, run in ``process`` if need be. Raises InputError and Unsupported."""
     from secateur.ir.frontends import onnx
 
     if isinstance(path, str | Path):
@@ -44,7 +46,7 @@ def load(path: str | Path | ModelProto) -> Graph:
             raise InputError(f"there is no file '{path}'; check the path")
         if Path(path).is_dir():
             raise InputError(f"'{path}' is a folder; name the .onnx file in it")
-    return onnx.load(path)
+    return onnx.load(path, process)
 
 
 def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
@@ -54,17 +56,17 @@ def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | 
     return torch.trace(module, example_inputs, name=name)
 
 
-def capture(model: Model, example_inputs: Any = None) -> Graph:
+def capture(model: Model, example_inputs: Any = None, process: OnnxProcess | None = None) -> Graph:
     """The graph of any model that ``compile`` takes. Raises InputError."""
     from .compiled import Compiled
 
     if isinstance(model, Graph | Compiled):
         return model if isinstance(model, Graph) else model.graph
     if isinstance(model, str | Path):
-        return load(model)
+        return load(model, process)
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
     if "onnx.ModelProto" in kinds:
-        return load(model)  # type: ignore[arg-type]
+        return load(model, process)  # type: ignore[arg-type]
     if "torch.ExportedProgram" in kinds:
         return trace(model, example_inputs)
     if "torch.Module" not in kinds:
@@ -122,13 +124,16 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     return Runner()(graph, inputs)
 
 
-def save_onnx(graph: Graph, path: str | Path) -> None:
-    """Write a graph as ONNX, whole or not at all. Raises InputError and Unsupported."""
-    from secateur.ir.exporters.onnx import save
+def save_onnx(graph: Graph, path: str | Path, trust: bool = False) -> None:
+    """Write a graph as ONNX, whole or not at all, and run it before unless ``trust`` is given.
+
+    Raises InputError and Unsupported, and LawError where the file computes something else.
+    """
+    from .reading import checked_jobs
 
     if Path(path).suffix.lower() != ".onnx":
         raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
-    save(graph, path)
+    write_all(checked_jobs(graph, path, trust)[0])
 
 
 def reread(graph: Graph, like: Graph, example_inputs: Any = None) -> Graph | None:

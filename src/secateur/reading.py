@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from secateur.ir import Array, Error, Graph, InputError, LawError, Sym
+from secateur.ir.files import Job
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.frontends.onnx_original import OnnxOriginal
 from secateur.ir.frontends.onnx_process import OnnxProcess, Refused
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, worst_slice
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 GIVEN = 2  # examples of the user's that are run
 CHUNK = 1 << 26  # elements of inner values that are looked at in one go
 Feed = Mapping[str, Array]
+
+
+class RandomError(InputError):
+    """The original answers differently each time, so nothing can be compared with it."""
 
 
 class Original(Protocol):
@@ -66,6 +72,11 @@ class Reading:
         return found if self.note is not None else {k: v for k, v in found.items() if k != "note"}
 
 
+def unread(note: str, reference: str = OnnxOriginal.reference) -> Reading:
+    """The outcome where nothing could be compared."""
+    return Reading(None, None, 0, reference, note)
+
+
 def check_reading(
     model: Model,
     graph: Graph,
@@ -81,7 +92,9 @@ def check_reading(
     ``data``: calibration data, of which the first examples are run. Raises LawError where the two differ, with the
     first node where they part, and InputError where the original is random or crashes its runtime.
     """
-    if isinstance(model, Graph):
+    from .compiled import Compiled
+
+    if isinstance(model, Graph | Compiled):
         return None
     given = (
         [dict(batch.inputs) for _, batch in zip(range(1), batches(graph, data, GIVEN), strict=False)] if data else []
@@ -90,9 +103,15 @@ def check_reading(
     try:
         original, examples = _original(model, graph, example_inputs, process or OnnxProcess(), name)
     except Refused as error:
-        return Reading(None, None, 0, OnnxOriginal.reference, f"not run: {error}")
+        return unread(f"not run: {error}")
     with contextlib.closing(original):
-        return _Check(original, graph, f"'{name}'", READ).on([*examples, *given], seed)
+        return _Check(original, bare(graph), f"'{name}'", READ).on([*examples, *given], seed)
+
+
+def bare(graph: Graph) -> Graph:
+    """The graph without the nodes of its file: what runs is what was read, and not the file once more."""
+    origin = graph.note(OnnxOrigin)
+    return graph if origin is None else graph.with_note(dataclasses.replace(origin, originals={}))
 
 
 def check_written(path: Path, graph: Graph, seed: int = 0, name: str = "") -> Reading:
@@ -100,6 +119,25 @@ def check_written(path: Path, graph: Graph, seed: int = 0, name: str = "") -> Re
     with OnnxProcess() as process:
         label = f"'{name or path.name}'"
         return _Check(OnnxOriginal(path, graph, process, label), graph, label, WRITTEN).on([], seed)
+
+
+def checked_jobs(graph: Graph, path: str | Path, trust: bool = False) -> tuple[list[Job], list[Reading]]:
+    """What ``files.write_all`` has to write for the graph, compared before it takes its place.
+
+    The list gets the outcome when that is done. Raises LawError then, and InputError and Unsupported now where the
+    graph cannot be written.
+    """
+    from secateur.ir.exporters.onnx import jobs
+
+    found: list[Reading] = []
+    *others, (target, write) = jobs(graph, path)
+
+    def write_and_check(temporary: Path) -> None:
+        write(temporary)
+        if not trust:
+            found.append(check_written(temporary, graph, name=Path(path).name))
+
+    return [*others, (target, write_and_check)], found
 
 
 def _original(
@@ -120,8 +158,8 @@ READ = (
     "Python trust=True)"
 )
 WRITTEN = (
-    "{name} would be wrong: {where} {reference} differs {by} from the network that it was written from{at}; nothing "
-    "was written. This is a fault in secateur: please report it with the model"
+    "{name} would be wrong: {where} the network that it was to be written from differs {by} from {reference}{at}; "
+    "nothing was written. This is a fault in secateur: please report it with the model"
 )
 
 
@@ -150,7 +188,7 @@ class _Check:
                 notes += [note] if note else []
                 break
         if not runs:
-            return Reading(None, None, 0, self.original.reference, f"not run: {refusal}")
+            return unread(f"not run: {refusal}", self.original.reference)
         return Reading(True, worst, runs, self.original.reference, notes[0] if notes else None)
 
     def _feeds(self, given: Sequence[Feed], seed: int) -> Iterator[Iterator[tuple[Feed, str]]]:
@@ -174,10 +212,12 @@ class _Check:
             return error, ""
         self._repeats(feed, wants)
         noisy = self._run(*moved(self.graph, feed))
+        wrong = any(_wrong(*three, limit) for three in zip(wants, haves, noisy, strict=True))
+        if error <= limit and not wrong:
+            return error, ""
+        remark = self._located(feed, wants, haves, at, wrong)
         swing = max((difference(a, b) for a, b in zip(haves, noisy, strict=True)), default=0.0)
-        if not any(_wrong(*three, limit) for three in zip(wants, haves, noisy, strict=True)):
-            return error, "" if error <= limit else f"unstable: {NOISE:g} of noise moves its outputs by {swing:.1e}"
-        return error, self._located(feed, wants, haves, at, error)
+        return error, remark or f"unstable: {NOISE:g} of noise moves its outputs by {swing:.1e}"
 
     def _repeats(self, feed: Feed, wants: Sequence[Array]) -> None:
         """Raise InputError where the original answers differently when it is run again."""
@@ -186,18 +226,22 @@ class _Check:
         if by <= tolerance(self.graph):
             return
         names = [v.name for node in self.graph.nodes for v in node.outputs]
-        one, other = (dict(zip(names, self._run(self.graph.rewrite(outputs=names), feed), strict=True)) for _ in "12")
+        watched = self.graph.rewrite(outputs=names)
+        one, other = (dict(zip(names, self._run(watched, feed), strict=True)) for _ in range(2))
         first = next((n for n in names if difference(one[n], other[n]) > 0), None)
         node = self.graph.producer[first] if first is not None else None
         what = f"; the first random node is {node.attrs.get('target', node.op)} '{node.label}'" if node else ""
-        raise InputError(
+        raise RandomError(
             f"{self.name} is random: on the same input it answers differently each time, by {by:.1e} of its largest "
             f"value, so nothing can be compared{what}. Take that out, or say in Python that nothing shall be checked: "
             "verify=False"
         )
 
-    def _located(self, feed: Feed, wants: Sequence[Array], haves: Sequence[Array], at: str, error: float) -> str:
-        """Raise LawError with the first node where the two part; a remark where ONNX Runtime parts from itself."""
+    def _located(self, feed: Feed, wants: Sequence[Array], haves: Sequence[Array], at: str, wrong: bool) -> str:
+        """Raise LawError with the first node where the two part; a remark where ONNX Runtime parts from itself.
+
+        ``wrong``: are the outputs off by more than noise? Else nothing need be found: the network is unstable.
+        """
         limit = tolerance(self.graph)
         seen = False
         for names in _chunks(self.graph):
@@ -218,9 +262,12 @@ class _Check:
                     noisy = self._run(changed.rewrite(outputs=shared), fed)
                 if _wrong(want, have, noisy[i], limit):
                     raise LawError(self._wrong(_place(self.graph, name), _by(want, have), at))
+        if not wrong:
+            return ""
         ends = {n for n in self.graph.outputs if n in self.graph.producer}
         if seen and self.original.reference == OnnxOriginal.reference and len(ends) == len(set(self.graph.outputs)):
-            return f"ONNX Runtime's own optimisations move the outputs by {error:.1e}; without them the two agree"
+            by = max(difference(a, b) for a, b in zip(wants, haves, strict=True))
+            return f"ONNX Runtime's own optimisations move the outputs by {by:.1e}; without them the two agree"
         pair = max(zip(wants, haves, strict=True), key=lambda p: difference(*p))
         name = self.graph.outputs[
             [difference(a, b) for a, b in zip(wants, haves, strict=True)].index(difference(*pair))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.ir import Graph, LawError, PassError
+from secateur.ir.frontends.onnx_process import OnnxProcess
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Baseline
 from secateur.passes.analysis.cost import cost
@@ -21,6 +22,7 @@ from secateur.passes.rewrite.slim import Slim
 
 from .compiled import Compiled
 from .models import Runner, capture, check_weights, fresh
+from .reading import check_reading
 from .rewriting import AFTER, of_recipe, restructure
 from .trail import Progress, Trail, make_report
 
@@ -49,6 +51,7 @@ def apply(
     example_inputs: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
+    trust: bool = False,
 ) -> Compiled:
     """Replay a recipe on a model of the same network, whatever its weights are now, and check the law.
 
@@ -60,8 +63,11 @@ def apply(
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     steps, cutting = of_recipe(known)
     tell("read the model")
-    dense = with_baseline(fresh(capture(model, example_inputs)))
+    process = OnnxProcess()
+    dense = with_baseline(fresh(capture(model, example_inputs, process)))
     check_weights(dense)
+    reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed)
+    process.stop()
     trail = Trail(tell)
     made = restructure(dense, steps, trail.see, Runner(keep=2))
     slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (trail.see,))(made.graph)
@@ -78,8 +84,8 @@ def apply(
     remarks = made.remarks
     if cutting.rewrites:
         remarks = (*remarks, f"not repeated, since it needs data: {', '.join(cutting.rewrites)}; weights are as cut")
-    report = make_report(dense.name, dense, slim, trail, "recipe", seed, verification, remarks)
-    return Compiled(fresh(slim).with_note(found), dense, found, report)
+    report = make_report(dense.name, dense, slim, trail, "recipe", seed, verification, remarks, reading=reading)
+    return Compiled(fresh(slim).with_note(found), dense, found, report, trust)
 
 
 def rewritten(recipe: Recipe, graph: Graph) -> Graph:

@@ -43,13 +43,16 @@ class Report:
     quality: Mapping[str, Any] | None = None
     remarks: tuple[str, ...] = ()
     rewrites: tuple[Mapping[str, Any], ...] = ()
+    reading: Mapping[str, Any] | None = None
+    written: Mapping[str, Any] | None = None
     secateur: str = field(default="")
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON's content, in the order in which it is written."""
         names = (
-            "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "verification",
+            "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading",
+            "written", "verification",
             "groups", "layers", "rewrites", "latency_ms", "quality", "passes", "remarks",
         )  # fmt: skip
         return {name: _plain(getattr(self, name)) for name in names}

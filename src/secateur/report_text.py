@@ -57,6 +57,9 @@ def closing(report: Report) -> list[str]:
         kind, target, achieved = (report.budget[k] for k in ("kind", "target", "achieved"))
         shown = "{:.4g}".format if kind == "latency_ms" else _amount
         lines.append(f"budget: {kind} at most {shown(target)}, reached {shown(achieved)}")
+    for name, found in (("reading", report.reading), ("written", report.written)):
+        if found:
+            lines.append(reading(name, found))
     check = report.verification
     if check:
         lines.append(law(check))
@@ -78,6 +81,15 @@ def quality(found: Mapping[str, Any]) -> str:
     top1 = "no labels, " if found["top1"] is None else "top-1 {:.2%} before, {:.2%} after, ".format(*found["top1"])
     which = "held out" if found["held_out"] else "that were fitted"
     return f"quality: {top1}agreement {found['agreement']:.2%} on {found['examples']} {which}"
+
+
+def reading(name: str, check: Mapping[str, Any]) -> str:
+    """The comparison with the original, or of what was written, in one line."""
+    if check["passed"] is None:
+        return f"{name}: {check['note']}"
+    note = f" ({check['note']})" if check.get("note") else ""
+    runs = f"{check['runs']} run{'s' if check['runs'] > 1 else ''}"
+    return f"{name}: computes what {check['reference']} does, error {check['max_rel_err']:.1e} in {runs}{note}"
 
 
 def law(check: Mapping[str, Any]) -> str:

@@ -11,15 +11,18 @@ from secateur.passes.analysis.cost import cost
 Shapes = dict[str, tuple[int, ...]]  # of the inputs, by name
 
 BATCHES = (3, 2, 5)  # one for each kind of size below
-# In the order in which they are tried; axes of one network take neighbours. The last ones of each row are for networks
-# that halve their input and add it up again, which take only multiples of their stride.
-SMALL = (37, 41, 53, 29, 65, 48, 96, 128)
-MIDDLE = (225, 241, 257, 229, 209, 272, 288, 160)
-LARGE = (16001, 4001, 4003, 1013, 1009, 613, 617, 397, 301, 307, 288, 352, 320)
+SMALL, MIDDLE, LARGE = (37,), (227,), (16001, 4001, 1009, 601, 293)  # the first that can be paid for
+STEPS = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+)  # networks that halve their input and add it up again take multiples of a power of two only
 PRICE = 2e9  # multiply-accumulates that a run may always cost
 ELEMENTS = 1 << 26  # of the largest value
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
-TRIES = 6  # of each kind
 
 
 def other_sizes(graph: Graph) -> Iterator[Iterator[Shapes]]:
@@ -29,28 +32,41 @@ def other_sizes(graph: Graph) -> Iterator[Iterator[Shapes]]:
     free = [name for name in axes if name not in batch]
     if not axes:
         return
-    for kind, sizes in enumerate((SMALL, MIDDLE, LARGE) if free else ((), ())):
-        yield _choices(graph, batch, free, BATCHES[kind], sizes)
+    for examples, targets in zip(BATCHES, (SMALL, MIDDLE, LARGE) if free else ((0,), (0,)), strict=False):
+        yield _choices(graph, dict.fromkeys(batch, examples), free, targets)
 
 
-def _choices(
-    graph: Graph, batch: set[str], free: Sequence[str], examples: int, sizes: Sequence[int]
-) -> Iterator[Shapes]:
-    """All axes at once, each at a size of its own; all at the same one; then one axis after the other."""
-    many = dict.fromkeys(batch, examples)
-    plans: list[dict[str, int]] = []
-    for i in range(len(sizes) - len(free) + 1 if free else 1):
-        plans.append({**many, **{name: sizes[i + j] for j, name in enumerate(free)}})
-        if len(free) > 1:
-            plans.append({**many, **dict.fromkeys(free, sizes[i])})
-    plans += [{name: size} for size in sizes[:2] for name in free]
-    plans += [many] if free else []
-    tried = 0
-    for plan in plans:
-        shapes = _shapes(graph, plan)
-        if tried < TRIES and _bearable(graph, shapes):
-            tried += 1
-            yield shapes
+def _choices(graph: Graph, many: Mapping[str, int], free: Sequence[str], targets: Sequence[int]) -> Iterator[Shapes]:
+    """All axes at once, each at a size of its own or all at one, by larger and larger steps; then one axis alone."""
+    for target in targets:
+        first = _shapes(graph, {**many, **_spread(free, target, 1)})
+        if not _bearable(graph, first):
+            continue
+        yield first
+        for step in STEPS if free else ():
+            sizes = _spread(free, target, step)
+            plans = [sizes] if step > 1 else []
+            plans += [dict.fromkeys(free, max(sizes.values()))] if len(free) > 1 and step in (1, STEPS[-1]) else []
+            for plan in plans:
+                shapes = _shapes(graph, {**many, **plan})
+                if _bearable(graph, shapes):
+                    yield shapes
+        for name, size in _spread(free, target, 1).items():
+            yield _shapes(graph, {name: size})
+        if free and many:
+            yield _shapes(graph, many)
+        return
+
+
+def _spread(axes: Sequence[str], target: int, step: int) -> dict[str, int]:
+    """For each axis another prime times the step, from the target on."""
+    number, sizes = max(2, target // step), dict[str, int]()
+    for name in axes:
+        while any(number % d == 0 for d in range(2, math.isqrt(number) + 1)):
+            number += 1
+        sizes[name] = number * step
+        number += 1
+    return sizes
 
 
 def _shapes(graph: Graph, plan: Mapping[str, int]) -> Shapes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.ir import Graph
 from secateur.passes.allocate import Allocation, Baseline
@@ -16,6 +16,9 @@ from secateur.passes.sweep.needs import Statistics
 
 from . import __version__
 from .report import Report, group_rows, keep_of, layer_rows, versions
+
+if TYPE_CHECKING:
+    from .reading import Reading
 
 Progress = Callable[[str], None]
 
@@ -60,6 +63,7 @@ def make_report(
     remarks: tuple[str, ...],
     quality: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
 ) -> Report:
     """Put together what the passes found and did."""
     coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
@@ -87,5 +91,6 @@ def make_report(
         remarks=remarks,
         quality=quality,
         latency_ms=latency,
+        reading=reading.to_dict() if reading else None,
         secateur=__version__,
     )

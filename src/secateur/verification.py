@@ -26,6 +26,7 @@ from secateur.passes.recipe_schema import steps_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from .models import Runner, capture, check_weights, fresh, reread
+from .reading import check_reading
 from .replay import rewritten
 from .rewriting import AFTER, of_recipe
 
@@ -61,6 +62,7 @@ def verify(
     example_inputs: Any = None,
     seed: int = 0,
     given: Sequence[Mapping[str, Array]] = (),
+    trust: bool = False,
 ) -> Verification:
     """Check that ``slim`` is what the recipe makes of ``original``, and the law, on random and given inputs.
 
@@ -71,6 +73,8 @@ def verify(
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     dense, small = fresh(capture(original, example_inputs)), fresh(capture(slim, example_inputs))
     check_weights(dense)
+    if not trust:
+        check_reading(original, dense, example_inputs, seed=seed)
     small = _same_interface(dense, small)
     start = rewritten(known, dense)
     check_names(known, start)

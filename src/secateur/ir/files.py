@@ -53,6 +53,11 @@ def text_job(path: str | Path, text: str) -> Job:
     return path, lambda temporary: _fill(temporary, text)
 
 
+def late_job(path: str | Path, text: Callable[[], str]) -> Job:
+    """The same for a text that is known when what stands before it has been written."""
+    return path, lambda temporary: _fill(temporary, text())
+
+
 def _fill(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

@@ -37,6 +37,7 @@ class TorchOriginal:
         if arguments is None:
             raise Refused("the program was exported without example inputs")
         self._graph, self._origin = graph, graph.note(TorchOrigin)
+        self._calls = 0
         self._leaves, self._spec = pytree.tree_flatten(arguments)
 
     def example(self) -> dict[str, Array]:
@@ -81,6 +82,8 @@ class TorchOriginal:
         with untouched(self._module), torch.no_grad():
             if not isinstance(self._module, torch.fx.GraphModule):
                 self._module.eval()
+            self._calls += 1
+            torch.manual_seed(self._calls)  # a module that is random shall not repeat itself
             try:
                 return self._module(*args, **kwargs)
             except Exception as error:  # whatever the user's own code raises
