@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -85,7 +85,7 @@ def check_reading(
     data: Iterable[Any] | None = None,
     process: OnnxProcess | None = None,
     seed: int = 0,
-    label: str = "",
+    tell: Callable[[str], None] | None = None,
 ) -> Reading | None:
     """Compare the original with the graph that was read from it; None where the model is a graph itself.
 
@@ -96,10 +96,12 @@ def check_reading(
 
     if isinstance(model, Graph | Compiled):
         return None
+    if tell is not None:
+        tell("compare with the original")
     given = (
         [dict(batch.inputs) for _, batch in zip(range(1), batches(graph, data, GIVEN), strict=False)] if data else []
     )
-    name = label or (Path(model).name if isinstance(model, str | Path) else graph.name)
+    name = Path(model).name if isinstance(model, str | Path) else graph.name
     try:
         original, examples = _original(model, graph, example_inputs, process or OnnxProcess(), name)
     except Refused as error:

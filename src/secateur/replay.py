@@ -66,7 +66,7 @@ def apply(
     process = OnnxProcess()
     dense = with_baseline(fresh(capture(model, example_inputs, process)))
     check_weights(dense)
-    reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed)
+    reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed, tell=tell)
     process.stop()
     trail = Trail(tell)
     made = restructure(dense, steps, trail.see, Runner(keep=2))

@@ -10,7 +10,7 @@ from secateur.passes.analysis.cost import cost
 
 Shapes = dict[str, tuple[int, ...]]  # of the inputs, by name
 
-BATCHES = (3, 2, 5)  # one for each kind of size below
+BATCHES = (3, 2, 1)  # one for each kind of size below
 SMALL, MIDDLE, LARGE = (37,), (227,), (16001, 4001, 1009, 601, 293)  # the first that can be paid for
 STEPS = (
     1,
@@ -20,7 +20,7 @@ STEPS = (
     16,
     32,
 )  # networks that halve their input and add it up again take multiples of a power of two only
-PRICE = 2e9  # multiply-accumulates that a run may always cost
+PRICE = 5e8  # multiply-accumulates that a run may always cost
 ELEMENTS = 1 << 26  # of the largest value
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
 
