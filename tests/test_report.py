@@ -13,7 +13,8 @@ from secateur.report import Report
 from secateur.report_text import headline
 
 FIELDS = {
-    "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading", "written", "verification", "groups",
+    "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading", "written",
+    "verification", "groups",
     "layers", "latency_ms", "quality", "passes",
 }  # fmt: skip
 
