@@ -22,7 +22,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from types import FrameType
 from typing import Any
 
@@ -32,10 +32,12 @@ import secateur
 from common import Row, append, circumstances, parser, table
 from secateur.ir import Graph, parse_graph, reinfer
 from secateur.models import Runner
-from secateur.passes import PASSES
+from secateur.passes import PASSES, Pipeline
+from secateur.passes.analysis.coupling import Couple
 from secateur.passes.law import check
 from secateur.passes.pipeline import split_outside
 from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.replay import rewritten
 
 SLOW = 10  # seconds
@@ -194,7 +196,9 @@ def _places(body: Any) -> Iterator[tuple[Any, Any]]:
 
 def _change(rng: random.Random, holder: Any, key: Any) -> None:
     """Change one entry of a dict or list."""
-    value = holder.get(key) if isinstance(holder, dict) else holder[key] if key < len(holder) else None
+    if key not in holder if isinstance(holder, dict) else key >= len(holder):
+        return
+    value = holder[key]
     kinds: list[Callable[[], Any]] = [lambda: holder.__setitem__(key, copy.deepcopy(rng.choice(VALUES)))]
     if isinstance(value, int) and not isinstance(value, bool):
         kinds += [lambda: holder.__setitem__(key, value + rng.choice((-2, -1, 1, 2)))] * 3
@@ -210,8 +214,6 @@ def _change(rng: random.Random, holder: Any, key: Any) -> None:
     if isinstance(value, str):
         kinds += [lambda: holder.__setitem__(key, _spoiled(rng, value)),
                   lambda: holder.__setitem__(key, _reworded(rng, value, False))]  # fmt: skip
-    if isinstance(holder, list) and key >= len(holder):
-        return
     rng.choice(kinds)()
 
 
@@ -265,12 +267,21 @@ def _bounded() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def of_recipe(number: int) -> str:
-    """refused, accepted, or what went wrong with this mutant."""
+@lru_cache(maxsize=8)
+def coupled(rewrites: tuple[str, ...]) -> Graph:
+    """The network after these rewrites with its coupling, which most recipes are refused by."""
+    known = Recipe("", {}, {}, rewrites=rewrites)
+    return Pipeline((Canonicalize(), Couple()))(rewritten(known, network()))
+
+
+def of_recipe(number: int, quick: bool = False) -> str:
+    """refused, accepted, or what went wrong with this mutant; ``quick`` couples the network once for all of them."""
     text = recipe(number)
 
     def use() -> str:
         known = Recipe.from_json(text)
+        if quick:
+            known.keep_mask(coupled(known.rewrites))
         done = secateur.apply(known, network())
         found = check(rewritten(known, network()), done.graph, known, run=Runner())
         widths = all(
@@ -282,8 +293,8 @@ def of_recipe(number: int) -> str:
     return _judged(use)
 
 
-def of_policy(number: int, compiled: bool = True) -> str:
-    """refused, accepted, or what went wrong with this mutant; without ``compiled`` it is only read and printed."""
+def of_policy(number: int, quick: bool = False) -> str:
+    """refused, accepted, or what went wrong with this mutant; ``quick`` only reads and prints it."""
     text, toml = policy(number)
 
     def use() -> str:
@@ -297,7 +308,7 @@ def of_policy(number: int, compiled: bool = True) -> str:
         again = secateur.Policy.parse(read.spec)
         if read.criterion is not None and (again.spec != read.spec):
             return "wrong"
-        if not compiled or read.budget[0] == "latency_ms":
+        if quick or read.budget[0] == "latency_ms":
             return "accepted"
         done = secateur.compile(network(), read, calibration=data())
         return "accepted" if (done.report.verification or {})["passed"] else "wrong"
@@ -319,13 +330,13 @@ def _judged(use: Callable[[], str]) -> str:
         return "crashed"
 
 
-def survey(kind: str, first: int, count: int) -> tuple[Row, dict[str, list[int]]]:
+def survey(kind: str, first: int, count: int, quick: bool = False) -> tuple[Row, dict[str, list[int]]]:
     """The row of the table, and the numbers of the mutants that went wrong."""
     judge = {"recipes": of_recipe, "policies": of_policy}[kind]
     counts: Counter[str] = Counter()
     bad: dict[str, list[int]] = {}
     for number in range(first, first + count):
-        outcome = judge(number)
+        outcome = judge(number, quick)
         counts[outcome] += 1
         if outcome not in ("refused", "accepted"):
             bad.setdefault(outcome, []).append(number)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mutate_recipes
 from secateur.ir import InputError
 from secateur.policy import Policy, from_spec, from_toml
 
@@ -131,3 +132,39 @@ def test_a_budget_that_nothing_meets_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"\[compensate\] refit"):
         from_toml('[score]\ncriterion = "none"\n[compensate]\nrefit = true\n')
     assert from_toml(Policy.parse(text).to_toml()) == Policy.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[rewrite]\npasses = [0.5]", r"\[rewrite\] passes holds 0.5, which is no text"),
+        ("[rewrite]\npasses = true", r"\[rewrite\] passes is True; write a list of text"),
+        ("[protect]\nlayers = 7", "layers is 7"),
+        ("[score]\ncriterion = 'none'\n[protect]\nlayers = [{}]", "layers holds {}"),
+        ("[compensate]\nrefit = 3", "refit = 3: write true, false, or the pass"),
+        ("[compensate]\nrefit = 'refit{ridge=nan}'", "'ridge'.*takes"),
+        ("[budget]\nmacs = nan", "budget macs=nan"),
+        ("[budget]\nmacs = [1]", "is no amount"),
+        ("[score]\ncriterion = 'random'\nseed = -1", "'seed'.*from 0"),
+        ("[score]\ncriterion = 'random'\nseed = 1e400", "'seed'"),
+        ("[allocate]\nrounds = 99999999999999999999", "'rounds'.*from 0 to 2\\^53"),
+        ("[allocate]\nmethod = ['global']", "there is no pass"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_toml(text)
+
+
+def test_an_option_stands_once_and_lists_hold_text() -> None:
+    with pytest.raises(InputError, match="'floor' is given twice"):
+        from_spec("l1,global{floor=20%,floor=30%}")
+    assert from_spec("couple{protect=[0,a]},l1").protect == ("0", "a")
+    with pytest.raises(InputError, match="'protect' is 'abc'"):
+        Policy(protect="abc")  # type: ignore[arg-type]
+
+
+def test_mutants_are_refused_or_mean_what_they_say() -> None:
+    """Read and printed; that they compile as well is for bench/mutate_recipes.py, and for a few here."""
+    for number in range(2000):
+        assert mutate_recipes.of_policy(number, quick=number >= 20) in ("refused", "accepted"), number

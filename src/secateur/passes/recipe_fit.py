@@ -66,11 +66,11 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
         for axis, lists in kept.items():
             dropped = _dropped(slots.get((name, axis)), name, axis, lists, graph)
             keep[dropped] = False
+    _complete(recipe, recipe_of(graph, coupling, keep), slots, coupling, keep)
     try:
         check_keep(coupling, keep)
     except PassError as error:
         raise InputError(f"recipe: '{graph.name}' does not allow it: {error}") from error
-    _complete(recipe, recipe_of(graph, coupling, keep), slots, coupling, keep)
     return keep
 
 
