@@ -19,6 +19,7 @@ from secateur.ir.frontends.onnx_process import OnnxProcess
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
 from .cli_guard import INTERRUPTED
+from .cli_terminal import say
 from .models import load
 from .reading import check_reading
 from .report_text import reading as shown
@@ -40,10 +41,10 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
         library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
     for note in library.metadata.notes:
-        typer.echo(note, err=True)
+        say(note)
     if reading is not None:
-        typer.echo(shown("reading", reading.to_dict()), err=True)
-    typer.echo(f"wrote {out} for {library.metadata.target.name}, threads {threads}", err=True)
+        say(shown("reading", reading.to_dict()))
+    say(f"wrote {out} for {library.metadata.target.name}, threads {threads}")
 
 
 def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None) -> None:
@@ -53,10 +54,10 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
     with _bar() as tell:
         outcome, notes = tune(graph, records, time, target, threads, tell, batch)
     for note in (*notes, *outcome.notes):
-        typer.echo(note, err=True)
-    typer.echo(f"{outcome.measured} kernels were measured; their records are in {records}", err=True)
+        say(note)
+    say(f"{outcome.measured} kernels were measured; their records are in {records}")
     if outcome.left:
-        typer.echo("run it again to measure the rest", err=True)
+        say("run it again to measure the rest")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -78,7 +79,7 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
     results = library(**given)
     results = results if isinstance(results, tuple) else (results,)
     for port, array in zip(library.metadata.outputs, results, strict=True):
-        typer.echo(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]", err=True)
+        say(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]")
     if output is not None:
         _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from secateur.ir import InputError
 from secateur.ir.files import late_job, text_job
 
 from .cli_images import ImageOptions
-from .cli_terminal import check_outputs, json_out, json_path, progress, show_report, write_listed
+from .cli_terminal import check_outputs, json_out, json_path, progress, say, show_report, write_listed
 from .processes import Team
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
     show_report(report)
     json_out(report, job.json)
     for line in lines:
-        typer.echo(line, err=True)
+        say(line)
 
 
 def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Report, list[str]]:

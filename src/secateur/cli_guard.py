@@ -13,6 +13,7 @@ import typer
 from secateur.ir import BudgetError, Error, LawError, PassError, SlowerError, Unsupported, VerifyError
 from secateur.ir.files import WHY
 
+from .cli_terminal import say
 from .processes import Team, launched, together
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -71,7 +72,7 @@ def _fail(message: str, code: int, debug: bool, team: Team) -> None:
     if team.first_to_fail():
         if debug:
             traceback.print_exc()
-        typer.echo(f"secateur: {message}", err=True)
+        say(f"secateur: {message}")
     raise typer.Exit(code)
 
 

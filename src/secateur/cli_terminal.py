@@ -13,6 +13,7 @@ from rich.console import Console
 
 from secateur.ir import InputError
 from secateur.ir.files import WHY, Job, check_writable, same_file, write_all
+from secateur.ir.plain import printable
 
 if TYPE_CHECKING:
     from .report import Report
@@ -58,6 +59,11 @@ def amount_of_bytes(size: int) -> str:
     return f"{size} bytes"
 
 
+def say(text: str) -> None:
+    """A message on stderr. All text goes to a terminal here, but for tables, whose cells are made printable too."""
+    typer.echo(printable(text), err=True)
+
+
 def json_path(json: str | None) -> Path | None:
     return None if json in (None, "-") else Path(str(json))
 
@@ -81,7 +87,7 @@ def show_report(report: Report, groups: bool = False) -> None:
     if console.is_terminal:
         show(report, console, groups=groups)
     else:
-        typer.echo(text(report, groups=groups), err=True)
+        say(text(report, groups=groups))
 
 
 @contextlib.contextmanager

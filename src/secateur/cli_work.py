@@ -12,7 +12,7 @@ import typer
 from secateur.ir import InputError, LawError
 from secateur.ir.files import same_file, write_text
 
-from .cli_terminal import check_outputs, json_out, json_path, progress, show_report
+from .cli_terminal import check_outputs, json_out, json_path, progress, say, show_report
 
 
 def inspect_model(source: Path, protect: tuple[str, ...], json: str | None, trust: bool = False) -> None:
@@ -43,7 +43,7 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     with progress() as tell:
         tell("check the law")
         found = api.verify(original, slim, known, seed=seed, given=given, trust=trust)
-    typer.echo(law(found.to_dict()), err=True)
+    say(law(found.to_dict()))
     if not found.passed:
         why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
         raise LawError(f"'{slim}' is not what '{recipe}' makes of '{original}': {why}")
@@ -63,9 +63,9 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
         tell("write")
         done.save(out)
     for remark in done.report.remarks:
-        typer.echo(remark, err=True)
-    typer.echo(law(done.report.verification or {}), err=True)
-    typer.echo(f"wrote {out}", err=True)
+        say(remark)
+    say(law(done.report.verification or {}))
+    say(f"wrote {out}")
 
 
 def list_passes(name: str | None) -> None:

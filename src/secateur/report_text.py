@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from secateur.ir.plain import printable
+
 if TYPE_CHECKING:
     from .report import Report
 
@@ -32,7 +34,7 @@ def text(report: Report, width: int = WIDTH, *, groups: bool = False) -> str:
 
 def show(report: Report, console: Console, *, groups: bool = False) -> None:
     """Print headline, layers, groups if asked for, totals, and what was checked."""
-    console.print(f"[bold]{escape(report.model)}[/bold]  policy {escape(report.policy)}", highlight=False)
+    console.print(f"[bold]{_shown(report.model)}[/bold]  policy {_shown(report.policy)}", highlight=False)
     console.print(_layers(report))
     if report.rewrites:
         console.print(_rewrites(report))
@@ -40,7 +42,12 @@ def show(report: Report, console: Console, *, groups: bool = False) -> None:
         console.print(_groups(report))
     console.print(_totals(report))
     for line in closing(report):
-        console.print(escape(line), highlight=False)
+        console.print(_shown(line), highlight=False)
+
+
+def _shown(text: str) -> str:
+    """Text as it is: neither markup nor what a terminal would obey."""
+    return escape(printable(text))
 
 
 def headline(report: Report) -> str:
@@ -138,8 +145,8 @@ def _layers(report: Report) -> Table:
     table.add_column("state, reason", overflow="fold", ratio=4)
     for row in report.layers:
         state = f"[{COLOURS[row['state']]}]{row['state']}[/]"
-        reason = f": {escape(row['reason'])}" if row["reason"] else ""
-        name, op = escape(row["name"]), row["op"].replace("conv_transpose", "convT")
+        reason = f": {_shown(row['reason'])}" if row["reason"] else ""
+        name, op = _shown(row["name"]), row["op"].replace("conv_transpose", "convT")
         table.add_row(name, op, _widths(row["widths"]), _pair(row["macs"]), _pair(row["params"]), state + reason)
     return table
 
@@ -159,8 +166,8 @@ def _rewrites(report: Report) -> Table:
         error = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
         said = error + (f" ({row['measure'].replace(f',{NORM}', '')})" if row["measure"] else "")
         table.add_row(
-            escape(row["pass"]), escape(row["layer"]), _pair(row["macs"]), _pair(row["params"]),
-            escape(f"left alone: {row['reason']}" if row["reason"] else said),
+            _shown(row["pass"]), _shown(row["layer"]), _pair(row["macs"]), _pair(row["params"]),
+            _shown(f"left alone: {row['reason']}" if row["reason"] else said),
         )  # fmt: skip
     return table
 
@@ -175,7 +182,7 @@ def _groups(report: Report) -> Table:
         why = [f"frozen: {group['frozen']}"] if group["frozen"] else []
         reasons = "; ".join([*why, *group["why"]])
         slots = [*group["slots"][:MANY], "..."] if len(group["slots"]) > MANY else group["slots"]
-        table.add_row(group["id"], str(group["size"]), escape(" ".join(slots)), escape(reasons))
+        table.add_row(group["id"], str(group["size"]), _shown(" ".join(slots)), _shown(reasons))
     return table
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from .plain import printable
+
 
 class Error(Exception):
-    """Base of every error that secateur raises on purpose."""
+    """Base of every error that secateur raises on purpose. Its text is fit for a terminal, whatever names are in it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Unsupported(Error):

@@ -81,7 +81,7 @@ def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
 def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
     e = Emitter(graph, copy)
     for value in graph.inputs:
-        e.env[value.name] = e.fx.placeholder(identifier(value.name).replace(".", "_"))
+        e.env[value.name] = e.argument(value.name)
     for node in graph.nodes:
         made = LOWER[node.op](e, node)
         results = made if isinstance(made, tuple) else (made,)
@@ -90,7 +90,7 @@ def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, 
     flat = [e.arg(name) for name in graph.outputs]
     e.fx.output(_structure(e, flat) if structured else tuple(flat))
     title = identifier(graph.name).replace(".", "_")
-    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() else "Graph").eval(), e.paths
+    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() and title.isascii() else "Graph").eval(), e.paths
 
 
 def _structure(e: Emitter, flat: list[Any]) -> Any:

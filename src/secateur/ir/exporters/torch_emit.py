@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,17 @@ from secateur.ir.frontends.torch_arrays import FLOATS, to_torch
 from secateur.ir.frontends.torch_origin import TorchOrigin
 from secateur.ir.graph import Graph, Node, dtype_of
 
+# Names that generated code itself uses; an argument called so would hide them.
+RESERVED = frozenset(
+    {"self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree", "slice", "getattr", "setattr", "len",
+     "range", "tuple", "list", "dict", "set", "bool", "int", "float", "complex", "str", "bytes", "type", "object"}
+)  # fmt: skip
+
 
 def identifier(name: str) -> str:
     """A dotted path whose parts are fit for attributes."""
     parts = []
-    for part in name.split("."):
+    for part in unicodedata.normalize("NFKC", name).split("."):  # as Python reads names in source
         part = re.sub(r"\W", "_", part)
         if not part or keyword.iskeyword(part):
             part += "_"
@@ -38,6 +45,7 @@ class Emitter:
         self.root = nn.Module()
         self.fx = fx.Graph()
         self.env: dict[str, fx.Node] = {}
+        self.arguments: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
         self.paths: dict[str, str] = {}
         self.built: dict[str, tuple[Any, ...]] = {}
@@ -130,6 +138,16 @@ class Emitter:
         return True
 
     # Graph.
+
+    def argument(self, name: str) -> fx.Node:
+        """An argument of the module for an input, called like it as far as Python allows, and like nothing else."""
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if not plain or not plain.isidentifier() or keyword.iskeyword(plain) or plain in RESERVED:
+            plain = f"input_{plain}"
+        while plain in self.arguments:
+            plain += "_"
+        self.arguments.add(plain)
+        return self.fx.placeholder(plain)
 
     def arg(self, name: str | None) -> fx.Node | None:
         """The fx node of a value, or one that reads a weight."""

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto
 
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Array, Graph, Node, Sym, Value, prune_dead
+from secateur.ir.plain import printable
 from secateur.ir.text import reinfer
 from secateur.ir.verify import verify
 
@@ -91,7 +92,7 @@ def load(source: str | Path | ModelProto, process: OnnxProcess | None = None) ->
     axes = dynamic_axes(model, infos, parsed.names, label)
     converted = _convert(parsed, infos, axes)
     outputs = tuple(parsed.names.clean(o.name) for o in model.graph.output)
-    name = re.sub(r"\s+", "_", model.graph.name.strip()) or "model"
+    name = re.sub(r"\s+", "_", printable(model.graph.name.strip())) or "model"
     graph = prune_dead(Graph(name, tuple(converted.inputs), tuple(converted.nodes), outputs, converted.builder.consts))
     graph = verify(reinfer(graph))
     _finite(graph, label)

@@ -20,6 +20,7 @@ from secateur.ir.errors import Unsupported
 from secateur.ir.graph import NUMPY_NAMES, Array, Attr, Node, Source, Value, dtype_of
 from secateur.ir.infer import infer_node
 from secateur.ir.infer_checks import check_sizes
+from secateur.ir.plain import UNSEEN, one_line
 
 from .onnx_check_nodes import check_types
 from .onnx_check_tensors import Damage
@@ -28,7 +29,7 @@ from .onnx_origin import Original
 from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
 
-UNCLEAN = re.compile(r"[\s,()=#\"']")
+UNCLEAN = re.compile(rf"[\s,()=#\"'{UNSEEN}]")
 
 
 class Odd(Exception):
@@ -56,7 +57,8 @@ class Op:
 
     @property
     def label(self) -> str:
-        return self.proto.name or f"{self.proto.op_type}_{next((o for o in self.proto.output if o), '')}"
+        """What a user calls it, fit to be shown."""
+        return one_line(self.proto.name or f"{self.proto.op_type}_{next((o for o in self.proto.output if o), '')}")
 
     def input(self, i: int) -> str:
         """The i-th input. Raises Misfit where the file leaves it out."""
