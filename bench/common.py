@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,12 @@ def environment(threads: int | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(pools if threads else (), str(threads))}
 
 
-def run(command: Sequence[str], *, timeout: float | None = None, threads: int | None = None) -> Finished:
+def run(
+    command: Sequence[str], *, timeout: float | None = None, threads: int | None = None, memory: int | None = None
+) -> Finished:
     """Run a command from the repository's root and measure it, its own children not counted.
+
+    It is stopped after ``timeout`` seconds, and on Linux where it and its children hold more than ``memory`` bytes.
 
     Waits with wait4, whose figures belong to this child alone, so that several may run at once. On Linux the peak
     starts from the size of the process that starts the child: keep that one small where memory is the question.
@@ -178,6 +182,8 @@ def run(command: Sequence[str], *, timeout: float | None = None, threads: int | 
     timer = threading.Timer(timeout or 0, stop)
     if timeout is not None:
         timer.start()
+    if memory is not None:
+        threading.Thread(target=_watch, args=(child, memory, stop), daemon=True).start()
     for reader in readers:
         reader.start()
     _, status, usage = os.wait4(child.pid, 0)
@@ -188,6 +194,25 @@ def run(command: Sequence[str], *, timeout: float | None = None, threads: int | 
         reader.join()
     code = None if stopped.is_set() else child.returncode
     return Finished(code, texts[0], texts[1], seconds, _max_rss_bytes(usage), usage.ru_utime + usage.ru_stime)
+
+
+def _watch(child: subprocess.Popen[str], limit: int, stop: Callable[[], None]) -> None:
+    """Stop a process that holds more bytes than the limit, with its children; ends with it."""
+    while child.returncode is None:
+        if _resident(child.pid) > limit:
+            stop()
+            return
+        time.sleep(0.2)
+
+
+def _resident(pid: int) -> int:
+    """Bytes that a process and its children have in memory; 0 where it ended, or where there is no /proc."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, IndexError):
+        return 0
+    return pages * resource.getpagesize() + sum(_resident(int(c)) for c in children)
 
 
 def _drain(child: subprocess.Popen[str], which: int, texts: list[str]) -> None:

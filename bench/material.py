@@ -56,7 +56,8 @@ class Package:
 class OnnxFile:
     """A row of onnx_files.csv: the package that carries the file, where in it, and what the network is for.
 
-    ``data`` is the member with weights that lie outside of the file, empty for most.
+    ``data`` is the member with weights that lie outside of the file, ``values`` what an input must hold, as in
+    ``sr=16000``; both are empty for most.
     """
 
     name: str
@@ -66,6 +67,7 @@ class OnnxFile:
     sha256: str
     member: str
     data: str
+    values: str
     licence: str
     what: str
 
