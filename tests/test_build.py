@@ -125,7 +125,7 @@ def test_wrong_inputs_of_a_library(tmp_path: Path) -> None:
         "x=wide.npy": "was given shape [1, 3, 17, 16]",
         "x=double.npy": "was given f64",
         "y=wide.npy": "the library takes x",
-        "x=missing.npy": "cannot be read as a .npy file",
+        "x=missing.npy": "missing.npy'; check the path",
     }.items():
         name, file = text.split("=")
         done = runner.invoke(app, ["run", str(tmp_path / "l.so"), "--input", f"{name}={tmp_path / file}"])

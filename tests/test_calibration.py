@@ -289,3 +289,8 @@ def test_labels_of_an_npz(tmp_path: Path) -> None:
     assert report.quality["top1"] is not None
     assert any("cross-entropy with the labels" in r for r in report.remarks)
     assert json.loads(report.to_json())["quality"]["held_out"] is True
+
+
+def test_what_is_not_used_of_a_file_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X, classes=Y)
+    assert "not used of 'd.npz': 'classes'" in secateur.compile(chain(), calibration=tmp_path / "d.npz").report.remarks

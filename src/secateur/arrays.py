@@ -7,8 +7,10 @@ pickles, and refused.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import tokenize
 import warnings
 import zipfile
 from collections.abc import Collection
@@ -137,6 +139,10 @@ def _why(error: Any) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     if isinstance(error, SyntaxError):
+        return "its header is damaged"
+    if isinstance(error, OSError) and error.errno == errno.EINVAL:
+        return "its table of contents points outside of it"
+    if isinstance(error, tokenize.TokenError):
         return "its header is damaged"
     said = "".join(c if c.isprintable() else "?" for c in str(error).partition("\n")[0][:LONGEST])
     return said or type(error).__name__

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.ir import Graph, InputError
+from secateur.ir import Array, Graph, InputError
 from secateur.passes.sweep.batches import batches, classes_of
 
 from .arrays import ArrayFile
@@ -41,8 +41,7 @@ def opened(
     is held out. Raises InputError that names what cannot be used.
     """
     share = share_of(holdout)
-    data = None if given is None else _source(given, graph, preparation)
-    remarks = data.remarks if isinstance(data, Images) else ()
+    data, remarks = (None, ()) if given is None else _source(given, graph, preparation)
     if preparation is not None and not isinstance(data, Images):
         raise InputError(
             "calibration: mean, std, bgr, scale and size say how images become inputs, but there is no folder of them; "
@@ -67,30 +66,38 @@ def opened(
     return Parted(parts[0], parts[1], True, (*remarks, said))
 
 
-def feeds(graph: Graph, data: Iterable[Any]) -> list[Mapping[str, Any]]:
-    """Inputs by name, checked and in the sizes that the network takes. Raises InputError."""
-    return [batch.inputs for batch in batches(graph, data)]
+def feeds(graph: Graph, given: Iterable[Any], source: str = "given inputs") -> list[Mapping[str, Array]]:
+    """Inputs by name, checked and in the sizes that the network takes, of arrays as in calibration or files of them.
+
+    Raises InputError.
+    """
+    data = [arrays_of(Path(each), graph, "--input")[0] if isinstance(each, str | Path) else each for each in given]
+    return [batch.inputs for batch in batches(graph, data, source=source)]
 
 
-def _source(given: Iterable[Any] | str | Path, graph: Graph, preparation: Preparation | None) -> Iterable[Any]:
-    """Batches that can be gone through more than once. Raises InputError."""
+def _source(
+    given: Iterable[Any] | str | Path, graph: Graph, preparation: Preparation | None
+) -> tuple[Iterable[Any], tuple[str, ...]]:
+    """Batches that can be gone through more than once, and what is to be said of them. Raises InputError."""
     if isinstance(given, str | Path):
         return load_calibration(Path(given), graph, preparation)
     if isinstance(given, Mapping) or hasattr(given, "shape"):  # one batch, alone
-        return [given]
+        return [given], ()
     if isinstance(given, Iterator):  # can be gone through once: kept
-        return list(given)
+        return list(given), ()
     with contextlib.suppress(TypeError):
         iter(given)
-        return given
+        return given, ()
     raise InputError(
         f"calibration is a {type(given).__name__}; give batches x, (x, y) or dicts by input name, an .npz file or a "
         "folder of images"
     )
 
 
-def load_calibration(path: Path, graph: Graph, preparation: Preparation | None = None) -> Iterable[Any]:
-    """Batches for this network. Raises InputError where the file or folder holds nothing of use.
+def load_calibration(
+    path: Path, graph: Graph, preparation: Preparation | None = None
+) -> tuple[Iterable[Any], tuple[str, ...]]:
+    """Batches for this network, and remarks on them. Raises InputError where there is nothing of use.
 
     An .npz file holds arrays by input name, or one array, and labels (``y``) if there are any. A folder holds images;
     folders in it are classes: see ``folder_labels``.
@@ -98,14 +105,20 @@ def load_calibration(path: Path, graph: Graph, preparation: Preparation | None =
     if not path.exists():
         raise InputError(f"--calibration: there is no '{path}'; check the path")
     if path.is_dir():
-        return Images.open(path, graph, preparation or Preparation())
+        images = Images.open(path, graph, preparation or Preparation())
+        return images, images.remarks
     if path.suffix.lower() not in {".npz", ".npy"}:
         raise InputError(f"--calibration '{path}': give a .npz file of arrays by input name, or a folder of images")
-    return [_arrays(path, graph)]
+    batch, unused = arrays_of(path, graph, "--calibration")
+    return [batch], (f"not used of '{path.name}': {', '.join(map(repr, unused))}",) if unused else ()
 
 
-def _arrays(path: Path, graph: Graph) -> Any:
-    file = ArrayFile.open(path, "--calibration")
+def arrays_of(path: Path, graph: Graph, option: str) -> tuple[Any, tuple[str, ...]]:
+    """What a file that was given to ``option`` holds for this network, and the names of what it holds besides.
+
+    The former are inputs by name, with labels if there are any. Raises InputError.
+    """
+    file = ArrayFile.open(path, option)
     names = [v.name for v in graph.inputs]
     others = [n for n in file.names if n not in LABELS]
     if set(names) <= set(file.names):
@@ -113,6 +126,8 @@ def _arrays(path: Path, graph: Graph) -> Any:
     elif len(names) == 1 and len(others) == 1:
         inputs = {names[0]: file.read(others[0])}
     else:
-        raise InputError(f"--calibration '{path}' holds {sorted(file.names)}; '{graph.name}' takes the inputs {names}")
+        raise InputError(f"{option} '{path}' holds {sorted(file.names)}; '{graph.name}' takes the inputs {names}")
     label = next((n for n in LABELS if n in file.names and n not in inputs), None)
-    return inputs if label is None else (inputs, file.read(label))
+    used = {*(names if set(names) <= set(file.names) else others), label}
+    batch = inputs if label is None else (inputs, file.read(label))
+    return batch, tuple(name for name in file.names if name not in used)

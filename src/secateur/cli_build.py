@@ -16,6 +16,7 @@ from secateur.ir import InputError
 from secateur.ir.files import Job, check_writable, same_file, write_all
 from secateur.ir.frontends.onnx_process import OnnxProcess
 
+from .arrays import ArrayFile
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
 from .cli_guard import INTERRUPTED
@@ -85,13 +86,10 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
 
 
 def _array(path: Path) -> Any:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read as a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
+    file = ArrayFile.open(path, "--input")
+    if len(file.names) != 1:
         raise InputError(f"'{path}' holds several arrays; give one .npy file for each input")
-    return array
+    return file.read(file.names[0])
 
 
 def _save(folder: Path, arrays: Mapping[str, Any]) -> None:

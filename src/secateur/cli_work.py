@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect as reflect
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -39,10 +38,9 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     from .report_text import law
 
     known = Recipe.load(recipe)
-    given = [_arrays(path) for path in inputs]
     with progress() as tell:
         tell("check the law")
-        found = api.verify(original, slim, known, seed=seed, given=given, trust=trust)
+        found = api.verify(original, slim, known, seed=seed, given=inputs, trust=trust)
     say(law(found.to_dict()))
     if not found.passed:
         why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
@@ -85,13 +83,3 @@ def list_passes(name: str | None) -> None:
         typer.echo(made.name + (f"{{{', '.join(options)}}}" if options else ""))
         for line in text.splitlines()[:1] if name is None else text.splitlines():
             typer.echo(f"    {line}".rstrip())
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"--input '{path}': no .npz file of arrays by input name ({error})") from error

@@ -31,15 +31,14 @@ def survey(graph: Graph, data: Iterable[Any], seed: int) -> tuple[Digest, ...]:
     found: list[Digest] = []
     kinds: set[bool] = set()
     for number, given in enumerate(data):
-        item = checked(graph, given, number)
-        for _ in parts(graph, item, number):  # looks at all values
+        where = f"calibration, batch {number}"
+        item = checked(graph, given, where)
+        for _ in parts(graph, item, where):  # looks at all values
             pass
         found += _digests(item, range(item.examples), seed)
         kinds.add(item.labels is not None)
         if len(kinds) > 1:
-            raise InputError(
-                f"calibration, batch {number}: some batches have labels and others none; label all or none"
-            )
+            raise InputError(f"{where}: some batches have labels and others none; label all or none")
     if not found:
         raise InputError("calibration: the data hold no example; give at least one batch")
     return tuple(found)
@@ -83,7 +82,7 @@ class Fold:
         """Raises InputError at the end where the data were others than when they were split."""
         seen = 0
         for number, given in enumerate(self.data):
-            item = checked(self.graph, given, number)
+            item = checked(self.graph, given, f"calibration, batch {number}")
             for start in range(0, item.examples, ROWS):
                 rows = range(start, min(start + ROWS, item.examples))
                 mine = np.array([(digest in self.held) == self.inside for digest in _digests(item, rows, self.seed)])

@@ -25,6 +25,7 @@ from secateur.passes.recipe_fit import check_names
 from secateur.passes.recipe_schema import steps_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
+from .calibration import feeds
 from .models import Runner, capture, check_weights, fresh, reread
 from .reading import check_reading
 from .replay import rewritten
@@ -61,12 +62,13 @@ def verify(
     *,
     example_inputs: Any = None,
     seed: int = 0,
-    given: Sequence[Mapping[str, Array]] = (),
+    given: Sequence[Mapping[str, Array] | str | Path] = (),
     trust: bool = False,
 ) -> Verification:
     """Check that ``slim`` is what the recipe makes of ``original``, and the law, on random and given inputs.
 
-    ``example_inputs`` capture what is a torch module. ``compared`` of the answer says what was compared, ``changed``
+    ``given`` are inputs by name, or .npz files of them. ``example_inputs`` capture what is a torch module.
+    ``compared`` of the answer says what was compared, ``changed``
     which weights were changed on purpose after the cut, and ``distance`` what that did to the outputs; ``reason`` why
     it did not pass. Raises InputError where the three do not fit together.
     """
@@ -76,11 +78,12 @@ def verify(
     if not trust:
         check_reading(original, dense, example_inputs, seed=seed)
     small = _same_interface(dense, small)
+    inputs = feeds(dense, given)
     start = rewritten(known, dense)
     check_names(known, start)
     cut = known.apply(Canonicalize()(start))
     bound = bind(known, dense, start, cut, small, example_inputs)
-    shown = _shown(known, dense, start, cut, small, bound, seed, given)
+    shown = _shown(known, dense, start, cut, small, bound, seed, inputs)
     return dataclasses.replace(shown, reference=AFTER) if of_recipe(known)[0] else shown
 
 

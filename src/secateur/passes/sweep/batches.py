@@ -39,7 +39,7 @@ class Batch:
     examples: int
 
 
-def batches(graph: Graph, data: Iterable[Any], most: int = 16) -> Iterator[Batch]:
+def batches(graph: Graph, data: Iterable[Any], most: int = 16, source: str = "calibration") -> Iterator[Batch]:
     """Cut what the user gave into batches of at most ``most`` examples, or of the size that the network is fixed to.
 
     An item of ``data`` is ``x``, ``(x, y)`` or a mapping by input name (with labels: ``(mapping, y)``), NumPy or torch,
@@ -47,26 +47,26 @@ def batches(graph: Graph, data: Iterable[Any], most: int = 16) -> Iterator[Batch
     the network's type cannot hold.
     """
     for number, given in enumerate(data):
-        yield from parts(graph, checked(graph, given, number), number, most)
+        where = f"{source}, batch {number}"
+        yield from parts(graph, checked(graph, given, where), where, most)
 
 
-def parts(graph: Graph, item: Item, number: int, most: int = 16) -> Iterator[Batch]:
-    """One item, the ``number``-th, in batches. Raises InputError for values that the network cannot take."""
+def parts(graph: Graph, item: Item, where: str, most: int = 16) -> Iterator[Batch]:
+    """One item, which stands ``where``, in batches. Raises InputError for values that the network cannot take."""
     fixed = [v.shape[0] for v in graph.inputs if v.shape and not isinstance(v.shape[0], Sym)]
     size = int(fixed[0]) if fixed else most
     for start in range(0, item.examples, size):
         examples = min(size, item.examples - start)
         short = size - examples if fixed else 0  # a network of fixed batch: repeat the last, which does not count
-        inputs = {v.name: _rows(v, item.inputs[v.name], start, examples, short, number) for v in graph.inputs}
+        inputs = {v.name: _rows(v, item.inputs[v.name], start, examples, short, where) for v in graph.inputs}
         yield Batch(inputs, None if item.labels is None else item.labels[start : start + examples], examples)
 
 
-def checked(graph: Graph, given: Any, number: int) -> Item:
+def checked(graph: Graph, given: Any, where: str) -> Item:
     """One item of the data. Raises InputError that names the batch, where it does not fit the network.
 
     Wrong names, ranks, shapes, kinds of numbers or lengths, and labels where there is nothing that they could label.
     """
-    where = f"calibration, batch {number}"
     inputs, labels = _named(graph, given, where)
     sizes = {}
     for value in graph.inputs:
@@ -156,9 +156,9 @@ def _labels(graph: Graph, labels: Array, total: int, where: str) -> Array:
     return flat
 
 
-def _rows(value: Value, x: Array, start: int, count: int, short: int, number: int) -> Array:
+def _rows(value: Value, x: Array, start: int, count: int, short: int, where: str) -> Array:
     """``count`` rows in the network's type, and ``short`` more like the last. Raises InputError for unusable values."""
-    where = f"calibration, batch {number}: input '{value.name}'"
+    where = f"{where}: input '{value.name}'"
     want = numpy_dtype(value.dtype)
     part = x[start : start + count] if x.ndim else x
     if part.dtype.kind in "iu" and want.kind in "iu" and part.size:
