@@ -88,6 +88,8 @@ def compile(
     tell = progress or _quiet
     tell("read the model")
     process = OnnxProcess()
+    if isinstance(model, str | Path) and not trust:
+        process.start()  # while the file is read
     dense = with_baseline(fresh(capture(model, example_inputs, process))).with_note(Vectors(lanes))
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
@@ -154,6 +156,8 @@ def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = (), 
     Raises LawError where the model computes something else than what was read from it, unless ``trust`` is given.
     """
     process = OnnxProcess()
+    if isinstance(model, str | Path) and not trust:
+        process.start()  # while the file is read
     dense = with_baseline(fresh(capture(model, example_inputs, process)))
     names = protected(model, dense, protect)
     check_protect(dense, names)

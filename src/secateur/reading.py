@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from secateur.ir.precision import tolerance
 from secateur.passes.sweep.batches import batches
 
 from .models import Runner
-from .sizes import other_sizes, seconds_of
+from .sizes import is_costly, other_sizes, seconds_of
 
 if TYPE_CHECKING:
     from .models import Model
@@ -197,10 +198,16 @@ class _Check:
         """Inputs and their sizes in words. Of each group the first that the original takes counts."""
         for feed in given:
             yield iter([(feed, "")])
-        yield iter([(random_inputs(self.graph, seed), "")])
-        for number, choices in enumerate(other_sizes(self.graph)):
-            drawn = seed + number + 1
-            yield ((random_inputs(self.graph, drawn, s), _said(self.graph, s)) for s in choices)
+        captured = (random_inputs(self.graph, seed), "")
+        others: list[Iterator[tuple[Feed, str]]] = [
+            ((random_inputs(self.graph, seed + number, s), _said(self.graph, s)) for s in choices)
+            for number, choices in enumerate(other_sizes(self.graph), 1)
+        ]
+        if is_costly(self.graph) and others:  # the captured size only where the last of the others is refused
+            others[-1] = itertools.chain(others[-1], [captured])
+        else:
+            yield iter([captured])
+        yield from others
 
     def _compare(self, feed: Feed, wants: Sequence[Array], at: str) -> tuple[float, str]:
         """How far the graph is off, and a remark. Raises LawError, and InputError for random networks."""

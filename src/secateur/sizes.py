@@ -20,7 +20,7 @@ STEPS = (
     16,
     32,
 )  # networks that halve their input and add it up again take multiples of a power of two only
-PRICE = 5e8  # multiply-accumulates that a run may always cost
+PRICE = 1e9  # multiply-accumulates that a run may always cost
 ELEMENTS = 1 << 26  # of the largest value
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
 
@@ -92,6 +92,11 @@ def _bearable(graph: Graph, shapes: Shapes) -> bool:
     largest = max((math.prod(v.shape) for v in there.values.values()), default=0)
     before, now = cost(graph).totals()["macs"], cost(there).totals()["macs"]
     return largest <= ELEMENTS and now <= max(PRICE, 2 * before)
+
+
+def is_costly(graph: Graph) -> bool:
+    """Does a run at the captured size cost so much that one has to do?"""
+    return cost(graph).totals()["macs"] > PRICE
 
 
 def seconds_of(graph: Graph, feed: Mapping[str, Array]) -> float:

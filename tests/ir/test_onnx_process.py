@@ -129,3 +129,10 @@ def test_the_process_ends_with_its_object() -> None:
     assert child is not None and child.poll() is None
     del process
     assert child.wait(60) == -signal.SIGKILL
+
+
+def test_an_output_that_is_named_twice_comes_twice(process: OnnxProcess) -> None:
+    model = relu_model(2)
+    model.graph.output.append(model.graph.output[0])
+    loaded = process.open(model.SerializeToString())
+    assert [y.tolist() for y in process.run(loaded, {"x": np.array([-1, 1], np.float32)})] == [[0, 2], [0, 2]]

@@ -109,14 +109,14 @@ class Worker:
         session = self._sessions[head["session"]]
         feeds = dict(zip(head["feeds"], arrays, strict=True))
         names = head["names"] or [o.name for o in session.get_outputs()]
-        found = dict(zip(names, session.run(names, feeds), strict=True))
-        tensors = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+        found = list(zip(names, session.run(names, feeds), strict=True))  # a file may give one value twice
+        tensors = [(name, array) for name, array in found if isinstance(array, np.ndarray)]
         if head["shapes"]:
-            seen = [[n, list(a.shape), "str" if a.dtype.kind in "OSU" else a.dtype.name] for n, a in tensors.items()]
+            seen = [[n, list(a.shape), "str" if a.dtype.kind in "OSU" else a.dtype.name] for n, a in tensors]
             return {"seen": seen}, []
         if len(tensors) != len(found):
-            raise TypeError(f"output '{next(n for n in names if n not in tensors)}' is no tensor")
-        return {}, [np.asarray(array) for array in tensors.values()]
+            raise TypeError(f"output '{next(n for n, a in found if not isinstance(a, np.ndarray))}' is no tensor")
+        return {}, [array for _, array in tensors]
 
     def close(self, head: Head, arrays: list[Array]) -> tuple[Head, list[Array]]:
         """Free a session."""
