@@ -25,7 +25,7 @@ from secateur.ir.precision import tolerance
 from secateur.passes.sweep.batches import batches
 
 from .models import Runner
-from .sizes import is_costly, other_sizes, seconds_of
+from .sizes import Shapes, is_costly, other_sizes, seconds_of
 
 if TYPE_CHECKING:
     from .models import Model
@@ -199,15 +199,16 @@ class _Check:
         for feed in given:
             yield iter([(feed, "")])
         captured = (random_inputs(self.graph, seed), "")
-        others: list[Iterator[tuple[Feed, str]]] = [
-            ((random_inputs(self.graph, seed + number, s), _said(self.graph, s)) for s in choices)
-            for number, choices in enumerate(other_sizes(self.graph), 1)
-        ]
+        kinds = enumerate(other_sizes(self.graph), seed + 1)
+        others = [self._drawn(choices, drawn) for drawn, choices in kinds]
         if is_costly(self.graph) and others:  # the captured size only where the last of the others is refused
             others[-1] = itertools.chain(others[-1], [captured])
         else:
             yield iter([captured])
         yield from others
+
+    def _drawn(self, choices: Iterable[Shapes], seed: int) -> Iterator[tuple[Feed, str]]:
+        return ((random_inputs(self.graph, seed, shapes), _said(self.graph, shapes)) for shapes in choices)
 
     def _compare(self, feed: Feed, wants: Sequence[Array], at: str) -> tuple[float, str]:
         """How far the graph is off, and a remark. Raises LawError, and InputError for random networks."""

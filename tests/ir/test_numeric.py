@@ -122,3 +122,16 @@ def test_a_network_that_blows_up_noise_is_called_unstable() -> None:
     assert not found.passed and failure("net", found).startswith(
         "'net' cannot be checked: it is unstable: 1e-06 of noise"
     )
+
+
+def test_small_probabilities_may_be_off_by_the_rounding_of_their_range() -> None:
+    """Runtimes compute a sigmoid to 1e-7 of its range, which is much of a probability of 1e-4."""
+    net = Net(1, 3, 4, 4)
+    net.weights["low"] = np.full(1, -9, np.float32)
+    graph = net.graph(str(net.node("sigmoid", str(net.node("add", net.conv("x", 4), "low")))))
+    feed = random_inputs(graph, 0)
+    (want,), (noise,) = evaluate(graph, feed), evaluate(*moved(graph, feed))
+    have = want + np.float32(1e-7)
+    assert difference(want, have) > 1e-5 and difference(want, noise) > difference(want, have) / 10
+    assert worst_slice(want, have, TOLERANCE, noise) is None
+    assert difference(want, noise) < difference(want, 2 * want) / 10
