@@ -52,6 +52,11 @@ def remarks_of(idle: bool, trail: Trail) -> tuple[str, ...]:
     return (f"calibrated on {found.examples} examples{loss}",)
 
 
+def capture_remarks(graph: Graph) -> tuple[str, ...]:
+    """What a frontend could not keep of the original, in words."""
+    return tuple(remark for note in graph.notes.values() for remark in getattr(note, "capture_remarks", ()))
+
+
 def make_report(
     title: str,
     dense: Graph,
@@ -88,7 +93,7 @@ def make_report(
         layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
         passes=tuple(trail.ran),
         rewrites=tuple(row.to_dict() for row in changed.rows),
-        remarks=remarks,
+        remarks=(*capture_remarks(dense), *remarks),
         quality=quality,
         latency_ms=latency,
         reading=reading.to_dict() if reading else None,

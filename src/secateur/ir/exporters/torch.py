@@ -15,7 +15,9 @@ from secateur.ir.frontends.torch_arrays import to_numpy, to_torch
 from secateur.ir.graph import Array, Graph
 
 from .torch_emit import Emitter, identifier
+from .torch_functional import SizeError
 from .torch_lower import LOWER
+from .torch_open import guard, opened
 
 __all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "with_paths"]
 
@@ -42,14 +44,17 @@ def flat_module(graph: Graph) -> tuple[fx.GraphModule, dict[str, str]]:
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     """Run the network on these inputs, by input name; returns its outputs in order.
 
-    Raises InputError for an input that is missing or unknown.
+    Raises InputError for an input that is missing or unknown, or of a size that is fixed to another.
     """
     names = [v.name for v in graph.inputs]
     if set(names) != set(inputs):
         raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
     module, _ = flat_module(graph)
-    with torch.no_grad():
-        outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
+    try:
+        with torch.no_grad():
+            outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
+    except SizeError as error:
+        raise InputError(str(error)) from error
     return [to_numpy(o) for o in outs]
 
 
@@ -82,8 +87,9 @@ def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, 
     e = Emitter(graph, copy)
     for value in graph.inputs:
         e.env[value.name] = e.argument(value.name)
+    guard(e)
     for node in graph.nodes:
-        made = LOWER[node.op](e, node)
+        made = LOWER[node.op](e, opened(e, node))
         results = made if isinstance(made, tuple) else (made,)
         for value, result in zip(node.outputs, results, strict=True):
             e.env[value.name] = result

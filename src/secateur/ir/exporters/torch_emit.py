@@ -57,7 +57,7 @@ class Emitter:
         own = self.origin.parameters | self.origin.buffers if self.origin is not None else frozenset()
         taken: set[str] = set()
         inner: set[str] = set()
-        for name in self.graph.weights:
+        for name in sorted(self.graph.weights, key=lambda weight: weight not in own):  # names of our own give way
             # torch allows more in a path than an identifier has ("block1-0"): its own names stay.
             path = name if name in own else identifier(name)
             root = path.split(".")[0]

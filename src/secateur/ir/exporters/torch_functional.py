@@ -17,6 +17,21 @@ from torch import Tensor
 _END = 1 << 62
 
 
+class SizeError(ValueError):
+    """An input of a size that the network was not captured at."""
+
+
+def expect_sizes(x: Tensor, name: str, shape: Sequence[int | None], why: str) -> Tensor:
+    """The tensor, if it has these sizes; None stands for any. Raises SizeError."""
+    if len(shape) != x.dim() or any(d is not None and d != e for d, e in zip(shape, x.shape, strict=True)):
+        want = " x ".join("any" if d is None else str(d) for d in shape)
+        raise SizeError(
+            f"input '{name}' is {' x '.join(map(str, x.shape))}, and this network was captured at {want}: {why}. "
+            "Give it that size, or compile the original again with example inputs of the size you need."
+        )
+    return x
+
+
 def slice_tensor(
     x: Tensor, axes: Sequence[int], starts: Sequence[int], ends: Sequence[int], steps: Sequence[int]
 ) -> Tensor:

@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import InputError
 from secateur.ir.graph import Graph
 from secateur.ir.verify import verify
 
-from .torch_batch import free_batch
 from .torch_capture import Capture, capture, from_exported
 from .torch_import import Importer
 from .torch_origin import TorchOrigin
+from .torch_sizes import free_sizes
 
 __all__ = ["TorchOrigin", "trace"]
 
@@ -33,8 +32,8 @@ def trace(
     """Capture a network.
 
     ``example_inputs`` are the positional arguments of ``module`` (a lone tensor is one argument);
-    an ExportedProgram needs none. With ``dynamic_batch`` the network is traced a second time with
-    one more example in the batch, and where both traces agree the batch is ``Sym(n, "N")``.
+    an ExportedProgram needs none. With ``dynamic_batch`` the network is traced again with one more
+    example in the batch and at other sizes, and where the traces agree the batch is ``Sym(n, "N")``.
     The module is left as it was, to the last attribute. Raises InputError, Unsupported.
     """
     if isinstance(module, torch.export.ExportedProgram):
@@ -44,16 +43,7 @@ def trace(
     args = _arguments(module, example_inputs)
     title = name or type(module).__name__
     graph = _build(capture(module, args), title)
-    if not dynamic_batch:
-        return graph
-    more = _one_more(args)
-    if more is None:
-        return graph
-    try:
-        other = _build(capture(module, more), title)
-    except Exception:  # a network that only takes this batch keeps it
-        return graph
-    return free_batch(graph, other)
+    return free_sizes(graph, args, lambda other: _build(capture(module, other), title)) if dynamic_batch else graph
 
 
 def _build(found: Capture, title: str) -> Graph:
@@ -69,14 +59,3 @@ def _arguments(module: nn.Module, example: Any) -> tuple[Any, ...]:
     if isinstance(example, torch.Tensor | dict):
         return (example,)
     return tuple(example)
-
-
-def _one_more(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The example with its first row of each input once more; None if the inputs have no common batch."""
-    leaves, spec = pytree.tree_flatten(args)
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves if isinstance(leaf, torch.Tensor)}
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
-        return None
-    grown = [torch.cat([leaf, leaf[:1]]) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    args_again: tuple[Any, ...] = pytree.tree_unflatten(grown, spec)
-    return args_again

@@ -10,6 +10,22 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
+class Literal:
+    """A number in a node's attribute that followed a dimension when the network was captured at two sizes.
+
+    Element ``index`` of attribute ``attr`` is ``value.shape[axis] * times // over + plus``; -1 where ``value`` is "".
+    """
+
+    attr: str
+    index: int
+    value: str = ""
+    axis: int = 0
+    times: int = 1
+    over: int = 1
+    plus: int = 0
+
+
+@dataclass(frozen=True)
 class TorchOrigin:
     """What a graph from torch must remember to become the same module again.
 
@@ -27,6 +43,10 @@ class TorchOrigin:
     out_spec: Any = None
     leaves: tuple[int | tuple[Any], ...] = ()
     train_as: Mapping[str, str] = field(default_factory=dict)
+    follows: Mapping[str, tuple[Literal, ...]] = field(default_factory=dict)
+    fixed: tuple[tuple[str, int], ...] = ()
+    why: str = ""
+    capture_remarks: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (pickle.dumps({**vars(self), "train_as": dict(self.train_as)}),)

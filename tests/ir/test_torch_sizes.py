@@ -1,0 +1,141 @@
+"""A network that takes any size still does, or says what holds it: never another answer than the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import secateur  # noqa: E402
+from secateur.ir.exporters.torch import to_module  # noqa: E402
+from secateur.ir.frontends.torch import trace  # noqa: E402
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+class Net(nn.Module):
+    """Two convolutions with a function of the input and the features between them."""
+
+    def __init__(self, between: Callable[[Any, Any], Any], stride: int = 1, channels: int = 8) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, stride, 1), nn.Conv2d(channels, 4, 1)
+        self.between = between
+
+    def forward(self, x: Any) -> Any:
+        return self.b(self.between(x, F.relu(self.a(x))))
+
+
+def _gate(_: Any, y: Any) -> Any:
+    n, c, _, _ = y.size()
+    return y * torch.sigmoid(y.mean((2, 3)).view(n, c, 1, 1)).expand_as(y)
+
+
+def _axes(_: Any, y: Any) -> Any:
+    """Pooled along either axis, joined and split again, as coordinate attention does."""
+    height, width = y.shape[2:]
+    joined = torch.cat([F.adaptive_avg_pool2d(y, (height, 1)), F.adaptive_avg_pool2d(y, (1, width)).mT], 2)
+    rows, columns = torch.split(torch.sigmoid(joined), [height, width], 2)
+    return y * rows * columns.mT
+
+
+def _rows(_: Any, y: Any) -> Any:
+    n, c, h, w = y.shape
+    rows = y.permute(0, 2, 3, 1).reshape(n * h, w, c)
+    return torch.softmax(rows, 1).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _state(x: Any, y: Any) -> Any:
+    return torch.cat([x.new_zeros(x.shape[0], 4, *y.shape[2:]) + 1, y[:, :4]], 1)
+
+
+def _token(_: Any, y: Any) -> Any:
+    n, c, h, w = y.shape
+    tokens = torch.cat([y.new_ones(1, c, 1).repeat(n, 1, 1), y.flatten(2)], 2)
+    return tokens[:, :, 1:].view(n, c, h, w) + tokens[:, :, :1, None]
+
+
+FREE: dict[str, Callable[[], nn.Module]] = {
+    "resize": lambda: Net(lambda x, y: F.interpolate(y, size=x.shape[-2:], mode="bilinear"), stride=4),
+    "resize_like": lambda: Net(lambda _, y: y + F.interpolate(F.max_pool2d(y, 2, ceil_mode=True), size=y.shape[2:])),
+    "crop": lambda: Net(lambda x, y: F.pad(y, (1, 3, 2, 2))[:, :, : x.shape[2], : x.shape[3]]),
+    "crop_middle": lambda: Net(lambda x, y: y[:, :, 1 : x.shape[2] - 1, 1 : x.shape[3] - 1]),
+    "gate": lambda: Net(_gate),
+    "axes": lambda: Net(_axes),
+    "rows": lambda: Net(_rows),
+    "state": lambda: Net(_state),
+    "token": lambda: Net(_token),
+    "half": lambda: Net(lambda _, y: y[:, :, : y.shape[2] // 2]),
+    "opaque": lambda: Net(lambda _, y: torch.special.i0(y)),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_follows_the_size_still_does(name: str) -> None:
+    torch.manual_seed(0)
+    module = FREE[name]().eval()
+    graph = trace(module, (torch.randn(2, 3, 12, 14, generator=GENERATOR),))
+    out = to_module(graph)
+    for shape in ((2, 3, 12, 14), (5, 3, 12, 14), (1, 3, 19, 9), (3, 3, 32, 32)):
+        x = torch.randn(*shape, generator=GENERATOR)
+        torch.testing.assert_close(out(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resize", "gate", "state"])
+def test_a_pruned_network_takes_the_sizes_that_the_original_takes(name: str) -> None:
+    torch.manual_seed(0)
+    module = FREE[name]().eval()
+    slim = secateur.compile(module, "l1", example_inputs=(torch.randn(2, 3, 12, 14),), macs=0.6)
+    x = torch.randn(3, 3, 19, 9)
+    assert slim.module()(x).shape == module(x).shape
+    assert not slim.report.remarks
+
+
+def _pads(x: Any, y: Any) -> Any:
+    height, width = x.shape[2:]
+    return F.pad(y, (0, -width % 4, 0, -height % 4))[:, :, :height, :width]
+
+
+def _grid(_: Any, y: Any) -> Any:
+    return y + torch.arange(y.shape[3]).to(y)
+
+
+def _path(_: Any, y: Any) -> Any:
+    return y * 2 if y.shape[2] < 16 else y + 1
+
+
+def _batch(_: Any, y: Any) -> Any:
+    return y + torch.arange(y.shape[0]).to(y).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("between", "other", "why"),
+    [
+        (_pads, (2, 3, 19, 9), r"(depends on it|takes another path at another size)"),
+        (_grid, (2, 3, 19, 9), r"add \(test_torch_sizes.py:\d+\) reads a constant that is computed from it"),
+        (_path, (2, 3, 19, 14), r"forward takes another path at another size, from \w+ \(test_torch_sizes.py:\d+\) on"),
+        (_batch, (3, 3, 13, 14), r"reads a constant that is computed from it"),
+    ],
+)
+def test_what_cannot_follow_is_refused_at_other_sizes(between: Any, other: tuple[int, ...], why: str) -> None:
+    torch.manual_seed(0)
+    module = Net(between).eval()
+    x = torch.randn(2, 3, 13, 14)
+    slim = secateur.compile(module, "none", example_inputs=(x,))
+    torch.testing.assert_close(slim.module()(x), module(x))
+    with pytest.raises(ValueError, match=rf"input 'x' is {' x '.join(map(str, other))}, .*{why}"):
+        slim.module()(torch.randn(*other))
+    assert len([r for r in slim.report.remarks if "of the input is fixed" in r]) == 1
+
+
+def test_no_guard_stands_where_nothing_is_fixed() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()  # takes one size alone
+    slim = secateur.compile(module, "none", example_inputs=(torch.randn(2, 3, 8, 8),))
+    assert "expect_sizes" not in slim.module().code
+    assert slim.module()(torch.randn(7, 3, 8, 8)).shape == (7, 5)
+    assert not slim.report.remarks
