@@ -38,7 +38,7 @@ from .trail import Progress, Trail, make_report, remarks_of
 from .verification import verify
 
 if TYPE_CHECKING:
-    from .models import Model, Protect
+    from .models import Model, Protect, Shapes
 
 
 def compile(
@@ -62,6 +62,7 @@ def compile(
     recipe: Recipe | str | Path | None = None,
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
+    shapes: Shapes | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
@@ -73,8 +74,10 @@ def compile(
     the smallest digests under ``seed``. ``progress`` is told the name of each stage. With ``target`` "native" both
     networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
     and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of
-    ``target``, of this machine without one, if ``round_to`` is "auto". The model as it was given is run beside what was
-    read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all of them.
+    ``target``, of this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an ONNX file's inputs, by
+    name, to count and time at where it leaves sizes open; they stay open in what is written. The model as it was given
+    is run beside what was read from it, and so is each file that is written; ``trust`` leaves these checks out,
+    ``verify=False`` all of them.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     _only_this_version(sparsity)
@@ -90,7 +93,7 @@ def compile(
     process = OnnxProcess()
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process))).with_note(Vectors(lanes))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes))).with_note(Vectors(lanes))
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
@@ -150,7 +153,10 @@ def compile(
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
 
 
-def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = (), trust: bool = False) -> Report:
+def inspect(
+    model: Model, *, example_inputs: Any = None, protect: Protect = (), trust: bool = False,
+    shapes: Shapes | None = None,
+) -> Report:  # fmt: skip
     """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed.
 
     Raises LawError where the model computes something else than what was read from it, unless ``trust`` is given.
@@ -158,7 +164,7 @@ def inspect(model: Model, *, example_inputs: Any = None, protect: Protect = (), 
     process = OnnxProcess()
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process)))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes)))
     names = protected(model, dense, protect)
     check_protect(dense, names)
     reading = None
@@ -185,6 +191,7 @@ def rewrite(
     trust: bool = False,
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
+    shapes: Shapes | None = None,
 ) -> Compiled:
     """Structural rewrites alone: ``passes`` is a spec line such as ``"separable{rank=1},fold_bn"``.
 
@@ -194,7 +201,7 @@ def rewrite(
     chosen = Policy(None, rewrites=tuple(print_pass(step) for step in steps_of(passes)))
     return compile(
         model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress,
-        preparation=preparation, holdout=holdout, trust=trust,
+        preparation=preparation, holdout=holdout, trust=trust, shapes=shapes,
     )  # fmt: skip
 
 

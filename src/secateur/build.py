@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, reinfer
+from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import tolerance, widened, widened_feed
+from secateur.ir.symbolic import resized
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
@@ -40,7 +41,7 @@ def build(
     _need_tvm()
     from secateur import codegen
 
-    graph = graph if batch is None else at_batch(graph, batch)
+    graph = settled(graph if batch is None else at_batch(graph, batch))
     opened = codegen.open_records(target, records, tune is None)
     duration = None if tune is None else seconds(tune)
     library = codegen.build(graph, target, duration, threads, opened, progress)
@@ -78,8 +79,27 @@ def tune(
     _need_tvm()
     from secateur import codegen
 
-    graph = graph if batch is None else at_batch(graph, batch)
+    graph = settled(graph if batch is None else at_batch(graph, batch))
     return codegen.tune(graph, seconds(time), records, target, threads, progress)
+
+
+def settled(graph: Graph) -> Graph:
+    """The graph at its captured sizes alone: what computes sizes in a file with dynamic axes is folded.
+
+    A library has one size, and no code for arithmetic on shapes.
+    """
+    free = any(isinstance(d, Sym) for v in graph.inputs for d in v.shape)
+    if not free or graph.note(OnnxOrigin) is None or not any(n.op == "opaque" for n in graph.nodes):
+        return graph
+    from secateur.ir.exporters.onnx import to_onnx
+    from secateur.ir.frontends.onnx import load
+
+    model = to_onnx(graph)
+    for info, value in zip(model.graph.input, graph.inputs, strict=True):
+        for dim, size in zip(info.type.tensor_type.shape.dim, value.shape, strict=True):
+            dim.dim_value = int(size)
+    del model.graph.value_info[:]
+    return load(model)
 
 
 def at_batch(graph: Graph, batch: int) -> Graph:
@@ -93,12 +113,9 @@ def at_batch(graph: Graph, batch: int) -> Graph:
             f"the inputs of '{graph.name}' have a fixed batch: {fixed}; "
             "export the model with a dynamic batch, or at the size that is needed, and build it without this option"
         )
-    inputs = tuple(
-        replace(v, shape=(Sym(batch, free[v.name].name), *v.shape[1:])) if v.name in free else v for v in graph.inputs
-    )
     try:
-        return reinfer(graph.rewrite(inputs=inputs))
-    except Error as error:
+        return reinfer(resized(graph, {size.name: batch for size in free.values()}))
+    except (Error, ValueError) as error:
         raise InputError(
             f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size"
         ) from error

@@ -24,6 +24,7 @@ from .cli_options import (
     Protect,
     Scale,
     Seed,
+    Shape,
     Size,
     Source,
     Std,
@@ -85,6 +86,7 @@ def compile_command(
     recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
     json_: Json = None,
+    shape: Shape = None,
     seed: Seed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
     overwrite: Overwrite = False,
@@ -105,7 +107,7 @@ def compile_command(
         job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
-            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust,
+            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
@@ -127,6 +129,7 @@ def rewrite_command(
     recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was done, to replay it.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
     json_: Json = None,
+    shape: Shape = None,
     seed: Seed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
     overwrite: Overwrite = False,
@@ -146,20 +149,26 @@ def rewrite_command(
         job = cli_compile.CompileJob(
             source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite,
             images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout, trust=trust,
+            shapes=tuple(shape or ()),
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
 
 @app.command("inspect", short_help="Show cost, channel groups, and what is frozen and why.")
 def inspect_command(
-    source: Source, protect: Protect = None, json_: Json = None, trust: Trust = False, debug: Debug = False
+    source: Source,
+    protect: Protect = None,
+    shape: Shape = None,
+    json_: Json = None,
+    trust: Trust = False,
+    debug: Debug = False,
 ) -> None:
     """Show layers, cost, channel groups with the reasons of their ties, and what is frozen and why."""
     from . import cli_work
     from .cli_guard import guard
 
     with guard(debug):
-        cli_work.inspect_model(source, tuple(protect or ()), json_, trust)
+        cli_work.inspect_model(source, tuple(protect or ()), json_, tuple(shape or ()), trust)
 
 
 @app.command("verify", short_help="Check a slim model against its original.")
@@ -209,6 +218,7 @@ def build_command(
     tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
     batch: Batch = None,
     trust: Trust = False,
+    shape: Shape = None,
     debug: Debug = False,
 ) -> None:
     """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
@@ -217,7 +227,7 @@ def build_command(
     with guard(debug):
         from .cli_build import build_model
 
-        build_model(source, out, target, threads, records, tune, batch, trust)
+        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust)
 
 
 @app.command("tune", short_help="Measure kernels for a model and keep the choices.")
@@ -228,6 +238,7 @@ def tune_command(
     time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
     threads: Threads = 1,
     batch: Batch = None,
+    shape: Shape = None,
     tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     debug: Debug = False,
@@ -239,7 +250,7 @@ def tune_command(
         refuse({"--tracker": tracker, "--key": key})
         from .cli_build import tune_model
 
-        tune_model(source, target, threads, records, time, batch)
+        tune_model(source, target, threads, records, time, batch, tuple(shape or ()))
 
 
 @app.command("run", short_help="Run a library on .npy files.")
@@ -269,6 +280,7 @@ def bench_command(
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option(help="Threads that each run may use.")] = 1,
     repeats: Annotated[int, typer.Option(help="Timed runs of each model in each runtime.")] = 20,
+    shape: Shape = None,
     seed: Seed = 0,
     json_: Json = None,
     debug: Debug = False,
@@ -278,7 +290,9 @@ def bench_command(
     from .cli_measure import bench_models
 
     with guard(debug):
-        bench_models(models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_)
+        bench_models(
+            models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_, tuple(shape or ())
+        )
 
 
 @app.command("passes", short_help="List every pass with its options.")

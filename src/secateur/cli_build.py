@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from secateur.ir import InputError
+from secateur.ir import Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file, write_all
 from secateur.ir.frontends.onnx_process import OnnxProcess
 
@@ -20,14 +20,16 @@ from .arrays import ArrayFile
 from .build import Progress as Tell
 from .build import build, load_library, seconds, tune
 from .cli_guard import INTERRUPTED
+from .cli_shapes import shapes_of
 from .cli_terminal import say
 from .models import load
 from .reading import check_reading
 from .report_text import reading as shown
+from .trail import capture_remarks
 
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
-                batch: int | None, trust: bool = False) -> None:  # fmt: skip
+                batch: int | None, shapes: tuple[str, ...], trust: bool = False) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
@@ -35,7 +37,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     if time is not None:
         seconds(time)
     process = OnnxProcess()
-    graph = load(source, process)
+    graph = _load(source, shapes, process)
     reading = None if trust else check_reading(source, graph, process=process)
     process.stop()
     with _bar() as tell:
@@ -48,10 +50,11 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     say(f"wrote {out} for {library.metadata.target.name}, threads {threads}")
 
 
-def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None) -> None:
+def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None,
+               shapes: tuple[str, ...]) -> None:  # fmt: skip
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
-    graph = load(source)
+    graph = _load(source, shapes)
     with _bar() as tell:
         outcome, notes = tune(graph, records, time, target, threads, tell, batch)
     for note in (*notes, *outcome.notes):
@@ -61,6 +64,14 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
         say("run it again to measure the rest")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _load(source: Path, shapes: tuple[str, ...], process: OnnxProcess | None = None) -> Graph:
+    """The graph at these sizes; those that were chosen for it are told."""
+    graph = load(source, process, shapes=shapes_of(shapes))
+    for remark in capture_remarks(graph):
+        say(remark)
+    return graph
 
 
 def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:

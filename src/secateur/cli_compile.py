@@ -12,6 +12,7 @@ from secateur.ir import InputError
 from secateur.ir.files import late_job, text_job
 
 from .cli_images import ImageOptions
+from .cli_shapes import shapes_of
 from .cli_terminal import check_outputs, json_out, json_path, progress, say, show_report, write_listed
 from .processes import Team
 
@@ -43,6 +44,7 @@ class CompileJob:
     images: ImageOptions | None = None
     holdout: str = "25%"
     trust: bool = False
+    shapes: tuple[str, ...] = ()
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -65,7 +67,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
     for kind, value in job.budgets.items():
         if value is not None:
             policy.with_budget(kind, value)
-    round_to = _round_to(job.round_to)
+    round_to, shapes = _round_to(job.round_to), shapes_of(job.shapes)
     if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
                           job.budgets["latency_ms"] is not None):  # fmt: skip
         raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
@@ -79,6 +81,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
+            shapes=shapes,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:

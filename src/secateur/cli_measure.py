@@ -14,15 +14,27 @@ from rich.table import Table
 
 from secateur.ir.files import write_text
 
+from .cli_shapes import shapes_of
 from .measure import Timing, measure, named
 from .models import load
+from .trail import capture_remarks
 
 
 def bench_models(
-    models: Sequence[Path], runtimes: tuple[str, ...], threads: int, repeats: int, seed: int, json: str | None
+    models: Sequence[Path],
+    runtimes: tuple[str, ...],
+    threads: int,
+    repeats: int,
+    seed: int,
+    json: str | None,
+    shapes: tuple[str, ...],
 ) -> None:
     """Load, time, print. ``json`` is a file for the timings, or - for stdout."""
-    graphs = named(models, load)
+    given = shapes_of(shapes)
+    graphs = named(models, lambda path: load(path, shapes=given))
+    for name, graph in graphs.items():
+        for remark in capture_remarks(graph):
+            typer.echo(f"{name}: {remark}", err=True)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("measure", total=repeats)

@@ -14,6 +14,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it 
 Protect = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Layers that keep their output channels, such as 'head.*'.")
 ]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:1,3,320,320", help="Sizes of an input to count and time at, where the file has none."),
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - is stdout.")]
 Calibration = Annotated[
     Path | None,

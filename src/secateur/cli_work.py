@@ -11,12 +11,15 @@ import typer
 from secateur.ir import InputError, LawError
 from secateur.ir.files import same_file, write_text
 
+from .cli_shapes import shapes_of
 from .cli_terminal import check_outputs, json_out, json_path, progress, say, show_report
 
 
-def inspect_model(source: Path, protect: tuple[str, ...], json: str | None, trust: bool = False) -> None:
+def inspect_model(
+    source: Path, protect: tuple[str, ...], json: str | None, shapes: tuple[str, ...], trust: bool = False
+) -> None:
     """``secateur inspect``."""
-    target = json_path(json)
+    target, given = json_path(json), shapes_of(shapes)
     if target is not None:
         check_outputs(source, target, [], False, False, ending=None)
 
@@ -24,7 +27,7 @@ def inspect_model(source: Path, protect: tuple[str, ...], json: str | None, trus
 
     with progress() as tell:
         tell("read the model")
-        report = api.inspect(source, protect=protect, trust=trust)
+        report = api.inspect(source, protect=protect, trust=trust, shapes=given)
     show_report(report, groups=True)
     json_out(report, json)
     if target is not None:

@@ -34,11 +34,15 @@ if TYPE_CHECKING:
     from .compiled import Compiled
 
     Protect: TypeAlias = str | Sequence[str | type | nn.Module]
+    Shapes: TypeAlias = Mapping[str, Sequence[int]]
     Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
 
 
-def load(path: str | Path | ModelProto, process: OnnxProcess | None = None) -> Graph:
-    """The graph of an ONNX file or ModelProto, run in ``process`` if need be. Raises InputError and Unsupported."""
+def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, shapes: Shapes | None = None) -> Graph:
+    """The graph of an ONNX file or ModelProto, run in ``process`` if need be. Raises InputError and Unsupported.
+
+    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open.
+    """
     from secateur.ir.frontends import onnx
 
     if isinstance(path, str | Path):
@@ -46,7 +50,7 @@ def load(path: str | Path | ModelProto, process: OnnxProcess | None = None) -> G
             raise InputError(f"there is no file '{path}'; check the path")
         if Path(path).is_dir():
             raise InputError(f"'{path}' is a folder; name the .onnx file in it")
-    return onnx.load(path, process)
+    return onnx.load(path, process, shapes)
 
 
 def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
@@ -56,17 +60,25 @@ def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | 
     return torch.trace(module, example_inputs, name=name)
 
 
-def capture(model: Model, example_inputs: Any = None, process: OnnxProcess | None = None) -> Graph:
-    """The graph of any model that ``compile`` takes. Raises InputError."""
+def capture(
+    model: Model, example_inputs: Any = None, process: OnnxProcess | None = None, shapes: Shapes | None = None
+) -> Graph:
+    """The graph of any model that ``compile`` takes; ``shapes`` as in ``load``. Raises InputError."""
     from .compiled import Compiled
 
     if isinstance(model, Graph | Compiled):
+        if shapes:
+            raise InputError("shapes= is for ONNX files; a graph has its sizes already: give them to secateur.load")
         return model if isinstance(model, Graph) else model.graph
     if isinstance(model, str | Path):
-        return load(model, process)
+        return load(model, process, shapes=shapes)
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
     if "onnx.ModelProto" in kinds:
-        return load(model, process)  # type: ignore[arg-type]
+        return load(model, process, shapes=shapes)  # type: ignore[arg-type]
+    if shapes:
+        raise InputError(
+            f"{type(model).__name__}: shapes= is for ONNX; a torch module has the sizes of its example_inputs"
+        )
     if "torch.ExportedProgram" in kinds:
         return trace(model, example_inputs)
     if "torch.Module" not in kinds:

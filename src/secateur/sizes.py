@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from secateur.ir import Array, Error, Graph, Sym, reinfer
+from secateur.ir.symbolic import resized
 from secateur.passes.analysis.cost import cost
 
 Shapes = dict[str, tuple[int, ...]]  # of the inputs, by name
@@ -77,9 +78,12 @@ def _shapes(graph: Graph, plan: Mapping[str, int]) -> Shapes:
 
 def at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
     """The graph with its inputs at these shapes; None where its own rules do not allow them."""
-    inputs = [type(v)(v.name, tuple(shapes.get(v.name, v.shape)), v.dtype) for v in graph.inputs]
+    pairs = [(d, n) for v in graph.inputs for d, n in zip(v.shape, shapes.get(v.name, v.shape), strict=True)]
+    sizes = {d.name: int(n) for d, n in pairs if isinstance(d, Sym)}
+    if any(int(d) != n for d, n in pairs if not isinstance(d, Sym)):
+        return None
     try:
-        return reinfer(graph.rewrite(inputs=inputs))
+        return reinfer(resized(graph, sizes))
     except (Error, ValueError, IndexError, KeyError, ZeroDivisionError):
         return None
 

@@ -6,15 +6,13 @@ one behind. A rule raises ValueError with the reason when the operands do not fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-
-import numpy as np
 
 from .graph import Node, Value
 from .infer_checks import check_operands, check_sizes
 from .infer_movement import MOVEMENT
 from .ops import BINARY, COMPARE, REDUCE, UNARY
+from .symbolic import least, scaled
 
 Shape = tuple[int, ...]
 Result = list[tuple[Shape, str]]
@@ -173,8 +171,8 @@ def _pool(node: Node, ins: Sequence[Value | None]) -> Result:
     for i in range(d):
         size, stride = x.shape[2 + i], a["stride"][i]
         count = window(size, a["kernel"][i], stride, dilation[i], pad[i] + pad[d + i], a["ceil"])
-        if a["ceil"] and (count - 1) * stride >= size + pad[i]:  # the last window must start inside
-            count -= 1
+        if a["ceil"]:  # the last window must start inside
+            count = least(count, (size + pad[i] - 1) // stride + 1)
         spatial.append(count)
     return [((*x.shape[:2], *spatial), x.dtype)]
 
@@ -184,17 +182,11 @@ def _adaptive(node: Node, ins: Sequence[Value | None]) -> Result:
     return [((*x.shape[: len(x.shape) - len(size)], *size), x.dtype)]
 
 
-def _scaled(size: int, scale: float) -> int:
-    """The size of what is resized by a scale: in float32 if that is what the scale is, as in ONNX, else in double."""
-    narrow = np.float32(scale)
-    return math.floor(np.float32(size) * narrow if narrow == scale else size * scale)
-
-
 def _resize(node: Node, ins: Sequence[Value | None]) -> Result:
     x, size, scales = _x(ins), node.attrs["size"], node.attrs["scales"]
     d = len(size if size is not None else scales)
     spatial = x.shape[len(x.shape) - d :]
-    out = size if size is not None else tuple(_scaled(n, s) for n, s in zip(spatial, scales, strict=True))
+    out = size if size is not None else tuple(scaled(n, s) for n, s in zip(spatial, scales, strict=True))
     return [((*x.shape[: len(x.shape) - d], *out), x.dtype)]
 
 

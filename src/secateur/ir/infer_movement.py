@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .graph import Node, Value
+from .graph import Node, Sym, Value
 from .ops import END
+from .symbolic import Expr, Size, is_fixed, largest, least, unknown
 
 Result = list[tuple[tuple[int, ...], str]]
 
@@ -29,7 +30,7 @@ def reshaped(shape: tuple[int, ...], target: Sequence[int]) -> tuple[int, ...]:
             raise ValueError(f"{shape} does not reshape to {tuple(target)}")
         out[hole] = total // known
         # A batch that was spelled -1 keeps its name when it comes through unchanged.
-        if hole < len(shape) and shape[hole] == out[hole]:
+        if hole < len(shape) and shape[hole] == out[hole] and not isinstance(out[hole], Size):
             out[hole] = shape[hole]
     if math.prod(out) != total:
         raise ValueError(f"{shape} does not reshape to {tuple(target)}")
@@ -77,13 +78,15 @@ def _expand(node: Node, ins: Sequence[Value | None]) -> Result:
     for have, want in zip(s, target, strict=True):
         if want not in (-1, 1) and have not in (1, want):
             raise ValueError(f"{s} does not expand to {target}")
-        out.append(have if want in (-1, 1) or have == want else want)
+        stays = want in (-1, 1) or have == want
+        out.append(want if isinstance(want, Sym) and type(have) is int else have if stays else want)
     return [(tuple(out), _x(ins).dtype)]
 
 
 def _tile(node: Node, ins: Sequence[Value | None]) -> Result:
     s, repeats = _x(ins).shape, node.attrs["repeats"]
-    return [(tuple(d if r == 1 else d * r for d, r in zip(s, repeats, strict=True)), _x(ins).dtype)]
+    kept = [r == 1 and is_fixed(r) for r in repeats]
+    return [(tuple(d if k else d * r for d, r, k in zip(s, repeats, kept, strict=True)), _x(ins).dtype)]
 
 
 def _concat(node: Node, ins: Sequence[Value | None]) -> Result:
@@ -110,11 +113,28 @@ def slice_range(size: int, start: int, end: int, step: int) -> range:
     return range(*slice(None if start >= END else start, None if end <= -END else end, step).indices(size))
 
 
+def slice_count(size: int, start: int, end: int, step: int) -> int:
+    """How many positions such a slice takes, at every size of the inputs where one of them follows these.
+
+    Then it is taken to be no empty one, since nothing could be computed from that.
+    """
+    count = len(slice_range(size, start, end, step))
+    if not any(isinstance(v, Size) for v in (size, start, end)):
+        return count
+    if step < 0 and ((start not in (-1, END) and start < END) or end > -END):
+        return unknown(count, f"{Expr.of(size)}[{Expr.of(start)}:{Expr.of(end)}:{step}]")
+    if step < 0:
+        return -(-size // -step)
+    first = start if not start < 0 else size + start if isinstance(start, Size) else largest(size + start, 0)
+    last = size if end >= END else size + end if end < 0 else least(end, size)
+    return -(-(last - first) // step)
+
+
 def _slice(node: Node, ins: Sequence[Value | None]) -> Result:
     s, a = list(_x(ins).shape), node.attrs
     for axis, start, end, step in zip(a["axes"], a["starts"], a["ends"], a["steps"], strict=True):
-        count = len(slice_range(s[axis], start, end, step))
-        s[axis] = s[axis] if count == s[axis] else count
+        count = slice_count(s[axis], start, end, step)
+        s[axis] = s[axis] if count == s[axis] and not isinstance(count, Size) else count
     return [(tuple(s), _x(ins).dtype)]
 
 
@@ -128,7 +148,8 @@ def _pad(node: Node, ins: Sequence[Value | None]) -> Result:
     n = len(s)
     if len(pads) != 2 * n:
         raise ValueError(f"{len(pads)} pads for rank {n}")
-    out = tuple(d + pads[i] + pads[n + i] if pads[i] or pads[n + i] else d for i, d in enumerate(s))
+    both = [(pads[i], pads[n + i]) for i in range(n)]
+    out = tuple(d if (a, b) == (0, 0) and is_fixed((a, b)) else d + a + b for d, (a, b) in zip(s, both, strict=True))
     if any(d < 0 for d in out):
         raise ValueError(f"pads {pads} leave nothing of {s}")
     return [(out, _x(ins).dtype)]

@@ -71,6 +71,8 @@ def _types(text: str) -> list[tuple[tuple[int, ...], str]]:
 def _literal(text: str) -> Attr:
     if text in ("inf", "-inf", "nan"):
         return float(text)
+    if text.startswith("[") and ":" in text and not set("'\"") & set(text):  # sizes that follow the inputs
+        return tuple(_dim(d) for d in text[1:-1].split(","))
     value = ast.literal_eval(text)
     return _tuples(value)
 

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from secateur.ir.errors import InputError
 from secateur.ir.files import Job, is_special, write_all
+from secateur.ir.followed import followed_shapes, has_symbols
 from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.graph import Array, Graph, Sym, Value
 
@@ -24,7 +25,7 @@ from .onnx_movement import MOVES
 from .onnx_opaque import emit_opaque, emit_original
 from .onnx_stream import full_tensor, is_plain, tensor_head, write_model
 from .onnx_unary import UNARY_RULES
-from .onnx_varying import following, has_symbols, other_shapes
+from .onnx_varying import following
 
 OPSET, IR_VERSION = 18, 8
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
@@ -65,7 +66,7 @@ def frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     outputs = _outputs(graph, emitter, arrays, origin)
     arrays.update(emitter.extra)
     del model.graph.input[:], model.graph.output[:], model.graph.value_info[:]
-    varying = other_shapes(graph)
+    varying = followed_shapes(graph)
     old_inputs = _infos(origin, "input")
     model.graph.input.extend(
         _info(v, emitter.real(v.name), varying, old_inputs.get(emitter.real(v.name))) for v in graph.inputs
@@ -133,7 +134,7 @@ def _outputs(
 def _info(
     value: Value,
     name: str,
-    varying: Mapping[str, tuple[int, ...]] | None,
+    varying: Mapping[str, tuple[int, ...]],
     old: ValueInfoProto | None = None,
     is_output: bool = False,
 ) -> ValueInfoProto:
@@ -146,7 +147,7 @@ def _info(
     info.type.tensor_type.elem_type = element_type(value.dtype)
     shape = info.type.tensor_type.shape
     shape.SetInParent()
-    others = (varying or {}).get(value.name, value.shape)
+    shape_now = varying.get(value.name, value.shape)
     dims = old.type.tensor_type.shape.dim if old is not None else []
     for i, d in enumerate(value.shape):
         dim = shape.dim.add()
@@ -155,7 +156,9 @@ def _info(
             text = given.dim_param if given is not None else d.name
             if text:
                 dim.dim_param = text
-        elif others[i] == d and not (is_output and given is not None and not given.HasField("dim_value")):
+        elif not isinstance(shape_now[i], Sym) and not (
+            is_output and given is not None and not given.HasField("dim_value")
+        ):
             dim.dim_value = d
         elif given is not None and given.dim_param:
             dim.dim_param = given.dim_param
@@ -164,10 +167,8 @@ def _info(
     return info
 
 
-def _describe(model: ModelProto, graph: Graph, e: Emitter, varying: Mapping[str, tuple[int, ...]] | None) -> None:
+def _describe(model: ModelProto, graph: Graph, e: Emitter, varying: Mapping[str, tuple[int, ...]]) -> None:
     """Record the shape of every value between inputs and outputs that is known for certain."""
-    if varying is None:
-        return
     unsure = following(graph)
     ends = {i.name for i in (*model.graph.input, *model.graph.output)}
     for node in graph.nodes:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from secateur.ir.graph import Node, numpy_dtype
+from secateur.ir.symbolic import has_sizes
 
 from .onnx_emit import Emitter, Rule, element_type
 
@@ -18,9 +19,15 @@ def _conv(e: Emitter, node: Node) -> None:
     inputs = e.ins(node)[:2]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         inputs.append(e.vector(node, 2, width, 0.0))
+    pads = a["pad"]
+    if node.op == "conv" and has_sizes(pads):  # padding that follows the input's size
+        half = len(pads) // 2
+        around = e.ints([0, 0, *pads[:half], 0, 0, *pads[half:]])
+        inputs[0] = e.add("Pad", [inputs[0], around, e.scalar(0, e.dtype(node))], mode="constant")
+        pads = (0,) * len(pads)
     kind, more = ("Conv", {}) if node.op == "conv" else ("ConvTranspose", {"output_padding": a["output_padding"]})
     e.add(
-        kind, inputs, e.outs(node), kernel_shape=w[2:], strides=a["stride"], dilations=a["dilation"], pads=a["pad"],
+        kind, inputs, e.outs(node), kernel_shape=w[2:], strides=a["stride"], dilations=a["dilation"], pads=pads,
         group=a["groups"], **more,
     )  # fmt: skip
 

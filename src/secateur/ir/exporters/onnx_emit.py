@@ -11,7 +11,9 @@ import onnx
 from onnx import NodeProto
 
 from secateur.ir.errors import Unsupported
+from secateur.ir.frontends.onnx_sizes import Sizes, Unwritable
 from secateur.ir.graph import Array, Graph, Node, Sym, numpy_dtype
+from secateur.ir.symbolic import as_size, has_sizes
 
 Rule = Callable[["Emitter", Node], None]
 
@@ -41,6 +43,7 @@ class Emitter:
     label: str = ""
     current_outs: frozenset[str] = frozenset()
     verbatim: set[int] = field(default_factory=set)  # positions of nodes that came with the file
+    sizes: Sizes | None = None
 
     # -- asking -----------------------------------------------------------------------------------------------
     def real(self, name: str | None) -> str:
@@ -100,6 +103,12 @@ class Emitter:
             given.pop()
         name = self._node_name(kind, outputs[0])
         kept = {k: v for k, v in attrs.items() if v is not None}
+        for key, value in kept.items():
+            if has_sizes(tuple(value) if isinstance(value, list) else value):
+                raise Unsupported(
+                    f"{kind} '{self.label}': its {key} follow the input's size, and this operator takes numbers alone; "
+                    "read the model at fixed sizes (--shape, or shapes= in Python)"
+                )
         self.nodes.append(onnx.helper.make_node(kind, given, list(outputs), name=name, **kept))
         return outputs[0]
 
@@ -139,8 +148,39 @@ class Emitter:
         return self.pool[key]
 
     def ints(self, values: Sequence[int]) -> str:
+        """An int64 vector: an initialiser, or computed where a number follows the inputs. Raises Unsupported."""
+        if not any(isinstance(v, Sym) for v in values):
+            return self.numbers(values)
+        if self.sizes is None:
+            self.sizes = Sizes(self, self.opset)
+        try:
+            return self.sizes.vector([as_size(v) if isinstance(v, Sym) else v for v in values])
+        except (Unwritable, ValueError, KeyError) as error:
+            raise Unsupported(
+                f"'{self.label}' needs a size that cannot be written as ONNX operator set {self.opset}: {error}; "
+                "read the model at fixed sizes (--shape, or shapes= in Python)"
+            ) from error
+
+    # What ``Sizes`` writes with.
+    def numbers(self, values: Sequence[int]) -> str:
         """An int64 vector as an initialiser."""
         return self.const(np.array([int(v) for v in values], np.int64))
+
+    def write(self, kind: str, inputs: Sequence[str], shape: tuple[int, ...], **attrs: Any) -> str:
+        """Append a node that computes sizes. Returns its output."""
+        return self.add(kind, inputs, **attrs)
+
+    def where(self, name: str) -> tuple[str, int, int]:
+        """An input with a dimension of this name, the axis, and the input's rank. Raises KeyError."""
+        for value in self.graph.inputs:
+            for axis, dim in enumerate(value.shape):
+                if isinstance(dim, Sym) and dim.name == name:
+                    return self.real(value.name), axis, len(value.shape)
+        raise KeyError(f"no input has the size {name}")
+
+    def alive(self, name: str) -> bool:
+        """Nothing that was written goes away."""
+        return True
 
     def scalar(self, value: float, dtype: str) -> str:
         """A rank-0 constant."""

@@ -51,7 +51,7 @@ def _squeeze(e: Emitter, node: Node) -> None:
 
 def _expand(e: Emitter, node: Node) -> None:
     e.needs(node, 8, "Expand")
-    target = [1 if d == -1 else int(d) for d in node.attrs["shape"]]
+    target = [1 if d == -1 else d for d in node.attrs["shape"]]
     e.add("Expand", [e.ins(node)[0], e.ints(target)], e.outs(node))
 
 
@@ -68,7 +68,8 @@ def _split(e: Emitter, node: Node) -> None:
     if e.opset >= 13:
         e.add("Split", [x, e.ints(sizes)], e.outs(node), axis=axis)
     else:
-        e.add("Split", [x], e.outs(node), axis=axis, split=[int(s) for s in sizes])
+        plain = e.static(node, sizes, "where it is split")
+        e.add("Split", [x], e.outs(node), axis=axis, split=list(plain))
 
 
 def cut(
@@ -81,6 +82,7 @@ def cut(
     if e.opset >= 10:
         given = [x, e.ints(first), e.ints(last), e.ints(axes)]
         return e.add("Slice", given if all(s == 1 for s in steps) else [*given, e.ints(steps)], out)
+    first, last = list(e.static(node, first, "where it begins")), list(e.static(node, last, "where it ends"))
     if all(s == 1 for s in steps):
         return e.add("Slice", [x], out, axes=list(axes), starts=first, ends=last)
     shape = e.shape(node)
@@ -102,7 +104,7 @@ def pick(e: Emitter, x: str, index: str, axis: int, rank: int, out: list[str] | 
 def _far(position: int) -> int:
     if position >= END:
         return LAST
-    return -LAST if position <= -END else int(position)
+    return -LAST if position <= -END else position
 
 
 def _slice(e: Emitter, node: Node) -> None:
@@ -149,7 +151,7 @@ def _pad(e: Emitter, node: Node) -> None:
     if mode == "wrap" and e.opset < 19:
         _wrap(e, node)
     elif e.opset < 11:
-        e.add("Pad", [x], e.outs(node), pads=pads, mode=mode, value=float(value))
+        e.add("Pad", [x], e.outs(node), pads=e.static(node, pads, "how much"), mode=mode, value=float(value))
     else:
         fill = [e.scalar(value, e.dtype(node))] if mode == "constant" else []
         e.add("Pad", [x, e.ints(pads), *fill], e.outs(node), mode=mode)

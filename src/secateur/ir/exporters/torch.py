@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from secateur.ir.errors import InputError
 from secateur.ir.frontends.torch_arrays import to_numpy, to_torch
 from secateur.ir.graph import Array, Graph
+from secateur.ir.symbolic import fixed
 
 from .torch_emit import Emitter, identifier
 from .torch_functional import SizeError
@@ -84,6 +85,7 @@ def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
 
 
 def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
+    graph = fixed(graph)
     e = Emitter(graph, copy)
     for value in graph.inputs:
         e.env[value.name] = e.argument(value.name)

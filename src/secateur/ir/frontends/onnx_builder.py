@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from secateur.ir.errors import Unsupported
 from secateur.ir.graph import NUMPY_NAMES, Array, Attr, Node, Source, Value, dtype_of
 from secateur.ir.infer import infer_node
 from secateur.ir.infer_checks import check_sizes
+from secateur.ir.ops import END
 from secateur.ir.plain import UNSEEN, one_line
+from secateur.ir.symbolic import Expr, Size, has_sizes, size
 
 from .onnx_check_nodes import check_types
 from .onnx_check_tensors import Damage
 from .onnx_fold import Overgrown, Room, fold
+from .onnx_follow import Following, entries, follow
 from .onnx_origin import Original
 from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
+from .onnx_sizes import Sizes, Unwritable
 
 UNCLEAN = re.compile(rf"[\s,()=#\"'{UNSEEN}]")
 
@@ -132,7 +138,8 @@ def defined(graph: GraphProto) -> list[str]:
 
 @dataclass
 class Builder:
-    """The state of one conversion. ``consts`` holds weights and everything folded."""
+    """The state of one conversion. ``consts`` holds weights and everything folded, ``follows`` what was folded and yet
+    depends on the sizes of the inputs, ``sources`` an input and axis for each name of such a size."""
 
     label: str
     opset: int
@@ -148,9 +155,14 @@ class Builder:
     loose: set[str] = field(default_factory=set)  # values whose size depends on data, not on shapes
     generated: int = 0
     constants: int = 0
-    decided: list[tuple[str, bool]] = field(default_factory=list)  # the branch that each If took
     exact: bool = True
     current: Op | None = None
+    sources: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    follows: dict[str, Following] = field(default_factory=dict)
+    folded: dict[str, Op] = field(default_factory=dict)  # the nodes that gave what follows
+    computed: set[str] = field(default_factory=set)  # values that compute what follows
+    writer: Sizes | None = None
     used: Mapping[str, int] = field(default_factory=dict)
     outputs: frozenset[str] = frozenset()
     room: Room = field(default_factory=Room)
@@ -158,16 +170,16 @@ class Builder:
     # -- what rules ask ---------------------------------------------------------------------------------------
     def value(self, name: str) -> Value:
         """The value or constant of this name."""
-        if name in self.consts:
-            array = self.consts[name]
-            return Value(name, array.shape, dtype_of(array))
-        return self.values[name]
+        if name in self.values:
+            return self.values[name]
+        array = self.follows[name].array if name in self.follows else self.consts[name]
+        return Value(name, array.shape, dtype_of(array))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.value(name).shape
 
     def const(self, name: str | None) -> Array | None:
-        """The array behind a name if it is known before any run."""
+        """The array behind a name if it is known before any run, and the same at every size."""
         return None if name is None else self.consts.get(name)
 
     def array(self, op: Op, i: int, what: str) -> Array:
@@ -178,7 +190,9 @@ class Builder:
         return found
 
     def ints(self, op: Op, i: int, what: str) -> tuple[int, ...]:
-        """The i-th input as integers. Raises Odd where it is computed at run time."""
+        """The i-th input as integers, which may follow the inputs. Raises Odd where it is computed at run time."""
+        if op.input(i) in self.follows:
+            return self.follows[op.input(i)].numbers()
         return tuple(int(v) for v in self.array(op, i, what).reshape(-1))
 
     def floats(self, op: Op, i: int, what: str) -> tuple[float, ...]:
@@ -208,10 +222,18 @@ class Builder:
         self.consts[name] = array
         return name
 
+    def follow(self, numbers: Array, dtype: np.dtype[Any]) -> str:
+        """A new constant of integers, some of which follow the inputs. Returns its name."""
+        entry = np.empty(numbers.shape, object)
+        entry.reshape(-1)[:] = [Expr.of(v) for v in numbers.reshape(-1)]
+        name = self.fresh()
+        self.follows[name] = Following(numbers.astype(np.int64).astype(dtype), entry)
+        return name
+
     def emit(self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, **attrs: Attr) -> str:
         """Append a node. ``outputs`` defaults to one fresh name. Returns the first output. Raises Misfit."""
         names = [self.fresh()] if outputs is None else list(outputs)
-        ins = list(inputs)
+        ins = [None if i is None else self.read(i) for i in inputs]
         while ins and ins[-1] is None:
             ins.pop()
         source = Source(self.current.label if self.current else "")
@@ -222,8 +244,78 @@ class Builder:
             raise Misfit(str(error)) from error
         if any(0 in v.shape for v in derived):
             raise Misfit(f"it makes a tensor of size zero, {derived[0]}")
+        if any(map(has_sizes, attrs.values())):
+            attrs = spelled(op, attrs, self.shape(ins[0] or ""), derived[0].shape)
+            if not all(map(_told, attrs.values())):
+                raise Odd("it follows a size that only a run tells")
         self.append(Node(op, tuple(ins), derived, attrs, source))
         return names[0]
+
+    def read(self, name: str) -> str:
+        """The name of what a node can read: a constant that follows the inputs is computed from them first."""
+        if name not in self.follows or name in self.values:
+            return name
+        found, before = self.follows[name], len(self.nodes)
+        try:
+            if not found.known:
+                raise Unwritable(name)
+            self._compute(name, found)
+        except Unwritable as error:
+            if name not in self.folded:
+                raise Odd("it follows a size that only a run tells") from error
+            self._keep(self.folded[name])
+        self.computed.update(n.name for n in self.nodes[before:])
+        return name
+
+    def _compute(self, name: str, found: Following) -> None:
+        """Nodes that compute a constant from the shapes of the inputs."""
+        if self.writer is None:
+            self.writer = Sizes(self, self.opset)
+        entries = [Expr.of(e) for e in found.entries.reshape(-1)]
+        below = [e.denominator for e in entries]
+        pairs = zip(entries, below, found.array.reshape(-1), strict=True)
+        vector = self.writer.vector([size(int(v.item() * d), e * d) for e, d, v in pairs])
+        shape = found.array.shape
+        if len(shape) != 1:
+            vector = self.write("Reshape", [vector, self.numbers(shape)], shape)
+        kind, short = onnx.helper.np_dtype_to_tensor_dtype(found.array.dtype), dtype_of(found.array)
+        if any(d != 1 for d in below):
+            vector = self._node("Cast", [vector], Value(self.fresh(), shape, short), to=kind)
+            divisor = self.constant(np.array(below, found.array.dtype).reshape(shape))
+            self._node("Div", [vector, divisor], Value(name, shape, short))
+        else:
+            self._node("Cast", [vector], Value(name, shape, short), to=kind)
+
+    def _keep(self, op: Op) -> None:
+        """The file's own node, though it was folded."""
+        before, self.current = self.current, op
+        self._opaque(op)
+        self.current = before
+
+    def write(self, kind: str, inputs: Sequence[str], shape: tuple[int, ...], **attrs: Any) -> str:
+        """Append a node that computes sizes. Returns its output."""
+        return self._node(kind, inputs, Value(self.fresh(), shape, "i64"), **attrs)
+
+    def _node(self, kind: str, inputs: Sequence[str], out: Value, **attrs: Any) -> str:
+        label = self.current.label if self.current else ""
+        proto = onnx.helper.make_node(kind, list(inputs), [out.name], name=f"{label}/{out.name}", **attrs)
+        payload = base64.b64encode(proto.SerializeToString()).decode()
+        kept = {"kind": "onnx", "target": f"ai.onnx::{kind}", "payload": payload}
+        self.append(Node("opaque", tuple(inputs), (out,), kept, Source(label)))
+        return out.name
+
+    def numbers(self, values: Sequence[int]) -> str:
+        """An int64 vector as a constant."""
+        return self.constant(np.array(values, np.int64))
+
+    def where(self, name: str) -> tuple[str, int, int]:
+        """An input with a dimension of this name, the axis, and the input's rank."""
+        found, axis = self.sources[name]
+        return found, axis, len(self.values[found].shape)
+
+    def alive(self, name: str) -> bool:
+        """Whether a node or a constant of this name is there."""
+        return name in self.values or name in self.consts
 
     def append(self, node: Node) -> None:
         self.nodes.append(node)
@@ -253,7 +345,6 @@ class Builder:
     def _take_branch(self, op: Op) -> None:
         """An If whose condition is known is the branch that it takes."""
         taken = bool(self.consts[op.input(0)].reshape(-1)[0])
-        self.decided.append((op.label, taken))
         branch: Branch = op.attrs["then_branch" if taken else "else_branch"]
         self.consts.update(branch.weights)
         for inner in branch.ops:
@@ -282,14 +373,21 @@ class Builder:
                 raise Odd("no rule")
             rule(self, op)
         except Odd:
-            del self.nodes[start:]
+            self._undo(start)
             self.generated, self.constants = before
             self._opaque(op)
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise Misfit(f"unexpected operands ({type(error).__name__}: {error})") from error
         if any(i in self.loose for i in op.inputs if i):
             self.loose.update(v.name for n in self.nodes[start:] for v in n.outputs)
-        self._remember(op, self.nodes[start:])
+        self._remember(op, [n for n in self.nodes[start:] if n.name not in self.computed])
+
+    def _undo(self, start: int) -> None:
+        for node in self.nodes[start:]:
+            for value in node.outputs:
+                del self.values[value.name]
+            self.computed.discard(node.name)
+        del self.nodes[start:]
 
     def _kinds(self, op: Op) -> dict[int, str]:
         """ONNX's names of the element types of the inputs, where they are known."""
@@ -309,29 +407,59 @@ class Builder:
             self.alias[out] = op.inputs[0]
             return True
         if op.kind in ("Shape", "Size") and op.proto.domain in DEFAULT_DOMAINS:
-            name = op.input(0)
-            if name in self.loose:
+            return self._fold_shape(op, out)
+        if any(i is not None and i not in self.consts and i not in self.follows for i in op.inputs):
+            return False
+        known = [self.follows.get(i or "") for i in op.inputs]
+        arrays = [
+            None if i is None else f.array if f else self.consts[i] for i, f in zip(op.inputs, known, strict=True)
+        ]
+        found = self._again(op, arrays)
+        if found is None:
+            return False
+        entries: Sequence[Array | None] = [None] * len(found)
+        if any(known):
+            given = [None if f is None else f.entries for f in known]
+            made = follow(op.kind, op.attrs, arrays, given, found, lambda places: self._again(op, places))
+            if made is None:
                 return False
-            shape = np.array(self.shape(name), np.int64)
-            if op.kind == "Size":
-                self.consts[out] = np.array(shape.prod(), np.int64)
-            else:
-                start, end = op.attrs.get("start", 0), op.attrs.get("end", None)
-                self.consts[out] = shape[start:end]
-            return True
-        if any(i is not None and i not in self.consts for i in op.inputs):
-            return False
-        known = [None if i is None else self.consts[i] for i in op.inputs]
-        folded = fold(op.proto, op.kind, op.attrs, known, op.opset, self.room)
-        if folded is None:
-            return False
-        for made, array in zip(op.outputs, folded, strict=False):
-            if made is not None:
-                self.consts[made] = array
+            entries = made
+        for name, array, entry in zip(op.outputs, found, entries, strict=False):
+            if name is not None and not self._settle(op, name, array, entry):
+                return False
         return True
 
+    def _again(self, op: Op, arrays: Sequence[Array | None]) -> list[Array] | None:
+        return fold(op.proto, op.kind, op.attrs, arrays, op.opset, self.room)
+
+    def _fold_shape(self, op: Op, out: str) -> bool:
+        name = op.input(0)
+        if name in self.loose:
+            return False
+        shape: Sequence[int] = self.shape(name)
+        if op.kind == "Shape":
+            shape = shape[op.attrs.get("start", 0) : op.attrs.get("end", None)]
+        else:
+            shape = (math.prod(shape),)
+        entry, array = entries(shape), np.array([int(d) for d in shape], np.int64)
+        if op.kind == "Size":
+            array, entry = array.reshape(()), None if entry is None else entry.reshape(())
+        return self._settle(op, out, array, entry)
+
+    def _settle(self, op: Op, name: str, array: Array, entry: Array | None) -> bool:
+        """Note what a node was folded to. False where it is not what its expressions say."""
+        if entry is None:
+            self.consts[name] = array
+            return True
+        found = Following(array, entry)
+        if found.fits(self.sizes):
+            self.follows[name], self.folded[name] = found, op
+            return True
+        return False
+
     def _opaque(self, op: Op) -> None:
-        inputs = (*op.inputs, *(self.alias.get(n, n) for n in op.outer))
+        read = (*op.inputs, *(self.alias.get(n, n) for n in op.outer))
+        inputs = tuple(None if i is None else self.read(i) for i in read)
         found = opaque_types(op.proto, [None if i is None else self.value(i) for i in op.inputs], self)
         outputs = []
         for name, proto_name in zip(op.outputs, op.proto.output, strict=True):
@@ -366,7 +494,7 @@ class Builder:
                 taken.append(node.inputs.index(name))
             elif name in self.consts:
                 taken.append(name)
-            else:
+            else:  # such as sizes, which the IR node states as they follow the inputs
                 return
         if {i for i in taken if isinstance(i, int)} >= {i for i, n in enumerate(node.inputs) if n is not None}:
             self.originals[node.name] = Original(op.proto.SerializeToString(), node, tuple(taken))
@@ -378,6 +506,47 @@ class Builder:
             f"{self.label}: {op.kind} '{op.label}' does not fit its inputs ({shapes}): {error}; "
             "the file is damaged or made for other input sizes: check it with onnx.checker and export it again"
         )
+
+
+def spelled(op: str, attrs: Mapping[str, Attr], x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Attr]:
+    """Attributes that follow the inputs, said without sizes where the operator has a word for it.
+
+    ``x`` and ``out`` are the shapes of its first input and of its result.
+    """
+    new = dict(attrs)
+    if op == "reshape":
+        new["shape"] = _reshaped(attrs["shape"], x, out)
+    elif op == "expand":
+        lead = len(attrs["shape"]) - len(x)
+        pairs = enumerate(attrs["shape"])
+        new["shape"] = tuple(-1 if i >= lead and _same(d, x[i - lead]) else d for i, d in pairs)
+    elif op == "slice":
+        triples = zip(attrs["axes"], attrs["ends"], attrs["steps"], strict=True)
+        new["ends"] = tuple(END if s > 0 and _same(e, x[a]) else e for a, e, s in triples)
+    return new
+
+
+def _reshaped(target: Sequence[int], x: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
+    new = list(target)
+    for i, d in enumerate(target):
+        if isinstance(d, Size) and i < len(x) and _same(out[i], x[i]):
+            new[i] = 0
+    # A size that only a run tells needs the one place for -1 more than others do.
+    left = sorted((i for i, d in enumerate(new) if isinstance(d, Size)), key=lambda i: _told(new[i]))
+    if left and -1 not in new:
+        new[left[0]] = -1
+    return tuple(new)
+
+
+def _same(a: int, b: int) -> bool:
+    return isinstance(a, Size) and isinstance(b, Size) and a.expr == b.expr
+
+
+def _told(attr: Attr) -> bool:
+    """Whether every size in an attribute can be computed from the inputs."""
+    if isinstance(attr, tuple):
+        return all(map(_told, attr))
+    return not isinstance(attr, Size) or attr.expr.known
 
 
 def unknown_shape(label: str, node: NodeProto) -> Unsupported:

@@ -88,6 +88,39 @@ def _is_channel(model: ModelProto, tensor: str, axis: int) -> bool:
     return False
 
 
+def chosen_sizes(
+    infos: Sequence[ValueInfoProto], axes: Sequence[Axis], shapes: Mapping[str, Sequence[int]], label: str
+) -> dict[str, int]:
+    """The sizes of dynamic axes that these shapes of inputs give, by the axes' names.
+
+    Raises InputError for an input that there is not, another rank, a size below 1, another size than the file fixes,
+    and two sizes for one name.
+    """
+    known = {i.name: i for i in infos}
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in known:
+            raise InputError(f"{label}: there is no input '{name}' to give a shape to; its inputs: {', '.join(known)}")
+        dims = known[name].type.tensor_type.shape.dim
+        given, own = ",".join(map(str, shape)), ",".join(d.dim_param or str(d.dim_value or "?") for d in dims)
+        if len(shape) != len(dims):
+            raise InputError(f"{label}: the shape {given} for input '{name}' has {len(shape)} sizes; it takes {own}")
+        if any(n < 1 for n in shape):
+            raise InputError(f"{label}: the shape {given} for input '{name}' has a size below 1")
+        free = {a.axis: a.name for a in axes if a.input == name}
+        for axis, n in enumerate(shape):
+            if axis not in free and dims[axis].dim_value != n:
+                raise InputError(
+                    f"{label}: the shape {given} for input '{name}' does not fit: the file fixes axis {axis} at "
+                    f"{dims[axis].dim_value} ({own}); export it with that axis dynamic"
+                )
+            if axis in free and sizes.setdefault(free[axis], int(n)) != n:
+                raise InputError(
+                    f"{label}: the shapes give '{free[axis]}' two sizes, {sizes[free[axis]]} and {n}; it is one size"
+                )
+    return sizes
+
+
 def input_values(
     infos: Sequence[ValueInfoProto],
     axes: Sequence[Axis],

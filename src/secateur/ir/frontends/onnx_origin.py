@@ -28,8 +28,9 @@ class OnnxOrigin:
 
     ``header`` is a serialised ModelProto (opsets, metadata, producer, inputs, outputs) without nodes and
     initialisers; ``originals`` are keyed by the first output; ``names`` maps names that were cleaned to what the
-    file says; ``specialised`` lists, in words, the dynamic axes that had to be fixed;
-    ``probe`` gives other sizes of the symbolic dimensions that the network is known to accept.
+    file says; ``specialised`` lists, in words, the dynamic axes that had to be fixed, and ``guessed`` the sizes that
+    were chosen for others, for counting and timing;
+    ``probes`` gives other sizes of the symbolic dimensions that the network is known to accept.
     """
 
     outlives_rewrites: ClassVar[bool] = True
@@ -40,4 +41,10 @@ class OnnxOrigin:
     constants: Mapping[str, Array] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     specialised: tuple[str, ...] = ()
-    probe: Mapping[str, int] = field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
+    probes: tuple[Mapping[str, int], ...] = ()
+
+    @property
+    def capture_remarks(self) -> tuple[str, ...]:
+        """What a user must know of the sizes of the inputs."""
+        return (*self.specialised, *self.guessed)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from secateur.ir.graph import numpy_dtype
+from secateur.ir.symbolic import largest
 
 from .onnx_builder import Builder, Odd, Op, Rule
 from .onnx_rules_movement import norm_axis
@@ -25,8 +26,11 @@ def _spread(op: Op, key: str, d: int, default: int = 1) -> tuple[int, ...]:
     return tuple(int(v) for v in found) if found else (default,) * d
 
 
-def _pads(op: Op, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Explicit padding, begins then ends; ``auto_pad`` is resolved for this input size."""
+def _pads(op: Op, spatial: tuple[int, ...], kernel: tuple[int, ...], dilated: bool = True) -> tuple[int, ...]:
+    """Explicit padding, begins then ends; ``auto_pad`` is resolved for this input size.
+
+    ``dilated``: whether that takes a kernel as wide as its dilation makes it. For pools ONNX Runtime does not.
+    """
     d, auto = len(kernel), op.attrs.get("auto_pad", "NOTSET")
     if auto == "VALID":
         return (0,) * (2 * d)
@@ -35,10 +39,10 @@ def _pads(op: Op, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[in
         if any(p < 0 for p in pads):
             raise Odd("it pads by a negative amount")
         return pads
-    stride, dilation = _spread(op, "strides", d), _spread(op, "dilations", d)
+    stride, dilation = _spread(op, "strides", d), _spread(op, "dilations", d) if dilated else (1,) * d
     begins, ends = [], []
     for size, k, s, g in zip(spatial, kernel, stride, dilation, strict=True):
-        total = max((math.ceil(size / s) - 1) * s + (k - 1) * g + 1 - size, 0)
+        total = largest((-(-size // s) - 1) * s + (k - 1) * g + 1 - size, 0)
         small, large = total // 2, total - total // 2
         begins.append(small if auto == "SAME_UPPER" else large)
         ends.append(large if auto == "SAME_UPPER" else small)
@@ -90,7 +94,8 @@ def _max_pool(b: Builder, op: Op) -> None:
         raise Odd("its indices are used")
     b.result(
         "max_pool", [op.input(0)], op, kernel=kernel, stride=_spread(op, "strides", d),
-        dilation=_spread(op, "dilations", d), pad=_pads(op, x[2:], kernel), ceil=bool(op.attrs.get("ceil_mode", 0)),
+        dilation=_spread(op, "dilations", d), pad=_pads(op, x[2:], kernel, dilated=False),
+        ceil=bool(op.attrs.get("ceil_mode", 0)),
     )  # fmt: skip
 
 
@@ -230,7 +235,7 @@ def _softmax(name: str) -> Rule:
         # Before opset 13 everything from the axis on was one row.
         flat = b.emit("flatten", [op.input(0)], start=axis, end=len(x) - 1)
         soft = b.emit(name, [flat], axis=axis)
-        b.result("reshape", [soft], op, shape=(*(0,) * axis, *map(int, x[axis:])))
+        b.result("reshape", [soft], op, shape=(*(0,) * axis, *x[axis:]))
 
     return rule
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from secateur.ir.ops import END
+from secateur.ir.symbolic import Size
 
 from .onnx_builder import Builder, Misfit, Odd, Op, Rule
 
@@ -52,7 +53,7 @@ def _flatten(b: Builder, op: Op) -> None:
         b.result("flatten", [op.input(0)], op, start=1, end=len(x) - 1)
     else:
         b.exact = False
-        b.result("reshape", [op.input(0)], op, shape=(int(math.prod(x[:axis])), int(math.prod(x[axis:]))))
+        b.result("reshape", [op.input(0)], op, shape=(math.prod(x[:axis]), math.prod(x[axis:])))
 
 
 def _transpose(b: Builder, op: Op) -> None:
@@ -91,9 +92,9 @@ def _split(b: Builder, op: Op) -> None:
     if sizes is None and op.maybe(1) is not None:
         sizes = b.ints(op, 1, "sizes")
     if sizes is None:
-        each = math.ceil(x[axis] / count)  # the last part may be smaller
+        each = -(-x[axis] // count)  # the last part may be smaller
         sizes = (*(each,) * (count - 1), x[axis] - each * (count - 1))
-    b.emit("split", [op.input(0)], [o or b.fresh() for o in op.outputs], axis=axis, sizes=tuple(map(int, sizes)))
+    b.emit("split", [op.input(0)], [o or b.fresh() for o in op.outputs], axis=axis, sizes=sizes)
 
 
 def _slice(b: Builder, op: Op) -> None:
@@ -121,7 +122,10 @@ def _gather(b: Builder, op: Op) -> None:
     x, index = b.shape(op.input(0)), op.input(1)
     axis = norm_axis(op.attrs.get("axis", 0), len(x))
     known = b.const(index)
-    if known is not None and (known < 0).any():
+    if known is not None and (known < 0).any() and isinstance(x[axis], Size):
+        index = b.follow(np.vectorize(lambda i: i + x[axis] if i < 0 else i, otypes=[object])(known), known.dtype)
+        b.exact = False
+    elif known is not None and (known < 0).any():
         b.exact = False
         index = b.constant(np.where(known < 0, known + x[axis], known).astype(known.dtype))
     b.result("gather", [op.input(0), index], op, axis=axis)
@@ -147,7 +151,7 @@ def _pad(b: Builder, op: Op) -> None:
         for i, axis in enumerate(axes):
             full[axis], full[rank + axis] = pads[i], pads[len(axes) + i]
         pads = tuple(full)
-    b.result("pad", [op.input(0)], op, pads=tuple(map(int, pads)), mode=op.attrs.get("mode", "constant"), value=value)
+    b.result("pad", [op.input(0)], op, pads=pads, mode=op.attrs.get("mode", "constant"), value=value)
 
 
 def _depth_to_space(b: Builder, op: Op) -> None:
@@ -168,7 +172,7 @@ def _resize(b: Builder, op: Op) -> None:
         fixed = all(s == 1 for s in scales[:2])
     else:
         assert sizes is not None
-        sizes = tuple(sizes[axes.index(i)] if i in axes else int(x[i]) for i in range(len(x)))
+        sizes = tuple(sizes[axes.index(i)] if i in axes else x[i] for i in range(len(x)))
         fixed = sizes[:2] == x[:2]
         b.exact = False  # the file's sizes name the channels too
     coordinate = "asymmetric" if legacy else a.get("coordinate_transformation_mode", "half_pixel")

@@ -11,6 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
 from secateur.ir.graph import DTYPES, Array, Value, numpy_dtype
+from secateur.ir.symbolic import Expr, Size, unknown
 
 from .onnx_process import OnnxProcess, Refused
 from .onnx_weights import restored
@@ -65,30 +66,65 @@ class Observer:
 
 
 def opaque_types(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) -> dict[str, Found]:
-    """Shape and type of every output of the node. Raises Unsupported where nothing tells."""
+    """Shape and type of every output of the node. Raises Unsupported where nothing tells.
+
+    Where inputs of the network may change, a dimension is a plain number only if that is proven or the file says so.
+    """
     from .onnx_builder import unknown_shape
 
-    inferred = _by_schema(proto, ins, builder)
+    inferred, general = _by_schema(proto, ins, builder), None
     found: dict[str, Found] = {}
     for name in filter(None, proto.output):
         kind = inferred.get(name)
         shape = None if kind is None else _concrete(kind, {})
         if shape is not None:
-            found[name] = (*shape, any(i is not None and i.name in builder.loose for i in ins))
+            tokens = _tokens(ins)
+            if general is None and builder.sources:
+                general = _by_schema(proto, ins, builder, tokens)
+            dims = shape[0] if general is None else _followed(name, shape[0], general.get(name), tokens)
+            found[name] = (dims, shape[1], any(i is not None and i.name in builder.loose for i in ins))
             continue
         recorded = _recorded(builder.model, name)
         shape = None if recorded is None else _concrete(recorded, builder.observer.sizes)
-        if shape is not None:
-            found[name] = (*shape, False)
+        if shape is not None and recorded is not None:
+            own = {s: Expr.size(s) for s in builder.sources}
+            found[name] = (_followed(name, shape[0], recorded, own), shape[1], False)
             continue
         seen = builder.observer.look(name)
         if seen is None:
             raise unknown_shape(builder.label, proto)
-        found[name] = (*seen, True)
+        dims = _followed(name, seen[0], None, {}) if builder.sources else seen[0]
+        found[name] = (dims, seen[1], True)
     return found
 
 
-def _by_schema(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) -> dict[str, TypeProto]:
+def _followed(
+    name: str, dims: tuple[int, ...], general: TypeProto | None, tokens: Mapping[str, Expr]
+) -> tuple[int, ...]:
+    """The dimensions with what is known of how they follow: ``general`` is the type at any size of the inputs."""
+    shape = general.tensor_type.shape.dim if general is not None and general.HasField("tensor_type") else []
+    out: list[int] = []
+    for axis, value in enumerate(dims):
+        dim = shape[axis] if len(shape) == len(dims) else None
+        if dim is not None and dim.HasField("dim_value") and dim.dim_value == value:
+            out.append(value)
+        elif dim is not None and dim.dim_param in tokens:
+            out.append(Size(value, tokens[dim.dim_param]))
+        else:
+            out.append(unknown(value, f"{name}#{axis}"))
+    return tuple(out)
+
+
+def _tokens(ins: Sequence[Value | None]) -> dict[str, Expr]:
+    """A name for each expression among the dimensions of these values."""
+    exprs = {d.name: d.expr for v in ins if v is not None for d in v.shape if isinstance(d, Size)}
+    return {f"size_{i}": e for i, (_, e) in enumerate(sorted(exprs.items()))}
+
+
+def _by_schema(
+    proto: NodeProto, ins: Sequence[Value | None], builder: Builder, tokens: Mapping[str, Expr] | None = None
+) -> dict[str, TypeProto]:
+    """What ONNX itself derives; with ``tokens`` at any size of the inputs, else at the captured one."""
     opset = {o.domain: o.version for o in builder.model.opset_import}.get(proto.domain, builder.opset)
     if not onnx.defs.has(proto.op_type, domain=proto.domain) or any(
         a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute
@@ -98,8 +134,10 @@ def _by_schema(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) 
     for name, value in zip(proto.input, ins, strict=True):
         if value is None:
             continue
-        types[name] = _type_of(value)
+        types[name] = _type_of(value, tokens or {})
         array = builder.const(value.name)
+        if array is None and tokens is None and value.name in builder.follows:
+            array = builder.follows[value.name].array
         if array is not None and array.size <= 1024:
             data[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
     try:
@@ -111,10 +149,12 @@ def _by_schema(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) 
         return {}
 
 
-def _type_of(value: Value) -> TypeProto:
+def _type_of(value: Value, tokens: Mapping[str, Expr]) -> TypeProto:
+    names = {e: t for t, e in tokens.items()}
+    dims = [names.get(d.expr, int(d)) if isinstance(d, Size) else int(d) for d in value.shape]
     kind = np.dtype(object) if value.dtype == "str" else numpy_dtype(value.dtype)
     element = onnx.helper.np_dtype_to_tensor_dtype(kind)
-    return onnx.helper.make_tensor_type_proto(element, [int(d) for d in value.shape])
+    return onnx.helper.make_tensor_type_proto(element, dims)
 
 
 def _concrete(kind: TypeProto, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], str] | None:

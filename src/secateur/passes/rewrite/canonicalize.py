@@ -28,6 +28,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import BINARY, COMPARE, Array, Graph, Node, prune_dead
+from secateur.ir.followed import followed_shapes, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,14 @@ class Canonicalize:
 
     def __call__(self, graph: Graph) -> Graph:
         weights = dict(graph.weights)
-        nodes = [_shuffle(graph, node, weights) for node in graph.nodes]
+        shapes = followed_shapes(graph)
+        nodes = [_shuffle(graph, node, weights, shapes) for node in graph.nodes]
         if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
             graph = graph.rewrite(nodes=nodes, weights=weights)
-        return prune_dead(_drop_expands(_compose(graph)))
+        return prune_dead(_drop_expands(_compose(graph, shapes)))
 
 
-def _shuffle(graph: Graph, node: Node, weights: dict[str, Array]) -> Node:
+def _shuffle(graph: Graph, node: Node, weights: dict[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Node:
     """The gather that stands for the movement chain which ends in this node, if that is one."""
     if node.op not in ("reshape", "flatten"):
         return node
@@ -53,7 +55,8 @@ def _shuffle(graph: Graph, node: Node, weights: dict[str, Array]) -> Node:
     if middle is None or first is None or first.inputs[0] is None:
         return node
     source = graph.value(first.inputs[0])
-    index = _permutation(source.shape, first.out.shape, middle.attrs["perm"], node.out.shape)
+    start = shapes.get(source.name, source.shape)
+    index = _permutation(said(start), said(shapes[first.name]), middle.attrs["perm"], said(shapes[node.name]))
     if index is None:
         return node
     axis, order = index
@@ -73,7 +76,10 @@ def _single(graph: Graph, name: str | None, op: str) -> Node | None:
 def _permutation(
     shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]
 ) -> tuple[int, Array] | None:
-    """(axis, order) if reshape to ``split``, transpose and reshape back permute one axis only."""
+    """(axis, order) if reshape to ``split``, transpose and reshape back permute one axis only, of a fixed size.
+
+    A dimension that follows the inputs' sizes is its expression.
+    """
     if shape != end:
         return None
     extra = len(split) - len(shape)
@@ -81,6 +87,8 @@ def _permutation(
         return None
     for axis, size in enumerate(shape):
         parts = split[axis : axis + extra + 1]
+        if not all(type(d) is int for d in (size, *parts)):
+            continue
         if split[:axis] != shape[:axis] or split[axis + extra + 1 :] != shape[axis + 1 :] or math.prod(parts) != size:
             continue
         inner = perm[axis : axis + extra + 1]
@@ -92,7 +100,7 @@ def _permutation(
     return None
 
 
-def _compose(graph: Graph) -> Graph:
+def _compose(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
     """Gathers along one axis and transposes, each merged with the one it reads; identities are left out."""
     weights, nodes = dict(graph.weights), {n.name: n for n in graph.nodes}
     alias: dict[str, str] = {}
@@ -112,7 +120,7 @@ def _compose(graph: Graph) -> Graph:
             weights[name] = weights[str(maker.inputs[1])][weights[str(node.inputs[1])]]
             node = dataclasses.replace(node, inputs=(maker.inputs[0], name))
         source = node.inputs[0]
-        if source is not None and _changes_nothing(graph, weights, node) and node.name not in graph.outputs:
+        if source is not None and _changes_nothing(graph, weights, node, shapes) and node.name not in graph.outputs:
             alias[node.name] = source
         nodes[node.name] = node
         changed = changed or node.inputs != old.inputs or node.attrs != old.attrs or node.name in alias
@@ -131,14 +139,17 @@ def _same_axis(weights: Mapping[str, Array], node: Node, maker: Node) -> bool:
     return bool(node.attrs["axis"] == maker.attrs["axis"] and (index >= 0).all() and (first >= 0).all())
 
 
-def _changes_nothing(graph: Graph, weights: Mapping[str, Array], node: Node) -> bool:
+def _changes_nothing(
+    graph: Graph, weights: Mapping[str, Array], node: Node, shapes: Mapping[str, tuple[int, ...]]
+) -> bool:
     if node.inputs[0] in graph.weights:
         return False
     if node.op == "transpose":
         return list(node.attrs["perm"]) == list(range(len(node.attrs["perm"])))
     index = weights.get(node.inputs[1] or "")
-    size = graph.value(str(node.inputs[0])).shape[node.attrs["axis"]]
-    return index is not None and index.ndim == 1 and np.array_equal(index, np.arange(size))
+    source = str(node.inputs[0])
+    size = shapes.get(source, graph.value(source).shape)[node.attrs["axis"]]
+    return index is not None and index.ndim == 1 and type(size) is int and np.array_equal(index, np.arange(size))
 
 
 def _drop_expands(graph: Graph) -> Graph:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from secateur.ir import END, Array, Graph, Node, PassError
+from secateur.ir import END, Array, Graph, Node, PassError, Sym
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.infer_movement import reshaped, slice_range
+from secateur.ir.symbolic import in_proportion
 from secateur.passes.analysis.notes import Channels, Coupling
 
 
@@ -97,13 +98,13 @@ def _reshape(widths: Widths, node: Node) -> list[Node]:
         if target[i] == 0 and (i >= len(old) or old[i] != want):
             target[i] = want
         elif target[i] > 0 and want != was:
-            target[i] = want
+            target[i] = in_proportion(target[i], want)
     try:
         fits = reshaped(old, target) == new
     except ValueError:
         fits = False
     if not fits:
-        target = list(new)
+        target = [in_proportion(d, n) if isinstance(d, Sym) else n for d, n in zip(target, new, strict=True)]
     return [node.with_attrs(shape=tuple(target))]
 
 
@@ -111,7 +112,7 @@ def _expand(widths: Widths, node: Node) -> list[Node]:
     new, target = widths.shape(node.name), list(node.attrs["shape"])
     for i, (want, was) in enumerate(zip(new, node.out.shape, strict=True)):
         if want != was and target[i] not in (-1, 1):
-            target[i] = want
+            target[i] = in_proportion(target[i], want)
     return [node.with_attrs(shape=tuple(target))]
 
 
