@@ -1,4 +1,8 @@
-"""Element-wise operators on vectors. Transcendental ones by polynomials, since LLVM would call libm lane by lane."""
+"""Element-wise operators on vectors. Transcendental ones by polynomials, since LLVM would call libm lane by lane.
+
+NaN stays NaN, as in ONNX Runtime: a bound is compared first and the value second, for the processor's maximum and
+minimum give the second of two where one is NaN. TVM's own would take either.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,21 @@ _ERF_BELOW = (1.0, 0.6046597361564636, 0.16026687622070312, 0.02397146262228489,
 
 def clamp(k: Kernel, x: Expr, low: float | None, high: float | None) -> Expr:
     """x between the bounds; None is no bound."""
-    x = x if low is None else tirx.max(x, k.splat(low))
-    return x if high is None else tirx.min(x, k.splat(high))
+    if low is not None:
+        x = k.vector(x)
+        x = tirx.Select(k.splat(low) > x, k.splat(low), x)
+    if high is not None:
+        x = k.vector(x)
+        x = tirx.Select(k.splat(high) < x, k.splat(high), x)
+    return x
 
 
-def exp(k: Kernel, x: Expr) -> Expr:
-    """e to the x within 2 ulp (Cephes); 0 and the largest number stand for what is out of range."""
-    x = k.vector(clamp(k, x, -87.3, 88.3))
+def exp(k: Kernel, x: Expr, whole: bool = False) -> Expr:
+    """e to the x within 2 ulp (Cephes).
+
+    Beyond -87.3 and 88.3 it is what it is there; if ``whole``, 0 and infinity, at the price of one multiplication.
+    """
+    x = k.vector(clamp(k, x, -87.3, 89.0 if whole else 88.3))
     n = k.vector(tirx.floor(x * k.splat(_LOG2E) + k.splat(0.5)))
     r = k.vector(x - n * k.splat(_LN2_HIGH) - n * k.splat(_LN2_LOW))
     poly = k.splat(_EXP[0])
@@ -38,7 +50,8 @@ def exp(k: Kernel, x: Expr) -> Expr:
         poly = poly * r + k.splat(c)
     poly = poly * (r * r) + r + k.splat(1.0)
     ints = tirx.Cast(f"int32x{k.lanes}", n)
-    bits = (ints + tirx.Broadcast(tirx.IntImm("int32", 127), k.lanes)) * tirx.Broadcast(
+    poly = poly * k.splat(2.0) if whole else poly  # and half of the power, which for the largest is no number by itself
+    bits = (ints + tirx.Broadcast(tirx.IntImm("int32", 126 if whole else 127), k.lanes)) * tirx.Broadcast(
         tirx.IntImm("int32", 1 << 23), k.lanes
     )
     return poly * tirx.reinterpret(f"float32x{k.lanes}", bits)
@@ -118,14 +131,14 @@ def _softsign(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
 
 UNARY: Mapping[str, Unary] = MappingProxyType(
     {
-        "relu": lambda k, x, a: tirx.max(x, k.splat(0.0)),
+        "relu": lambda k, x, a: clamp(k, x, 0.0, None),
         "clip": lambda k, x, a: clamp(k, x, a["min"], a["max"]),
         "sigmoid": lambda k, x, a: sigmoid(k, x),
         "tanh": lambda k, x, a: tanh(k, x),
         "silu": _silu,
         "mish": _mish,
         "erf": lambda k, x, a: erf(k, x),
-        "exp": lambda k, x, a: exp(k, x),
+        "exp": lambda k, x, a: exp(k, x, whole=True),
         "sqrt": lambda k, x, a: tirx.sqrt(x),
         "rsqrt": lambda k, x, a: k.splat(1.0) / tirx.sqrt(x),
         "neg": lambda k, x, a: k.splat(0.0) - x,
@@ -144,14 +157,20 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
     }
 )
 
+
+def _or_nan(best: Expr, b: Expr) -> Expr:
+    """The smaller or larger of two; b where that is NaN."""
+    return tirx.Select(tirx.isnan(b), b, best)
+
+
 BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
     {
         "add": lambda a, b: a + b,
         "sub": lambda a, b: a - b,
         "mul": lambda a, b: a * b,
         "div": lambda a, b: a / b,
-        "minimum": tirx.min,
-        "maximum": tirx.max,
+        "minimum": lambda a, b: _or_nan(tirx.Select(b < a, b, a), b),
+        "maximum": lambda a, b: _or_nan(tirx.Select(b > a, b, a), b),
         "prelu": lambda a, b: tirx.Select(a > a - a, a, a * b),
         "keep": lambda a, b: tirx.Select(b > b - b, a, b),  # 0 where b is 0, whatever a is
     }

@@ -102,7 +102,8 @@ def _cumsum(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 
 
 def _sign(v: Any) -> Any:
-    return tirx.Select(v > scalar(v, 0), scalar(v, 1), tirx.Select(v < scalar(v, 0), scalar(v, -1), scalar(v, 0)))
+    none = v if "float" in str(v.ty.dtype) else scalar(v, 0)  # 0, or NaN
+    return tirx.Select(v > scalar(v, 0), scalar(v, 1), tirx.Select(v < scalar(v, 0), scalar(v, -1), none))
 
 
 def _round_even(v: Any) -> Any:
@@ -135,10 +136,31 @@ def _gelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return _unary(close if a["approximate"] == "tanh" else exact)(s, x, a)
 
 
+def _at_least(v: Any, bound: Any) -> Any:
+    """The larger; NaN stays NaN."""
+    return tirx.Select(bound > v, bound, v)
+
+
+def _at_most(v: Any, bound: Any) -> Any:
+    return tirx.Select(bound < v, bound, v)
+
+
+def _best(f: Callable[..., Any]) -> Rule:
+    """The smaller or larger of two, and NaN where one of them is."""
+
+    def rule(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+        y = f(*x)
+        for t in x if "float" in str(x[0].dtype) else ():
+            y = topi.where(topi.isnan(t), t, y)
+        return y
+
+    return rule
+
+
 def _clip(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     def one(v: Any) -> Any:
-        v = v if a["min"] is None else tirx.max(v, scalar(v, a["min"]))
-        return v if a["max"] is None else tirx.min(v, scalar(v, a["max"]))
+        v = v if a["min"] is None else _at_least(v, scalar(v, a["min"]))
+        return v if a["max"] is None else _at_most(v, scalar(v, a["max"]))
 
     return _unary(one)(s, x, a)
 
@@ -158,7 +180,7 @@ def _mish(v: Any) -> Any:
 
 
 def _hard(v: Any, alpha: float, beta: float) -> Any:
-    return tirx.max(tirx.min(v * scalar(v, alpha) + scalar(v, beta), scalar(v, 1)), scalar(v, 0))
+    return _at_least(_at_most(v * scalar(v, alpha) + scalar(v, beta), scalar(v, 1)), scalar(v, 0))
 
 
 MATH: Mapping[str, Rule] = MappingProxyType(
@@ -167,7 +189,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "softmax": lambda s, x, a: topi.nn.softmax(x[0], axis=a["axis"]),
         "log_softmax": lambda s, x, a: topi.log(topi.nn.softmax(x[0], axis=a["axis"])),
         "add": _plain(topi.add), "sub": _plain(topi.subtract), "mul": _plain(topi.multiply), "div": _div,
-        "pow": _plain(topi.power), "minimum": _plain(topi.minimum), "maximum": _plain(topi.maximum),
+        "pow": _plain(topi.power), "minimum": _best(topi.minimum), "maximum": _best(topi.maximum),
         "mod": _plain(topi.floor_mod), "eq": _plain(topi.equal), "ne": _plain(topi.not_equal),
         "lt": _plain(topi.less), "le": _plain(topi.less_equal), "gt": _plain(topi.greater),
         "ge": _plain(topi.greater_equal), "and": _plain(topi.logical_and), "or": _plain(topi.logical_or),
@@ -180,7 +202,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "argmax": _arg(max, topi.argmax), "argmin": _arg(min, topi.argmin),
         "cumsum": _cumsum,
         "identity": lambda s, x, a: x[0], "dropout": lambda s, x, a: x[0],
-        "relu": _unary(lambda v: tirx.max(v, scalar(v, 0))), "sigmoid": _unary(_sigmoid), "tanh": _unary(tirx.tanh),
+        "relu": _unary(lambda v: _at_least(v, scalar(v, 0))), "sigmoid": _unary(_sigmoid), "tanh": _unary(tirx.tanh),
         "silu": _unary(lambda v: v * _sigmoid(v)), "mish": _unary(_mish), "erf": _unary(tirx.erf),
         "exp": _unary(tirx.exp), "log": _unary(tirx.log), "sqrt": _unary(tirx.sqrt),
         "rsqrt": _unary(lambda v: scalar(v, 1) / tirx.sqrt(v)), "neg": _unary(lambda v: -v), "abs": _unary(tirx.abs),

@@ -17,7 +17,7 @@ from secateur.codegen.writer import Expr, Kernel, const, even_tile, number, segm
 from .conv import y_index
 from .epilogue import At, apply, block_base, operand_pointers
 
-LEAST = -3.4028234663852886e38
+LEAST = float("-inf")
 
 
 def build(spec: RowSpec, choice: None = None, width: int = 4) -> Any:
@@ -159,8 +159,8 @@ class _Rows:
             k.add(totals[i], e if mask is None else tirx.Select(mask, e, k.splat(0.0)))
 
         self.each(pixels, power)
-        logs = [k.vector(k.splat(tirx.log(across(k, k.get(t), _plus))) + m) for t, m in zip(totals, top, strict=True)]
-        self.each(pixels, lambda i, at, x, mask: self.write(at, x - logs[i]))
+        logs = [k.vector(k.splat(tirx.log(across(k, k.get(t), _plus)))) for t in totals]
+        self.each(pixels, lambda i, at, x, mask: self.write(at, x - top[i] - logs[i]))
 
 
 def _plus(a: Expr, b: Expr) -> Expr:
