@@ -1,9 +1,9 @@
 """How secateur takes damaged and hostile ONNX files: seeded mutants through inspect, compile and module.
 
 Each mutant is inspected, compiled with policy ``none``, made a module and pruned to 60 %, in a child process with
-limits of memory and time. Counted are children that died (crashed), exceptions that are no ``secateur.Error``,
-and those that blame secateur (unexpected), mutants that took over ten seconds of the processor (slow), and files written under ``none`` that compute
-something else than the mutant does in ONNX Runtime (wrong).
+limits of memory and time. Counted are children that died (crashed), exceptions that are no ``secateur.Error`` and
+those that blame secateur (unexpected), mutants that took over ten seconds of the processor (slow), and files written
+under ``none`` that compute something else than the mutant does in ONNX Runtime (wrong).
 
     python bench/mutate_onnx.py --count 10000 --jobs 2          # appends a row to bench/results/mutations.jsonl
     python bench/mutate_onnx.py --first 4711 --count 1 --show   # one mutant, with what became of it

@@ -23,6 +23,9 @@ STEPS = (
 )  # networks that halve their input and add it up again take multiples of a power of two only
 PRICE = 1e9  # multiply-accumulates that a run may always cost
 ELEMENTS = 1 << 26  # of the largest value
+SUMMED = 1 << 17  # positions that are added up in single precision: longer sums differ between runtimes by too much
+NORMS = frozenset({"instance_norm", "group_norm"})
+SUMS = NORMS | {"reduce_sum", "reduce_mean", "reduce_l1", "reduce_l2", "reduce_logsumexp"}
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
 
 
@@ -89,13 +92,25 @@ def at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None
 
 
 def _bearable(graph: Graph, shapes: Shapes) -> bool:
-    """Can a run at these shapes be paid for, in time and in memory?"""
+    """Can a run at these shapes be paid for, in time and in memory, and is what it sums up still exact?"""
     there = at_shapes(graph, shapes)
     if there is None:
         return all(math.prod(shape) <= INPUT for shape in shapes.values())
     largest = max((math.prod(v.shape) for v in there.values.values()), default=0)
     before, now = cost(graph).totals()["macs"], cost(there).totals()["macs"]
-    return largest <= ELEMENTS and now <= max(PRICE, 2 * before)
+    exact = _longest_sum(there) <= max(SUMMED, _longest_sum(graph))
+    return exact and largest <= ELEMENTS and now <= max(PRICE, 2 * before)
+
+
+def _longest_sum(graph: Graph) -> int:
+    """Over how many positions a node adds up at most; products are left out, whose sums follow no input's size."""
+    longest = 0
+    for node in graph.nodes:
+        if node.op in SUMS and node.inputs[0] is not None:
+            x = graph.value(node.inputs[0]).shape
+            kept = x[:2] if node.op in NORMS else node.out.shape
+            longest = max(longest, math.prod(x) // max(math.prod(kept), 1))
+    return longest
 
 
 def is_costly(graph: Graph) -> bool:
