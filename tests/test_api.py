@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 import secateur
 from nets import chain, residual
 from secateur import api
-from secateur.ir import Graph, InputError, LawError, SlowerError, Unsupported
+from secateur.ir import BudgetError, Graph, InputError, LawError, SlowerError, Unsupported
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import Verification
 
@@ -182,6 +183,27 @@ def test_labels_give_the_quality() -> None:
     assert wrong.quality == {"agreement": 1.0, "top1": [0.0, 0.0], "examples": 7, "held_out": True}
     with pytest.raises(InputError, match="not scores by class"):
         secateur.compile(residual(), calibration=[(x, labels)])
+
+
+def test_layers_are_protected_by_type_and_by_module() -> None:
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU()), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)
+    )
+    x = (torch.zeros(1, 3, 12, 12),)
+
+    def widths(protect: Any) -> list[int]:
+        report = secateur.compile(net.eval(), macs=0.5, round_to=1, example_inputs=x, protect=protect).report
+        return [row["widths"][1][1] for row in report.layers]
+
+    assert widths([net[1]])[1] == widths(["1"])[1] == 16
+    assert widths(["0.*"])[0] == widths([net[0]])[0] == 16
+    with pytest.raises(BudgetError):
+        widths([nn.Conv2d])
+    for wrong, message in ((nn.Linear, "is no layer of"), (3, "3 is no layer of")):
+        with pytest.raises(InputError, match=message):
+            widths([wrong])
+    with pytest.raises(InputError, match="can only be found in a torch module"):
+        secateur.compile(chain(), protect=[nn.Conv2d])
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
