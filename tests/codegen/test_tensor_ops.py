@@ -10,8 +10,9 @@ import pytest
 from network import Net
 from secateur import codegen
 from secateur.codegen.program import TensorSpec
-from secateur.ir import Graph
+from secateur.ir import Graph, Unsupported
 from secateur.ir.exporters.torch import evaluate
+from secateur.ir.graph import numpy_dtype
 from secateur.ir.ops import END, OPS
 
 LEFT_OUT = {"opaque", "lstm", "gru"}  # refused with a clear message
@@ -89,7 +90,6 @@ def test_every_operator_has_a_rule_or_is_refused() -> None:
 
 def test_an_operator_without_a_rule_is_named() -> None:
     from secateur.codegen.tensor_ops import build_tensor_op
-    from secateur.ir import Unsupported
 
     with pytest.raises(Unsupported, match="lstm"):
         build_tensor_op(TensorSpec("lstm", (), (), ()))
@@ -100,3 +100,15 @@ def test_rms_norm(weighted: bool) -> None:
     net = Net(1, 6, 8)
     weight = net.weight("g", 8) if weighted else None
     same(net, net.node("rms_norm", "x", weight, dims=1, eps=1e-5))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_products_in_half_precision_are_refused_by_their_layer(dtype: str) -> None:
+    """They would be correct, and take hundreds of times as long as in float32."""
+    net = Net(1, 8, 6, 6)
+    half = net.node("cast", "x", to=dtype)
+    net.weights["w"] = np.zeros((8, 8, 1, 1), numpy_dtype(dtype))
+    y = net.node("conv", half, "w", name="body", stride=(1, 1), dilation=(1, 1), pad=(0,) * 4, groups=1)
+    graph = Graph("net", tuple(net.inputs), tuple(net.nodes), (net.node("cast", y, to="f32"),), net.weights)
+    with pytest.raises(Unsupported, match=f"body.*conv in {dtype} has no code generation.*convert.*float32"):
+        codegen.build(graph.rewrite(nodes=net.nodes))

@@ -19,6 +19,7 @@ from .tune import Outcome, Tuner, default_choice, open_records, versions
 from .workloads import CHOICES
 
 Progress = Callable[[int, int, str], None]
+PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})  # what takes a network's time
 
 
 def build(
@@ -109,6 +110,12 @@ def check(graph: Graph) -> None:
     for value in (*graph.inputs, *(graph.value(n) for n in graph.outputs)):
         if value.dtype in {"str", "c64", "c128", "bf16"}:
             raise Unsupported(f"{value}: element type {value.dtype} has no code generation; use ONNX Runtime or torch")
+    for node in graph.nodes:
+        if node.op in PRODUCTS and node.out.dtype in {"f16", "bf16"}:
+            raise Unsupported(
+                f"{node.label}: {node.op} in {node.out.dtype} has no code generation (TVM's own takes hundreds of "
+                "times as long as float32); convert the network to float32, or run it in ONNX Runtime or torch"
+            )
 
 
 __all__ = ["Program", "build", "tune", "workloads"]

@@ -94,7 +94,7 @@ def _instance_norm(b: Builder, a: Args) -> Value:
     if not a.use_input_stats:
         b.train_as = "instance_norm"
         return _batch_norm(b, a)
-    if a.running_mean is not None:
+    if a.running_mean is not None or a.running_var is not None:
         raise Skip("instance_norm that updates its statistics")
     a.shown("momentum")
     return b.emit("instance_norm", _optional(a.input, a.weight, a.bias), eps=float(a.eps))
