@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from network import Net
-from secateur import InputError, Unsupported, measure
+from secateur import InputError, Unsupported, cli_measure, measure
 from secateur.cli import app
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx import save
+from secateur.ir.frontends.onnx_process import WORKER, OnnxProcess
 
 
 def small(width: int = 4, side: int = 4) -> Graph:
@@ -64,3 +67,12 @@ def test_the_command_prints_a_table_and_json(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["bench", str(tmp_path / "two.onnx"), "--runtimes", "tensorrt"])
     assert wrong.exit_code == 2
     assert "no runtime 'tensorrt'" in wrong.stderr
+
+
+def test_a_file_that_crashes_the_runtime_is_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save(small(), tmp_path / "m.onnx")
+    start = f"import os, {WORKER} as w\nw.Worker.run = lambda *_: os.abort()\nw.main()"
+    monkeypatch.setattr(cli_measure, "OnnxProcess", partial(OnnxProcess, (sys.executable, "-c", start)))
+    done = CliRunner().invoke(app, ["bench", str(tmp_path / "m.onnx"), "--repeats", "1"])
+    assert done.exit_code == 2
+    assert "'m.onnx': ONNX Runtime itself crashes while running it" in done.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as encoder
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +13,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from secateur.ir import Graph
 from secateur.ir.files import write_text
+from secateur.ir.frontends.onnx_original import OnnxOriginal
+from secateur.ir.frontends.onnx_process import OnnxProcess, Refused
+from secateur.ir.numeric import random_inputs
 
 from .cli_shapes import shapes_of
+from .cli_terminal import say
 from .measure import Timing, measure, named
 from .models import load
+from .sizes import seconds_of
 from .trail import capture_remarks
 
 
@@ -34,7 +41,8 @@ def bench_models(
     graphs = named(models, lambda path: load(path, shapes=given))
     for name, graph in graphs.items():
         for remark in capture_remarks(graph):
-            typer.echo(f"{name}: {remark}", err=True)
+            say(f"{name}: {remark}")
+    _first_runs(models, graphs, seed)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("measure", total=repeats)
@@ -48,6 +56,18 @@ def bench_models(
         typer.echo(text)
     elif json is not None:
         write_text(json, text)
+
+
+def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) -> None:
+    """Run each file in a process of its own before it is timed in this one: one that crashes its runtime is a sentence.
+
+    Raises InputError there. A file that ONNX Runtime refuses is refused again, by the runtimes that are asked for.
+    """
+    with OnnxProcess() as process:
+        for path, (name, graph) in zip(models, graphs.items(), strict=True):
+            feed = random_inputs(graph, seed)
+            with contextlib.suppress(Refused):
+                OnnxOriginal(path, graph, process, f"'{name}'").run(feed, seconds_of(graph, feed))
 
 
 def _show(timings: Sequence[Timing], console: Console) -> None:
