@@ -93,7 +93,8 @@ def compile(
     process = OnnxProcess()
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes))).with_note(Vectors(lanes))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes)))
+    dense = dense.with_note(Vectors(lanes))
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)

@@ -13,6 +13,7 @@ from secateur.ir.frontends.onnx_origin import OnnxOrigin
 from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import tolerance, widened, widened_feed
 from secateur.ir.symbolic import resized
+from secateur.passes.rewrite.fold_constants import compute_constants
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
@@ -41,7 +42,7 @@ def build(
     _need_tvm()
     from secateur import codegen
 
-    graph = settled(graph if batch is None else at_batch(graph, batch))
+    graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     opened = codegen.open_records(target, records, tune is None)
     duration = None if tune is None else seconds(tune)
     library = codegen.build(graph, target, duration, threads, opened, progress)

@@ -53,17 +53,29 @@ def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, s
     return onnx.load(path, process, shapes)
 
 
-def trace(module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None) -> Graph:
-    """The graph of a torch module at these example inputs. Raises InputError and Unsupported."""
+def trace(
+    module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None, fold: bool = True
+) -> Graph:
+    """The graph of a torch module at these example inputs; ``fold`` as in ``ir.frontends.torch.trace``.
+
+    Raises InputError and Unsupported.
+    """
     from secateur.ir.frontends import torch
 
-    return torch.trace(module, example_inputs, name=name)
+    return torch.trace(module, example_inputs, name=name, fold=fold)
 
 
 def capture(
-    model: Model, example_inputs: Any = None, process: OnnxProcess | None = None, shapes: Shapes | None = None
+    model: Model,
+    example_inputs: Any = None,
+    process: OnnxProcess | None = None,
+    shapes: Shapes | None = None,
+    fold: bool = True,
 ) -> Graph:
-    """The graph of any model that ``compile`` takes; ``shapes`` as in ``load``. Raises InputError."""
+    """The graph of any model that ``compile`` takes; for ``shapes`` see ``load``, for ``fold`` ``trace``.
+
+    Raises InputError.
+    """
     from .compiled import Compiled
 
     if isinstance(model, Graph | Compiled):
@@ -80,7 +92,7 @@ def capture(
             f"{type(model).__name__}: shapes= is for ONNX; a torch module has the sizes of its example_inputs"
         )
     if "torch.ExportedProgram" in kinds:
-        return trace(model, example_inputs)
+        return trace(model, example_inputs, fold=fold)
     if "torch.Module" not in kinds:
         raise InputError(
             f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
@@ -91,7 +103,7 @@ def capture(
             f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
             "tensor of the shape it takes"
         )
-    return trace(model, example_inputs)
+    return trace(model, example_inputs, fold=fold)
 
 
 class Runner:

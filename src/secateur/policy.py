@@ -77,6 +77,11 @@ class Policy:
         for text in self.compensate:
             _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
 
+    @property
+    def changes(self) -> bool:
+        """Does this policy prune or rewrite anything?"""
+        return self.criterion is not None or bool(self.rewrites)
+
     def structure(self) -> tuple[Pass, ...]:
         """What rewrites the network before anything is pruned."""
         return tuple(parse_pass(text, REWRITES) for text in self.rewrites)

@@ -64,7 +64,7 @@ def apply(
     steps, cutting = of_recipe(known)
     tell("read the model")
     process = OnnxProcess()
-    dense = with_baseline(fresh(capture(model, example_inputs, process)))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, fold=known.changes)))
     check_weights(dense)
     reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed, tell=tell)
     process.stop()

@@ -73,7 +73,8 @@ def verify(
     it did not pass. Raises InputError where the three do not fit together.
     """
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    dense, small = fresh(capture(original, example_inputs)), fresh(capture(slim, example_inputs))
+    dense = fresh(capture(original, example_inputs, fold=known.changes))
+    small = fresh(capture(slim, example_inputs, fold=known.changes))
     check_weights(dense)
     if not trust:
         check_reading(original, dense, example_inputs, seed=seed)

@@ -113,9 +113,9 @@ def test_odd_corners(name: str) -> None:
     assert len(opaque) == (1 if name == "opaque" else 0)
 
 
-def test_a_normalised_weight_becomes_one_weight_under_its_name() -> None:
+def test_a_normalised_weight_becomes_one_weight_under_a_name_of_its_own() -> None:
     graph = check(CORNERS["scaled"](), X)
-    assert set(graph.weights) == {"0.weight", "0.bias"}
+    assert set(graph.weights) == {"0.weight_folded", "0.bias"}
 
 
 def test_structure_of_outputs_is_kept() -> None:

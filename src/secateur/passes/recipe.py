@@ -43,6 +43,11 @@ class Recipe:
     rewrites: tuple[str, ...] = field(default=())
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def changes(self) -> bool:
+        """Does this recipe cut or rewrite anything?"""
+        return bool(self.weights or self.mixing or self.removed_nodes or self.rewrites)
+
     def to_json(self) -> str:
         """The JSON text."""
         body: dict[str, Any] = {

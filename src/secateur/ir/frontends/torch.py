@@ -28,26 +28,31 @@ def trace(
     example_inputs: tuple[Any, ...] | list[Any] | torch.Tensor | None = None,
     name: str | None = None,
     dynamic_batch: bool = True,
+    fold: bool = True,
 ) -> Graph:
     """Capture a network.
 
     ``example_inputs`` are the positional arguments of ``module`` (a lone tensor is one argument);
     an ExportedProgram needs none. With ``dynamic_batch`` the network is traced again with one more
     example in the batch and at other sizes, and where the traces agree the batch is ``Sym(n, "N")``.
+    With ``fold`` weights that are normalised before use (weight norm, weight standardisation) are kept as what they
+    are now, so that their channels can be pruned; without it they stay functions of the parameters.
     The module is left as it was, to the last attribute. Raises InputError, Unsupported.
     """
     if isinstance(module, torch.export.ExportedProgram):
-        return _build(from_exported(module), name or "exported")
+        return _build(from_exported(module), name or "exported", fold)
     if not isinstance(module, nn.Module):
         raise InputError(f"expected a torch.nn.Module or an ExportedProgram, got {type(module).__name__}.")
     args = _arguments(module, example_inputs)
     title = name or type(module).__name__
-    graph = _build(capture(module, args), title)
-    return free_sizes(graph, args, lambda other: _build(capture(module, other), title)) if dynamic_batch else graph
+    graph = _build(capture(module, args), title, fold)
+    return (
+        free_sizes(graph, args, lambda other: _build(capture(module, other), title, fold)) if dynamic_batch else graph
+    )
 
 
-def _build(found: Capture, title: str) -> Graph:
-    return verify(Importer(found).run(title))
+def _build(found: Capture, title: str, fold: bool) -> Graph:
+    return verify(Importer(found, fold).run(title))
 
 
 def _arguments(module: nn.Module, example: Any) -> tuple[Any, ...]:

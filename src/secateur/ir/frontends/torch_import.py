@@ -38,11 +38,21 @@ _CREATE = frozenset(
 )
 # Their second argument gives a shape or an element type.
 _TAKE_AFTER = frozenset({"type_as", "to", "expand_as", "view_as", "reshape_as"})
-# A weight that passes through one of these is normalised: only the result is a weight to us.
+# A weight that passes through one of these is normalised, by what pruning would take from it.
 _NORMALISES = frozenset(
     {"batch_norm", "_native_batch_norm_legit", "native_batch_norm", "layer_norm", "instance_norm", "group_norm",
      "mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "sum", "amax", "amin", "_weight_norm",
      "_weight_norm_interface", "linalg_norm"}
+)  # fmt: skip
+# Layers, by the arguments whose channels can be pruned; of products those that are matrices.
+_LAYERS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d",
+             "conv_transpose3d", "linear", "embedding"), frozenset({"weight"})
+        ),
+        **dict.fromkeys(("matmul", "mm", "addmm"), frozenset({"self", "other", "mat1", "mat2"})),
+    }
 )  # fmt: skip
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
 
@@ -62,10 +72,16 @@ class Const:
 
 
 class Importer:
-    """One walk over one capture."""
+    """One walk over one capture.
 
-    def __init__(self, capture: Capture) -> None:
+    ``fold``: replace the normalised weights of layers by what they are now, since the norm would otherwise see the
+    columns that pruning removes; without it everything that is computed from parameters stays computed.
+    """
+
+    def __init__(self, capture: Capture, fold: bool = True) -> None:
         self.capture = capture
+        self.fold = fold
+        self.folded: dict[fx.Node, Value] = {}
         self.b = Builder([name for name, _, _ in capture.bound.values()])
         self.env: dict[fx.Node, Any] = {}
         self.consts: dict[fx.Node, Const] = {}
@@ -90,11 +106,21 @@ class Importer:
         for weight, _, kind in self.capture.bound.values():
             kinds[kind].add(weight)
         graph = Graph(name, tuple(self.inputs), tuple(self.b.nodes), tuple(outputs), self.b.weights)
+        graph = _settle(prune_dead(graph), self.rename)
         origin = TorchOrigin(
             frozenset(kinds["parameter"]), frozenset(kinds["buffer"]),
             self.capture.in_spec, self.capture.out_spec, tuple(leaves), MappingProxyType(self.train_as),
+            capture_remarks=self._remarks(graph, kinds["parameter"]),
         )  # fmt: skip
-        return _settle(prune_dead(graph), self.rename).with_note(origin)
+        return graph.with_note(origin)
+
+    def _remarks(self, graph: Graph, parameters: set[str]) -> tuple[str, ...]:
+        wanted = {*self.rename, *self.rename.values()}
+        names = [name for name in graph.weights if name in wanted and name not in parameters]
+        if not names:
+            return ()
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return (f"computed from parameters, which the result has no longer; kept as what they are now: {shown}",)
 
     def _placeholder(self, node: fx.Node) -> None:
         found = self.capture.bound.get(node.name)
@@ -163,7 +189,7 @@ class Importer:
         if source in self.consts:
             const = self.consts[source]  # type: ignore[index]
             self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded)
-        else:
+        if source in self.env:
             self.env[node] = self.env[source][index]  # type: ignore[index]
 
     def _call_python(self, node: fx.Node) -> None:
@@ -229,15 +255,23 @@ class Importer:
             return True
         folded = any(c.folded for c in known) or (bool(origins) and base in _NORMALISES)
         self.consts[node] = Const(result, origins, "", folded)
-        if not isinstance(result, torch.Tensor):
-            return not origins or folded or self._unfold(node, base)
-        if not origins or folded or not result.dtype.is_floating_point:
+        tensors_out = [result] if isinstance(result, torch.Tensor) else result
+        if not origins or not all(t.dtype.is_floating_point for t in tensors_out):
             return True
         return self._unfold(node, base)
 
     def _unfold(self, node: fx.Node, base: str) -> bool:
-        """Arithmetic on weights stays in the graph, beside its value for those who fold later."""
+        """Arithmetic on weights stays in the graph, beside its value for layers that fold it.
+
+        What the IR has no operator for is that value.
+        """
+        begin = len(self.b.nodes)
         self._emit(node, base)
+        if any(made.op == "opaque" for made in self.b.nodes[begin:]):
+            for made in self.b.nodes[begin:]:
+                for value in made.outputs:
+                    self.b.values.pop(value.name, None)
+            del self.b.nodes[begin:], self.env[node]
         return True
 
     def _is_number(self, node: fx.Node) -> bool:
@@ -286,10 +320,38 @@ class Importer:
         self.env[node] = value
         return value
 
-    def _folded_weight(self, node: fx.Node, const: Const) -> Value:
-        """A computed weight takes the name of the largest weight it comes from, if that is free."""
+    def _operands(self, node: fx.Node, base: str) -> Any:
+        """What a rule is given for this call's arguments: normalised weights of layers are folded."""
+        slots = _LAYERS.get(base, frozenset()) if self.fold else frozenset()
+        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+        if not slots or all(n in self.consts for n in node.all_input_nodes):
+            return fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
+        args = [
+            self._folded_value(item, node)
+            if name in slots and isinstance(item, fx.Node)
+            else fx.map_arg(item, self._value)
+            for name, item in zip(names, node.args, strict=False)
+        ]
+        return tuple(args), fx.map_arg(node.kwargs, self._value)
+
+    def _folded_value(self, item: fx.Node, user: fx.Node) -> Any:
+        const = self.consts.get(item)
+        if const is None or not const.folded or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
+            return self._value(item)
+        if item not in self.folded:
+            self.folded[item] = self._folded_weight(item, const, source_of(user).name)
+        return self.folded[item]
+
+    def _folded_weight(self, node: fx.Node, const: Const, layer: str = "") -> Value:
+        """A computed weight is no parameter of the module and takes the name of none.
+
+        Its layer's ``weight`` where no parameter is called so, else that of the largest it comes from, and "folded".
+        """
         temporary = self.b.fresh(f"{node.name}.folded")
-        self.rename[temporary] = max(sorted(const.origins), key=lambda n: self.sizes[n])
+        largest = max(sorted(const.origins), key=lambda n: self.sizes[n])
+        wanted = f"{layer}.weight" if layer else largest
+        own = {name for name, _, _ in self.capture.bound.values()}
+        self.rename[temporary] = wanted if wanted not in own else f"{largest}_folded"
         return self.b.add_weight(temporary, np.array(to_numpy(const.tensor)))
 
     # Nodes.
@@ -297,7 +359,7 @@ class Importer:
     def _emit(self, node: fx.Node, base: str) -> None:
         b = self.b
         b.start(node.name, source_of(node))
-        args = bind(node, fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value))
+        args = bind(node, *self._operands(node, base))
         rule = RULES.get(base) or (RULES.get(base[:-1]) if base.endswith("_") else None)
         begin = len(b.nodes)
         try:

@@ -266,6 +266,17 @@ def _einsum(b: Builder, a: Args) -> Value:
     return b.emit("einsum", list(a.tensors), equation=equation)
 
 
+def _weight_norm(b: Builder, a: Args) -> Value:
+    """g * v / |v|, the norm over all axes but one."""
+    axes = tuple(i for i in range(len(a.v.shape)) if i != axis_of(int(a.dim), len(a.v.shape)))
+    norm = b.emit("reduce_l2", [a.v], axes=axes, keepdims=True)
+    return b.emit("mul", [a.v, b.emit("div", [a.g, norm])])
+
+
+def _weight_norm_many(b: Builder, a: Args) -> object:
+    return _weight_norm(b, a), None
+
+
 def _addcmul(b: Builder, a: Args) -> Value:
     product = b.binary("mul", a.tensor1, a.tensor2, a.dtype)
     product = product if a.value == 1 else b.binary("mul", product, a.value, a.dtype)
@@ -327,6 +338,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "matmul": _matmul, "mm": _matmul, "bmm": _matmul, "mv": _matmul, "dot": _matmul,
         "addmm": _addmm, "baddbmm": _addmm, "linear": _linear, "einsum": _einsum,
         "addcmul": _addcmul, "lerp": _lerp, "glu": _glu,
+        "_weight_norm": _weight_norm, "_weight_norm_interface": _weight_norm_many,
     }
 )  # fmt: skip
 

@@ -33,7 +33,7 @@ SPREAD = frozenset({"max_pool", "adaptive_avg_pool", "adaptive_max_pool", "reduc
 
 def fold_exact(graph: Graph) -> Graph:
     """The graph with constant nodes and channels folded; it computes what it did, up to rounding."""
-    graph = _constant_nodes(graph)
+    graph = compute_constants(graph)
     weights, names = dict(graph.weights), Names(graph)
     held: dict[str, Held] = {}
     nodes: list[Node] = []
@@ -59,10 +59,8 @@ def fold_exact(graph: Graph) -> Graph:
     return noted(prune_dead(graph.rewrite(nodes=nodes, weights=weights)), rows)
 
 
-def _constant_nodes(graph: Graph) -> Graph:
+def compute_constants(graph: Graph) -> Graph:
     """Nodes that read nothing but weights, computed."""
-    from secateur.ir.exporters.torch import evaluate
-
     weights = dict(graph.weights)
     kept: list[Node] = []
     for node in graph.nodes:
@@ -72,6 +70,8 @@ def _constant_nodes(graph: Graph) -> Graph:
         if not fixed or size > max(LARGEST, sum(weights[i].size for i in read)):
             kept.append(node)
             continue
+        from secateur.ir.exporters.torch import evaluate
+
         held = {i: weights[i] for i in read}
         names = tuple(v.name for v in node.outputs)
         alone = graph.rewrite(inputs=(), nodes=(node,), outputs=names, weights=held)
