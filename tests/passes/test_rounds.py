@@ -95,3 +95,8 @@ def test_senseless_rounds_are_refused() -> None:
         Global(macs=0.5, rounds=2)(Pipeline((Couple(), L1()))(chain()))
     with pytest.raises(PassError, match="couple"):
         Rounds(2, Global(macs=0.5), (Couple(), L1()))(chain())
+
+
+def test_more_rounds_than_channels_are_refused() -> None:
+    with pytest.raises(InputError, match=r"rounds=1000000\}.*at most \d+"):
+        secateur.compile(chain(), "l1,global{macs=60%,rounds=1000000},slim")

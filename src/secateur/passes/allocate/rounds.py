@@ -14,6 +14,8 @@ from secateur.passes.pipeline import Pass, Pipeline
 
 from .budget import Allocation, Amount, before, counter, notes_of
 
+ALWAYS = 100  # rounds that any network may have
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -29,12 +31,17 @@ class Rounds:
     again: tuple[Pass, ...] = field(repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError for less than one round, and what the allocator raises."""
+        """Raises InputError for less than one round or far more than channels, and what the allocator raises."""
         from secateur.passes.rewrite.slim import slim
 
         if self.count < 1:
             raise InputError(f"{self.allocator.name}{{rounds={self.count}}}: give 1 or more")
         coupling, _ = notes_of(graph, self.name)
+        if self.count > max(ALWAYS, coupling.size):
+            raise InputError(
+                f"{self.allocator.name}{{rounds={self.count}}}: the network has {coupling.size} sets of channels, so "
+                f"more rounds than that remove nothing; give at most {coupling.size}"
+            )
         kind, value = budget_of(self.allocator)
         whole, keep, scored = before(graph, kind), np.ones(coupling.size, bool), graph
         target = Amount(kind, value).limit(whole)
