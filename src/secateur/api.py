@@ -63,6 +63,7 @@ def compile(
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
     shapes: Shapes | None = None,
+    process: OnnxProcess | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
@@ -78,6 +79,7 @@ def compile(
     name, to count and time at where it leaves sizes open; they stay open in what is written. The model as it was given
     is run beside what was read from it, and so is each file that is written; ``trust`` leaves these checks out,
     ``verify=False`` all of them.
+    ``process`` is where files run that nobody has run before, given where several calls are to share one.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     _only_this_version(sparsity)
@@ -90,7 +92,7 @@ def compile(
     chosen = _policy(policy, round_to, budgets)
     tell = progress or _quiet
     tell("read the model")
-    process = OnnxProcess()
+    process = OnnxProcess() if process is None else process
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
     dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes)))
@@ -104,7 +106,6 @@ def compile(
     if verify and not trust:
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
-    process.stop()
     start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
     if data is not None:
         start = start.with_note(Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples")))

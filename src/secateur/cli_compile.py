@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.ir import InputError
 from secateur.ir.files import late_job, text_job
+from secateur.ir.frontends.onnx_process import OnnxProcess
 
 from .cli_images import ImageOptions
 from .cli_shapes import shapes_of
@@ -75,12 +76,13 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
     from . import api
 
-    with progress(team.speaks) as tell:
+    with progress(team.speaks) as tell, OnnxProcess() as process:
         done = api.compile(
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
+            process=process,
             shapes=shapes,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
@@ -89,14 +91,14 @@ def compile_model(job: CompileJob, team: Team) -> None:
         lines = ["nothing was written (--dry-run)"]
         report = done.report
         if not job.dry_run:
-            report, lines = _write(job, done, tell)
+            report, lines = _write(job, done, tell, process)
     show_report(report)
     json_out(report, job.json)
     for line in lines:
         say(line)
 
 
-def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Report, list[str]]:
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: OnnxProcess) -> tuple[Report, list[str]]:
     """Build the library if one is asked for, and write all files.
 
     Returns the report, which then lists what the library says too, and a line for each file.
@@ -104,7 +106,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None]) -> tuple[Rep
     from .reading import checked_jobs
     from .report_html import page
 
-    jobs, written = checked_jobs(done.graph, job.out, job.trust)
+    jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
     report: Report = done.report
     if job.shared_object is not None:
         tell("build the library")

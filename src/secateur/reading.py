@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -117,14 +118,16 @@ def bare(graph: Graph) -> Graph:
     return graph if origin is None else graph.with_note(dataclasses.replace(origin, originals={}))
 
 
-def check_written(path: Path, graph: Graph, seed: int = 0, name: str = "") -> Reading:
+def check_written(path: Path, graph: Graph, process: OnnxProcess, name: str = "") -> Reading:
     """Compare a file with the graph that it was written from. Raises LawError as ``check_reading`` does."""
-    with OnnxProcess() as process:
-        label = f"'{name or path.name}'"
-        return _Check(OnnxOriginal(path, graph, process, label), graph, label, WRITTEN).on([], seed)
+    label = f"'{name or path.name}'"
+    with contextlib.closing(OnnxOriginal(path, graph, process, label)) as original:
+        return _Check(original, graph, label, WRITTEN).on([], 0)
 
 
-def checked_jobs(graph: Graph, path: str | Path, trust: bool = False) -> tuple[list[Job], list[Reading]]:
+def checked_jobs(
+    graph: Graph, path: str | Path, trust: bool = False, process: OnnxProcess | None = None
+) -> tuple[list[Job], list[Reading]]:
     """What ``files.write_all`` has to write for the graph, compared before it takes its place.
 
     The list gets the outcome when that is done. Raises LawError then, and InputError and Unsupported now where the
@@ -138,7 +141,7 @@ def checked_jobs(graph: Graph, path: str | Path, trust: bool = False) -> tuple[l
     def write_and_check(temporary: Path) -> None:
         write(temporary)
         if not trust:
-            found.append(check_written(temporary, graph, name=Path(path).name))
+            found.append(check_written(temporary, graph, process or OnnxProcess(), Path(path).name))
 
     return [*others, (target, write_and_check)], found
 
@@ -175,18 +178,20 @@ class _Check:
     name: str
     message: str
     _run: Runner = dataclasses.field(default_factory=lambda: Runner(keep=2))
+    _beside: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def on(self, given: Sequence[Feed], seed: int) -> Reading:
         """Compare on these inputs, on random ones and at other sizes."""
         worst, runs, notes, refusal = 0.0, 0, list[str](), ""
         for choices in self._feeds(given, seed):
             for feed, at in choices:
+                mine = self._begun(feed)
                 try:
                     wants = self.original.run(feed, seconds_of(self.graph, feed))
                 except Refused as error:  # a size that the original does not take says nothing
                     refusal = refusal or str(error)
                     continue
-                off, note = self._compare(feed, wants, at)
+                off, note = self._compare(feed, wants, at, mine)
                 worst, runs = max(worst, off), runs + 1
                 notes += [note] if note else []
                 break
@@ -210,11 +215,19 @@ class _Check:
     def _drawn(self, choices: Iterable[Shapes], seed: int) -> Iterator[tuple[Feed, str]]:
         return ((random_inputs(self.graph, seed, shapes), _said(self.graph, shapes)) for shapes in choices)
 
-    def _compare(self, feed: Feed, wants: Sequence[Array], at: str) -> tuple[float, str]:
+    def _begun(self, feed: Feed) -> Future[list[Array]] | None:
+        """The graph's run, begun while the original's goes on in its process; opaque nodes wait for its end."""
+        if self.original.reference != OnnxOriginal.reference or any(n.op == "opaque" for n in self.graph.nodes):
+            return None
+        return self._beside.submit(self._run, self.graph, feed)
+
+    def _compare(
+        self, feed: Feed, wants: Sequence[Array], at: str, mine: Future[list[Array]] | None
+    ) -> tuple[float, str]:
         """How far the graph is off, and a remark. Raises LawError, and InputError for random networks."""
         limit = tolerance(self.graph)
         try:
-            haves = self._run(self.graph, feed)
+            haves = self._run(self.graph, feed) if mine is None else mine.result()
         except Error as refusal:
             raise LawError(self._wrong("", f"in that it cannot be run at all ({refusal})", at)) from refusal
         error = max((difference(a, b) for a, b in zip(wants, haves, strict=True)), default=0.0)
