@@ -39,8 +39,9 @@ COUNTED = ("crashed", "unexpected", "slow", "wrong", "refused", "accepted")
 # -- in the child ---------------------------------------------------------------------------------------------
 def child() -> None:
     """Read numbers, answer each with a line of JSON; a line for each stage before it, so that a crash has a place."""
-    import secateur  # noqa: F401  before the limit, which counts what libraries map
+    import onnxruntime  # noqa: F401  before the limit, which counts what libraries map
 
+    _share_process()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + _mapped(),) * 2)
     out = sys.stdout
     sys.stdout = sys.stderr
@@ -49,6 +50,21 @@ def child() -> None:
             before = _spent()
             found = _through(int(line), Path(folder), lambda stage: print(json.dumps(stage), file=out, flush=True))
         print(json.dumps({**found, "seconds": _spent() - before}), file=out, flush=True)
+
+
+def _share_process() -> None:
+    """Let all commands run files in one process of their own: to start one takes longer than a small file."""
+    from secateur import api, reading
+    from secateur.ir.frontends import onnx as frontend
+    from secateur.ir.frontends.onnx_process import OnnxProcess
+
+    class Shared(OnnxProcess):
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    one = Shared()
+    for module in (api, reading, frontend):
+        setattr(module, "OnnxProcess", lambda: one)  # noqa: B010  mypy knows it as a class
 
 
 def _spent() -> float:
