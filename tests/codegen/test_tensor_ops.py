@@ -10,7 +10,7 @@ import pytest
 from network import Net
 from secateur import codegen
 from secateur.codegen.program import TensorSpec
-from secateur.ir import Graph, Unsupported
+from secateur.ir import Graph, Node, Source, Unsupported, Value
 from secateur.ir.exporters.torch import evaluate
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.ops import END, OPS
@@ -112,3 +112,14 @@ def test_products_in_half_precision_are_refused_by_their_layer(dtype: str) -> No
     graph = Graph("net", tuple(net.inputs), tuple(net.nodes), (net.node("cast", y, to="f32"),), net.weights)
     with pytest.raises(Unsupported, match=f"body.*conv in {dtype} has no code generation.*convert.*float32"):
         codegen.build(graph.rewrite(nodes=net.nodes))
+
+
+def test_an_operator_without_inputs_is_named_too() -> None:
+    net = Net(1, 4)
+    source = Node(
+        "opaque", (), (Value("noise", (1, 4), "f32"),), {"kind": "onnx", "target": "RandomNormal"}, Source("n")
+    )
+    total = Node("add", ("x", "noise"), (Value("y", (1, 4), "f32"),), {}, Source("y"))
+    graph = Graph("net", tuple(net.inputs), (source, total), ("y",), {})
+    with pytest.raises(Unsupported, match="RandomNormal has no code generation"):
+        codegen.build(graph)

@@ -23,10 +23,12 @@ STATES = {"lstm": 2, "gru": 1}
 
 def is_recurrent(layout: Layout, node: Node) -> bool:
     """Is this a recurrent layer whose weights are known?"""
+    if node.op not in GATES:
+        return False
     weights = layout.graph.weights
     given = [n for n in node.inputs[1:4] if n is not None]
     computed = [node.inputs[0], *(n for n in node.inputs[4:] if n is not None and n not in weights)]
-    return node.op in GATES and all(map(layout.forms.blockable, computed)) and all(n in weights for n in given)
+    return all(map(layout.forms.blockable, computed)) and all(n in weights for n in given)
 
 
 def recurrent(layout: Layout, node: Node) -> None:
