@@ -60,6 +60,10 @@ def _token(_: Any, y: Any) -> Any:
     return tokens[:, :, 1:].view(n, c, h, w) + tokens[:, :, :1, None]
 
 
+def _strided(y: Any) -> Any:
+    return y.view(-1, 4, y.shape[2], y.shape[3]).repeat(1, 2, 1, 1)[: y.shape[0]]
+
+
 FREE: dict[str, Callable[[], nn.Module]] = {
     "resize": lambda: Net(lambda x, y: F.interpolate(y, size=x.shape[-2:], mode="bilinear"), stride=4),
     "resize_like": lambda: Net(lambda _, y: y + F.interpolate(F.max_pool2d(y, 2, ceil_mode=True), size=y.shape[2:])),
@@ -71,6 +75,7 @@ FREE: dict[str, Callable[[], nn.Module]] = {
     "state": lambda: Net(_state),
     "token": lambda: Net(_token),
     "half": lambda: Net(lambda _, y: y[:, :, : y.shape[2] // 2]),
+    "strided": lambda: Net(lambda _, y: _strided(F.avg_pool2d(y, 5))),
     "opaque": lambda: Net(lambda _, y: torch.special.i0(y)),
 }
 

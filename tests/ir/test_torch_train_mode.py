@@ -99,3 +99,14 @@ def test_a_module_with_operators_of_our_own_pickles() -> None:
     file.seek(0)
     again = torch.load(file, weights_only=False)
     torch.testing.assert_close(again(X), head(X))
+
+
+def test_a_module_that_reads_its_training_flag_is_named() -> None:
+    class Depth(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x * (torch.rand(()) if self.training else 1)
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), Depth(), nn.Dropout(0.1), nn.BatchNorm2d(4), Depth())
+    (remark,) = secateur.compile(module, "none", example_inputs=(X,)).report.remarks
+    assert "Depth ('1' and 1 more)" in remark
+    assert not secateur.compile(module[:1], "none", example_inputs=(X,)).report.remarks

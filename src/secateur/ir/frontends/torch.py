@@ -6,6 +6,7 @@ layers. Weights keep their names and share the module's memory.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .torch_capture import Capture, capture, from_exported
 from .torch_import import Importer
 from .torch_origin import TorchOrigin
 from .torch_sizes import free_sizes
+from .torch_training import train_remarks
 
 __all__ = ["TorchOrigin", "trace"]
 
@@ -46,9 +48,12 @@ def trace(
     args = _arguments(module, example_inputs)
     title = name or type(module).__name__
     graph = _build(capture(module, args), title, fold)
-    return (
-        free_sizes(graph, args, lambda other: _build(capture(module, other), title, fold)) if dynamic_batch else graph
-    )
+    said, origin = train_remarks(module), graph.note(TorchOrigin)
+    if said and origin is not None:
+        graph = graph.with_note(dataclasses.replace(origin, capture_remarks=(*origin.capture_remarks, *said)))
+    if not dynamic_batch:
+        return graph
+    return free_sizes(graph, args, lambda other: _build(capture(module, other), title, fold))
 
 
 def _build(found: Capture, title: str, fold: bool) -> Graph:

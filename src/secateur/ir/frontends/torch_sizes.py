@@ -83,10 +83,29 @@ def _try(read: Read, args: Arguments) -> Graph | None:
 
 def _other_sizes(args: Arguments) -> Iterator[Arguments]:
     """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them."""
-    for change in (lambda size, back: size + (5, 7)[back % 2], lambda size, back: size * (3, 2)[back % 2]):
+    for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
         found = _changed(_more(args, 11) or args, change)
         if found is not None:
             yield found
+
+
+class _Awkward:
+    """Odd sizes, half as large again and more, so that every stride shows, and none near that of another axis.
+
+    The same size along axes that are the same from behind (``back``) becomes the same again.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], int] = {}
+
+    def __call__(self, size: int, back: int) -> int:
+        key = size, back % 2
+        if key not in self._made:
+            new = int(size * (1.5, 1.8)[back % 2]) + 2 | 1
+            while any(abs(new - other) * 6 <= max(new, other) for other in self._made.values()):
+                new += 2
+            self._made[key] = new
+        return self._made[key]
 
 
 def _changed(args: Arguments, change: Callable[[int, int], int]) -> Arguments | None:
@@ -215,9 +234,10 @@ class _Known:
             return Literal(attr, index, *self._dims[p, q])
         if p <= 0 or q <= 0:
             return None
-        for (m, n), (value, axis) in self._dims.items():
-            if p - m == q - n:
-                return Literal(attr, index, value, axis, plus=p - m)
+        away = [(abs(p - m), p - m, found) for (m, n), found in self._dims.items() if p - m == q - n]
+        if away:
+            _, plus, (value, axis) = min(away)
+            return Literal(attr, index, value, axis, plus=plus)
         for (m, n), (value, axis) in self._dims.items():
             common = gcd(p, m)
             times, over = p // common, m // common
