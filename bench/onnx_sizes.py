@@ -59,7 +59,7 @@ def inputs_of(model: ModelProto) -> list[Input]:
 
 
 def feed(inputs: Sequence[Input], sizes: Sizes, values: Mapping[str, float], seed: int) -> dict[str, Array]:
-    """Standard normal floats, samples for int16, small indices for other integers, mostly true; ``values`` as said."""
+    """Standard normal floats, loud samples for int16, zeros and ones for other integers, mostly true; ``values`` as said."""
     rng = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for item in inputs:
@@ -71,7 +71,7 @@ def feed(inputs: Sequence[Input], sizes: Sizes, values: Mapping[str, float], see
         elif item.dtype.kind == "b":
             array = rng.random(shape) < 0.8
         else:
-            array = rng.integers(0, 8, shape) * (400 if item.dtype == np.int16 else 1)
+            array = rng.integers(0, 2, shape) * (3000 if item.dtype == np.int16 else 1)
         found[item.name] = array.astype(item.dtype)
     return found
 

@@ -241,3 +241,30 @@ def test_no_size_is_tried_at_which_single_precision_loses_what_it_sums_up() -> N
     sizes = [shapes["x"][2:] for choices in other_sizes(graph) for shapes in choices]
     assert sizes
     assert max(h * w for h, w in sizes) <= 1 << 17
+
+
+def chosen(scores: tuple[float, float], largest: int = 1) -> ModelProto:
+    """The better one of two channels that are nearly alike."""
+    weight = np.stack([np.full((3, 1, 1), s, np.float32) for s in scores])
+    return model(
+        helper.make_node("Conv", ["x", "w"], ["c"], name="scores"),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+        helper.make_node("TopK", ["p", "k"], ["v", "i"], name="best", axis=1, largest=largest),
+        helper.make_node("Cast", ["i"], ["y"], name="index", to=TensorProto.FLOAT),
+        w=weight,
+        k=np.array([1], np.int64),
+    )
+
+
+def test_what_roundings_choose_is_judged_on_the_files_own_values(process: OnnxProcess) -> None:
+    near, nearer = (1.0, 1.00002), (1.00002, 1.0)
+    found = check_reading(chosen(near), frontend.load(chosen(nearer)), process=process)
+    assert found is not None and found.passed and found.max_rel_err is not None and found.max_rel_err >= 1
+    assert found.note is not None and "TopK 'best'" in found.note
+
+
+def test_a_choice_that_was_misread_is_no_rounding(process: OnnxProcess) -> None:
+    with pytest.raises(secateur.LawError, match=r"from ai\.onnx::TopK 'best' on"):
+        check_reading(chosen((1.0, 1.00002)), frontend.load(chosen((1.0, 1.00002), largest=0)), process=process)
+    with pytest.raises(secateur.LawError, match=r"from conv 'scores' on"):
+        check_reading(chosen((1.0, 1.1)), frontend.load(chosen((1.1, 1.0))), process=process)
