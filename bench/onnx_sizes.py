@@ -59,7 +59,7 @@ def inputs_of(model: ModelProto) -> list[Input]:
 
 
 def feed(inputs: Sequence[Input], sizes: Sizes, values: Mapping[str, float], seed: int) -> dict[str, Array]:
-    """Standard normal floats, loud samples for int16, zeros and ones for other integers, mostly true; ``values`` as said."""
+    """Normal floats, loud int16 samples, zeros and ones for other integers, mostly true; ``values`` as said."""
     rng = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for item in inputs:
