@@ -20,6 +20,7 @@ import numpy as np
 from secateur.ir.graph import Array
 
 FOLDER = "session.model_external_initializers_file_folder_path"
+SPINNING = "session.intra_op.allow_spinning"
 LEAST = 4 << 30  # bytes of address space; libraries map far more than they use
 Head = dict[str, Any]
 
@@ -91,6 +92,7 @@ class Worker:
         """A session of a file (``path``) or of a model's bytes, the one array; ``watch``: more values to give out."""
         options = self._runtime.SessionOptions()
         options.log_severity_level = 4
+        options.add_session_config_entry(SPINNING, "0")  # the other process computes at the same time
         if not head["optimise"]:
             options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model: Any = arrays[0].tobytes() if arrays else head["path"]
