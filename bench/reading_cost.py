@@ -1,8 +1,8 @@
 """What share of `secateur compile` goes into running the file beside what was read from it, and what is written.
 
 A file of about 100 MB (a VGG of 11 layers with random weights, 224x224) is compiled with and without `--trust` by
-turns; the share is 1 - without / with, of the medians. The two sides of a check run side by side on two cores, so a busy
-machine shows a larger share: rows state its load.
+turns; the share is 1 - without / with, of the medians. The two sides of a check run side by side on two cores, so a
+busy machine shows a larger share: rows state its load.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def main() -> None:
     share = 1 - medians["trusted"] / medians["checked"]
     print(table(("command", "seconds, median"), list(medians.items())))
     print(f"share of the checks: {share:.1%} of the command, on a file of {size / 1e6:.0f} MB")
-    append(given.output, [{"bench": "reading_cost", "bytes": size, "seconds": seconds, "share": share, "most": MOST, "load": os.getloadavg()[0],
-                           **circumstances(given.seed)}])  # fmt: skip
+    append(given.output, [{"bench": "reading_cost", "bytes": size, "seconds": seconds, "share": share, "most": MOST,
+                           "load": os.getloadavg()[0],                           **circumstances(given.seed)}])  # fmt: skip
 
 
 if __name__ == "__main__":
