@@ -74,7 +74,7 @@ def main() -> None:
     print(table(("command", "seconds, median"), list(medians.items())))
     print(f"share of the checks: {share:.1%} of the command, on a file of {size / 1e6:.0f} MB")
     append(given.output, [{"bench": "reading_cost", "bytes": size, "seconds": seconds, "share": share, "most": MOST,
-                           "load": os.getloadavg()[0],                           **circumstances(given.seed)}])  # fmt: skip
+                           "load": os.getloadavg()[0], **circumstances(given.seed)}])  # fmt: skip
 
 
 if __name__ == "__main__":
