@@ -1,7 +1,6 @@
-"""The masked original of an ONNX file, made from the recipe and the file alone.
+"""The masked original of an ONNX file, made from the recipe and the file alone, and how two answers differ.
 
-Nothing here reads secateur's graphs: a recipe names weights and values of the file, and those are multiplied with
-zeros and ones where they are read.
+Nothing here knows secateur: a recipe names weights and values of the file, which are put to zero where they are read.
 """
 
 from __future__ import annotations
@@ -12,21 +11,33 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 Array = NDArray[Any]
-# Which input of a layer is its weight, and along which of its axes the layer's inputs lie.
-LAYERS = {"Conv": (1, 1), "ConvTranspose": (1, 0), "Gemm": (1, 0), "MatMul": (1, -2)}
+Json = Mapping[str, Any]
 
 
 class Unnamed(Exception):
-    """The recipe names something that the file does not have."""
+    """The recipe names something that the file does not have, or asks for what masks cannot give."""
 
 
-def masked(model: ModelProto, recipe: Mapping[str, Any]) -> ModelProto:
-    """The file with the missing input columns of every listed weight, and the missing channels of every mixing
-    node's input, at zero. ``recipe`` is the JSON object. Raises Unnamed."""
+def answer(model: ModelProto | str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs that are tensors, by name, from ONNX Runtime with its own options. Raises whatever it raises."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    source = model if isinstance(model, str) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    found = zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True)
+    return {name: array for name, array in found if not isinstance(array, list)}
+
+
+def masked(model: ModelProto, recipe: Json) -> ModelProto:
+    """The file with zeros where listed weights miss input columns, and where inputs of nodes under ``mixing`` channels.
+
+    ``recipe`` is the JSON object. Raises Unnamed.
+    """
     made = ModelProto()
     made.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     mask = _Mask(made, recipe)
@@ -34,64 +45,62 @@ def masked(model: ModelProto, recipe: Mapping[str, Any]) -> ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     unused = [m["node"] for m in recipe["mixing"] if m["node"] not in mask.met]
-    unused += [name for name in recipe["weights"] if name not in mask.known]
+    unused += [name for name in recipe["weights"] if name not in mask.types and name not in mask.made]
     if unused:
         raise Unnamed(f"the file has no {', '.join(map(repr, unused))}")
     return made
 
 
 class _Mask:
-    """Rewrites nodes one by one; ``met`` are values under ``mixing`` that were found, ``known`` all names."""
+    """Rewrites nodes one by one; ``met`` are values under ``mixing`` that were found."""
 
-    def __init__(self, model: ModelProto, recipe: Mapping[str, Any]) -> None:
-        self.recipe, self.graph, self.met = recipe, model.graph, set[str]()
-        self.opsets = model.opset_import
-        sparse = {s.values.name for s in self.graph.sparse_initializer}
-        self.known = {t.name for t in self.graph.initializer} | {o for n in self.graph.node for o in n.output} | sparse
-        self.count = 0
+    def __init__(self, model: ModelProto, recipe: Json) -> None:
+        self.recipe, self.graph, self.met, self.count = recipe, model.graph, set[str](), 0
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.made = {o for n in model.graph.node for o in n.output}
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        infos = (*inferred.value_info, *inferred.input, *inferred.output)
+        self.types = {i.name: i.type.tensor_type for i in infos}
+        dense = [(t.name, t.data_type, t.dims) for t in model.graph.initializer]
+        dense += [(t.values.name, t.values.data_type, t.dims) for t in model.graph.sparse_initializer]
+        for name, kind, dims in dense:
+            self.types[name] = helper.make_tensor_type_proto(kind, list(dims)).tensor_type
 
     def node(self, node: NodeProto) -> list[NodeProto]:
+        """The node with masked inputs, and before it those that mask them."""
         before: list[NodeProto] = []
         inputs = list(node.input)
-        if node.op_type in LAYERS and node.domain in ("", "ai.onnx"):
-            for place, axis in self._weights(node):
-                name = inputs[place]
-                kept = self.recipe["weights"].get(name, {}).get("kept", {})
-                shape = self.recipe["original"]["weights"].get(name)
-                if shape is not None and str(axis % len(shape)) in kept:
-                    inputs[place] = self._zeroed(
-                        before, name, _mask(shape, axis % len(shape), kept[str(axis % len(shape))])
-                    )
+        for place, axis in _columns(node):
+            name = inputs[place]
+            shape = self.recipe["original"]["weights"].get(name)
+            kept = self.recipe["weights"].get(name, {}).get("kept", {})
+            if shape is not None and str(axis % len(shape)) in kept:
+                mask = _mask(shape, axis % len(shape), kept[str(axis % len(shape))])
+                inputs[place] = self._zeroed(before, name, mask)
         for m in self.recipe["mixing"]:
-            if m["node"] not in node.output:
-                continue
-            self.met.add(m["node"])
-            if m["statistics"]:
-                raise Unnamed(f"statistics over the kept channels of {m['node']}")
-            inputs[m["input"]] = self._along(before, inputs[m["input"]], m)
+            if m["node"] in node.output:
+                self.met.add(m["node"])
+                inputs[m["input"]] = self._channels(before, inputs[m["input"]], m)
         changed = NodeProto()
         changed.CopyFrom(node)
         changed.input[:] = inputs
         return [*before, changed]
 
-    def _weights(self, node: NodeProto) -> list[tuple[int, int]]:
-        place, axis = LAYERS[node.op_type]
-        if node.op_type == "Gemm":
-            flags = {a.name: a.i for a in node.attribute}
-            return [(1, 1 if flags.get("transB") else 0), (0, 0 if flags.get("transA") else 1)]
-        if node.op_type == "MatMul":
-            return [(1, -2), (0, -1)]
-        if node.op_type == "ConvTranspose" and next((a.i for a in node.attribute if a.name == "group"), 1) > 1:
-            return []
-        return [(place, axis)]
+    def _channels(self, before: list[NodeProto], name: str, m: Json) -> str:
+        """A value with the channels that are not kept at zero."""
+        if m["statistics"]:
+            raise Unnamed(f"'{m['node']}' has statistics over its kept channels")
+        dims = self.types[name].shape.dim
+        keep = np.zeros(dims[m["axis"]].dim_value, bool)
+        keep[m["kept"]] = True
+        return self._zeroed(before, name, keep.reshape([-1 if i == m["axis"] else 1 for i in range(len(dims))]))
 
     def _zeroed(self, before: list[NodeProto], name: str, mask: Array) -> str:
         """The value where the mask is true, zero elsewhere."""
         self.count += 1
         keep, zero, out = (f"{what}.{self.count}" for what in ("mask", "zero", "masked"))
-        element = self._type(name).elem_type
-        kind = helper.tensor_dtype_to_np_dtype(element)
-        if self.opsets[0].version < 9:  # there is no Where yet
+        kind = helper.tensor_dtype_to_np_dtype(self.types[name].elem_type)
+        if self.opset < 9:  # there is no Where yet
             self.graph.initializer.append(numpy_helper.from_array(mask.astype(kind), keep))
             before.append(helper.make_node("Mul", [name, keep], [out]))
         else:
@@ -100,37 +109,23 @@ class _Mask:
             before.append(helper.make_node("Where", [keep, name, zero], [out]))
         return out
 
-    def _along(self, before: list[NodeProto], name: str, m: Mapping[str, Any]) -> str:
-        """The value with the channels that are not kept at zero; its width along the axis is read at run time."""
-        width = m.get("size")
-        if width is None:
-            width = self._width(name, m["axis"])
-        rank = self._rank(name)
-        keep = np.zeros(width, bool)
-        keep[m["kept"]] = True
-        return self._zeroed(before, name, keep.reshape([-1 if i == m["axis"] else 1 for i in range(rank)]))
 
-    def _type(self, name: str) -> Any:
-        if not hasattr(self, "_types"):
-            model = ModelProto()
-            model.graph.CopyFrom(self.graph)
-            model.opset_import.extend(self.opsets)
-            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-            infos = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-            self._types = {i.name: i.type.tensor_type for i in infos}
-            for t in self.graph.initializer:
-                self._types[t.name] = helper.make_tensor_type_proto(t.data_type, list(t.dims)).tensor_type
-        return self._types[name]
-
-    def _rank(self, name: str) -> int:
-        return len(self._type(name).shape.dim)
-
-    def _width(self, name: str, axis: int) -> int:
-        return int(self._type(name).shape.dim[axis].dim_value)
+def _columns(node: NodeProto) -> list[tuple[int, int]]:
+    """Which inputs of a layer may be its weight, and along which axis of each the layer's own inputs lie."""
+    flags = {a.name: a.i for a in node.attribute}
+    if node.domain not in ("", "ai.onnx"):
+        return []
+    if node.op_type == "Conv":
+        return [(1, 1)]
+    if node.op_type == "ConvTranspose":  # with groups, whole groups go, and their rows with them
+        return [(1, 0)] if flags.get("group", 1) == 1 else []
+    if node.op_type == "Gemm":
+        return [(1, 1 if flags.get("transB") else 0), (0, 0 if flags.get("transA") else 1)]
+    return [(1, -2), (0, -1)] if node.op_type == "MatMul" else []
 
 
 def _mask(shape: Sequence[int], axis: int, kept: Any) -> Array:
-    """True where the weight stays, False in missing columns; one list a group for grouped convolutions."""
+    """True where the weight stays; one list a group for grouped convolutions."""
     mask = np.zeros(shape, bool)
     if kept and isinstance(kept[0], list):
         rows = shape[0] // len(kept)
@@ -139,3 +134,29 @@ def _mask(shape: Sequence[int], axis: int, kept: Any) -> Array:
     else:
         mask[(slice(None),) * axis + (kept,)] = True
     return mask
+
+
+def difference(want: Mapping[str, Array], have: Mapping[str, Array]) -> tuple[float, str]:
+    """The largest difference of any output over its largest value, and what differs in words."""
+    if list(want) != list(have):
+        return float("inf"), f"outputs {list(have)} instead of {list(want)}"
+    worst, text = 0.0, ""
+    for name, a in want.items():
+        b = np.asarray(have[name])
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return float("inf"), f"'{name}' is {b.dtype}{b.shape} instead of {a.dtype}{a.shape}"
+        if a.dtype.kind in "OSU":
+            if not np.array_equal(a, b):
+                return float("inf"), f"'{name}' has other text"
+            continue
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        fine = np.isfinite(x)
+        if not np.array_equal(x[~fine], y[~fine], equal_nan=True) or not np.isfinite(y[fine]).all():
+            return float("inf"), f"'{name}' differs in what is finite"
+        if not fine.any():
+            continue
+        gap, size = np.abs(x[fine] - y[fine]).max(), np.abs(x[fine]).max()
+        found = float(gap / size if size > 0 else gap)
+        if found > worst:
+            worst, text = found, f"'{name}' by {found:.1e}"
+    return worst, text

@@ -61,11 +61,12 @@ def apply(
     """
     tell = progress or _quiet
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    steps, cutting = of_recipe(known)
     tell("read the model")
     process = OnnxProcess()
     dense = with_baseline(fresh(capture(model, example_inputs, process, fold=known.changes)))
     check_weights(dense)
+    known = known.of(dense)
+    steps, cutting = of_recipe(known)
     reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed, tell=tell)
     process.stop()
     trail = Trail(tell)

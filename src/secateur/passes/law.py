@@ -21,6 +21,7 @@ from secateur.ir.precision import tolerance as tolerance_of
 from secateur.ir.precision import widened, widened_feed
 
 from .recipe import Recipe
+from .recipe_places import readers
 
 __all__ = ["Probe", "Verification", "check", "failure", "masked", "probes", "random_inputs", "relative_error"]
 
@@ -217,10 +218,11 @@ def masked(graph: Graph, recipe: Recipe) -> Graph:
     nodes: list[Node] = []
     mixing: dict[str, list[Mapping[str, Any]]] = {}
     for m in recipe.mixing:
-        mixing.setdefault(m["node"], []).append(m)
-    known = {n.name for n in graph.nodes}
-    if set(mixing) - known:
-        raise InputError(f"recipe: network '{graph.name}' has no node {sorted(set(mixing) - known)[0]!r}")
+        _, found = readers(graph, m)
+        if not found:
+            raise InputError(f"recipe: network '{graph.name}' has no node {m['node']!r}")
+        for name, place in found:
+            mixing.setdefault(name, []).append({**m, "node": name, "input": place})
     for node in graph.nodes:
         entries = mixing.get(node.name)
         if not entries:

@@ -6,6 +6,7 @@ fine-tuning, from another format) or to a bare state dict. Nobody pickles module
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import write_text
 from secateur.passes import recipe_schema
 from secateur.passes.analysis.notes import Coupling, Mixing
+from secateur.passes.recipe_places import file_names, in_file
 
 SCHEMA = recipe_schema.SCHEMA
 Kept = dict[int, list[Any]]  # axis -> kept indices, or one list per surviving group
@@ -43,25 +45,48 @@ class Recipe:
     rewrites: tuple[str, ...] = field(default=())
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    names: Mapping[str, str] = field(default_factory=dict)  # of weights and values that the file calls otherwise
+
     @property
     def changes(self) -> bool:
         """Does this recipe cut or rewrite anything?"""
         return bool(self.weights or self.mixing or self.removed_nodes or self.rewrites)
 
     def to_json(self) -> str:
-        """The JSON text."""
+        """The JSON text, in the names of the file."""
+        told = self.renamed(self.names)
         body: dict[str, Any] = {
             "schema": SCHEMA,
             "secateur": __version__,
-            "original": {"sha256": self.sha256, "weights": {k: list(v) for k, v in self.shapes.items()}},
-            "weights": {n: {"kept": {str(a): i for a, i in kept.items()}} for n, kept in self.weights.items()},
-            "removed_nodes": list(self.removed_nodes),
-            "mixing": [dict(m) for m in self.mixing],
+            "original": {"sha256": self.sha256, "weights": {k: list(v) for k, v in told.shapes.items()}},
+            "weights": {n: {"kept": {str(a): i for a, i in kept.items()}} for n, kept in told.weights.items()},
+            "removed_nodes": list(told.removed_nodes),
+            "mixing": [dict(m) for m in told.mixing],
             "rewrites": list(self.rewrites),
         }
-        if self.digests:
-            body["digests"] = dict(self.digests)
+        if told.digests:
+            body["digests"] = dict(told.digests)
         return json.dumps(body, indent=1)
+
+    def of(self, graph: Graph) -> Recipe:
+        """The recipe as it was read, in the graph's names instead of those of the file that this came from."""
+        names = file_names(graph)
+        return dataclasses.replace(self.renamed({told: name for name, told in names.items()}), names=names)
+
+    def renamed(self, names: Mapping[str, str]) -> Recipe:
+        """The recipe with weights and nodes under these names; others keep theirs."""
+        if not names:
+            return self
+
+        def keys(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in table.items()}
+
+        mixing = tuple({**m, "node": names.get(m["node"], m["node"])} for m in self.mixing)
+        removed = tuple(names.get(name, name) for name in self.removed_nodes)
+        return dataclasses.replace(
+            self, shapes=keys(self.shapes), weights=keys(self.weights), digests=keys(self.digests), mixing=mixing,
+            removed_nodes=removed,
+        )  # fmt: skip
 
     @staticmethod
     def from_json(text: str, where: str = "recipe") -> Recipe:
@@ -185,12 +210,14 @@ def recipe_of(graph: Graph, coupling: Coupling, keep: Array) -> Recipe:
         else:
             kept = np.flatnonzero(live).tolist()
         weights.setdefault(slot.weight, {})[slot.axis] = kept
-    mixing = tuple(_mixing(m, coupling.live(m.units, keep)) for m in coupling.mixing)
+    placed = (in_file(graph, coupling, m) for m in coupling.mixing if not coupling.live(m.units, keep).all())
+    mixing = tuple(_mixing(m, coupling.live(m.units, keep)) for m in placed)
     return Recipe(
         "",
         {name: graph.weights[name].shape for name in weights},
         weights,
         tuple(m for m in mixing if m is not None),
+        names=file_names(graph),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, PassError
 from secateur.passes.analysis.notes import Coupling, Slot
 from secateur.passes.recipe import Recipe, recipe_of
+from secateur.passes.recipe_places import readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,12 +36,11 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
                 f"recipe: weight '{name}' of '{graph.name}' has shape {graph.weights[name].shape}, "
                 f"the recipe was made for {tuple(stated)}"
             )
-    nodes = {node.name: node for node in graph.nodes}
     for m in recipe.mixing:
-        node = nodes.get(m["node"])
-        if node is None:
+        read, found = readers(graph, m)
+        if not found:
+            nodes = [node.name for node in graph.nodes]
             raise InputError(f"recipe: '{graph.name}' has no node '{m['node']}'{_close(m['node'], nodes)}")
-        read = node.inputs[m["input"]] if m["input"] < len(node.inputs) else None
         shape = () if read is None else graph.value(read).shape
         if m["axis"] >= len(shape) or max(m["kept"]) >= shape[m["axis"]]:
             raise InputError(

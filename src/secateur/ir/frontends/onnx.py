@@ -235,4 +235,5 @@ def _origin(parsed: Parsed, converted: Converted, graph: Graph, told: tuple[str,
         converted.specialised,
         told,
         converted.probes,
+        converted.builder.parts,
     )

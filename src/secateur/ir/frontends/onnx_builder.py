@@ -30,7 +30,7 @@ from .onnx_check_nodes import check_types
 from .onnx_check_tensors import Damage
 from .onnx_fold import Overgrown, Room, fold
 from .onnx_follow import Following, entries, follow
-from .onnx_origin import Original
+from .onnx_origin import Original, Part
 from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
 from .onnx_sizes import Sizes, Unwritable
@@ -151,6 +151,7 @@ class Builder:
     values: dict[str, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     originals: dict[str, Original] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     loose: set[str] = field(default_factory=set)  # values whose size depends on data, not on shapes
     generated: int = 0
@@ -481,6 +482,8 @@ class Builder:
 
     def _remember(self, op: Op, made: Sequence[Node]) -> None:
         """Note the file's own node where one IR node stands for it, so that export can write it back verbatim."""
+        if len(made) > 1 and op.outputs[0] is not None:
+            self.parts[op.outputs[0]] = Part(tuple(n.name for n in made), op.inputs)
         if len(made) != 1 or made[0].op == "opaque" or not self.exact:
             return
         node = made[0]

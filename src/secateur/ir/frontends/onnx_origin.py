@@ -23,6 +23,14 @@ class Original:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One node of the file that became several here: these, and the values that the file's node reads."""
+
+    nodes: tuple[str, ...]
+    inputs: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class OnnxOrigin:
     """The frame of the file: everything but nodes and weights.
 
@@ -30,6 +38,7 @@ class OnnxOrigin:
     initialisers; ``originals`` are keyed by the first output; ``names`` maps names that were cleaned to what the
     file says; ``specialised`` lists, in words, the dynamic axes that had to be fixed, and ``guessed`` the sizes that
     were chosen for others, for counting and timing;
+    ``parts`` lists the file's nodes that are several here, by their first output;
     ``probes`` gives other sizes of the symbolic dimensions that the network is known to accept.
     """
 
@@ -43,6 +52,7 @@ class OnnxOrigin:
     specialised: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
     probes: tuple[Mapping[str, int], ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def capture_remarks(self) -> tuple[str, ...]:
