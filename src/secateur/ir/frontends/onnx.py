@@ -24,10 +24,11 @@ from secateur.ir.plain import printable
 from secateur.ir.text import reinfer
 from secateur.ir.verify import verify
 
-from .onnx_builder import Branch, Builder, Names, Op, defined
+from .onnx_builder import Builder
 from .onnx_check import check
 from .onnx_dims import chosen_sizes, dynamic_axes
 from .onnx_fold import Room
+from .onnx_names import Branch, Names, Op, defined
 from .onnx_origin import OnnxOrigin, Original
 from .onnx_probe import Converted, Prober, guessed
 from .onnx_process import OnnxProcess

@@ -9,131 +9,30 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto
 
-from secateur.ir.errors import Unsupported
 from secateur.ir.graph import NUMPY_NAMES, Array, Attr, Node, Source, Value, dtype_of
 from secateur.ir.infer import infer_node
 from secateur.ir.infer_checks import check_sizes
-from secateur.ir.ops import END
-from secateur.ir.plain import UNSEEN, one_line
-from secateur.ir.symbolic import Expr, Size, has_sizes, size
+from secateur.ir.symbolic import Expr, has_sizes
 
 from .onnx_check_nodes import check_types
 from .onnx_check_tensors import Damage
+from .onnx_computed import Computed
 from .onnx_fold import Overgrown, Room, fold
 from .onnx_follow import Following, entries, follow
+from .onnx_names import Branch, Misfit, Names, Odd, Op
 from .onnx_origin import Original, Part
 from .onnx_read import DEFAULT_DOMAINS
 from .onnx_shapes import Observer, opaque_types
-from .onnx_sizes import Sizes, Unwritable
+from .onnx_spell import spelled, told
 
-UNCLEAN = re.compile(rf"[\s,()=#\"'{UNSEEN}]")
-
-
-class Odd(Exception):
-    """This use of the operator has no counterpart in the IR: keep the node as opaque, with this reason."""
-
-
-class Misfit(Exception):
-    """The operands do not fit at these input sizes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One ONNX node with clean names and Python attributes. Absent optional inputs are None."""
-
-    proto: NodeProto
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str | None, ...]
-    attrs: Mapping[str, Any]
-    opset: int
-    outer: tuple[str, ...] = ()  # values around its subgraphs that these read
-
-    @property
-    def kind(self) -> str:
-        return self.proto.op_type
-
-    @property
-    def label(self) -> str:
-        """What a user calls it, fit to be shown."""
-        return one_line(self.proto.name or f"{self.proto.op_type}_{next((o for o in self.proto.output if o), '')}")
-
-    def input(self, i: int) -> str:
-        """The i-th input. Raises Misfit where the file leaves it out."""
-        name = self.inputs[i] if i < len(self.inputs) else None
-        if name is None:
-            raise Misfit(f"input {i} is missing")
-        return name
-
-    def maybe(self, i: int) -> str | None:
-        """The i-th input, or None."""
-        return self.inputs[i] if i < len(self.inputs) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One side of an If: its nodes, its weights and its outputs, by names that are unique in the whole model."""
-
-    ops: tuple[Op, ...]
-    weights: Mapping[str, Array]
-    outputs: tuple[str, ...]
-
-
-Rule = Callable[["Builder", Op], None]
-
-
-@dataclass
-class Names:
-    """Names of one graph of the file as the text form can print them, and the way back.
-
-    Each branch of an If is a scope of its own: what it defines is called ``local`` there, and is unknown outside.
-    """
-
-    clean_of: dict[str, str] = field(default_factory=dict)
-    original: dict[str, str] = field(default_factory=dict)
-    local: Mapping[str, str] = field(default_factory=dict)
-
-    def clean(self, name: str) -> str:
-        """A printable, unique stand-in for a tensor name."""
-        if name in self.local:
-            return self.local[name]
-        if name not in self.clean_of:
-            self.clean_of[name] = fresh = self._fresh(name)
-            self.original[fresh] = name
-        return self.clean_of[name]
-
-    def within(self, branch: GraphProto) -> Names:
-        """The names inside of a branch; those of its own that stand for something else elsewhere get new ones."""
-        own: dict[str, str] = {}
-        for name in defined(branch):
-            if name in self.local or name in self.clean_of:
-                own[name] = fresh = self._fresh(name)
-                self.original[fresh] = fresh
-                self.clean_of.setdefault(fresh, fresh)
-            else:
-                own[name] = self.clean(name)
-        return Names(self.clean_of, self.original, {**self.local, **own})
-
-    def _fresh(self, name: str) -> str:
-        fresh = UNCLEAN.sub("_", name)
-        while fresh in self.original:
-            fresh += "_"
-        return fresh
-
-
-def defined(graph: GraphProto) -> list[str]:
-    """What a graph itself defines: its inputs, its weights and what its nodes give."""
-    names = [i.name for i in graph.input] + [t.name for t in graph.initializer]
-    names += [s.values.name for s in graph.sparse_initializer] + [o for n in graph.node for o in n.output]
-    return [n for n in dict.fromkeys(names) if n]
+Rule = Callable[["Builder", "Op"], None]
 
 
 @dataclass
@@ -163,10 +62,12 @@ class Builder:
     follows: dict[str, Following] = field(default_factory=dict)
     folded: dict[str, Op] = field(default_factory=dict)  # the nodes that gave what follows
     computed: set[str] = field(default_factory=set)  # values that compute what follows
-    writer: Sizes | None = None
     used: Mapping[str, int] = field(default_factory=dict)
     outputs: frozenset[str] = frozenset()
     room: Room = field(default_factory=Room)
+
+    def __post_init__(self) -> None:
+        self.pen = Computed(self)
 
     # -- what rules ask ---------------------------------------------------------------------------------------
     def value(self, name: str) -> Value:
@@ -247,76 +148,14 @@ class Builder:
             raise Misfit(f"it makes a tensor of size zero, {derived[0]}")
         if any(map(has_sizes, attrs.values())):
             attrs = spelled(op, attrs, self.shape(ins[0] or ""), derived[0].shape)
-            if not all(map(_told, attrs.values())):
+            if not all(map(told, attrs.values())):
                 raise Odd("it follows a size that only a run tells")
         self.append(Node(op, tuple(ins), derived, attrs, source))
         return names[0]
 
     def read(self, name: str) -> str:
         """The name of what a node can read: a constant that follows the inputs is computed from them first."""
-        if name not in self.follows or name in self.values:
-            return name
-        found, before = self.follows[name], len(self.nodes)
-        try:
-            if not found.known:
-                raise Unwritable(name)
-            self._compute(name, found)
-        except Unwritable as error:
-            if name not in self.folded:
-                raise Odd("it follows a size that only a run tells") from error
-            self._keep(self.folded[name])
-        self.computed.update(n.name for n in self.nodes[before:])
-        return name
-
-    def _compute(self, name: str, found: Following) -> None:
-        """Nodes that compute a constant from the shapes of the inputs."""
-        if self.writer is None:
-            self.writer = Sizes(self, self.opset)
-        entries = [Expr.of(e) for e in found.entries.reshape(-1)]
-        below = [e.denominator for e in entries]
-        pairs = zip(entries, below, found.array.reshape(-1), strict=True)
-        vector = self.writer.vector([size(int(v.item() * d), e * d) for e, d, v in pairs])
-        shape = found.array.shape
-        if len(shape) != 1:
-            vector = self.write("Reshape", [vector, self.numbers(shape)], shape)
-        kind, short = onnx.helper.np_dtype_to_tensor_dtype(found.array.dtype), dtype_of(found.array)
-        if any(d != 1 for d in below):
-            vector = self._node("Cast", [vector], Value(self.fresh(), shape, short), to=kind)
-            divisor = self.constant(np.array(below, found.array.dtype).reshape(shape))
-            self._node("Div", [vector, divisor], Value(name, shape, short))
-        else:
-            self._node("Cast", [vector], Value(name, shape, short), to=kind)
-
-    def _keep(self, op: Op) -> None:
-        """The file's own node, though it was folded."""
-        before, self.current = self.current, op
-        self._opaque(op)
-        self.current = before
-
-    def write(self, kind: str, inputs: Sequence[str], shape: tuple[int, ...], **attrs: Any) -> str:
-        """Append a node that computes sizes. Returns its output."""
-        return self._node(kind, inputs, Value(self.fresh(), shape, "i64"), **attrs)
-
-    def _node(self, kind: str, inputs: Sequence[str], out: Value, **attrs: Any) -> str:
-        label = self.current.label if self.current else ""
-        proto = onnx.helper.make_node(kind, list(inputs), [out.name], name=f"{label}/{out.name}", **attrs)
-        payload = base64.b64encode(proto.SerializeToString()).decode()
-        kept = {"kind": "onnx", "target": f"ai.onnx::{kind}", "payload": payload}
-        self.append(Node("opaque", tuple(inputs), (out,), kept, Source(label)))
-        return out.name
-
-    def numbers(self, values: Sequence[int]) -> str:
-        """An int64 vector as a constant."""
-        return self.constant(np.array(values, np.int64))
-
-    def where(self, name: str) -> tuple[str, int, int]:
-        """An input with a dimension of this name, the axis, and the input's rank."""
-        found, axis = self.sources[name]
-        return found, axis, len(self.values[found].shape)
-
-    def alive(self, name: str) -> bool:
-        """Whether a node or a constant of this name is there."""
-        return name in self.values or name in self.consts
+        return self.pen.read(name)
 
     def append(self, node: Node) -> None:
         self.nodes.append(node)
@@ -376,7 +215,7 @@ class Builder:
         except Odd:
             self._undo(start)
             self.generated, self.constants = before
-            self._opaque(op)
+            self.opaque(op)
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise Misfit(f"unexpected operands ({type(error).__name__}: {error})") from error
         if any(i in self.loose for i in op.inputs if i):
@@ -458,7 +297,8 @@ class Builder:
             return True
         return False
 
-    def _opaque(self, op: Op) -> None:
+    def opaque(self, op: Op) -> None:
+        """Keep a node word for word."""
         read = (*op.inputs, *(self.alias.get(n, n) for n in op.outer))
         inputs = tuple(None if i is None else self.read(i) for i in read)
         found = opaque_types(op.proto, [None if i is None else self.value(i) for i in op.inputs], self)
@@ -509,53 +349,3 @@ class Builder:
             f"{self.label}: {op.kind} '{op.label}' does not fit its inputs ({shapes}): {error}; "
             "the file is damaged or made for other input sizes: check it with onnx.checker and export it again"
         )
-
-
-def spelled(op: str, attrs: Mapping[str, Attr], x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Attr]:
-    """Attributes that follow the inputs, said without sizes where the operator has a word for it.
-
-    ``x`` and ``out`` are the shapes of its first input and of its result.
-    """
-    new = dict(attrs)
-    if op == "reshape":
-        new["shape"] = _reshaped(attrs["shape"], x, out)
-    elif op == "expand":
-        lead = len(attrs["shape"]) - len(x)
-        pairs = enumerate(attrs["shape"])
-        new["shape"] = tuple(-1 if i >= lead and _same(d, x[i - lead]) else d for i, d in pairs)
-    elif op == "slice":
-        triples = zip(attrs["axes"], attrs["ends"], attrs["steps"], strict=True)
-        new["ends"] = tuple(END if s > 0 and _same(e, x[a]) else e for a, e, s in triples)
-    return new
-
-
-def _reshaped(target: Sequence[int], x: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
-    new = list(target)
-    for i, d in enumerate(target):
-        if isinstance(d, Size) and i < len(x) and _same(out[i], x[i]):
-            new[i] = 0
-    # A size that only a run tells needs the one place for -1 more than others do.
-    left = sorted((i for i, d in enumerate(new) if isinstance(d, Size)), key=lambda i: _told(new[i]))
-    if left and -1 not in new:
-        new[left[0]] = -1
-    return tuple(new)
-
-
-def _same(a: int, b: int) -> bool:
-    return isinstance(a, Size) and isinstance(b, Size) and a.expr == b.expr
-
-
-def _told(attr: Attr) -> bool:
-    """Whether every size in an attribute can be computed from the inputs."""
-    if isinstance(attr, tuple):
-        return all(map(_told, attr))
-    return not isinstance(attr, Size) or attr.expr.known
-
-
-def unknown_shape(label: str, node: NodeProto) -> Unsupported:
-    """The error for an operator that neither ONNX nor the file says the result shapes of."""
-    domain = node.domain or "ai.onnx"
-    return Unsupported(
-        f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' gives a result whose shape neither the "
-        "file nor a run in ONNX Runtime tells; add value_info for it (its own framework knows the shape)"
-    )

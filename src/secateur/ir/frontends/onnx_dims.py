@@ -10,7 +10,7 @@ from onnx import ModelProto, ValueInfoProto
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Sym, Value
 
-from .onnx_builder import Names
+from .onnx_names import Names
 from .onnx_shapes import element_name
 
 # Operators that leave axes where they are, on the way from an input to its first convolution.

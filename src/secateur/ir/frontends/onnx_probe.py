@@ -19,8 +19,9 @@ from secateur.ir.followed import said
 from secateur.ir.graph import Node, Sym, Value
 from secateur.ir.symbolic import Expr, Size, as_sym, has_sizes, map_sizes
 
-from .onnx_builder import Builder, Misfit
+from .onnx_builder import Builder
 from .onnx_dims import Axis, input_values
+from .onnx_names import Misfit
 
 if TYPE_CHECKING:
     from .onnx import Parsed

@@ -8,7 +8,8 @@ import numpy as np
 
 from secateur.ir.graph import numpy_dtype
 
-from .onnx_builder import Builder, Odd, Op, Rule
+from .onnx_builder import Builder, Rule
+from .onnx_names import Odd, Op
 from .onnx_rules_layers import LAYERS
 from .onnx_rules_movement import MOVEMENT, norm_axis, reduce_axes
 from .onnx_shapes import element_name

@@ -9,7 +9,8 @@ import numpy as np
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.symbolic import largest
 
-from .onnx_builder import Builder, Odd, Op, Rule
+from .onnx_builder import Builder, Rule
+from .onnx_names import Odd, Op
 from .onnx_rules_movement import norm_axis
 
 

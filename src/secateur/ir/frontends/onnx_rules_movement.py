@@ -9,7 +9,8 @@ import numpy as np
 from secateur.ir.ops import END
 from secateur.ir.symbolic import Size
 
-from .onnx_builder import Builder, Misfit, Odd, Op, Rule
+from .onnx_builder import Builder, Rule
+from .onnx_names import Misfit, Odd, Op
 
 FAR = 1 << 30  # ONNX files spell "to the end" as INT32_MAX or INT64_MAX
 

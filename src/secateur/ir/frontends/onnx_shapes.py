@@ -70,7 +70,7 @@ def opaque_types(proto: NodeProto, ins: Sequence[Value | None], builder: Builder
 
     Where inputs of the network may change, a dimension is a plain number only if that is proven or the file says so.
     """
-    from .onnx_builder import unknown_shape
+    from .onnx_names import unknown_shape
 
     inferred, general = _by_schema(proto, ins, builder), None
     found: dict[str, Found] = {}
