@@ -25,10 +25,10 @@ from torch.nn import functional as f
 import common
 import secateur
 from secateur import codegen
-from secateur.codegen.plan import plan
+from secateur.codegen.plan.lower import plan
 from secateur.codegen.records import Records
 from secateur.codegen.targets import native
-from secateur.codegen.tune import Tuner
+from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
 
 BAD: Mapping[str, float] = MappingProxyType({"nan": float("nan"), "inf": float("inf"), "1e30": 1e30})

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from secateur.codegen import Target, get_target, measure
-from secateur.codegen.plan import plan
-from secateur.codegen.tune import Tuner, open_records
+from secateur.codegen import Target, get_target
+from secateur.codegen.plan.lower import plan
+from secateur.codegen.tune import timing as measure
+from secateur.codegen.tune.tuner import Tuner, open_records
 from secateur.ir import Graph, Node
 from secateur.passes.analysis.cost import cost
 

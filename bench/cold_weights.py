@@ -20,10 +20,10 @@ import common
 import networks
 from secateur import codegen
 from secateur.codegen.build import workloads
-from secateur.codegen.measure import MEMORY, interleaved
-from secateur.codegen.pool import Pool
 from secateur.codegen.records import Records
-from secateur.codegen.tune import Tuner
+from secateur.codegen.tune.pool import Pool
+from secateur.codegen.tune.timing import MEMORY, interleaved
+from secateur.codegen.tune.tuner import Tuner
 
 NETWORKS = ("ref/resnet50", "tv/mobilenet_v2")
 LIMIT = 300.0  # seconds that no tuning takes

@@ -16,7 +16,7 @@ from pathlib import Path
 import common
 
 BARE = "pass"
-IMPORTS = "import secateur.cli, secateur.api, onnx_graphsurgeon, onnxruntime"  # no torch for a file
+IMPORTS = "import secateur.cli.app, secateur.api, onnx_graphsurgeon, onnxruntime"  # no torch for a file
 
 
 def measure(source: Path, target: Path, macs: str) -> common.Row:

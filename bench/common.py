@@ -229,4 +229,4 @@ def _max_rss_bytes(usage: resource.struct_rusage) -> int:
 
 def secateur(*arguments: str | Path) -> list[str]:
     """The command line of this checkout's `secateur`, run by the Python that runs this script."""
-    return [sys.executable, "-m", "secateur.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "secateur.cli.app", *map(str, arguments)]

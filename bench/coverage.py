@@ -69,7 +69,7 @@ def prune(graph: Graph) -> Pruned:
 
 def check_law(pruned: Pruned, seed: int) -> tuple[str, float]:
     """The product's own check: `exact` or `inexact`, and the largest relative error."""
-    from secateur.ir.exporters.torch import evaluate
+    from secateur.ir.exporters.torch.module import evaluate
     from secateur.passes.law import check
 
     done = check(pruned.before, pruned.after, pruned.recipe, run=evaluate, seed=seed, inputs=1)
@@ -124,8 +124,8 @@ def compare(expected: Any, pruned: Pruned, x: Tensor) -> float:
     """Largest difference between the module's result and the slim graph's, over the largest value of the former."""
     from torch.utils import _pytree as pytree
 
-    from secateur.ir.exporters.torch import evaluate
-    from secateur.ir.frontends.torch import TorchOrigin
+    from secateur.ir.exporters.torch.module import evaluate
+    from secateur.ir.frontends.torch.trace import TorchOrigin
 
     found = evaluate(pruned.after, {pruned.after.inputs[0].name: x.numpy()})
     leaves = pytree.tree_leaves(expected)
@@ -151,7 +151,7 @@ def measure(name: str, seed: int) -> common.Row:
 
     import zoo
     from secateur.ir import Error
-    from secateur.ir.frontends.torch import trace
+    from secateur.ir.frontends.torch.trace import trace
 
     torch.set_num_threads(1)
     collection, _, model = name.partition("/")
@@ -198,7 +198,7 @@ def judge(row: common.Row) -> common.Row:
 def describe(pruned: Pruned) -> common.Row:
     """Sizes before and after, layers cut, and the MACs not reached with the reasons of their freezing."""
     from secateur.passes.analysis.cost import cost
-    from secateur.passes.analysis.notes import Coupling
+    from secateur.passes.notes import Coupling
 
     before, after = cost(pruned.before), cost(pruned.after)
     weight = {node.name: node.inputs[1] for node in pruned.before.nodes if node.op in LAYERS and len(node.inputs) > 1}

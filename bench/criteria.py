@@ -32,7 +32,7 @@ import fashion
 import imagenet
 from criteria_cells import Subject
 from criteria_nets import NETS
-from secateur.ir.exporters.torch import to_module
+from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import CRITERIA
 
 SHARES = (0.25, 0.5, 0.7)

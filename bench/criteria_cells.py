@@ -19,11 +19,11 @@ import fashion
 import imagenet
 import secateur
 from secateur.ir import Error, Graph
-from secateur.ir.exporters.torch import to_module
+from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import CRITERIA, PASSES, Pipeline, parse_spec
 from secateur.passes.allocate import Global
 from secateur.passes.analysis.cost import totals
-from secateur.passes.analysis.coupling import Couple
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion

@@ -44,7 +44,7 @@ def main() -> int:
         command += ["--calibration", str(arguments.images), *PREPARATION]
     print(f"$ {shlex.join(command)}", flush=True)
     installed = Path(sys.executable).with_name("secateur")
-    program = [str(installed)] if installed.exists() else [sys.executable, "-m", "secateur.cli"]
+    program = [str(installed)] if installed.exists() else [sys.executable, "-m", "secateur.cli.app"]
     return subprocess.run([*program, *command[1:]], check=False).returncode
 
 

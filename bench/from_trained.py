@@ -33,7 +33,7 @@ from torch import nn
 import common
 import fashion
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import to_module
+from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import REWRITES, Pipeline, parse_spec
 from secateur.passes.analysis.cost import cost
 from secateur.passes.rewrite.layers import Rewritten

@@ -10,7 +10,7 @@ from typing import Any
 
 import common
 from networks import capture
-from secateur.codegen.profile import profile
+from secateur.codegen.tune.profile import profile
 
 
 def row_of(name: str, options: Any) -> common.Row:

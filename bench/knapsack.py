@@ -14,9 +14,10 @@ from unittest import mock
 import common
 import networks
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Knapsack, choice, knapsack
-from secateur.passes.allocate.problem import Problem
-from secateur.passes.analysis.coupling import Couple
+from secateur.passes.allocate import Knapsack, knapsack
+from secateur.passes.allocate.solver import choice
+from secateur.passes.allocate.solver.problem import Problem
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.score.l1 import L1
 

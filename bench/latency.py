@@ -31,7 +31,7 @@ import numpy as np
 import common
 import cores
 from secateur.codegen import get_target
-from secateur.codegen.tune import SHIPPED
+from secateur.codegen.tune.tuner import SHIPPED
 from turns import Worker, WorkerError, kept, ratios, spread, take_turns
 
 NETWORKS = (

@@ -55,8 +55,8 @@ def subject(name: str, seed: int) -> tuple[Any, Any, bytes]:
     import torch
 
     import zoo
-    from secateur.ir.exporters.onnx import to_onnx
-    from secateur.ir.frontends.torch import trace
+    from secateur.ir.exporters.onnx.write import to_onnx
+    from secateur.ir.frontends.torch.trace import trace
 
     collection, _, model = name.partition("/")
     if collection == "real":
@@ -77,7 +77,7 @@ def _real(file: str, shape: tuple[int, ...], seed: int) -> tuple[Any, Any, bytes
     import onnx
 
     import material
-    from secateur.ir.frontends.onnx import load
+    from secateur.ir.frontends.onnx.load import load
 
     model = onnx.load(material.path(f"{file}.onnx"))
     initialised = {i.name for i in model.graph.initializer}
@@ -92,9 +92,9 @@ def _real(file: str, shape: tuple[int, ...], seed: int) -> tuple[Any, Any, bytes
 
 def measure(name: str, seed: int, rounds: int) -> common.Row:
     """Build one network, compare and time it: its row."""
-    from secateur.build import build
+    from secateur.deploy import build
     from secateur.ir import Error
-    from secateur.ir.exporters.torch import evaluate
+    from secateur.ir.exporters.torch.module import evaluate
 
     row: common.Row = {"network": name}
     try:

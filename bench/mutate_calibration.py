@@ -34,8 +34,8 @@ from PIL import Image
 
 import secateur
 from common import Row, append, circumstances, parser, table
-from secateur.calibration import LABELS, opened
-from secateur.images import ENDINGS
+from secateur.calibration.images import ENDINGS
+from secateur.calibration.load import LABELS, opened
 from secateur.ir import Array, Graph, parse_graph, reinfer
 from secateur.passes.sweep.batches import batches
 

@@ -55,8 +55,8 @@ def child() -> None:
 def _share_process() -> None:
     """Let all commands run files in one process of their own: to start one takes longer than a small file."""
     from secateur import api, reading
-    from secateur.ir.frontends import onnx as frontend
-    from secateur.ir.frontends.onnx_process import OnnxProcess
+    from secateur.ir.frontends.onnx import load as frontend
+    from secateur.ir.frontends.onnx.process import OnnxProcess
 
     class Shared(OnnxProcess):
         def __exit__(self, *_: object) -> None:

@@ -30,10 +30,10 @@ import numpy as np
 
 import secateur
 from common import Row, append, circumstances, parser, table
+from secateur.capture import Runner
 from secateur.ir import Graph, parse_graph, reinfer
-from secateur.models import Runner
 from secateur.passes import PASSES, Pipeline
-from secateur.passes.analysis.coupling import Couple
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check
 from secateur.passes.pipeline import split_outside
 from secateur.passes.recipe import Recipe

@@ -16,7 +16,7 @@ from typing import Any
 import common
 import networks
 from secateur import codegen
-from secateur.codegen.tune import SHIPPED
+from secateur.codegen.tune.tuner import SHIPPED
 
 NETWORKS = (
     "ref/resnet50", "tv/mobilenet_v2", "ref/shufflenet_v1_g3", "ref/shufflenet_v1_g8", "tv/shufflenet_v2_x1_0",

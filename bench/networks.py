@@ -20,9 +20,9 @@ import secateur
 import zoo
 from reference_nets import REFERENCES
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import to_module
-from secateur.ir.frontends.onnx import load
-from secateur.ir.frontends.torch import trace
+from secateur.ir.exporters.torch.module import to_module
+from secateur.ir.frontends.onnx.load import load
+from secateur.ir.frontends.torch.trace import trace
 
 
 @dataclass(frozen=True)

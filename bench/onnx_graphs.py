@@ -133,8 +133,8 @@ def compiled(case: Case, which: str, path: str, feeds: Sequence[Feeds]) -> commo
 
 def library(case: Case, which: str, path: str, feeds: Sequence[Feeds]) -> common.Row:
     """Build a library at the first size that is fed; for `run` also ask it, as loaded from its file."""
-    from secateur.build import build, load_library
-    from secateur.models import load
+    from secateur.capture import load
+    from secateur.deploy import build, load_library
 
     feed = feeds[0]
     made = build(load(path, shapes={name: array.shape for name, array in feed.items() if array.ndim}))
@@ -268,8 +268,8 @@ def main() -> int:
     here = common.circumstances(arguments.seed)
     if not arguments.summary:
         import secateur.codegen
-        import secateur.ir.exporters.onnx
-        import secateur.ir.frontends.onnx  # noqa: F401  # once, before the processes part
+        import secateur.ir.exporters.onnx.write
+        import secateur.ir.frontends.onnx.load  # noqa: F401  # once, before the processes part
 
         for case in load_cases(arguments.cases, arguments.trust):
             if fnmatch.fnmatch(case.name, arguments.only):

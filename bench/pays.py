@@ -20,7 +20,7 @@ import common
 import networks
 import secateur
 from secateur.ir import Graph
-from secateur.measure import RUNTIMES, measure
+from secateur.timing.runtimes import RUNTIMES, measure
 
 NETWORKS = ("ref/resnet50", "tv/mobilenet_v2", "ref/shufflenet_v1_g3", "tv/shufflenet_v2_x1_0")
 METHODS = ("uniform", "global")

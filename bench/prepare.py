@@ -22,7 +22,7 @@ import networks
 from classes import classes
 from secateur import codegen
 from secateur.ir import Graph
-from secateur.ir.exporters.onnx import to_onnx
+from secateur.ir.exporters.onnx.write import to_onnx
 
 
 def write(network: networks.Network, folder: Path) -> None:

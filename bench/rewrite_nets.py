@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reference_nets import ShuffleUnit, conv
 from secateur.ir import Graph
-from secateur.ir.frontends.torch import trace
+from secateur.ir.frontends.torch.trace import trace
 from secateur.passes.analysis.cost import cost
 
 WIDTH = 16  # of the plain network's first half

@@ -32,11 +32,11 @@ import readme_rewrites
 import rewrite_nets as nets
 import secateur
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import to_module
-from secateur.measure import measure
+from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import REWRITES, Pipeline, parse_spec
 from secateur.passes.analysis.cost import cost
 from secateur.passes.rewrite.layers import Rewritten
+from secateur.timing.runtimes import measure
 
 RESULTS = "rewrites.jsonl"
 SPECS = {

@@ -28,7 +28,7 @@ import networks
 from secateur import codegen
 from secateur.codegen.build import workloads
 from secateur.codegen.records import Key, Record, Records, key_of
-from secateur.codegen.tune import SHIPPED, Outcome, Tuner, contests, open_records
+from secateur.codegen.tune.tuner import SHIPPED, Outcome, Tuner, contests, open_records
 
 NETWORKS = (
     "ref/resnet50", "tv/resnet18", "ref/resnext50_32x4d", "ref/se_resnet50", "ref/mobilenet_v1", "tv/mobilenet_v2",

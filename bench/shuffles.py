@@ -16,14 +16,13 @@ import torch
 
 import common
 import networks
-from secateur.build import build
-from secateur.codegen.plan import plan
-from secateur.codegen.specs import CopySpec, MoveSpec
-from secateur.codegen.specs_fixed import TableCopySpec
+from secateur.capture import evaluate
+from secateur.codegen.kernels.copies.spec import CopySpec, MoveSpec, TableCopySpec
+from secateur.codegen.plan.lower import plan
 from secateur.codegen.targets import get_target
-from secateur.codegen.tune import Tuner, open_records
+from secateur.codegen.tune.tuner import Tuner, open_records
+from secateur.deploy import build
 from secateur.ir import Graph, prune_dead
-from secateur.models import evaluate
 from secateur.passes.law import relative_error
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.fold_shuffle import FoldShuffle, permutation

@@ -27,7 +27,7 @@ import common
 import networks
 from secateur.ir import Error, Graph
 from secateur.passes import CRITERIA, Pipeline
-from secateur.passes.analysis.coupling import Couple
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.score import Criterion
 from secateur.passes.sweep.data import Calibration

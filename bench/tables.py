@@ -27,7 +27,7 @@ import torch
 import common
 from reference_nets import REFERENCES, SHUFFLENET_WIDTH
 from secateur.ir import Graph
-from secateur.ir.frontends.torch import trace
+from secateur.ir.frontends.torch.trace import trace
 from secateur.passes.analysis.cost import Costs, cost
 
 SCALES = {"1": "", "0.5": "_x0.5", "0.25": "_x0.25"}  # the ending of a reference network's name

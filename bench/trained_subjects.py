@@ -18,9 +18,9 @@ import material
 import photos
 import rewrite_nets
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import to_module
-from secateur.ir.frontends.onnx import load
-from secateur.ir.frontends.torch import trace
+from secateur.ir.exporters.torch.module import to_module
+from secateur.ir.frontends.onnx.load import load
+from secateur.ir.frontends.torch.trace import trace
 from secateur.passes.compensate.original import Original
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.sweep.data import Calibration

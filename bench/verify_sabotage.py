@@ -24,8 +24,8 @@ from common import Row, append, circumstances, parser, table
 from mutate_recipes import data, network
 from secateur.ir import Graph
 from secateur.passes import Pipeline
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe, digest
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import slim
@@ -208,7 +208,7 @@ SABOTAGES: tuple[Callable[[secateur.Compiled, np.random.Generator], Changed], ..
 
 def verdict(graph: Graph, recipe: Recipe, folder: Path) -> str:
     """passed, failed (with the reason) or refused, for the network as a file."""
-    from secateur.models import save_onnx
+    from secateur.capture import save_onnx
 
     path = folder / "slim.onnx"
     save_onnx(graph, path)

@@ -23,13 +23,15 @@ import common
 import material
 from networks import capture
 from secateur import codegen
-from secateur.codegen import measure, winograd
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.kernels.winograd import transform as winograd
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.runtime import use_threads
-from secateur.codegen.specs import ConvSpec, Strides
-from secateur.codegen.specs_fast import WinogradSpec
-from secateur.codegen.tune import candidates
+from secateur.codegen.tune import timing as measure
+from secateur.codegen.tune.tuner import candidates
 from secateur.ir import Graph, Node, Source, Value
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 
 PAIRS = ((1.0,), (1.0, 2.0), (0.5, 1.0), (0.5**0.5, 2**0.5), (0.625, 1.25), (0.75, 1.5))
 CHANNELS = (64, 128, 256, 512)

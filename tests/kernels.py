@@ -13,7 +13,7 @@ from secateur import codegen
 from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import TARGETS, Target
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.graph import numpy_dtype
 
 ACTIVATIONS: dict[str, dict[str, Any]] = {

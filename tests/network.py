@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, Node, Source, Value, infer_node, verify
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 
 class Net:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
-from secateur.codegen.plan import plan
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.lower import plan
 from secateur.codegen.records import Records
-from secateur.codegen.specs import ConvSpec
-from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
-from secateur.codegen.tune import Tuner, candidates
+from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.ir import Graph
 
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from network import Net
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling
-from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Statistics, WeightGradients, consumers, taps
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling
+from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Statistics, WeightGradients, consumers
+from secateur.passes.sweep import read_sites as taps
 
 
 def network(batch: int = 4) -> Graph:

@@ -29,7 +29,7 @@ def module() -> nn.Module:
 
 def test_import_loads_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, secateur, secateur.ir, secateur.cli; "
+        "import sys, secateur, secateur.ir, secateur.cli.app; "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'tvm', 'scipy') if m in sys.modules])"
     )
     here = {**os.environ, "PYTHONPATH": str(Path(secateur.__file__).parents[1])}
@@ -223,8 +223,8 @@ def test_verify_on_given_inputs() -> None:
 
 def timed(monkeypatch: pytest.MonkeyPatch, **after: float) -> list[int]:
     """Let every measurement say that the original takes 10 ms, and the slim network so many, by runtime."""
-    from secateur import latency
-    from secateur.measure import Timing
+    from secateur.timing import never_slower as latency
+    from secateur.timing.runtimes import Timing
 
     asked: list[int] = []
 

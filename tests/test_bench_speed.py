@@ -18,8 +18,8 @@ import readme
 import readme_speed
 import tuning
 import turns
-from secateur.ir.exporters.onnx import to_onnx
-from secateur.ir.frontends.torch import trace
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.frontends.torch.trace import trace
 
 
 @pytest.fixture

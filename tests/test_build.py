@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 import secateur
 from network import Net
 from secateur import InputError
-from secateur.build import seconds
-from secateur.cli import app
+from secateur.cli.app import app
+from secateur.deploy import seconds
 from secateur.ir import Graph
-from secateur.ir.exporters.onnx import save
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.onnx.write import save
+from secateur.ir.exporters.torch.module import evaluate
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
@@ -134,7 +134,8 @@ def test_wrong_inputs_of_a_library(tmp_path: Path) -> None:
 
 
 def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur import build, codegen
+    from secateur import codegen
+    from secateur import deploy as build
 
     graph, honest = small(), codegen.build
 

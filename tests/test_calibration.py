@@ -13,9 +13,9 @@ import torch
 
 import secateur
 from nets import chain, residual
-from secateur.arrays import ArrayFile
-from secateur.calibration import load_calibration, opened
-from secateur.holdout import share_of
+from secateur.calibration.arrays import ArrayFile
+from secateur.calibration.holdout import share_of
+from secateur.calibration.load import load_calibration, opened
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.graph import Sym, Value
 from secateur.passes.sweep.batches import batches

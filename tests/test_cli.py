@@ -16,9 +16,11 @@ import torch
 
 import secateur
 from nets import chain, residual
-from secateur import api, cli, cli_compile
+from secateur import api
+from secateur.cli import app as cli
+from secateur.cli import compile as cli_compile
 from secateur.ir import files
-from secateur.ir.exporters.onnx import save
+from secateur.ir.exporters.onnx.write import save
 from secateur.passes.law import Verification
 
 
@@ -324,7 +326,7 @@ def test_help_and_version(call: Call) -> None:
 def test_module_starts_without_torch() -> None:
     """What `secateur --help` loads, in a process of its own."""
     code = (
-        "import sys; from secateur.cli import main; sys.argv = ['secateur', '--help']\n"
+        "import sys; from secateur.cli.app import main; sys.argv = ['secateur', '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'onnx', 'numpy'} & set(sys.modules)"

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import secateur
-from secateur import cli
-from secateur.cli_shapes import shapes_of
+from secateur.cli import app as cli
+from secateur.cli.shapes import shapes_of
 from secateur.ir import InputError
 
 F = TensorProto.FLOAT

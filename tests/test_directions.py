@@ -151,7 +151,7 @@ def test_capture_falls_back_to_symbolic_tracing(network: nn.Module, monkeypatch:
 
     monkeypatch.setattr(torch.export, "export", broken)
     compiled = shrink(network, example_inputs=(X[:1],))
-    from secateur.ir.exporters.torch import evaluate
+    from secateur.ir.exporters.torch.module import evaluate
 
     dense = secateur.compile(network, "none", example_inputs=(X[:1],)).graph
     want = network(X[:1]).detach().numpy()

@@ -13,9 +13,9 @@ from PIL import Image
 import secateur
 from nets import chain, residual
 from secateur import Preparation
-from secateur.calibration import opened
-from secateur.cli_images import ImageOptions
-from secateur.images import Images
+from secateur.calibration.images import Images
+from secateur.calibration.load import opened
+from secateur.cli.images import ImageOptions
 from secateur.ir import Array, Graph, InputError
 
 RGB = (200, 100, 50)

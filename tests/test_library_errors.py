@@ -24,13 +24,13 @@ from typer.testing import CliRunner, Result
 import secateur
 from network import Net
 from secateur import InputError, codegen
-from secateur.build import at_batch, build
-from secateur.cli import app
+from secateur.cli.app import app
 from secateur.codegen.records import Records
 from secateur.codegen.targets import native
+from secateur.deploy import at_batch, build
 from secateur.ir import Graph
-from secateur.ir.exporters.onnx import save
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.onnx.write import save
+from secateur.ir.exporters.torch.module import evaluate
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
@@ -262,7 +262,7 @@ def test_what_belongs_to_a_later_part_says_so(files: Path, tmp_path: Path) -> No
 
 def tune_command(files: Path, records: Path) -> tuple[list[str], dict[str, str]]:
     path = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, "-m", "secateur.cli", "tune", str(files / "in.onnx"), "--records", str(records)]
+    command = [sys.executable, "-m", "secateur.cli.app", "tune", str(files / "in.onnx"), "--records", str(records)]
     return command, {**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "80"}
 
 
@@ -274,7 +274,7 @@ def workers_of(parent: int) -> list[str]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"secateur.codegen.worker" in words and str(parent).encode() in words:
+        if b"secateur.codegen.tune.worker" in words and str(parent).encode() in words:
             found.append(place.parent.name)
     return found
 
@@ -319,7 +319,7 @@ def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from secateur.build import tune
+from secateur.deploy import tune
 from secateur import load
 def tell(done, total, what):
     if done:

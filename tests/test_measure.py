@@ -11,11 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from network import Net
-from secateur import InputError, Unsupported, cli_measure, measure
-from secateur.cli import app
+from secateur import InputError, Unsupported
+from secateur.cli import bench as cli_measure
+from secateur.cli.app import app
 from secateur.ir import Graph
-from secateur.ir.exporters.onnx import save
-from secateur.ir.frontends.onnx_process import WORKER, OnnxProcess
+from secateur.ir.exporters.onnx.write import save
+from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
+from secateur.timing import runtimes as measure
 
 
 def small(width: int = 4, side: int = 4) -> Graph:

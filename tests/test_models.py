@@ -16,11 +16,11 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from secateur import models
+from secateur import capture as models
+from secateur.capture import Runner, evaluate
 from secateur.ir import Graph, InputError, Unsupported, Value
-from secateur.ir.exporters.onnx_run import Session
-from secateur.ir.frontends.onnx import load
-from secateur.models import Runner, evaluate
+from secateur.ir.exporters.onnx.session import Session
+from secateur.ir.frontends.onnx.load import load
 
 F = TensorProto.FLOAT
 RNG = np.random.default_rng(3)
@@ -99,7 +99,7 @@ def test_a_runner_opens_one_session_for_each_graph(monkeypatch: pytest.MonkeyPat
             opened.append(weakref.ref(self))
 
     alive: list[int] = []
-    monkeypatch.setattr("secateur.ir.exporters.onnx_run.Session", Counted)
+    monkeypatch.setattr("secateur.ir.exporters.onnx.session.Session", Counted)
     graphs, x = [load(network()) for _ in range(2)], {"x": drawn(1, 8, 8, 8)}
     run = Runner()
     for graph in (graphs[0], graphs[0], graphs[1], graphs[1]):
@@ -132,7 +132,7 @@ def test_what_onnxruntime_lacks_runs_in_torch(monkeypatch: pytest.MonkeyPatch) -
     def refuse(graph: Graph) -> None:
         raise Unsupported("no code for this type")
 
-    monkeypatch.setattr("secateur.ir.exporters.onnx_run.Session", refuse)
+    monkeypatch.setattr("secateur.ir.exporters.onnx.session.Session", refuse)
     np.testing.assert_allclose(evaluate(load(model), {"x": x})[0], truth(model, x)[0], rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match="no code for this type"):

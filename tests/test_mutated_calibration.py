@@ -3,7 +3,7 @@
 import pytest
 
 import mutate_calibration
-from secateur.arrays import ArrayFile
+from secateur.calibration.arrays import ArrayFile
 from secateur.ir import Array
 
 NONE = {"crashed": 0, "unexpected": 0, "slow": 0, "wrong": 0}

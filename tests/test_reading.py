@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 import mutants
 import secateur
 from secateur import api
-from secateur.cli import app
+from secateur.cli.app import app
 from secateur.ir import Graph, Node
-from secateur.ir.exporters import onnx as exporter
-from secateur.ir.frontends import onnx as frontend
-from secateur.ir.frontends import torch_import
-from secateur.ir.frontends.onnx_process import WORKER, OnnxProcess
+from secateur.ir.exporters.onnx import write as exporter
+from secateur.ir.frontends.onnx import load as frontend
+from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
+from secateur.ir.frontends.torch import importer as torch_import
 from secateur.reading import RandomError, check_reading
 from secateur.sizes import other_sizes
 

@@ -8,9 +8,10 @@ import pytest
 
 import secateur
 from nets import chain, residual
-from secateur.passes.allocate import choice, knapsack
-from secateur.report import Report
-from secateur.report_text import headline
+from secateur.passes.allocate import knapsack
+from secateur.passes.allocate.solver import choice
+from secateur.report.report import Report
+from secateur.report.text import headline
 
 FIELDS = {
     "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading", "written",

@@ -13,9 +13,9 @@ from torch import nn
 
 import secateur
 from nets import chain, residual
-from secateur import cli
+from secateur.cli import app as cli
 from secateur.ir import InputError
-from secateur.ir.exporters.onnx import save
+from secateur.ir.exporters.onnx.write import save
 from secateur.passes.recipe import Recipe
 from secateur.policy import Policy, from_spec, from_toml
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.specs import Workload
+from secateur.codegen.kernels.strassen.spec import StrassenChoice, StrassenSpec
+from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.records import Record, Records, key_of, record_of
-from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
-from secateur.codegen.specs_fast import StrassenChoice, StrassenSpec
-from secateur.codegen.workloads import Workload
 from ship_records import fastest, write
 
 PLANE = Strides(1024, 1024, 128, 16)

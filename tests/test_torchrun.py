@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from network import Net
-from secateur import cli
+from secateur.cli import app as cli
+from secateur.distributed import Team, launched
 from secateur.ir import InputError
-from secateur.ir.exporters.onnx import save
-from secateur.processes import Team, launched
+from secateur.ir.exporters.onnx.write import save
 
 ALONE = ["-m", "secateur"]
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
@@ -87,7 +87,7 @@ def test_what_a_launcher_says() -> None:
 def test_commands_that_nobody_shares_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("secateur.cli_guard.together", lambda team: pytest.fail(f"waited as {team}"))
+    monkeypatch.setattr("secateur.cli.errors.together", lambda team: pytest.fail(f"waited as {team}"))
     done = CliRunner().invoke(cli.app, ["passes", "slim"])
     assert done.exit_code == 0, done.output
     assert done.output.startswith("slim")

@@ -87,7 +87,7 @@ def test_a_library_does_not_answer_for_trained_weights(
         def __call__(self, **_: Any) -> str:
             return "the library"
 
-    monkeypatch.setattr("secateur.build.build", lambda *_: Built())
+    monkeypatch.setattr("secateur.deploy.build", lambda *_: Built())
     slim.build()
     assert slim(X) == "the library"
     module = slim.module()

@@ -13,9 +13,9 @@ from torch import nn
 import secateur
 import verify_sabotage as sabotage
 from nets import chain, draw
+from secateur.capture import save_onnx
 from secateur.ir import Graph, InputError
 from secateur.ir.compare import align
-from secateur.models import save_onnx
 from secateur.passes import COMPENSATION, PASSES, Pipeline, parse_spec
 from secateur.passes.recipe import Recipe
 

@@ -16,18 +16,18 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .api import Compiled, apply, compile, inspect, load, rewrite, trace, verify
-    from .build import load_library
-    from .images import Preparation
+    from .calibration.images import Preparation
+    from .deploy import load_library
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
     from .passes.recipe import Recipe
     from .policy import Policy
-    from .report import Report
+    from .report.report import Report
 
 _HOMES = {
     **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "rewrite", "trace", "verify"), "secateur.api"),
-    "load_library": "secateur.build",  # light: a process that only runs a library loads no pass
+    "load_library": "secateur.deploy",  # light: a process that only runs a library loads no pass
     **dict.fromkeys(
         (
             "BudgetError",
@@ -46,8 +46,8 @@ _HOMES = {
     "Verification": "secateur.passes.law",
     "Recipe": "secateur.passes.recipe",
     "Policy": "secateur.policy",
-    "Preparation": "secateur.images",
-    "Report": "secateur.report",
+    "Preparation": "secateur.calibration.images",
+    "Report": "secateur.report.report",
 }
 
 __all__ = [

@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Graph, InputError, LawError, Unsupported
-from secateur.ir.frontends.onnx_process import OnnxProcess
+from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.passes import Pipeline
 from secateur.passes.allocate import LANES, Allocation, Cost, Vectors
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
+from secateur.passes.notes import Coupling
 from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.sweep.data import Calibration
 
-from .calibration import opened
+from .calibration.holdout import SHARE
+from .calibration.images import Preparation
+from .calibration.load import opened
+from .capture import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .compiled import Compiled
-from .holdout import SHARE
-from .images import Preparation
-from .latency import clock, compare
-from .models import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .policy import Policy
-from .quality import measure
 from .reading import RandomError, check_reading, unread
 from .replay import apply, with_baseline
-from .report import Report
-from .rewriting import AFTER, met_already, restructure, steps_of
-from .trail import Progress, Trail, make_report, remarks_of
+from .report.collect import Progress, Trail, make_report, remarks_of
+from .report.report import Report
+from .restructure import AFTER, met_already, restructure, steps_of
+from .timing.agreement import measure
+from .timing.never_slower import clock, compare
 from .verification import verify
 
 if TYPE_CHECKING:
-    from .models import Model, Protect, Shapes
+    from .capture import Model, Protect, Shapes
 
 
 def compile(

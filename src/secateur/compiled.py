@@ -13,9 +13,9 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.recipe import Recipe
 
-from .models import Runner, save_onnx
-from .report import Report
-from .report_text import headline
+from .capture import Runner, save_onnx
+from .report.report import Report
+from .report.text import headline
 from .trained import Trained, trained_graph
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Compiled:
         ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
         another one than the network was captured with. Raises InputError, and Unsupported without TVM.
         """
-        from .build import build
+        from .deploy import build
 
         graph = self.graph
         made = build(graph, target, tune, threads, records, progress, batch)

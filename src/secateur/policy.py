@@ -19,7 +19,7 @@ from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Rounds, Timed
 from secateur.passes.allocate.budget import check_amount
 from secateur.passes.allocate.timed import at_share
-from secateur.passes.analysis.coupling import Couple
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import (
     Pass,
     build,

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from secateur.ir import Array, Error, Graph, InputError, LawError, Sym
 from secateur.ir.files import Job
-from secateur.ir.frontends.onnx_origin import OnnxOrigin
-from secateur.ir.frontends.onnx_original import OnnxOriginal
-from secateur.ir.frontends.onnx_process import OnnxProcess, Refused
+from secateur.ir.frontends.onnx.original import OnnxOriginal
+from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, worst_slice
+from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.precision import tolerance
 from secateur.passes.sweep.batches import batches
 
 from .alone import agrees
-from .models import Runner
+from .capture import Runner
 from .sizes import Shapes, is_costly, other_sizes, seconds_of
 
 if TYPE_CHECKING:
-    from .models import Model
+    from .capture import Model
 
 GIVEN = 2  # examples of the user's that are run
 CHUNK = 1 << 26  # elements of inner values that are looked at in one go
@@ -134,7 +134,7 @@ def checked_jobs(
     The list gets the outcome when that is done. Raises LawError then, and InputError and Unsupported now where the
     graph cannot be written.
     """
-    from secateur.ir.exporters.onnx import jobs
+    from secateur.ir.exporters.onnx.write import jobs
 
     found: list[Reading] = []
     *others, (target, write) = jobs(graph, path)
@@ -152,7 +152,7 @@ def _original(
 ) -> tuple[Original, list[dict[str, Array]]]:
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
     if kinds & {"torch.Module", "torch.ExportedProgram"}:
-        from secateur.ir.frontends.torch_original import TorchOriginal
+        from secateur.ir.frontends.torch.original import TorchOriginal
 
         module = TorchOriginal(model, graph, example)
         return module, [module.example()]

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.ir import Graph, LawError, PassError
-from secateur.ir.frontends.onnx_process import OnnxProcess
+from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Baseline
 from secateur.passes.analysis.cost import cost
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, KeepMask
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.recipe import Recipe, digests, fingerprint
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 
+from .capture import Runner, capture, check_weights, fresh
 from .compiled import Compiled
-from .models import Runner, capture, check_weights, fresh
 from .reading import check_reading
-from .rewriting import AFTER, of_recipe, restructure
-from .trail import Progress, Trail, make_report
+from .report.collect import Progress, Trail, make_report
+from .restructure import AFTER, of_recipe, restructure
 
 if TYPE_CHECKING:
-    from .models import Model
+    from .capture import Model
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, dtype_of
-from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.passes.law import random_inputs, relative_error
 from secateur.passes.recipe import same
 
-from .models import Runner, check_weights, close_names
+from .capture import Runner, check_weights, close_names
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -42,7 +42,7 @@ class Trained:
     def module(self, graph: Graph) -> GraphModule:
         """The module of this graph, made when it is first asked for."""
         if not self._module:
-            from secateur.ir.exporters.torch import with_paths
+            from secateur.ir.exporters.torch.module import with_paths
 
             module, paths = with_paths(graph)
             self._paths.update(paths)
@@ -117,7 +117,7 @@ def _by_path(
 
 def _all_by_path(graph: Graph, tensors: Mapping[str, Any], what: str) -> dict[str, Array]:
     """The same for all that training moves. Raises InputError for names too many or too few."""
-    from secateur.ir.exporters.torch import with_paths
+    from secateur.ir.exporters.torch.module import with_paths
 
     paths = with_paths(graph, copy=False)[1]
     tensors = _unwrapped({name: x for name, x in tensors.items() if name.rpartition(".")[2] != COUNTER})
@@ -146,7 +146,7 @@ def _and_more(names: Sequence[str]) -> str:
 def _checked(old: Array, tensor: Any, what: str) -> Array:
     """The tensor as an array; the old array itself where nothing changed. Raises InputError."""
     if hasattr(tensor, "detach"):
-        from secateur.ir.frontends.torch_arrays import to_numpy
+        from secateur.ir.frontends.torch.arrays import to_numpy
 
         array = to_numpy(tensor.detach().cpu())
     else:
@@ -178,7 +178,7 @@ def _replaced(graph: Graph, found: Mapping[str, Array]) -> Graph:
 
 def _runner(module: Any) -> Callable[[Graph, Mapping[str, Array]], Sequence[Array]]:
     def run(graph: Graph, feed: Mapping[str, Array]) -> Sequence[Array]:
-        from secateur.ir.exporters.torch import run_module
+        from secateur.ir.exporters.torch.module import run_module
 
         return run_module(module, [feed[v.name] for v in graph.inputs])
 
@@ -208,9 +208,9 @@ def _of_onnx(
     graph: Graph, source: str | Path | ModelProto, what: str
 ) -> tuple[dict[str, Array], Callable[[Graph, Mapping[str, Array]], Sequence[Array]]]:
     """Weights of an ONNX file by the names that the slim network's own file gives them."""
-    from secateur.ir.exporters.onnx import frame
+    from secateur.ir.exporters.onnx.write import frame
 
-    from .models import load
+    from .capture import load
 
     other = load(source)
     names = _file_names(graph)

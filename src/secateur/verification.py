@@ -25,14 +25,14 @@ from secateur.passes.recipe_fit import check_names
 from secateur.passes.recipe_schema import steps_of
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
-from .calibration import feeds
-from .models import Runner, capture, check_weights, fresh, reread
+from .calibration.load import feeds
+from .capture import Runner, capture, check_weights, fresh, reread
 from .reading import check_reading
 from .replay import rewritten
-from .rewriting import AFTER, of_recipe
+from .restructure import AFTER, of_recipe
 
 if TYPE_CHECKING:
-    from .models import Model
+    from .capture import Model
 
 FEW = 3  # weights that a sentence names
 FUNCTION = "function; the structure is another tool's"

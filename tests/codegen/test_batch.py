@@ -6,7 +6,7 @@ import pytest
 
 from batch import BAD, FAMILIES, captured, changed, specs
 from secateur import codegen
-from secateur.codegen.templates import TEMPLATES
+from secateur.codegen.kernels.templates import TEMPLATES
 
 BATCHES = (2, 3, 5, 16)
 

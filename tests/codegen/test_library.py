@@ -24,7 +24,7 @@ from secateur.codegen import runtime
 from secateur.codegen.library import Library
 from secateur.codegen.targets import TARGETS, get_target
 from secateur.ir import InputError
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
 
@@ -161,9 +161,9 @@ def test_targets() -> None:
 
 
 def test_code_for_another_processor_can_be_generated() -> None:
-    from secateur.codegen.lower import kernel
-    from secateur.codegen.plan import plan
-    from secateur.codegen.tune import default_choice
+    from secateur.codegen.emit.assemble import kernel
+    from secateur.codegen.plan.lower import plan
+    from secateur.codegen.tune.tuner import default_choice
 
     target = TARGETS["aarch64-neon"]
     program = plan(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
@@ -290,9 +290,9 @@ def test_importing_loads_no_tvm() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_profile_has_every_call_in_its_order(threads: int) -> None:
-    from secateur.codegen.plan import plan
-    from secateur.codegen.profile import profile
-    from secateur.codegen.tune import Tuner, open_records
+    from secateur.codegen.plan.lower import plan
+    from secateur.codegen.tune.profile import profile
+    from secateur.codegen.tune.tuner import Tuner, open_records
 
     graph, target = draw(RESIDUAL), codegen.get_target("native")
     calls = plan(graph, target, threads, Tuner(target, threads, open_records(target, None)).choose).calls

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from secateur.codegen.measure import interleaved, steady
+from secateur.codegen.tune.timing import interleaved, steady
 
 SECONDS = st.floats(1e-6, 1.0)
 

@@ -14,19 +14,20 @@ from kernels import check, conv, outputs
 from network import Net
 from rivals import always
 from secateur import codegen
-from secateur.codegen.machine_code import compile_module
-from secateur.codegen.meeting import Step, together
-from secateur.codegen.plan import plan
-from secateur.codegen.planners.whole import SHARING, whole
-from secateur.codegen.program import Call
+from secateur.codegen.emit.builder import Kernel, const
+from secateur.codegen.emit.machine_code import compile_module
+from secateur.codegen.emit.threads import Step, together
+from secateur.codegen.kernels.partition import SHARING, whole
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.templates import TEMPLATES
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.program import Call
+from secateur.codegen.plan.tensors import Buffer, Place
 from secateur.codegen.records import Records
 from secateur.codegen.runtime import use_threads
-from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
-from secateur.codegen.templates import TEMPLATES
-from secateur.codegen.tensors import Buffer, Place
-from secateur.codegen.tune import Tuner
-from secateur.codegen.writer import Kernel, const
+from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
 
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from kernels import check, conv, outputs, runnable
 from network import Net
 from secateur import codegen
-from secateur.codegen.moving import Memories, as_matrix, view
-from secateur.codegen.plan import plan
-from secateur.codegen.specs import CopySpec, MapSpec, MoveSpec
-from secateur.codegen.specs_fixed import TableCopySpec
+from secateur.codegen.kernels.copies.spec import CopySpec, MoveSpec, TableCopySpec
+from secateur.codegen.kernels.elementwise.spec import MapSpec
+from secateur.codegen.plan.copies import Memories, as_matrix, view
+from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.tensors import Blocked, Buffer, Plane, natural_channels
 from secateur.codegen.targets import Target
-from secateur.codegen.tensors import Blocked, Buffer, Plane, natural_channels
-from secateur.codegen.tune import default_choice
+from secateur.codegen.tune.tuner import default_choice
 from secateur.ir import Graph
 from secateur.ir.ops import END
 

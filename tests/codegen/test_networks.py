@@ -8,8 +8,8 @@ import torch
 
 import zoo
 from secateur import codegen
-from secateur.ir.exporters.torch import evaluate
-from secateur.ir.frontends.torch import trace
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.ir.frontends.torch.trace import trace
 
 NETWORKS = {
     "tv/resnet18": 0, "tv/mobilenet_v2": 0, "tv/shufflenet_v2_x1_0": 0, "tv/densenet121": 0, "tv/squeezenet1_1": 0,

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from secateur.codegen.pool import Pool
-from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
+from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.targets import native
+from secateur.codegen.tune.pool import Pool
 from secateur.ir import Unsupported
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
@@ -133,7 +134,7 @@ def test_workers_that_do_not_come_up_say_why(monkeypatch: pytest.MonkeyPatch, pr
 PARENT = """
 import sys
 sys.path[:0] = {paths}
-from secateur.codegen.pool import Pool
+from secateur.codegen.tune.pool import Pool
 from secateur.codegen.targets import native
 from test_pool import SPEC, GOOD, Hanger
 with Pool(native(), 1, workers=2) as pool:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.records import Record, Records, record_of
-from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
-from secateur.codegen.tune import doubts
+from secateur.codegen.tune.tuner import doubts
 from secateur.ir import InputError
 
 PLANE = Strides(1024, 1024, 128, 16)

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur import codegen
-from secateur.models import load
+from secateur.capture import load
 
 HIDDEN, STEPS, BATCH, INPUTS = 6, 5, 2, 8
 GATES = {"LSTM": 4, "GRU": 3}

@@ -13,8 +13,8 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn import functional as f
 
-from secateur.codegen.sampling import INVERSE, Taps, taps
-from secateur.ir.exporters import torch_functional
+from secateur.codegen.plan.sampling import INVERSE, Taps, taps
+from secateur.ir.exporters.torch import functional as torch_functional
 
 SIZES = (1, 2, 3, 7, 10, 16, 33)
 SCALES = (0.3, 0.6, 0.9, 1.1, 1.2, 1.7, 2.0, 3.0, 1 / 3, 1.0999999)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur import codegen
-from secateur.models import load
+from secateur.capture import load
 
 VALUES = (np.nan, np.inf, -np.inf, 0.0, 1e-40, 100.0, -100.0, 88.7, 88.2, -90.0, 1e30, -1e30, 1.5, -1.5, 0.5, 400.0)
 ACTIVATIONS: dict[str, dict[str, Any]] = {

@@ -15,19 +15,20 @@ import rivals
 from kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable
 from network import Net
 from rivals import kernels
-from secateur.build import build
-from secateur.codegen import strassen
 from secateur.codegen.build import workloads
-from secateur.codegen.lower import compile_program
-from secateur.codegen.plan import plan
+from secateur.codegen.emit.assemble import compile_program
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.strassen import sums as strassen
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.strassen.template import space
+from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.lower import plan
 from secateur.codegen.records import Records, record_of
-from secateur.codegen.specs import ConvSpec, Strides
-from secateur.codegen.specs_fast import StrassenSpec
 from secateur.codegen.targets import TARGETS, Target, native
-from secateur.codegen.templates.strassen import space
-from secateur.codegen.tune import Tuner, candidates
+from secateur.codegen.tune.tuner import Tuner, candidates
+from secateur.deploy import build
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 NARROW = TARGETS["x86-avx2"]
@@ -227,7 +228,7 @@ def test_weights_that_drown_or_overflow_are_computed_directly() -> None:
 def test_a_library_that_strays_is_built_again_without(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, exact = layer(256, 256, 14), strassen.weight_sums
     assert build(graph).metadata.strassen == 1
-    monkeypatch.setattr("secateur.codegen.planners.strassen.LIMIT", 1.0)
+    monkeypatch.setattr("secateur.codegen.kernels.strassen.plan.LIMIT", 1.0)
     monkeypatch.setattr(
         "secateur.codegen.packing.weight_sums", lambda w: [s + np.float32(1e-2 * np.abs(w).max()) for s in exact(w)]
     )

@@ -9,9 +9,9 @@ import pytest
 
 from network import Net
 from secateur import codegen
-from secateur.codegen.program import TensorSpec
+from secateur.codegen.plan.program import TensorSpec
 from secateur.ir import Graph, Node, Source, Unsupported, Value
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.ops import END, OPS
 
@@ -83,13 +83,13 @@ def test_booleans_and_integers() -> None:
 
 
 def test_every_operator_has_a_rule_or_is_refused() -> None:
-    from secateur.codegen.tensor_ops import RULES
+    from secateur.codegen.emit.topi import RULES
 
     assert set(OPS) - set(RULES) == LEFT_OUT
 
 
 def test_an_operator_without_a_rule_is_named() -> None:
-    from secateur.codegen.tensor_ops import build_tensor_op
+    from secateur.codegen.emit.topi import build_tensor_op
 
     with pytest.raises(Unsupported, match="lstm"):
         build_tensor_op(TensorSpec("lstm", (), (), ()))

@@ -19,12 +19,14 @@ from nets import CHAIN, draw
 from network import Net
 from secateur import codegen
 from secateur.codegen.build import workloads
+from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.kernels.templates import TEMPLATES
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.records import Records, record_of
-from secateur.codegen.specs import ConvChoice, ConvSpec, Strides
-from secateur.codegen.specs_fast import StrassenSpec, WinogradSpec
 from secateur.codegen.targets import native
-from secateur.codegen.templates import TEMPLATES
-from secateur.codegen.tune import SHIPPED, Outcome, Tuner, candidates, open_records, versions
+from secateur.codegen.tune.tuner import SHIPPED, Outcome, Tuner, candidates, open_records, versions
 from secateur.ir import InputError
 
 PLANE = Strides(1024, 1024, 128, 16)
@@ -253,7 +255,7 @@ def test_shipped_records_hold(file: Path) -> None:
 
 
 def test_shipped_records_are_consulted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("secateur.codegen.tune"), "SHIPPED", tmp_path)
+    monkeypatch.setattr(import_module("secateur.codegen.tune.tuner"), "SHIPPED", tmp_path)
     graph, here = draw(CHAIN), replace(native(), name="t")
     seen: list[Any] = []
     for work in workloads(graph, here, 1):

@@ -14,18 +14,18 @@ import rivals
 from kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from network import Net
 from rivals import kernels
-from secateur.build import build
-from secateur.codegen import winograd
 from secateur.codegen.build import workloads
-from secateur.codegen.lower import compile_program
-from secateur.codegen.plan import plan
+from secateur.codegen.emit.assemble import compile_program
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.winograd import transform as winograd
+from secateur.codegen.kernels.winograd.spec import WinogradChoice, WinogradSpec
+from secateur.codegen.plan.lower import plan
 from secateur.codegen.records import Records, record_of
-from secateur.codegen.specs import ConvSpec
-from secateur.codegen.specs_fast import WinogradChoice, WinogradSpec
 from secateur.codegen.targets import TARGETS, Target, native
-from secateur.codegen.tune import Tuner, candidates
+from secateur.codegen.tune.tuner import Tuner, candidates
+from secateur.deploy import build
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 PAD = (1, 1, 1, 1)
@@ -223,7 +223,7 @@ def test_weights_that_overflow_are_computed_directly() -> None:
 def test_a_library_that_strays_is_built_again_without(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, exact = layer(64, 12, pad=PAD), winograd.weight_matrix
     assert build(graph).metadata.winograd == 1
-    monkeypatch.setattr("secateur.codegen.planners.winograd.LIMIT", 1.0)
+    monkeypatch.setattr("secateur.codegen.kernels.winograd.plan.LIMIT", 1.0)
     monkeypatch.setattr(winograd, "weight_matrix", lambda pairs: exact(pairs) + 1e-4)
     lib = build(graph)
     assert lib.metadata.winograd == 0

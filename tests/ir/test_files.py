@@ -12,7 +12,7 @@ import secateur
 from nets import chain
 from secateur.codegen.library import Library
 from secateur.ir import InputError, files
-from secateur.ir.exporters import onnx as exporter
+from secateur.ir.exporters.onnx import write as exporter
 
 
 def test_write_all_is_all_or_nothing(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from network import Net
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.numeric import difference, doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import coarsest, tolerance, widened, widened_feed
-from secateur.passes.analysis.coupling import couple
+from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, failure
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.slim import slim

@@ -16,9 +16,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 import mutants
 import secateur
 from secateur.ir import InputError, Node, Value, infer_node
-from secateur.ir.frontends.onnx import load
-from secateur.ir.frontends.onnx_check import check
-from secateur.ir.frontends.onnx_process import OnnxProcess
+from secateur.ir.frontends.onnx.check import check
+from secateur.ir.frontends.onnx.load import load
+from secateur.ir.frontends.onnx.process import OnnxProcess
 
 Fault = Callable[[ModelProto], object]
 

@@ -9,8 +9,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from secateur.ir import InputError
-from secateur.ir.exporters.onnx import to_onnx
-from secateur.ir.frontends.onnx import load
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.frontends.onnx.load import load
 from secateur.ir.graph import Array
 
 F = TensorProto.FLOAT

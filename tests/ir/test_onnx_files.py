@@ -13,11 +13,11 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-import secateur.ir.exporters.onnx as exporter
+import secateur.ir.exporters.onnx.write as exporter
 from secateur.ir import files
 from secateur.ir.errors import Error, InputError, Unsupported
-from secateur.ir.exporters.onnx import save, to_onnx
-from secateur.ir.frontends.onnx import load
+from secateur.ir.exporters.onnx.write import save, to_onnx
+from secateur.ir.frontends.onnx.load import load
 from secateur.ir.graph import Graph
 
 F = TensorProto.FLOAT

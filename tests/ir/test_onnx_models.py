@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from secateur.ir.exporters.onnx import to_onnx
-from secateur.ir.frontends.onnx import OnnxOrigin, load
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.frontends.onnx.load import OnnxOrigin, load
 from secateur.ir.graph import Array, Graph, Node, Source, Sym
 from secateur.ir.text import parse_graph, reinfer
 from secateur.ir.verify import verify

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 
 from secateur.ir.errors import Unsupported
-from secateur.ir.exporters.onnx import EMIT, to_onnx
-from secateur.ir.exporters.torch import evaluate
-from secateur.ir.frontends.onnx import load
-from secateur.ir.frontends.onnx_origin import OnnxOrigin
+from secateur.ir.exporters.onnx.write import EMIT, to_onnx
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.ir.frontends.onnx.load import load
 from secateur.ir.graph import Array, Graph, Node, Value, dtype_of, numpy_dtype
+from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.ops import BINARY, COMPARE, END, OPS, REDUCE, UNARY
 from secateur.ir.text import reinfer
 from secateur.ir.verify import verify

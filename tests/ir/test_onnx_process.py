@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from secateur.ir import InputError, Unsupported
-from secateur.ir.frontends.onnx_process import WORKER, Crashed, OnnxProcess, Refused
+from secateur.ir.frontends.onnx.process import WORKER, Crashed, OnnxProcess, Refused
 
 
 def relu_model(*dims: int | str) -> ModelProto:

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from secateur.ir.exporters.onnx import to_onnx
-from secateur.ir.frontends.onnx import load
-from secateur.ir.frontends.onnx_weights import read_apart, restored
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.frontends.onnx.load import load
+from secateur.ir.frontends.onnx.weights import read_apart, restored
 
 F = TensorProto.FLOAT
 RNG = np.random.default_rng(11)

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from secateur.ir.exporters.torch import to_module  # noqa: E402
-from secateur.ir.frontends.torch import trace  # noqa: E402
-from secateur.ir.frontends.torch_build import Args, Builder  # noqa: E402
+from secateur.ir.exporters.torch.module import to_module  # noqa: E402
+from secateur.ir.frontends.torch.build import Args, Builder  # noqa: E402
+from secateur.ir.frontends.torch.trace import trace  # noqa: E402
 
 aten = torch.ops.aten
 GENERATOR = torch.Generator().manual_seed(0)

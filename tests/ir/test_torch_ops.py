@@ -14,7 +14,7 @@ from secateur.ir import BINARY, COMPARE, END, OPS, REDUCE, UNARY, Graph, Node, V
 
 torch = pytest.importorskip("torch")
 
-from secateur.ir.exporters.torch import LOWER, evaluate, to_module  # noqa: E402
+from secateur.ir.exporters.torch.module import LOWER, evaluate, to_module  # noqa: E402
 
 F32 = "f32"
 X4, X3, X2 = (2, 4, 6, 6), (2, 4, 6), (3, 4)

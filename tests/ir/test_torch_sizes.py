@@ -13,8 +13,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import secateur  # noqa: E402
-from secateur.ir.exporters.torch import to_module  # noqa: E402
-from secateur.ir.frontends.torch import trace  # noqa: E402
+from secateur.ir.exporters.torch.module import to_module  # noqa: E402
+from secateur.ir.frontends.torch.trace import trace  # noqa: E402
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from secateur.ir.exporters.torch import to_module  # noqa: E402
-from secateur.ir.frontends.torch import trace  # noqa: E402
+from secateur.ir.exporters.torch.module import to_module  # noqa: E402
+from secateur.ir.frontends.torch.trace import trace  # noqa: E402
 
 X = torch.randn(1, 8, 6, generator=torch.Generator().manual_seed(0))
 

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from secateur.ir.exporters.torch import evaluate, to_module  # noqa: E402
-from secateur.ir.frontends.torch import trace  # noqa: E402
+from secateur.ir.exporters.torch.module import evaluate, to_module  # noqa: E402
+from secateur.ir.frontends.torch.trace import trace  # noqa: E402
 
 
 def randomise(module: nn.Module) -> nn.Module:

@@ -16,8 +16,8 @@ from secateur.passes.allocate.budget import Vectors
 from secateur.passes.allocate.select import by_score, by_share, climb
 from secateur.passes.allocate.widths import SLACKS, stops
 from secateur.passes.analysis.cost import cost
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Channels, Constraint, Coupling, KeepMask, Slot
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Channels, Constraint, Coupling, KeepMask, Slot
 from secateur.passes.rewrite.slim import Slim, slim_shapes
 from secateur.passes.score import L1, Slimming
 

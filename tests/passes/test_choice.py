@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 from secateur.ir import Array, BudgetError
-from secateur.passes.allocate.branch import FITS
-from secateur.passes.allocate.choice import answer, dynamic, greedy, programme, solve
-from secateur.passes.allocate.elimination import Elimination, buckets
-from secateur.passes.allocate.polish import polish
-from secateur.passes.allocate.problem import Problem
+from secateur.passes.allocate.solver.branch import FITS
+from secateur.passes.allocate.solver.choice import answer, dynamic, greedy, programme, solve
+from secateur.passes.allocate.solver.elimination import Elimination, buckets
+from secateur.passes.allocate.solver.polish import polish
+from secateur.passes.allocate.solver.problem import Problem
 
 # (cost, loss): A (4, 0) (2, 1) (1, 4); B (6, 0) (3, 2) (2, 5).
 COST = [np.array([4, 2, 1]), np.array([6, 3, 2])]

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 
 from network import Net, random_keep
 from secateur.ir import Array, Graph, InputError, PassError
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import COMPENSATION
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, KeepMask
 from secateur.passes.compensate import FoldConstants, ReestimateBN, Refit
 from secateur.passes.compensate.refit import _Sums
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sweep.data import Calibration
 

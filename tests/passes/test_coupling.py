@@ -9,9 +9,9 @@ import pytest
 
 from network import Net
 from secateur.ir import OPS, Graph, InputError, PassError
-from secateur.passes.analysis.coupling import COUPLE, Couple, couple
-from secateur.passes.analysis.flow_movement import blocks
-from secateur.passes.analysis.notes import Coupling, Group
+from secateur.passes.coupling.couple import COUPLE, Couple, couple
+from secateur.passes.coupling.rules_movement import blocks
+from secateur.passes.notes import Coupling, Group
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import slim
 

@@ -10,22 +10,23 @@ from hypothesis import given, settings
 
 from network import Net
 from secateur.ir import Array, Graph
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import CRITERIA
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score import subspace
 from secateur.passes.score.apoz import margin
 from secateur.passes.score.entropy import entropies
 from secateur.passes.score.nisp import inf_fs, propagate
 from secateur.passes.score.positions import over_norm
 from secateur.passes.score.subspace import NEAREST, fold, map_scores, representatives, self_expression
-from secateur.passes.sweep import Gates, taps
+from secateur.passes.sweep import Gates
+from secateur.passes.sweep import read_sites as taps
 from secateur.passes.sweep.accumulate import accumulator
 from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 from secateur.passes.sweep.needs import GateSums
-from secateur.passes.sweep.taps import units_at
+from secateur.passes.sweep.read_sites import units_at
 from secateur.passes.sweep.watch import Gate
 
 SEEDS = st.integers(0, 2**16)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from network import Net
 from secateur.ir import Array, Graph, InputError
 from secateur.passes import ALLOCATORS, CRITERIA
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance, KeepMask
 from secateur.passes.score.clusters import gaussian_affinity, spectral_clusters, spectral_embedding
 from secateur.passes.score.l2 import euclidean
 from secateur.passes.score.scsp import cluster_scores
@@ -98,7 +98,7 @@ def test_group_norms_by_hand() -> None:
     np.testing.assert_allclose(of_layer(coupling, 0, "group_lasso", groups="filter"), np.array([5, 10]) / 7.5)
     np.testing.assert_allclose(of_layer(coupling, 0, "group_lasso", groups="channel"), np.array([5, 0]) / 2.5)
     np.testing.assert_allclose(of_layer(coupling, 0, "group_lasso"), np.array([5, 10]) / 7.5 + np.array([5, 0]) / 2.5)
-    from secateur.passes.analysis.notes import Slot
+    from secateur.passes.notes import Slot
 
     by_channel = position_norms(weight, Slot("w", 1, np.arange(2), "in", "n"), euclidean)
     np.testing.assert_allclose(by_channel, [5, 10])

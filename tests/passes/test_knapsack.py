@@ -14,8 +14,8 @@ from secateur.ir import Array, InputError
 from secateur.passes.allocate import Knapsack
 from secateur.passes.allocate.knapsack import lost
 from secateur.passes.allocate.select import climb
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance, KeepMask
 
 PRICES = (16 * (3 + 3), 16 * (3 + 5))  # multiply-accumulates of a channel in either branch of ``branches``
 

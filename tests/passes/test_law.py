@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from network import Net, random_keep
 from secateur.ir import Graph, parse_graph, print_graph, verify
-from secateur.ir.exporters.torch import evaluate
-from secateur.passes.analysis.coupling import couple
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, masked, random_inputs, relative_error
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.canonicalize import Canonicalize

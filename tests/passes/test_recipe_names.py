@@ -12,7 +12,7 @@ import pytest
 import onnx_reference
 import secateur
 from onnx_net import Build, Net, op, then
-from secateur.ir.exporters.onnx import to_onnx
+from secateur.ir.exporters.onnx.write import to_onnx
 
 
 def between(build: Build, opset: int) -> onnx.ModelProto:

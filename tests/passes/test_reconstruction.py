@@ -11,10 +11,10 @@ from hypothesis import given, settings
 
 from network import Net
 from secateur.ir import Array, Graph, PassError
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import CRITERIA
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score.reconstruction import contributions
 from secateur.passes.score.thinet import removal_order
 from secateur.passes.sweep import Statistics

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import secateur
 from network import Net, random_keep
 from secateur.ir import Graph, InputError, verify
-from secateur.ir.exporters.onnx import to_onnx
-from secateur.ir.exporters.torch import evaluate, to_module
-from secateur.ir.frontends.onnx import load
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.exporters.torch.module import evaluate, to_module
+from secateur.ir.frontends.onnx.load import load
 from secateur.passes import PASSES, REWRITES, Pipeline, parse_spec
-from secateur.passes.analysis.coupling import couple
+from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, random_inputs, relative_error
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.canonicalize import Canonicalize

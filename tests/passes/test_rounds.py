@@ -15,8 +15,8 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Rounds
 from secateur.passes.allocate.rounds import carried
 from secateur.passes.analysis.cost import cost
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, KeepMask
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import Slim, slim
 from secateur.passes.score import L1
 from secateur.policy import Policy

@@ -6,8 +6,8 @@ import pytest
 from nets import chain, residual
 from secateur.ir import Graph, InputError, PassError
 from secateur.passes import CRITERIA
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance, Slot
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance, Slot
 from secateur.passes.score.slots import position_norms
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 
 from nets import chain, residual
 from secateur.ir import Graph, InputError
-from secateur.ir.exporters.torch import evaluate
+from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Sensitivity
 from secateur.passes.allocate.select import Ladder, climb
 from secateur.passes.allocate.sensitivity import STAY, by_change, changes
 from secateur.passes.analysis.cost import cost
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, Importance, KeepMask
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import L1
 from secateur.passes.sweep.data import Calibration

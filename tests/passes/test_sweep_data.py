@@ -10,8 +10,8 @@ import pytest
 
 from network import Net
 from secateur.ir import InputError, PassError
-from secateur.ir.exporters.torch import evaluate
-from secateur.passes.analysis.coupling import Couple
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes.coupling.couple import Couple
 from secateur.passes.sweep import Examples, Gates, InputMoments
 from secateur.passes.sweep.run import sweep
 from swept import all_needs, data, network

@@ -16,8 +16,8 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Cost, Global, Rounds, Timed
 from secateur.passes.allocate.timed import MEASUREMENTS, at_share
 from secateur.passes.analysis.cost import cost
-from secateur.passes.analysis.coupling import Couple
-from secateur.passes.analysis.notes import KeepMask
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import KeepMask
 from secateur.passes.score import L1
 
 

@@ -6,7 +6,7 @@ Importing this loads no TVM; ``build`` and ``load_library`` do when they are cal
 from .build import build, tune
 from .library import Library, load_library
 from .targets import TARGETS, Target, get_target, missing_features
-from .tune import Outcome, open_records
+from .tune.tuner import Outcome, open_records
 
 __all__ = [
     "TARGETS", "Library", "Outcome", "Target", "build", "get_target", "load_library", "missing_features",

@@ -8,15 +8,16 @@ from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
+from .kernels.specs import CHOICES
+from .kernels.strassen.spec import StrassenSpec
+from .kernels.winograd.spec import WinogradSpec
 from .library import Library, built
 from .metadata import Metadata, Port
-from .plan import plan
-from .program import Program
+from .plan.lower import plan
+from .plan.program import Program
 from .records import Records
-from .specs_fast import StrassenSpec, WinogradSpec
 from .targets import Target, get_target, missing_features
-from .tune import Outcome, Tuner, default_choice, open_records, versions
-from .workloads import CHOICES
+from .tune.tuner import Outcome, Tuner, default_choice, open_records, versions
 
 Progress = Callable[[int, int, str], None]
 PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})  # what takes a network's time
@@ -39,7 +40,7 @@ def build(
     Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
-    from .lower import compile_program
+    from .emit.assemble import compile_program
 
     outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
     choose = tuner.choose if fast else lambda spec, *_: tuner.choose(spec)

@@ -21,7 +21,7 @@ from typing import Any
 
 from secateur.ir import InputError
 
-from .workloads import CHOICES, Workload
+from .kernels.specs import CHOICES, Workload
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises

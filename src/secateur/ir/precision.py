@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .frontends.onnx_origin import OnnxOrigin
 from .graph import Array, Graph, Value, numpy_dtype
+from .onnx_origin import OnnxOrigin
 
 TOLERANCE = 1e-4  # of the largest value, in float32
 ROUNDING: Mapping[str, float] = MappingProxyType({"f64": 2.2e-16, "f32": 1.2e-7, "f16": 9.8e-4, "bf16": 7.8e-3})

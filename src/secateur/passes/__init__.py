@@ -9,10 +9,10 @@ from .allocate.knapsack import Knapsack
 from .allocate.sensitivity import Sensitivity
 from .allocate.uniform import Uniform
 from .analysis.cost import CountCost
-from .analysis.coupling import Couple
 from .analysis.modularity import Modularity
 from .compensate import ALL as ALL_COMPENSATION
 from .compensate.constants import FoldConstants
+from .coupling.couple import Couple
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
 from .rewrite import ALL as ALL_REWRITES
 from .rewrite.slim import Slim

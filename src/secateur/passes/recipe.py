@@ -20,8 +20,9 @@ from secateur._version import __version__
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import write_text
 from secateur.passes import recipe_schema
-from secateur.passes.analysis.notes import Coupling, Mixing
-from secateur.passes.recipe_places import file_names, in_file
+
+from .notes import Coupling, Mixing
+from .recipe_places import file_names, in_file
 
 SCHEMA = recipe_schema.SCHEMA
 Kept = dict[int, list[Any]]  # axis -> kept indices, or one list per surviving group
@@ -120,14 +121,14 @@ class Recipe:
 
         Raises InputError if the graph is not the recipe's network, or the recipe not a removal that it allows.
         """
-        from secateur.passes.recipe_fit import keep_mask
+        from .recipe_fit import keep_mask
 
         return keep_mask(self, graph)
 
     def apply(self, graph: Graph) -> Graph:
         """Replay on a graph of the same network, whatever its weights are now. Raises InputError as ``keep_mask``."""
-        from secateur.passes.analysis.coupling import couple
-        from secateur.passes.rewrite.slim import slim
+        from .coupling.couple import couple
+        from .rewrite.slim import slim
 
         coupled = graph if graph.note(Coupling) is not None else graph.with_note(couple(graph))
         return slim(coupled, self.keep_mask(coupled))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
-from secateur.passes.analysis.notes import Coupling, Slot
-from secateur.passes.recipe import Recipe, recipe_of
-from secateur.passes.recipe_places import readers
+
+from .notes import Coupling, Slot
+from .recipe import Recipe, recipe_of
+from .recipe_places import readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +56,7 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
     Raises InputError where names or shapes do not fit, and where the recipe is not all of a removal that the coupling
     allows.
     """
-    from secateur.passes.rewrite.slim import check_keep
+    from .rewrite.slim import check_keep
 
     coupling = graph.note(Coupling)
     assert coupling is not None

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from secateur.ir import Graph
-from secateur.ir.frontends.onnx_origin import OnnxOrigin, Part
-from secateur.passes.analysis.notes import Coupling, Mixing
+from secateur.ir.onnx_origin import OnnxOrigin, Part
+
+from .notes import Coupling, Mixing
 
 
 def _parts(graph: Graph) -> Mapping[str, Part]:

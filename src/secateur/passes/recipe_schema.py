@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from secateur.ir import InputError
-from secateur.passes.pipeline import Pass, check_numbers, parse_spec
+
+from .pipeline import Pass, check_numbers, parse_spec
 
 SCHEMA = 1
 CUT = "slim"  # in the list of rewrites: what stands before it was done before the cut

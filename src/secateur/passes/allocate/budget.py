@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, BudgetError, Graph, InputError, PassError
 from secateur.passes.analysis.cost import Costs, totals
-from secateur.passes.analysis.notes import Coupling, Importance, KeepMask
+from secateur.passes.notes import Coupling, Importance, KeepMask
 
 from .estimate import Count, estimator, work_of_weights
 from .select import Ladder

@@ -8,7 +8,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.analysis.cost import MACS
-from secateur.passes.analysis.notes import Coupling, Slot
+from secateur.passes.notes import Coupling, Slot
 
 Count = Callable[[Array], int]  # keep mask -> what the slim graph costs
 

@@ -11,13 +11,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Array, BudgetError, Graph, InputError
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 from .budget import Allocation, Budgeted, before, meet, notes_of, roundings
-from .choice import answer
 from .estimate import work_of_weights
-from .problem import Problem
 from .select import Ladder, by_score, climb
+from .solver.choice import answer
+from .solver.problem import Problem
 from .widths import Stops, stops
 
 MOST_PLANS = 120_000  # products of options that one programme may hold; beyond, products are linearised in turns

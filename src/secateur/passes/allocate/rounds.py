@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Coupling, KeepMask
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass, Pipeline
 
 from .budget import Allocation, Amount, before, counter, notes_of

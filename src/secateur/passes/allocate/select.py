@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.ir import Array
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 from .widths import stops
 

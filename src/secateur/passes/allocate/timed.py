@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import BudgetError, Graph, InputError
-from secateur.passes.analysis.notes import KeepMask
+from secateur.passes.notes import KeepMask
 
 from .budget import Allocation, Amount, notes_of
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secateur.ir import Array
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 if TYPE_CHECKING:
     from .select import Ladder

@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, PassError
+from secateur.passes.coupling.couple import couple
+from secateur.passes.notes import Coupling
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.fold_bn import FoldBN
-
-from .coupling import couple
-from .notes import Coupling
 
 SHUFFLES = ("layer", "layer_nonzero")
 TINY = 1e-8  # in the n-cut's denominator, as in the authors' code

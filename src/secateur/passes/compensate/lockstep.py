@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from secateur.ir import Graph, InputError, Node, PassError
-from secateur.ir.exporters.torch import flat_module
-from secateur.ir.frontends.torch_arrays import to_torch
+from secateur.ir.exporters.torch.module import flat_module
+from secateur.ir.frontends.torch.arrays import to_torch
 from secateur.passes.sweep.batches import batches
 from secateur.passes.sweep.data import Calibration
 

@@ -91,7 +91,7 @@ class DropLayer:
 
     def _shares(self, graph: Graph, picked: Sequence[Shortcut]) -> tuple[list[float], str]:
         """What share of each sum its branch is."""
-        from secateur.ir.exporters.torch import evaluate
+        from secateur.ir.exporters.torch.module import evaluate
         from secateur.passes.sweep.batches import batches
 
         watched = graph.rewrite(outputs=[v for s in picked for v in (s.last, s.join.name)])

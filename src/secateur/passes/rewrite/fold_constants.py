@@ -70,7 +70,7 @@ def compute_constants(graph: Graph) -> Graph:
         if not fixed or size > max(LARGEST, sum(weights[i].size for i in read)):
             kept.append(node)
             continue
-        from secateur.ir.exporters.torch import evaluate
+        from secateur.ir.exporters.torch.module import evaluate
 
         held = {i: weights[i] for i in read}
         names = tuple(v.name for v in node.outputs)
@@ -105,7 +105,7 @@ def _keeps_channels(graph: Graph, node: Node) -> bool:
 
 def _apply(graph: Graph, node: Node, numbers: Array) -> Array:
     """An element-wise operator on these numbers."""
-    from secateur.ir.exporters.torch import evaluate
+    from secateur.ir.exporters.torch.module import evaluate
 
     x = Value("x", (1, len(numbers)), node.out.dtype)
     alone = graph.rewrite(

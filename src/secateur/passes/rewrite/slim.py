@@ -26,8 +26,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
-from secateur.passes.analysis.notes import Coupling, KeepMask, Mixing, Slot
 from secateur.passes.compensate.original import Original
+from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot
 from secateur.passes.recipe import recipe_of
 
 from .slim_movement import MEND, Widths

@@ -15,7 +15,7 @@ from secateur.ir import END, Array, Graph, Node, PassError, Sym
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.infer_movement import reshaped, slice_range
 from secateur.ir.symbolic import in_proportion
-from secateur.passes.analysis.notes import Channels, Coupling
+from secateur.passes.notes import Channels, Coupling
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Importance
+from secateur.passes.notes import Importance
 from secateur.passes.sweep.needs import Examples, ExampleSums
-from secateur.passes.sweep.taps import outputs_of, units_at
+from secateur.passes.sweep.read_sites import outputs_of, units_at
 
 from .positions import mean_by_unit, pools
 from .slots import coupling_of, statistics_of

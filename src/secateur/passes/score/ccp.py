@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Importance
+from secateur.passes.notes import Importance
 from secateur.passes.sweep.needs import Gates, GateSums, Need
 
 from .positions import by_order, pools

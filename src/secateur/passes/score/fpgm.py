@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Importance
+from secateur.passes.notes import Importance
 
 from .criterion import OfWeights
 from .slots import weight_scores

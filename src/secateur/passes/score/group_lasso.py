@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Importance
+from secateur.passes.notes import Importance
 
 from .criterion import OfWeights
 from .l2 import euclidean

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 
 from .criterion import OfWeights
 from .positions import pools

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.sweep.needs import Need, Pooled, Tap
-from secateur.passes.sweep.taps import units_at
+from secateur.passes.sweep.read_sites import units_at
 
 from .nisp_rules import back
 from .positions import mean_by_unit, over_mean

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from secateur.ir import Array, Graph, Node
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 Scores = Mapping[str, Array]
 Back = Iterator[tuple[str, Array]]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from secateur.ir import Array
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
 
 def mean_by_unit(size: int, parts: Iterable[tuple[Array, Array]]) -> Array:

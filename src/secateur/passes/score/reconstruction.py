@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.sweep.needs import InputMoments, Moments, Need, Statistics, Tap
-from secateur.passes.sweep.taps import consumers, units_at, window
+from secateur.passes.sweep.read_sites import consumers, units_at, window
 
 from .slots import coupling_of, statistics_of
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 
 from .clusters import gaussian_affinity, spectral_clusters
 from .criterion import OfWeights

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
-from secateur.passes.analysis.notes import Coupling, Slot
+from secateur.passes.notes import Coupling, Slot
 from secateur.passes.sweep.needs import Statistics
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.sweep.needs import Need, WeightGradients
 
 from .positions import mean_by_unit

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
-from secateur.passes.analysis.notes import Coupling, Importance
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.sweep.needs import Moments, Need, Statistics
-from secateur.passes.sweep.taps import units_at
+from secateur.passes.sweep.read_sites import units_at
 
 from .clusters import spectral_clusters
 from .positions import pools

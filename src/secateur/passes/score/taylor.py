@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Graph, InputError
-from secateur.passes.analysis.notes import Importance
+from secateur.passes.notes import Importance
 from secateur.passes.sweep.needs import Gates, GateSums, Need
 
 from .positions import over_norm

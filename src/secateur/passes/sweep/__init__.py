@@ -4,7 +4,7 @@
 """
 
 from .needs import Examples, Gates, InputMoments, Need, Pooled, Statistics, Tap, WeightGradients, need_bytes
-from .taps import consumers, taps
+from .read_sites import consumers, taps
 
 __all__ = [
     "Examples", "Gates", "InputMoments", "Need", "Pooled", "Statistics", "Tap", "WeightGradients", "consumers",

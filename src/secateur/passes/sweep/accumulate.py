@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.notes import Coupling
+from secateur.passes.notes import Coupling
 
-from .needs import (
+from .needs import (  # fmt: skip
     Examples,
     ExampleSums,
     Gates,
@@ -24,8 +24,8 @@ from .needs import (
     Tap,
     WeightGradients,
     strip_starts,
-)  # fmt: skip
-from .taps import taps, units_at, window
+)
+from .read_sites import taps, units_at, window
 from .unfold import draw_places, windows
 
 Tensor = torch.Tensor

@@ -124,7 +124,7 @@ def as_array(x: Any, where: str) -> Array:
     """NumPy's view of an array or a tensor. Raises InputError for what is no array of numbers."""
     try:
         if hasattr(x, "detach"):
-            from secateur.ir.frontends.torch_arrays import to_numpy
+            from secateur.ir.frontends.torch.arrays import to_numpy
 
             return to_numpy(x)
         return np.asarray(x)

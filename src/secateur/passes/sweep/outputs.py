@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from secateur.ir import Array, Graph, InputError
-from secateur.ir.exporters.torch import flat_module
-from secateur.ir.frontends.torch_arrays import to_torch
+from secateur.ir.exporters.torch.module import flat_module
+from secateur.ir.frontends.torch.arrays import to_torch
 
 from .batches import Batch, batches
 

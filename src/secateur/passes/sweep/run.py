@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from secateur.ir import Graph, InputError, PassError
-from secateur.ir.frontends.torch_arrays import to_torch
-from secateur.passes.analysis.notes import Coupling
+from secateur.ir.frontends.torch.arrays import to_torch
+from secateur.passes.notes import Coupling
 
 from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
@@ -23,7 +23,7 @@ from .loss import loss_of
 from .needs import Examples, Gates, InputMoments, Need, Pooled, Statistics, Tap, WeightGradients
 from .outputs import check_finite
 from .parallel import joined, share
-from .taps import taps, units_at
+from .read_sites import taps, units_at
 from .watch import Gate, watched
 
 Progress = Callable[[int], None]

@@ -13,10 +13,10 @@ import torch
 from torch import fx, nn
 
 from secateur.ir import Graph
-from secateur.ir.exporters.torch import flat_module
+from secateur.ir.exporters.torch.module import flat_module
 
 from .needs import Tap
-from .taps import tapped
+from .read_sites import tapped
 
 Tensor = torch.Tensor
 Listener = Callable[[Tap, Tensor], Tensor]

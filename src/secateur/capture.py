@@ -1,0 +1,244 @@
+"""From any model to a graph and back: captured, run, checked and written. torch and onnx load when needed."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.files import write_all
+from secateur.ir.onnx_origin import OnnxOrigin
+from secateur.ir.torch_origin import TorchOrigin
+from secateur.passes.allocate import Allocation, Cost
+from secateur.passes.analysis.cost import cost
+from secateur.passes.compensate.original import Original
+from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.sweep.data import Calibration
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from secateur.ir.exporters.onnx.session import Session
+    from secateur.ir.frontends.onnx.process import OnnxProcess
+
+    from .compiled import Compiled
+
+    Protect: TypeAlias = str | Sequence[str | type | nn.Module]
+    Shapes: TypeAlias = Mapping[str, Sequence[int]]
+    Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
+
+
+def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, shapes: Shapes | None = None) -> Graph:
+    """The graph of an ONNX file or ModelProto, run in ``process`` if need be. Raises InputError and Unsupported.
+
+    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open.
+    """
+    from secateur.ir.frontends.onnx import load as onnx
+
+    if isinstance(path, str | Path):
+        if not Path(path).exists():
+            raise InputError(f"there is no file '{path}'; check the path")
+        if Path(path).is_dir():
+            raise InputError(f"'{path}' is a folder; name the .onnx file in it")
+    return onnx.load(path, process, shapes)
+
+
+def trace(
+    module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None, fold: bool = True
+) -> Graph:
+    """The graph of a torch module at these example inputs; ``fold`` as in ``ir.frontends.torch.trace``.
+
+    Raises InputError and Unsupported.
+    """
+    from secateur.ir.frontends.torch import trace as torch
+
+    return torch.trace(module, example_inputs, name=name, fold=fold)
+
+
+def capture(
+    model: Model,
+    example_inputs: Any = None,
+    process: OnnxProcess | None = None,
+    shapes: Shapes | None = None,
+    fold: bool = True,
+) -> Graph:
+    """The graph of any model that ``compile`` takes; for ``shapes`` see ``load``, for ``fold`` ``trace``.
+
+    Raises InputError.
+    """
+    from .compiled import Compiled
+
+    if isinstance(model, Graph | Compiled):
+        if shapes:
+            raise InputError("shapes= is for ONNX files; a graph has its sizes already: give them to secateur.load")
+        return model if isinstance(model, Graph) else model.graph
+    if isinstance(model, str | Path):
+        return load(model, process, shapes=shapes)
+    kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
+    if "onnx.ModelProto" in kinds:
+        return load(model, process, shapes=shapes)  # type: ignore[arg-type]
+    if shapes:
+        raise InputError(
+            f"{type(model).__name__}: shapes= is for ONNX; a torch module has the sizes of its example_inputs"
+        )
+    if "torch.ExportedProgram" in kinds:
+        return trace(model, example_inputs, fold=fold)
+    if "torch.Module" not in kinds:
+        raise InputError(
+            f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
+            f"this is a {type(model).__name__}"
+        )
+    if example_inputs is None:
+        raise InputError(
+            f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
+            "tensor of the shape it takes"
+        )
+    return trace(model, example_inputs, fold=fold)
+
+
+class Runner:
+    """Runs graphs on NumPy arrays: what came from ONNX in ONNX Runtime, everything else in torch.
+
+    It keeps the sessions of the last ``keep`` graphs, and lets one go before it opens the next.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        self._keep = keep
+        self._sessions: list[Session] = []
+
+    def __reduce__(self) -> tuple[type[Runner], tuple[int]]:
+        return Runner, (self._keep,)  # sessions cannot be copied; a copy opens its own
+
+    def __call__(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+        """The outputs in order, for inputs by name. Raises InputError and Unsupported."""
+        opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
+        if graph.note(OnnxOrigin) is not None or opaque:
+            try:
+                return self._session(graph).run(inputs)
+            except Unsupported:  # such as a type that ONNX Runtime has no code for
+                if opaque or find_spec("torch") is None:
+                    raise
+        from secateur.ir.exporters.torch import module as torch
+
+        return list(torch.evaluate(graph, dict(inputs)))
+
+    def _session(self, graph: Graph) -> Session:
+        known = next((s for s in self._sessions if s.graph is graph), None)
+        if known is not None:
+            return known
+        del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
+        from secateur.ir.exporters.onnx.session import Session
+
+        self._sessions.append(Session(graph))
+        return self._sessions[-1]
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run a graph once; see ``Runner``."""
+    return Runner()(graph, inputs)
+
+
+def save_onnx(graph: Graph, path: str | Path, trust: bool = False) -> None:
+    """Write a graph as ONNX, whole or not at all, and run it before unless ``trust`` is given.
+
+    Raises InputError and Unsupported, and LawError where the file computes something else.
+    """
+    from .reading import checked_jobs
+
+    if Path(path).suffix.lower() != ".onnx":
+        raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
+    write_all(checked_jobs(graph, path, trust)[0])
+
+
+def reread(graph: Graph, like: Graph, example_inputs: Any = None) -> Graph | None:
+    """The graph as it is read back from the format that ``like`` came from; None where it cannot be written in it."""
+    try:
+        if like.note(OnnxOrigin) is not None:
+            from secateur.ir.exporters.onnx.write import to_onnx
+
+            return load(to_onnx(graph))
+        if like.note(TorchOrigin) is not None and example_inputs is not None:
+            from secateur.ir.exporters.torch.module import to_module
+
+            return trace(to_module(graph), example_inputs)
+    except (InputError, Unsupported, ValueError):  # the last: protobuf's, of more than 2 GB
+        return None
+    return None
+
+
+def fresh(graph: Graph) -> Graph:
+    """The graph without what an earlier run left on it or knew of its data and clock: a model like any other."""
+    return graph.without(Allocation, Calibration, Cost, Original, Recipe, Rewritten)
+
+
+def check_weights(graph: Graph) -> None:
+    """Raise InputError where a weight holds NaN."""
+    for name, weight in graph.weights.items():
+        if weight.dtype.kind != "f" or not np.isnan(weight.min(initial=0)):  # min hands NaN on
+            continue
+        users = [n.label for n in graph.users.get(name, ())]
+        where = f" of layer '{users[0]}'" if users else ""
+        count = int(np.isnan(weight).sum())
+        raise InputError(
+            f"'{graph.name}': weight '{name}'{where} holds {count} NaN of {weight.size} numbers, so nothing can be "
+            "compared or checked; repair or retrain the model"
+        )
+
+
+def protected(model: Model, graph: Graph, protect: Protect) -> tuple[str, ...]:
+    """Globs of the layers to leave alone: names as they are, types and modules by the names they have in ``model``.
+
+    Raises InputError for other things, and for types and modules that are no layer of it.
+    """
+    labels = {node.label for node in graph.nodes}
+    found: list[str] = []
+    for each in [protect] if isinstance(protect, str) else protect:
+        if isinstance(each, str):
+            found.append(each)
+            continue
+        named: Any = getattr(model, "named_modules", None)
+        if named is None:
+            raise InputError(
+                f"protect: {each!r} can only be found in a torch module, '{graph.name}' is none; give names of layers"
+            )
+        names = [glob.escape(name) for name, module in named() if name and (module is each or _is_a(module, each))]
+        patterns = [pattern for name in names for pattern in (name, f"{name}.*")]
+        here = [p for p in patterns if any(fnmatch.fnmatchcase(label, p) for label in labels)]
+        if not here:
+            raise InputError(
+                f"protect: {each!r} is no layer of '{graph.name}', nor the type of one; give names, types or modules "
+                "of the network itself"
+            )
+        found += here
+    return tuple(dict.fromkeys(found))
+
+
+def _is_a(module: object, kind: object) -> bool:
+    return isinstance(kind, type) and isinstance(module, kind)
+
+
+def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
+    """Raise InputError where a pattern matches no layer, with the names that come close."""
+    labels = list(dict.fromkeys(node.label for node in graph.nodes))
+    for pattern in patterns:
+        if not fnmatch.filter(labels, pattern) and not any(fnmatch.fnmatchcase(label, pattern) for label in labels):
+            named = [row.label for row in cost(graph).layers] or labels
+            near = close_names(pattern.replace("*", ""), named) or f"; layers are named {', '.join(named[:5])}, ..."
+            raise InputError(
+                f"protect: '{pattern}' matches no layer of '{graph.name}'{near}. `secateur inspect` lists them all"
+            )
+
+
+def close_names(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.4)
+    return f"; close are {', '.join(near)}" if near else ""

@@ -1,0 +1,82 @@
+"""``secateur bench``: the table of timings."""
+
+from __future__ import annotations
+
+import contextlib
+import json as encoder
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from secateur.capture import load
+from secateur.ir import Graph
+from secateur.ir.files import write_text
+from secateur.ir.frontends.onnx.original import OnnxOriginal
+from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
+from secateur.ir.numeric import random_inputs
+from secateur.report.collect import capture_remarks
+from secateur.sizes import seconds_of
+from secateur.timing.runtimes import Timing, measure, named
+
+from .shapes import shapes_of
+from .terminal import say
+
+
+def bench_models(
+    models: Sequence[Path],
+    runtimes: tuple[str, ...],
+    threads: int,
+    repeats: int,
+    seed: int,
+    json: str | None,
+    shapes: tuple[str, ...],
+) -> None:
+    """Load, time, print. ``json`` is a file for the timings, or - for stdout."""
+    given = shapes_of(shapes)
+    graphs = named(models, lambda path: load(path, shapes=given))
+    for name, graph in graphs.items():
+        for remark in capture_remarks(graph):
+            say(f"{name}: {remark}")
+    _first_runs(models, graphs, seed)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measure", total=repeats)
+        timings = measure(
+            graphs, runtimes, threads=threads, repeats=repeats, seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )  # fmt: skip
+    _show(timings, console)
+    text = encoder.dumps([asdict(t) for t in timings], indent=1)
+    if json == "-":
+        typer.echo(text)
+    elif json is not None:
+        write_text(json, text)
+
+
+def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) -> None:
+    """Run each file in a process of its own before it is timed in this one: one that crashes its runtime is a sentence.
+
+    Raises InputError there. A file that ONNX Runtime refuses is refused again, by the runtimes that are asked for.
+    """
+    with OnnxProcess() as process:
+        for path, (name, graph) in zip(models, graphs.items(), strict=True):
+            feed = random_inputs(graph, seed)
+            with contextlib.suppress(Refused):
+                OnnxOriginal(path, graph, process, f"'{name}'").run(feed, seconds_of(graph, feed))
+
+
+def _show(timings: Sequence[Timing], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("runtime")
+    for name in ("threads", "median ms", "p10", "p90", "times as fast"):
+        table.add_column(name, justify="right")
+    for t in timings:
+        numbers = (f"{t.median:.2f}", f"{t.p10:.2f}", f"{t.p90:.2f}", f"{t.ratio:.2f}")
+        table.add_row(t.model, t.runtime, str(t.threads), *numbers)
+    console.print(table)

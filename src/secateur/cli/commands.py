@@ -1,0 +1,88 @@
+"""What the commands do that look at models and recipes: ``inspect``, ``verify``, ``apply`` and ``passes``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect as reflect
+from pathlib import Path
+
+import typer
+
+from secateur.ir import InputError, LawError
+from secateur.ir.files import same_file, write_text
+
+from .shapes import shapes_of
+from .terminal import check_outputs, json_out, json_path, progress, say, show_report
+
+
+def inspect_model(
+    source: Path, protect: tuple[str, ...], json: str | None, shapes: tuple[str, ...], trust: bool = False
+) -> None:
+    """``secateur inspect``."""
+    target, given = json_path(json), shapes_of(shapes)
+    if target is not None:
+        check_outputs(source, target, [], False, False, ending=None)
+
+    from secateur import api
+
+    with progress() as tell:
+        tell("read the model")
+        report = api.inspect(source, protect=protect, trust=trust, shapes=given)
+    show_report(report, groups=True)
+    json_out(report, json)
+    if target is not None:
+        write_text(target, report.to_json())
+
+
+def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int, trust: bool) -> None:
+    """``secateur verify``: exit code 1 where the law fails."""
+    from secateur import api
+    from secateur.passes.recipe import Recipe
+    from secateur.report.text import law
+
+    known = Recipe.load(recipe)
+    with progress() as tell:
+        tell("check the law")
+        found = api.verify(original, slim, known, seed=seed, given=inputs, trust=trust)
+    say(law(found.to_dict()))
+    if not found.passed:
+        why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
+        raise LawError(f"'{slim}' is not what '{recipe}' makes of '{original}': {why}")
+
+
+def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: bool = False) -> None:
+    """``secateur apply``: replay, check the law, write."""
+    check_outputs(source, out, [], overwrite, False)
+    if same_file(recipe, out):
+        raise InputError(f"'{out}' is the recipe itself; name another output")
+
+    from secateur import api
+    from secateur.report.text import law
+
+    with progress() as tell:
+        done = api.apply(recipe, source, progress=tell, trust=trust)
+        tell("write")
+        done.save(out)
+    for remark in done.report.remarks:
+        say(remark)
+    say(law(done.report.verification or {}))
+    say(f"wrote {out}")
+
+
+def list_passes(name: str | None) -> None:
+    """``secateur passes [NAME]``: on stdout."""
+    from secateur.passes import PASSES
+    from secateur.passes.pipeline import print_value
+
+    if name is not None and name not in PASSES:
+        import difflib
+
+        near = difflib.get_close_matches(name, list(PASSES), n=3, cutoff=0.4)
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise InputError(f"there is no pass '{name}'{hint}; `secateur passes` lists them")
+    for made in PASSES.values() if name is None else (PASSES[name],):
+        options = [f"{f.name}={print_value(f.default)}" for f in dataclasses.fields(made)]
+        text = reflect.getdoc(made) or ""
+        typer.echo(made.name + (f"{{{', '.join(options)}}}" if options else ""))
+        for line in text.splitlines()[:1] if name is None else text.splitlines():
+            typer.echo(f"    {line}".rstrip())

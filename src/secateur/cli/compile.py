@@ -1,0 +1,142 @@
+"""``secateur compile`` and ``rewrite``: check, prune, show, write everything at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.distributed import Team
+from secateur.ir import InputError
+from secateur.ir.files import late_job, text_job
+from secateur.ir.frontends.onnx.process import OnnxProcess
+
+from .images import ImageOptions
+from .shapes import shapes_of
+from .terminal import check_outputs, json_out, json_path, progress, say, show_report, write_listed
+
+if TYPE_CHECKING:
+    from secateur.report.report import Report
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """The options of ``secateur compile``."""
+
+    source: Path
+    out: Path
+    policy: str
+    budgets: Mapping[str, str | None]
+    calibration: Path | None
+    protect: tuple[str, ...]
+    round_to: str | None
+    recipe: Path | None
+    report: Path | None
+    json: str | None
+    seed: int
+    dry_run: bool
+    overwrite: bool
+    target: str | None = None
+    shared_object: Path | None = None
+    tune: str | None = None
+    records: Path | None = None
+    images: ImageOptions | None = None
+    holdout: str = "25%"
+    trust: bool = False
+    shapes: tuple[str, ...] = ()
+
+
+def compile_model(job: CompileJob, team: Team) -> None:
+    """``secateur compile``: check what can be checked, prune, show, write everything at the end.
+
+    Each process of the team prunes; the first shows and writes.
+    """
+    from secateur.calibration.holdout import share_of
+    from secateur.policy import Policy
+
+    preparation = job.images.parsed() if job.images is not None else None
+    share_of(job.holdout)
+    extras = [p for p in (job.recipe, job.report, json_path(job.json), job.shared_object) if p is not None]
+    if job.shared_object is None and (job.tune or job.records):
+        raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
+    check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
+    if job.calibration is not None and not job.calibration.exists():
+        raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
+    policy = Policy.parse(job.policy)  # a mistake in it, or in a budget, should show before the model is read
+    for kind, value in job.budgets.items():
+        if value is not None:
+            policy.with_budget(kind, value)
+    round_to, shapes = _round_to(job.round_to), shapes_of(job.shapes)
+    if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
+                          job.budgets["latency_ms"] is not None):  # fmt: skip
+        raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
+                         "native, or start one process without torchrun")  # fmt: skip
+
+    from secateur import api
+
+    with progress(team.speaks) as tell, OnnxProcess() as process:
+        done = api.compile(
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
+            protect=job.protect, round_to=round_to, progress=tell, target=job.target,
+            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
+            latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
+            process=process,
+            shapes=shapes,
+        )  # fmt: skip
+        team.agree(done.recipe.to_json())
+        if not team.speaks:
+            return
+        lines = ["nothing was written (--dry-run)"]
+        report = done.report
+        if not job.dry_run:
+            report, lines = _write(job, done, tell, process)
+    show_report(report)
+    json_out(report, job.json)
+    for line in lines:
+        say(line)
+
+
+def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: OnnxProcess) -> tuple[Report, list[str]]:
+    """Build the library if one is asked for, and write all files.
+
+    Returns the report, which then lists what the library says too, and a line for each file.
+    """
+    from secateur.reading import checked_jobs
+    from secateur.report.html import page
+
+    jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
+    report: Report = done.report
+    if job.shared_object is not None:
+        tell("build the library")
+        built = done.build(
+            job.target or "native", tune=job.tune, records=job.records,
+            progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
+        )  # fmt: skip
+        jobs.append((job.shared_object, built.write))
+        notes = (f"library: {note}" for note in built.metadata.notes)
+        report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
+    if job.recipe is not None:
+        jobs.append(text_job(job.recipe, done.recipe.to_json()))
+
+    def final() -> Report:
+        """The report with what was found of the file, which is written first."""
+        return dataclasses.replace(report, written=written[0].to_dict()) if written else report
+
+    if job.report is not None:
+        jobs.append(late_job(job.report, lambda: page(final())))
+    target = json_path(job.json)
+    if target is not None:
+        jobs.append(late_job(target, lambda: final().to_json()))
+    tell("write")
+    lines = write_listed(jobs)
+    return final(), lines
+
+
+def _round_to(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"--round-to {text}: give 'auto' or a whole number from 1 up")
+    return int(text)

@@ -1,0 +1,140 @@
+"""``secateur build``, ``tune`` and ``run``: libraries from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from secateur.calibration.arrays import ArrayFile
+from secateur.capture import load
+from secateur.deploy import Progress as Tell
+from secateur.deploy import build, load_library, seconds, tune
+from secateur.ir import Graph, InputError
+from secateur.ir.files import Job, check_writable, same_file, write_all
+from secateur.ir.frontends.onnx.process import OnnxProcess
+from secateur.reading import check_reading
+from secateur.report.collect import capture_remarks
+from secateur.report.text import reading as shown
+
+from .errors import INTERRUPTED
+from .shapes import shapes_of
+from .terminal import say
+
+
+def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
+                batch: int | None, shapes: tuple[str, ...], trust: bool = False) -> None:  # fmt: skip
+    """``secateur build``: one file that ``run``, Python and C++ load."""
+    if same_file(source, out):
+        raise InputError(f"'{out}' is the model itself; name another output")
+    check_writable(out)
+    if time is not None:
+        seconds(time)
+    process = OnnxProcess()
+    graph = _load(source, shapes, process)
+    reading = None if trust else check_reading(source, graph, process=process)
+    process.stop()
+    with _bar() as tell:
+        library = build(graph, target, time, threads, records, tell, batch)
+    library.save(out)
+    for note in library.metadata.notes:
+        say(note)
+    if reading is not None:
+        say(shown("reading", reading.to_dict()))
+    say(f"wrote {out} for {library.metadata.target.name}, threads {threads}")
+
+
+def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None,
+               shapes: tuple[str, ...]) -> None:  # fmt: skip
+    """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
+    seconds(time)  # a mistake in it should show before the model is read
+    graph = _load(source, shapes)
+    with _bar() as tell:
+        outcome, notes = tune(graph, records, time, target, threads, tell, batch)
+    for note in (*notes, *outcome.notes):
+        say(note)
+    say(f"{outcome.measured} kernels were measured; their records are in {records}")
+    if outcome.left:
+        say("run it again to measure the rest")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _load(source: Path, shapes: tuple[str, ...], process: OnnxProcess | None = None) -> Graph:
+    """The graph at these sizes; those that were chosen for it are told."""
+    graph = load(source, process, shapes=shapes_of(shapes))
+    for remark in capture_remarks(graph):
+        say(remark)
+    return graph
+
+
+def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
+    """``secateur run``: arrays in from .npy files, arrays out to a folder, or their sizes to the terminal."""
+    library = load_library(path)
+    ports = [p.name for p in library.metadata.inputs]
+    given: dict[str, Any] = {}
+    for text in inputs:
+        name, equals, file = text.rpartition("=")
+        if not equals and len(ports) == 1:
+            name = ports[0]
+        if name not in ports:
+            raise InputError(f"--input {text}: the library takes {', '.join(ports)}; write NAME=file.npy")
+        given[name] = _array(Path(file))
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"--output '{output}' is a file; name a folder")
+    results = library(**given)
+    results = results if isinstance(results, tuple) else (results,)
+    for port, array in zip(library.metadata.outputs, results, strict=True):
+        say(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]")
+    if output is not None:
+        _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
+
+
+def _array(path: Path) -> Any:
+    file = ArrayFile.open(path, "--input")
+    if len(file.names) != 1:
+        raise InputError(f"'{path}' holds several arrays; give one .npy file for each input")
+    return file.read(file.names[0])
+
+
+def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
+    """Write the arrays, each to the file of this name in the folder, all or none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make '{folder}': {error.strerror}; name another folder with --output") from error
+    write_all([_array_job(folder / name, array) for name, array in arrays.items()])
+
+
+def _array_job(path: Path, array: Any) -> Job:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+
+    return path, write
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Tell]:
+    """A bar with what is being measured, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(bar_width=20),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=f"{done}/{total} {what}"
+        )

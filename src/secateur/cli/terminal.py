@@ -1,0 +1,105 @@
+"""What commands share: paths checked before the work, progress while it runs, reports and files after it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from secateur.ir import InputError
+from secateur.ir.files import WHY, Job, check_writable, same_file, write_all
+from secateur.ir.plain import printable
+
+if TYPE_CHECKING:
+    from secateur.report.report import Report
+
+
+def check_outputs(
+    source: Path, out: Path, extras: list[Path], overwrite: bool, dry_run: bool, ending: str | None = ".onnx"
+) -> None:
+    """Everything about paths that can be wrong before the work starts."""
+    if not source.exists():
+        raise InputError(f"there is no file '{source}'; check the path")
+    if source.is_dir():
+        raise InputError(f"'{source}' is a folder; name the .onnx file in it")
+    if ending is not None and out.suffix.lower() != ending:
+        raise InputError(f"cannot write '{out}': results are written as ONNX; give the file the ending .onnx")
+    if same_file(source, out) and not (overwrite and ending is not None):
+        raise InputError(
+            f"'{out}' is the input itself; name another output, or say --overwrite to replace it at the end"
+        )
+    for index, path in enumerate(extras):
+        if any(same_file(path, other) for other in (source, out, *extras[:index])):
+            raise InputError(f"'{path}' is named twice, or is the input; give each output a file of its own")
+    for path in () if dry_run else (out, *extras):
+        check_writable(path)
+
+
+def write_listed(jobs: Sequence[Job]) -> list[str]:
+    """Write all files, and say of each how large it is and whether another stood there."""
+    stood = [Path(path).is_file() for path, _ in jobs]
+    write_all(jobs)
+    lines = []
+    for (path, _), replaced in zip(jobs, stood, strict=True):
+        size = f", {amount_of_bytes(Path(path).stat().st_size)}" if Path(path).is_file() else ""  # a device has none
+        lines.append(f"wrote {path}{size}" + (", in place of the file that stood there" if replaced else ""))
+    return lines
+
+
+def amount_of_bytes(size: int) -> str:
+    """Three digits and a unit: 7654321 -> 7.65 MB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"
+
+
+def say(text: str) -> None:
+    """A message on stderr. All text goes to a terminal here, but for tables, whose cells are made printable too."""
+    typer.echo(printable(text), err=True)
+
+
+def json_path(json: str | None) -> Path | None:
+    return None if json in (None, "-") else Path(str(json))
+
+
+def json_out(report: Report, json: str | None) -> None:
+    if json == "-":
+        try:
+            sys.stdout.write(report.to_json())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = WHY.get(error.errno or 0, error.strerror or str(error))
+            raise InputError(f"cannot write the report to standard output: {why}") from error
+
+
+def show_report(report: Report, groups: bool = False) -> None:
+    from secateur.report.text import show, text
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        show(report, console, groups=groups)
+    else:
+        say(text(report, groups=groups))
+
+
+@contextlib.contextmanager
+def progress(shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """A line with the stage and the time it takes, on a terminal only."""
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield lambda stage: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=None)
+        yield lambda stage: bar.update(task, description=stage)

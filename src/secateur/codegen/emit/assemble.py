@@ -1,0 +1,133 @@
+"""A planned program as machine code: a private function per distinct kernel, and ``main``, which calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import tirx
+
+from secateur.codegen.kernels.templates import TEMPLATES
+from secateur.codegen.plan.lower import OUTPUT
+from secateur.codegen.plan.program import Argument, Call, Port, Program, Table, Weight
+from secateur.codegen.plan.tensors import Place
+from secateur.codegen.targets import Target
+from secateur.ir import Graph
+from secateur.ir.graph import NUMPY_NAMES, Value
+
+from .builder import const
+from .machine_code import compile_module
+from .threads import Step, together
+from .topi import build_tensor_op
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Machine code, constants and the sizes of what a caller must provide."""
+
+    module: Any
+    weights: NDArray[np.float32]
+    tables: NDArray[np.int32]
+    arena_words: int
+
+
+def kernel(spec: Any, choice: Any) -> Any:
+    """The function of a spec: its template's, or TVM's own."""
+    template = TEMPLATES.get(type(spec))
+    return build_tensor_op(spec) if template is None else template.build(spec, choice)
+
+
+def compile_program(program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
+    """Place the buffers, write all functions, compile them.
+
+    ``clock``: ``main`` takes one more array, int64, and writes the cycle counter to it before and after every step.
+    """
+    words = program.arena.place()
+    tables = Tables()
+    functions: dict[str, Any] = {}
+    names: dict[tuple[Any, Any], Any] = {}
+    calls = []
+    for call in program.calls:
+        key = (call.spec, call.choice)
+        if key not in names:
+            names[key] = tvm.ir.GlobalVar(f"k{len(names)}")
+            functions[names[key]] = kernel(call.spec, call.choice)
+        places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
+        calls.append((functions[names[key]], names[key], call, places))
+    blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
+    main = _main(calls, graph, words, blob.size, tables.size, clock)
+    functions[tvm.ir.GlobalVar("main")] = main
+    module = compile_module(functions, target)
+    return Compiled(module, blob, tables.array(), words)
+
+
+class Tables:
+    """All tables one after another; equal ones are stored once."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[np.int32]] = []
+        self.size = 16
+        self.seen: dict[bytes, int] = {}
+
+    def index(self, table: Table) -> int:
+        """Where this table begins."""
+        numbers = table.resolve()
+        key = numbers.tobytes()
+        if key not in self.seen:
+            self.seen[key] = self.size
+            self.parts.append(numbers)
+            self.size += len(numbers)
+        return self.seen[key]
+
+    def array(self) -> NDArray[np.int32]:
+        """The tables, after an unused first line."""
+        return np.concatenate([np.zeros(16, np.int32), *self.parts])
+
+
+def ports(graph: Graph) -> tuple[list[Value], list[Value]]:
+    """Inputs and outputs in the order in which ``main`` takes them."""
+    outs = [graph.value(name) for name in graph.outputs]
+    return list(graph.inputs), [Value(f"{OUTPUT}{i}", v.shape, v.dtype) for i, v in enumerate(outs)]
+
+
+def storage(dtype: str) -> str:
+    """TVM's name of an IR type in memory; booleans are bytes."""
+    return "bool" if dtype == "b1" else NUMPY_NAMES[dtype]
+
+
+def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int,
+          clock: bool) -> Any:  # fmt: skip
+    def port(value: Value) -> Any:
+        shape = [const(int(d)) for d in value.shape]
+        return tirx.decl_buffer(shape, storage(value.dtype), "p", data_alignment=4)
+
+    inputs, outputs = ports(graph)
+    memory = {value.name: port(value) for value in (*inputs, *outputs)}
+    arena = tirx.decl_buffer((const(words),), "float32", "arena", data_alignment=64)
+    constants = tirx.decl_buffer((const(weights),), "float32", "weights", data_alignment=64)
+    offsets = tirx.decl_buffer((const(tables),), "int32", "tables", data_alignment=4)
+
+    def pointer(argument: Argument, table: int) -> Any:
+        if isinstance(argument, Port):
+            buffer = memory[argument.name]
+            return tirx.address_of(tirx.BufferLoad(buffer, [const(0)] * len(buffer.shape)))
+        if isinstance(argument, Table):
+            return tirx.address_of(tirx.BufferLoad(offsets, [const(table)]))
+        if isinstance(argument, Weight):
+            return tirx.address_of(tirx.BufferLoad(constants, [const(argument.offset // 4)]))
+        assert isinstance(argument, Place)
+        return tirx.address_of(tirx.BufferLoad(arena, [const(argument.offset)]))
+
+    steps: dict[int, Step] = {}
+    for function, name, call, tables_at in calls:
+        arguments = [pointer(a, t) for a, t in zip(call.arguments, tables_at, strict=True)]
+        steps.setdefault(call.step, Step()).add(function, name, arguments, call.worker)
+    parameters = [arena, constants, offsets, *(memory[v.name] for v in (*inputs, *outputs))]
+    stamps = tirx.decl_buffer((const(len(steps) + 1),), "int64", "stamps")
+    parameters += [stamps] if clock else []
+    function = tirx.PrimFunc(parameters, together(list(steps.values()), stamps if clock else None))
+    return function.with_attr("global_symbol", "main")

@@ -1,0 +1,20 @@
+"""Work that threads share by its number, each with scratch memory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from .builder import Expr, Kernel, const
+
+
+def share(k: Kernel, threads: int, count: int, body: Callable[[Expr, Expr], None]) -> None:
+    """``body(worker, i)`` for all i; the last worker may do the last one again."""
+    each = -(-count // threads)
+    workers = -(-count // each)
+
+    def run(worker: Expr) -> None:
+        k.loop(each, lambda i: body(worker, tirx.min(worker * each + i, const(count - 1))), name="s")
+
+    k.loop(workers, run, workers > 1, "t")

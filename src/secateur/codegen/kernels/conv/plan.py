@@ -1,0 +1,194 @@
+"""Convolutions and linear layers: batch norm folded, then depthwise, dense or grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.grouped.plan import cost, grouped
+from secateur.codegen.kernels.long_rows import flatten, long_rows
+from secateur.codegen.kernels.partition import whole
+from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
+from secateur.codegen.kernels.specs import CHOICES
+from secateur.codegen.kernels.strassen import plan as strassen
+from secateur.codegen.kernels.window.spec import WindowSpec
+from secateur.codegen.kernels.winograd import plan as winograd
+from secateur.codegen.plan.fusion import Chain
+from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.program import Argument, Table
+from secateur.codegen.plan.tensors import Blocked, Ints, Place
+
+from .fold import Folded, fold
+from .packing import block_channels, dense_weight, groups_of, pack
+from .spec import ConvSpec
+
+# Algorithms that need fewer products: `rivals` and `arguments`. They sum pixels of an image with each other, so they
+# are given the images one by one, and only where an image is a sample (``Folded.pictures``).
+FAST: tuple[Any, ...] = (winograd, strassen)
+
+
+def conv(layout: Layout, chain: Chain) -> Blocked:
+    """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
+    node, a = chain.head, chain.head.attrs
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    lone = (1,) * (2 - len(a["stride"]))
+    half = len(a["pad"]) // 2
+    pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
+    work = replace(
+        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad, pictures=True,
+    )  # fmt: skip
+    name, margin = node.inputs[0] or "", max(work.pad)
+    per_group, width = weight.shape[1], weight.shape[0] // work.groups
+    if per_group * work.groups < layout.lanes and layout.lies_in_rows(name):
+        return dense(layout, layout.get_planar(name), work)
+    x = layout.get_blocked(name, 1)
+    if work.groups > 1 and per_group == width == 1:
+        return lane_by_lane(layout, layout.with_margin(layout.together(name, x), margin), work)
+    x = layout.with_margin(x, margin)
+    if work.groups > 1 and per_group == width in (2, 4) and width < layout.lanes and x.natural:
+        return lane_by_lane(layout, x, work)
+    packed = grouped(layout, x, work) if work.groups > 1 else None
+    return packed or dense(layout, x, work)
+
+
+def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
+
+
+def linear(layout: Layout, chain: Chain) -> Blocked:
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
+    node, axis = chain.head, len(chain.head.out.shape) - 1
+    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
+    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
+
+
+def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """A dense or grouped convolution onto fresh blocks, in lanes that save work or that a partner of the result has."""
+    lanes = layout.lanes
+    like = partner(layout, work.tail)
+    channels = block_channels(work.weight.shape[0], work.groups, lanes)
+    if like is not None and cost(like.channels, work, lanes) <= cost(channels, work, lanes) * 1.05:
+        channels = like.channels
+    out = layout.new_blocked(work.name, channels)
+    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call a run of output blocks that read the same input channels; each for one thread where that is even."""
+    runs = _runs(layout, x, work, out, epilogue)
+    workers = whole([run.spec.effort for run in runs], layout.threads)
+    for i, run in enumerate(runs):
+        threads = layout.threads if workers is None else 1
+        _write_run(layout, x, work, out, epilogue, replace(run, spec=replace(run.spec, threads=threads)),
+                   None if workers is None else workers[i], run is not runs[-1])  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class _Run:
+    """``spec.blocks`` output blocks from ``first`` on read the lanes ``reads`` of x: those of groups ``low``..``high``.
+
+    ``block``: where the lanes are whole blocks, the first of these. The spec is that of a single thread, its images one
+    by one.
+    """
+
+    spec: ConvSpec
+    first: int
+    low: int
+    high: int
+    reads: Ints
+    block: int | None
+
+
+def _runs(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> list[_Run]:
+    plane, per_group = out.plane, work.weight.shape[1]
+    places = x.places()
+    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in out.channels.reshape(-1, layout.lanes)]
+    runs, first = [], 0
+    for (low, high), same in groupby(reads_of):
+        count, reads = len(list(same)), places[low * per_group : high * per_group]
+        block = _whole_blocks(x, reads)
+        spec = long_rows(ConvSpec(
+            layout.lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
+            strides(x.plane), strides(plane), block is None, epilogue.steps, True,
+        ))  # fmt: skip
+        runs.append(_Run(spec, first, low, high, reads, block))
+        first += count
+    return runs
+
+
+def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue, run: _Run,
+               worker: int | None, more: bool) -> None:  # fmt: skip
+    """The call for one run, of the fastest kernel that computes it."""
+    lanes, spec, first, count = layout.lanes, flatten(run.spec), run.first, run.spec.blocks
+    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    channels = out.channels[first * lanes : (first + count) * lanes]
+    part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
+    fast = FAST if work.pictures else ()
+    rivals = {r: f for f in fast for r in f.rivals(run.spec, x, run.reads, part)}
+    choice = layout.choose(spec, *rivals)
+    bias = per_lane(layout, work.bias, channels)
+    kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)
+    if kernel is spec:
+        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+        arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
+    else:
+        arguments = rivals[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
+    operands, alive = epilogue.arguments(layout, first, count)
+    arguments += [*operands, out.offset(first * lanes)]
+    layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive, worker, more)
+
+
+def _reading(layout: Layout, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],
+             corner: int) -> list[Argument]:  # fmt: skip
+    """Arguments that say where the input is: whole blocks from ``block`` on, or an offset for each channel."""
+    if block is None:
+        entries = tuple(x.offset(int(p)) for p in reads)
+        return [layout.start, *constants, Table(tuple(Place(e.buffer, e.delta + corner) for e in entries))]
+    at = x.offset(block * layout.lanes)
+    return [Place(at.buffer, at.delta + corner), *constants]
+
+
+def _whole_blocks(x: Blocked, places: Ints) -> int | None:
+    """The first block, if these lanes are whole blocks in order in one buffer."""
+    lanes = x.plane.lanes
+    if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
+        return None
+    first, count = int(places[0]) // lanes, len(places) // lanes
+    buffer, at = x.blocks[first]
+    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    return first if run else None
+
+
+def lane_by_lane(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+    """Depthwise, or groups that lie in neighbouring lanes: the channels stay in the lanes they are in."""
+    out = layout.new_blocked(work.name, x.channels)
+    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+
+
+def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """One call for all blocks."""
+    lanes, taps, group = layout.lanes, work.kernel[0] * work.kernel[1], work.weight.shape[1]
+    used = x.channels >= 0
+    packed = np.zeros((len(x.channels), group, taps), np.float32)
+    packed[used] = work.weight.reshape(-1, group, taps)[x.channels[used]]
+    spec = WindowSpec(
+        "conv", lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, work.kernel, work.stride,
+        work.dilation, work.pad, (x.plane.h, x.plane.w), strides(x.plane), strides(out.plane),
+        not x.contiguous, True, epilogue.steps, layout.threads, group,
+    )  # fmt: skip
+    extra = [
+        layout.program.weight(packed.reshape(-1, lanes, group, taps).transpose(0, 3, 2, 1)),
+        per_lane(layout, work.bias, out.channels),
+    ]
+    call_window(layout, spec, x, out, extra, epilogue, work.node.label)
+    return out

@@ -1,0 +1,75 @@
+"""A dense convolution or linear layer: what it computes, and how it can be tiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from secateur.codegen.kernels.estimate import LOAD
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution or linear layer onto blocks of ``lanes`` outputs.
+
+    ``table``: the input's channels are looked up, one offset each; else they lie in whole blocks. The input pointer is
+    at the first tap of the first output.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[PostOp, ...] = ()
+    bias: bool = True
+    threads: int = 1
+
+    @property
+    def order(self) -> str:
+        """How the reduction is nested, outermost first.
+
+        "blocks": block of input channels, taps, channel in the block; "taps": taps, channel; "channels": channel, taps
+        (few channels).
+        """
+        if not self.table:
+            return "blocks"
+        return "taps" if self.ci >= 8 else "channels"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, padding lanes included."""
+        return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+
+    @property
+    def effort(self) -> float:
+        """About its time, in multiply-accumulates at the peak: what rivals are compared by that nobody measured."""
+        weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
+        return max(self.macs / 0.95, weights * LOAD)
+
+    def workload(self) -> ConvSpec:
+        """The same without its epilogue: what records are looked up by."""
+        return replace(self, steps=(), bias=True)
+
+
+@dataclass(frozen=True)
+class ConvChoice:
+    """How a convolution is tiled: ``nb`` output blocks by ``rows`` x ``columns`` pixels in registers.
+
+    ``outer``: "blocks" keeps the weights of a tile while it walks the picture, "pixels" keeps the pixels.
+    ``ahead``: fetch the weights of the next tile of blocks early.
+    """
+
+    nb: int
+    rows: int
+    columns: int
+    outer: str = "blocks"
+    ahead: bool = False

@@ -1,0 +1,41 @@
+"""Element-wise operators, and means over all pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """Element-wise: the steps on each vector of ``x``, ``pixels`` at a time."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[PostOp, ...]
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class MeanSpec:
+    """The mean (or sum, max) over the picture, one vector per block."""
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[PostOp, ...] = ()
+    threads: int = 1

@@ -1,0 +1,64 @@
+"""A convolution in narrow groups, in quads of channels: what it computes, and how it can be tiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+QUAD = 4  # channels that a kernel for narrow groups takes together
+
+
+@dataclass(frozen=True)
+class GroupedSpec:
+    """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
+
+    A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables
+    say where each quad of inputs (at the first tap of the first output) and of outputs lies, group by group.
+    """
+
+    lanes: int
+    n: int
+    groups: int
+    ci: int
+    quads: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    steps: tuple[PostOp, ...] = ()
+    threads: int = 1
+    depth: int = QUAD
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that all quads of outputs fill."""
+        return -(-self.groups * self.quads * QUAD // self.lanes)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, lanes that hold nothing included."""
+        taps = self.kernel[0] * self.kernel[1]
+        return self.n * self.h * self.w * self.groups * self.ci * taps * self.quads * QUAD
+
+    @property
+    def effort(self) -> float:
+        """About its time, in multiply-accumulates at the peak."""
+        return self.macs / 0.84 + 10 * self.n * self.h * self.w * self.groups * self.quads * QUAD
+
+    def workload(self) -> GroupedSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class GroupedChoice:
+    """``quads`` quads of outputs by ``rows`` x ``columns`` pixels in registers."""
+
+    quads: int
+    rows: int
+    columns: int

@@ -1,0 +1,105 @@
+"""LSTM and GRU with constant weights: a linear layer over all steps, then the steps, each direction by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from secateur.codegen.kernels.conv.fold import Folded
+from secateur.codegen.kernels.conv.packing import Floats
+from secateur.codegen.kernels.conv.plan import write_dense
+from secateur.codegen.kernels.post_ops.plan import Epilogue
+from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.program import Argument
+from secateur.codegen.plan.tensors import Blocked, Place, Plane, natural_channels
+from secateur.ir import Node
+
+from .spec import RecurrentSpec
+
+GATES = {"lstm": 4, "gru": 3}
+STATES = {"lstm": 2, "gru": 1}
+
+
+def is_recurrent(layout: Layout, node: Node) -> bool:
+    """Is this a recurrent layer whose weights are known?"""
+    if node.op not in GATES:
+        return False
+    weights = layout.graph.weights
+    given = [n for n in node.inputs[1:4] if n is not None]
+    computed = [node.inputs[0], *(n for n in node.inputs[4:] if n is not None and n not in weights)]
+    return all(map(layout.forms.blockable, computed)) and all(n in weights for n in given)
+
+
+def recurrent(layout: Layout, node: Node) -> None:
+    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not."""
+    ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
+    results = [layout.new_blocked(node.outputs[0].name), *(_state(layout, node, ways) for _ in range(STATES[node.op]))]
+    for way, reverse in enumerate(ways):
+        _direction(layout, node, way, reverse, results)
+    layout.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
+
+
+def _state(layout: Layout, node: Node, ways: Sequence[bool]) -> Blocked:
+    """Fresh blocks for a state [directions, b, hidden]; all states lie alike."""
+    batch, hidden = int(layout.graph.value(node.inputs[0] or "").shape[1]), int(node.attrs["hidden"])
+    return layout.new_blocks(Plane(len(ways), 1, batch, 0, layout.lanes), natural_channels(hidden, layout.lanes))
+
+
+def _direction(layout: Layout, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
+    program, lanes, hidden = layout.program, layout.lanes, int(node.attrs["hidden"])
+    names = [*node.inputs, *[None] * (6 - len(node.inputs))]
+    w, r = (layout.graph.weights[n or ""][way] for n in names[1:3])
+    count, blocks = GATES[node.op], -(-hidden // lanes)
+    bias = np.zeros((2, count, hidden), np.float32)
+    if names[3] is not None:
+        bias = layout.graph.weights[names[3]][way].reshape(2, count, hidden)
+    after = node.op == "gru" and bool(node.attrs["linear_before_reset"])
+    added = np.array([*(bias[0] + bias[1])[:-1], bias[0][-1] if after else (bias[0] + bias[1])[-1]])
+    x = layout.get_blocked(names[0] or "", 2)
+    wide = _padded(w.reshape(count, hidden, -1), blocks * lanes)
+    work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
+    gates = layout.new_blocks(Plane(x.plane.n, 1, x.plane.w, 0, lanes), natural_channels(len(wide), lanes))
+    write_dense(layout, x, work, gates, Epilogue((), ()))
+    weights = (_padded(r.reshape(count, hidden, hidden), blocks * lanes).T, _padded(bias[1, -1:], blocks * lanes))
+    like = results[1].plane
+    first = [_first(layout, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
+    to = [_part(v, way, v.plane.image if i else v.plane.row) for i, v in enumerate(results)]
+    states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in pair]
+    spec = RecurrentSpec(
+        node.op, lanes, x.plane.n, x.plane.w, hidden, blocks, strides(gates.plane), strides(like),
+        strides(results[0].plane), strides(like), reverse, after,
+    )  # fmt: skip
+    program.call(
+        spec, None,
+        [gates.offset(0), *map(program.weight, weights), first[0], to[0], to[1], *states,
+         Place(program.arena.new(2 * blocks * lanes))], node.label,
+    )  # fmt: skip
+
+
+def _part(x: Blocked, way: int, step: int) -> Place:
+    """Where a direction's part begins."""
+    at = x.offset(0)
+    return Place(at.buffer, at.delta + way * step)
+
+
+def _first(layout: Layout, name: str | None, way: int, blocks: int, like: Plane) -> Argument:
+    """The state that a direction begins with, which lies like ``like``; zeros if none is given."""
+    lanes, weights = layout.lanes, layout.graph.weights
+    if name is None or name in weights:
+        state = np.zeros((like.w, blocks * lanes), np.float32)
+        if name is not None:
+            state[:, : weights[name].shape[2]] = weights[name][way]
+        spaced = np.zeros((blocks, like.n, like.w, lanes), np.float32)
+        spaced[:, 0] = state.reshape(like.w, blocks, lanes).swapaxes(0, 1)
+        return layout.program.weight(spaced)
+    x = layout.get_blocked(name, 2)
+    dense = x.natural and strides(x.plane) == strides(like)
+    return _part(x if dense else layout.relayout(x, 0, natural_channels(x.width, lanes)), way, like.image)
+
+
+def _padded(rows: Floats, width: int) -> Floats:
+    """[gates, hidden, ..] as one axis of ``width`` a gate, zeros behind the hidden units."""
+    gap = [(0, 0), (0, width - rows.shape[1]), *[(0, 0)] * (rows.ndim - 2)]
+    wide = np.pad(rows.astype(np.float32), gap)
+    return wide.reshape(-1, *rows.shape[2:])

@@ -1,0 +1,25 @@
+"""Linear and cubic resizing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+
+@dataclass(frozen=True)
+class ResizeSpec:
+    """Each output pixel is a weighted sum of ``taps`` rows by ``taps`` columns of the input, given by tables."""
+
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    taps: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[PostOp, ...] = ()
+    threads: int = 1

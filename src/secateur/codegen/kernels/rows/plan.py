@@ -1,0 +1,49 @@
+"""Softmax, norms and reductions along the channels, planned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.elementwise.plan import mean
+from secateur.codegen.kernels.long_rows import merge
+from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, per_lane, plan_epilogue
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.plan.fusion import Chain
+from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.tensors import Blocked, natural_channels
+
+from .spec import RowSpec
+
+AFFINE = (("mul", 1), ("add", 2))  # what a norm does with its inputs behind the first
+
+
+def reduce(layout: Layout, chain: Chain) -> Blocked:
+    """A mean, sum or maximum: over the channels of each pixel, or over all pixels."""
+    node = chain.head
+    axis, rank = layout.forms.axes[node.inputs[0] or ""], len(layout.graph.value(node.inputs[0] or "").shape)
+    over = {a % rank for a in node.attrs["axes"]}
+    return rows(layout, chain) if axis in over else mean(layout, chain)
+
+
+def rows(layout: Layout, chain: Chain) -> Blocked:
+    """Softmax, layer norm or RMS norm along the value's channels, or one number for all of them."""
+    node, weights = chain.head, layout.graph.weights
+    x = layout.get_blocked(node.inputs[0] or "", layout.forms.axes[node.name])
+    natural = natural_channels(x.width, layout.lanes)
+    if not np.array_equal(x.channels >= 0, natural >= 0):
+        x = layout.relayout(x, 0, natural)
+    out = layout.new_blocked(chain.last.name, None if node.op.startswith("reduce_") else x.channels)
+    affine = [(op, node.inputs[i]) for op, i in AFFINE if i < len(node.inputs) and node.inputs[i] is not None]
+    own = Epilogue(
+        tuple(PostOp(op, operand="const") for op, _ in affine),
+        tuple((per_lane(layout, weights[name or ""], out.channels),) for _, name in affine),
+    )
+    epilogue = own.then(plan_epilogue(layout, flows(node.name, chain.tail), out))
+    spec = merge(RowSpec(
+        node.op, layout.lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, x.width,
+        strides(x.plane), strides(out.plane), not x.contiguous, float(node.attrs.get("eps", 0.0)), epilogue.steps,
+        layout.threads,
+    ))  # fmt: skip
+    call_window(layout, spec, x, out, [], epilogue, node.label)
+    return out

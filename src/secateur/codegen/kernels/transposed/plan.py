@@ -1,0 +1,53 @@
+"""Transposed convolutions: each phase of the output is a plain convolution, written to every stride-th pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from secateur.codegen.kernels.conv.fold import fold
+from secateur.codegen.kernels.conv.plan import as_picture, write_dense, write_depthwise
+from secateur.codegen.kernels.post_ops.plan import plan_epilogue
+from secateur.codegen.plan.aliases import margin
+from secateur.codegen.plan.fusion import Chain
+from secateur.codegen.plan.placement import Layout
+from secateur.codegen.plan.tensors import Blocked
+
+from .phases import phases
+
+
+def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
+    """``w`` [i, o / groups, kh, kw]; depthwise, dense or grouped."""
+    node, a = chain.head, chain.head.attrs
+    groups = int(a["groups"])
+    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    i, o, kh, kw = weight.shape
+    weight = weight.reshape(groups, i // groups, o, kh, kw).swapaxes(1, 2).reshape(groups * o, i // groups, kh, kw)
+    work = replace(fold(layout, chain, weight), groups=groups, pictures=True)
+    name = node.inputs[0] or ""
+    x = layout.get_blocked(name, 1)
+    deep = groups == i and o == 1
+    x = layout.with_margin(layout.together(name, x) if deep else x, margin(layout.graph, node))
+    out = layout.new_blocked(work.name, x.channels if deep else None)
+    epilogue = plan_epilogue(layout, work.tail, out)
+    lone = 4 - len(node.out.shape)
+    stride, dilation, pad = ((*(d,) * lone, *a[key]) for key, d in (("stride", 1), ("dilation", 1), ("pad", 0)))
+    size = (out.plane.h, out.plane.w)
+    axes = [phases(stride[j], dilation[j], pad[j], (kh, kw)[j], size[j]) for j in (0, 1)]
+    for down, across in product(*axes):
+        taps = work.weight[:, :, list(down.taps)][:, :, :, list(across.taps)]
+        if not taps.size:  # nothing but the bias: the first pixel times 0, again and again
+            taps = np.zeros((*taps.shape[:2], 1, 1), np.float32)
+            start, step = (0, 0), (0, 0)
+        else:
+            start, step = (down.start, across.start), (1, 1)
+        part = replace(
+            work, weight=taps, stride=step, dilation=(down.dilation, across.dilation), pad=(-start[0], -start[1], 0, 0)
+        )
+        first = (down.first, across.first)
+        to = out.sampled(first, (stride[0], stride[1]), (down.count, across.count))
+        write = write_depthwise if deep else write_dense
+        write(layout, x, part, to, epilogue.sampled(first, (stride[0], stride[1])))
+    return out

@@ -1,0 +1,34 @@
+"""Pooling, planned: block by block, channels stay in their lanes."""
+
+from __future__ import annotations
+
+from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
+from secateur.codegen.plan.fusion import Chain
+from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.tensors import Blocked
+
+from .spec import WindowSpec
+
+
+def pool(layout: Layout, chain: Chain) -> Blocked:
+    """Max or mean over windows; adaptive ones with even windows too."""
+    node, a = chain.head, chain.head.attrs
+    name = node.inputs[0] or ""
+    x = layout.together(name, layout.get_blocked(name, 1))
+    out = layout.new_blocked(chain.last.name, x.channels)
+    epilogue = plan_epilogue(layout, flows(node.name, chain.tail), out)
+    size = (x.plane.h, x.plane.w)
+    if node.op == "adaptive_avg_pool":
+        kernel = stride = (size[0] // a["size"][0], size[1] // a["size"][1])
+        pad, dilation, count_pad = (0, 0, 0, 0), (1, 1), True
+    else:
+        kernel, stride, pad = tuple(a["kernel"]), tuple(a["stride"]), tuple(a["pad"])
+        dilation, count_pad = tuple(a.get("dilation", (1, 1))), bool(a.get("include_pad", True))
+    spec = WindowSpec(
+        "max" if node.op == "max_pool" else "avg", layout.lanes, out.plane.n, len(out.blocks), out.plane.h,
+        out.plane.w, kernel, stride, dilation, pad, size, strides(x.plane), strides(out.plane),
+        not x.contiguous, count_pad, epilogue.steps, layout.threads,
+    )  # fmt: skip
+    call_window(layout, spec, x, out, [], epilogue, node.label)
+    return out

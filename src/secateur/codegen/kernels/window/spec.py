@@ -1,0 +1,54 @@
+"""Depthwise convolution and pooling, block by block: what is computed, and how it can be tiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Convolution in narrow groups ("conv"; depthwise if ``group`` is 1), or pooling ("max", "avg"), block by block.
+
+    For "conv" the input has its margin and the pointer is at the first tap; pools leave out taps outside of the
+    picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too. ``group`` channels
+    that follow each other in a block are read by as many outputs in the same lanes; it divides a quad.
+    """
+
+    kind: str
+    lanes: int
+    n: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    size: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    count_pad: bool = True
+    steps: tuple[PostOp, ...] = ()
+    threads: int = 1
+    group: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Taps, padding lanes included."""
+        return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.group * self.blocks * self.lanes
+
+    def workload(self) -> WindowSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class WindowChoice:
+    """A tile of ``rows`` x ``columns`` outputs in registers."""
+
+    rows: int
+    columns: int

@@ -1,0 +1,57 @@
+"""Winograd's algorithm as a rival of the direct template: where it fits, and the arguments of its call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.codegen.kernels.conv.packing import Floats
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.estimate import WORTH
+from secateur.codegen.plan.placement import Layout
+from secateur.codegen.plan.program import Argument, Table, Weight
+from secateur.codegen.plan.tensors import Blocked, Ints, Place
+
+from .packing import pack_winograd
+from .spec import WinogradChoice, WinogradSpec
+from .transform import LIMIT, PAIRS, error, strip
+
+
+def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[WinogradSpec, ...]:
+    """The spec that computes the same, if there is one that is not hopeless and exact enough with these weights.
+
+    ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 3, 3].
+    """
+    shape = (spec.kernel, spec.stride, spec.dilation)
+    if shape != ((3, 3), (1, 1), (1, 1)) or x.plane.lanes != spec.lanes:
+        return ()
+    blocks = _blocks(x, reads)
+    follow = replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous
+    work = WinogradSpec(
+        spec.lanes, spec.n, len(reads), len(blocks), spec.blocks, spec.h, spec.w, spec.x, spec.y, not follow,
+        spec.steps, spec.threads,
+    )  # fmt: skip
+    if work.effort > WORTH * spec.effort or not error(weight, PAIRS[4]) <= LIMIT:
+        return ()
+    return (work,)
+
+
+def arguments(layout: Layout, spec: WinogradSpec, choice: WinogradChoice, x: Blocked, reads: Ints, weight: Floats,
+              bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
+    """What the call begins with. ``corner``: from the first pixel of the picture to the first tap."""
+    blocks, lanes, order = _blocks(x, reads), spec.lanes, np.argsort(reads)
+    w = layout.program.weight(pack_winograd(weight[:, order], spec, choice))
+    starts = tuple(Place(at.buffer, at.delta + corner) for at in (x.offset(int(b) * lanes) for b in blocks))
+    found: list[Argument] = [layout.start if spec.table else starts[0], w, bias]
+    if spec.table:
+        found.append(Table(starts))
+    if not spec.full:
+        lane = np.searchsorted(blocks, reads[order] // lanes) * (choice.strip * lanes) + reads[order] % lanes
+        found.append(Table(tuple(map(int, lane))))
+    return [*found, Place(layout.program.arena.new(strip(spec, choice).size * lanes))]
+
+
+def _blocks(x: Blocked, reads: Ints) -> Ints:
+    """The blocks that hold these lanes."""
+    return np.unique(reads // x.plane.lanes)

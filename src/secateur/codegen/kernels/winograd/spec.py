@@ -1,0 +1,82 @@
+"""A 3x3 convolution by Winograd's algorithm: what it computes, and how it can be tiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from secateur.codegen.kernels.estimate import LOAD
+from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.kernels.strides import Strides
+
+WINOGRAD_TILES = (4, 2)
+
+
+@dataclass(frozen=True)
+class WinogradSpec:
+    """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
+
+    ``ci`` channels in ``inputs`` blocks, which are looked up if ``table``; of blocks that are not full the channels are
+    looked up too. The input pointer is at the first tap of the first output. What tiles at the edge reach beyond the
+    last tap of the last output is taken as 0 and never read.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    inputs: int
+    blocks: int
+    h: int
+    w: int
+    x: Strides
+    y: Strides
+    table: bool
+    steps: tuple[PostOp, ...] = ()
+    threads: int = 1
+
+    kernel = (3, 3)
+    stride = dilation = (1, 1)
+
+    @property
+    def full(self) -> bool:
+        """Is every lane of the input blocks a channel?"""
+        return self.ci == self.inputs * self.lanes
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
+        return self.n * self.h * self.w * self.ci * 9 * self.blocks * self.lanes
+
+    @property
+    def effort(self) -> float:
+        """Of the better size of tile."""
+        return min(self.effort_of(m) for m in WINOGRAD_TILES)
+
+    def effort_of(self, m: int) -> float:
+        """Time with tiles of m x m outputs, in multiply-accumulates at the peak: products, weights, transforms."""
+        outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
+        products = tiles * points * self.ci * outputs / 0.9
+        weights = points * self.ci * outputs * LOAD
+        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
+
+    def tiles(self, m: int) -> int:
+        """Tiles of m x m outputs, those that hang over included."""
+        return self.n * -(-self.h // m) * -(-self.w // m)
+
+    def workload(self) -> WinogradSpec:
+        """The same without its epilogue."""
+        return replace(self, steps=())
+
+
+@dataclass(frozen=True)
+class WinogradChoice:
+    """Tiles of ``m`` x ``m`` outputs, ``strip`` of them transformed at a time.
+
+    ``nb`` output blocks by ``columns`` tiles are in registers. Threads share the strips, or the ``outer`` "blocks" of
+    channels of each strip.
+    """
+
+    m: int
+    nb: int
+    columns: int
+    strip: int
+    outer: str = "strips"

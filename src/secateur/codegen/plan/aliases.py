@@ -1,0 +1,102 @@
+"""Values that are other lists of blocks that are there already, and the margins they share with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from secateur.codegen.kernels.transposed.phases import reach
+from secateur.ir import Graph, Node
+
+from .axes import Forms
+
+ALIAS = frozenset({"identity", "dropout"})
+RESHAPE = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
+
+
+def shuffles(forms: Forms) -> dict[str, tuple[str, int]]:
+    """Channel shuffles spelt reshape, transpose, reshape: the result's name -> (input, groups)."""
+    graph = forms.graph
+    found: dict[str, tuple[str, int]] = {}
+    for node in graph.nodes:
+        if node.op not in {"reshape", "flatten"} or not forms.blockable(node.out.name):
+            continue
+        turn = graph.producer.get(node.inputs[0] or "")
+        if turn is None or turn.op != "transpose" or tuple(turn.attrs["perm"]) != (0, 2, 1, 3, 4):
+            continue
+        cut = graph.producer.get(turn.inputs[0] or "")
+        if cut is None or cut.op != "reshape" or not forms.blockable(cut.inputs[0]):
+            continue
+        x = graph.value(cut.inputs[0] or "")
+        split = (cut.out.shape[1] * cut.out.shape[2], *cut.out.shape[3:])
+        if x.shape == node.out.shape and split == x.shape[1:] and forms.axes[x.name] == 1:
+            found[node.out.name] = (x.name, int(cut.out.shape[1]))
+    return found
+
+
+def moves(forms: Forms) -> Mapping[str, tuple[str, ...]]:
+    """Values that are other lists of the same blocks, with the same picture: result -> what it is made of."""
+    found: dict[str, tuple[str, ...]] = {name: (x,) for name, (x, _) in shuffles(forms).items()}
+    for node in forms.graph.nodes:
+        data = [n for n in node.inputs if n is not None]
+        if not data or not forms.blockable(data[0]) or not all(forms.blockable(v.name) for v in node.outputs):
+            continue
+        if node.op == "concat":
+            if all(forms.blockable(n) and forms.axes[n] == node.attrs["axis"] for n in data):
+                found[node.out.name] = tuple(data)
+        elif _renames(forms, node, data):
+            found.update({v.name: (data[0],) for v in node.outputs})
+    return found
+
+
+def _renames(forms: Forms, node: Node, data: list[str]) -> bool:
+    """Is this node with one input of data free: a choice among its channels, or the same picture by another name?"""
+    a, axis, name = node.attrs, forms.axes[data[0]], node.out.name
+    if node.op in ALIAS:
+        return True
+    if node.op == "split":
+        return bool(a["axis"] == axis)
+    if node.op == "slice":
+        return tuple(a["axes"]) == (axis,) and a["steps"][0] > 0
+    if node.op == "gather":
+        index = forms.graph.weights.get(node.inputs[1] or "")
+        if a["axis"] != axis or index is None or index.ndim != 1:
+            return False
+        return bool(np.unique(index % forms.graph.value(data[0]).shape[axis]).size == index.size)
+    if node.op not in RESHAPE | {"transpose"} or forms.picture(data[0]) != forms.picture(name):
+        return False
+    before, after, to = forms.graph.value(data[0]).shape, node.out.shape, forms.axes[name]
+    if node.op in RESHAPE:
+        return math.prod(before[axis + 1 :]) == math.prod(after[to + 1 :])
+    order = [p for p in a["perm"] if p != axis and before[p] != 1]
+    return order == sorted(order) and a["perm"][to] == axis
+
+
+def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], padded: Iterable[Node]) -> dict[str, int]:
+    """The margin each value's blocks need, by value: the widest that the convolutions ``padded`` read."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.get(name, name) != name:
+            parent[name] = parent.get(parent[name], parent[name])
+            name = parent[name]
+        return name
+
+    for name, sources in same.items():
+        for source in sources:
+            parent[root(name)] = root(source)
+    need: dict[str, int] = {}
+    for node in padded:
+        at = root(node.inputs[0] or "")
+        need[at] = max(need.get(at, 0), margin(forms.graph, node))
+    return {name: need.get(root(name), 0) for name in forms.graph.values}
+
+
+def margin(graph: Graph, node: Node) -> int:
+    """The zeros that a convolution reads around its input."""
+    if node.op == "conv_transpose":
+        return reach(node.attrs, graph.value(node.inputs[1] or "").shape, graph.value(node.inputs[0] or "").shape,
+                     node.out.shape)  # fmt: skip
+    return int(max(node.attrs["pad"], default=0))

@@ -1,0 +1,251 @@
+"""Which operators become one kernel: a producer and the element-wise operators on its way to memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from secateur.codegen.kernels.post_ops.spec import FUSABLE_BINARY, FUSABLE_UNARY
+from secateur.ir import Node
+
+from .axes import Forms, Picture, broadcast
+
+LONGEST = 8  # operators looked ahead for where a value's uses come together again
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A head and what is applied to its result before it is written."""
+
+    head: Node
+    tail: tuple[Node, ...] = ()
+
+    @property
+    def last(self) -> Node:
+        """The node whose result the kernel writes."""
+        return self.tail[-1] if self.tail else self.head
+
+
+@dataclass(frozen=True)
+class Operand:
+    """How a binary operator's other input spreads over the result: as ``PostOp.operand`` says, and its n, h and w."""
+
+    kind: str
+    picture: Picture = (1, 1, 1)
+
+
+def operand(forms: Forms, name: str | None, result: str) -> Operand | None:
+    """The class of an input of an element-wise operator, or None where a kernel cannot read it."""
+    graph, axis = forms.graph, forms.axes[result]
+    shape = graph.value(result).shape
+    if name is None:
+        return None
+    small = graph.value(name).shape
+    if name in graph.weights:
+        small = (1,) * (len(shape) - len(small)) + tuple(small)
+        if graph.value(name).dtype != "f32" or len(small) != len(shape):
+            return None
+    elif not forms.blockable(name):
+        return None
+    found = broadcast(small, shape, axis)
+    if found is None and name in graph.weights and all(a in (1, b) for a, b in zip(small, shape, strict=True)):
+        found = broadcast(shape, shape, axis)  # repeated when it is stored
+    if found is None:
+        return None
+    (n, h, w), channels = found
+    if name in graph.weights and (n, h, w) == (1, 1, 1):
+        return Operand("const")
+    if not channels:
+        return Operand("pixel", (n, h, w))
+    vector = (h, w) == (1, 1) and small != shape and name not in graph.weights
+    return Operand("vector" if vector else "full", (n, h, w))
+
+
+def is_elementwise(forms: Forms, node: Node) -> bool:
+    """Can the templates apply this node to vectors?"""
+    graph, name = forms.graph, node.out.name
+    if not forms.blockable(name):
+        return False
+    if node.op in FUSABLE_UNARY:
+        return forms.blockable(node.inputs[0])
+    if node.op == "batch_norm":
+        return forms.blockable(node.inputs[0]) and all(
+            n is None or (n in graph.weights and graph.weights[n].size in (1, node.out.shape[1]))
+            for n in node.inputs[1:]
+        )
+    if node.op == "prelu":
+        return forms.blockable(node.inputs[0]) and _is_slope(forms, node)
+    if node.op not in FUSABLE_BINARY:
+        return False
+    base = base_input(forms, node)
+    return base is not None and all(i == base or operand(forms, n, name) for i, n in enumerate(node.inputs))
+
+
+def _is_slope(forms: Forms, node: Node) -> bool:
+    weight = forms.graph.weights.get(node.inputs[1] or "")
+    if weight is None or forms.axes[node.out.name] != 1 or len(node.out.shape) < 2:
+        return False
+    found = operand(forms, node.inputs[1], node.out.name)
+    return weight.shape in ((node.out.shape[1],), (1,)) or (found is not None and found.kind == "const")
+
+
+def base_input(forms: Forms, node: Node) -> int | None:
+    """Which input of an element-wise operator has the shape of the result, and if possible its axis of channels."""
+    same = [
+        i for i, name in enumerate(node.inputs)
+        if name is not None and forms.blockable(name) and forms.graph.value(name).shape == node.out.shape
+    ]  # fmt: skip
+    axis = forms.axes[node.out.name]
+    return min(same, key=lambda i: forms.axes[node.inputs[i] or ""] != axis) if same else None
+
+
+def is_head(forms: Forms, node: Node) -> bool:
+    """Is there a template that computes this node?"""
+    x = node.inputs[0] if node.inputs else None
+    if node.op not in HEADS or len(node.outputs) != 1 or not (forms.blockable(x) and forms.blockable(node.out.name)):
+        return False
+    return HEADS[node.op](forms, node, forms.graph.value(x or "").shape)
+
+
+def _constant(forms: Forms, node: Node) -> bool:
+    return all(n is None or n in forms.graph.weights for n in node.inputs[1:])
+
+
+def _conv(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and _constant(forms, node) and min(node.attrs["pad"]) >= 0
+
+
+def _pool(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    a = node.attrs
+    divisor_is_known = not a["ceil"] or node.op == "max_pool" or not a["include_pad"]
+    return len(shape) == 4 and min(a["pad"]) >= 0 and divisor_is_known
+
+
+def _reduce(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Over the whole picture of each of n, or over the channels."""
+    axis = forms.axes[node.inputs[0] or ""]
+    rest = [i for i in range(len(shape)) if i != axis]
+    over = sorted(a % len(shape) for a in node.attrs["axes"])
+    return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
+
+
+def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return bool(node.attrs["dims"] == 1) and _constant(forms, node)
+
+
+def _group(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and _constant(forms, node)
+
+
+def _matmul(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
+    right, rank = node.inputs[1] or "", len(node.out.shape)
+    other = forms.graph.value(right).shape
+    if right in forms.graph.weights:
+        return len(other) == 2 and len(shape) > 1 and forms.graph.value(right).dtype == "f32"
+    if not forms.blockable(right) or not len(shape) == len(other) == rank >= 2:
+        return False
+    batch = node.out.shape[:-2]
+    return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
+
+
+def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    return all(s % o == 0 for s, o in zip(size, out, strict=True))
+
+
+# Nodes that templates compute, by operator: (forms, node, shape of the first input) -> is it of the kind they know?
+# ``planners.PLANNERS`` has the same rows.
+HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingProxyType(
+    {
+        "conv": _conv,
+        "conv_transpose": _conv,
+        "resize": lambda f, n, s: len(s) == 4 and n.attrs["mode"] != "nearest" and n.out.shape[:2] == s[:2],
+        "linear": lambda f, n, s: _constant(f, n),
+        "matmul": _matmul,
+        "softmax": lambda f, n, s: True,
+        "log_softmax": lambda f, n, s: True,
+        "layer_norm": _last_axis,
+        "rms_norm": _last_axis,
+        "group_norm": _group,
+        "instance_norm": _group,
+        "max_pool": _pool,
+        "avg_pool": _pool,
+        "adaptive_avg_pool": lambda f, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),
+        "reduce_mean": _reduce,
+        "reduce_sum": _reduce,
+        "reduce_max": _reduce,
+    }
+)
+
+
+def chains(forms: Forms) -> dict[str, Chain]:
+    """The kernels, by the name of the value each writes.
+
+    A value flows into a chain if nobody else reads it, or if all that read it are in the chain. Of two producers the
+    later one takes the operator that joins them: what the other has computed is then there.
+    """
+    graph = forms.graph
+    outputs = set(graph.outputs)
+    order = {node.name: i for i, node in enumerate(graph.nodes)}
+    elementwise = {node.name for node in graph.nodes if is_elementwise(forms, node)}
+    heads = {node.name for node in graph.nodes if is_head(forms, node)} | elementwise
+    previous: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.name in heads and node.name not in outputs:
+            path = _together(forms, node, elementwise, outputs)
+            if not any(later.name in previous for later in path):
+                previous.update({b.name: a for a, b in zip([node, *path], path, strict=False)})
+    for node in graph.nodes:
+        if node.name not in elementwise or node.name in previous:
+            continue
+        candidates = [
+            graph.producer[name] for name in dict.fromkeys(node.inputs)
+            if name is not None and name in graph.producer and name in heads and name not in outputs
+            and graph.users[name] == [node] and follows(forms, graph.producer[name], node)
+        ]  # fmt: skip
+        if candidates:
+            previous[node.name] = max(candidates, key=lambda n: order[n.name])
+    following = {before.name: graph.producer[name] for name, before in previous.items()}
+    found: dict[str, Chain] = {}
+    for node in graph.nodes:
+        if node.name not in heads or node.name in previous:
+            continue
+        tail: list[Node] = []
+        at = node
+        while at.name in following:
+            at = following[at.name]
+            tail.append(at)
+        chain = Chain(node, tuple(tail))
+        found[chain.last.name] = chain
+    return found
+
+
+def follows(forms: Forms, before: Node, node: Node) -> bool:
+    """Does an element-wise node take this producer's result as it is, vector by vector?"""
+    same = before.out.shape == node.out.shape and forms.axes[before.name] == forms.axes[node.name]
+    return same and len(before.outputs) == 1
+
+
+def _together(forms: Forms, node: Node, elementwise: set[str], outputs: set[str]) -> Sequence[Node]:
+    """The operators on the way from a value with several readers to where all of them have been met, if that is near.
+
+    Written-out activations are of this kind: x * sigmoid(x), x * clip(x + 3) / 6.
+    """
+    users = forms.graph.users
+    if len(users.get(node.name, [])) < 2:
+        return ()
+    path: list[Node] = []
+    waiting = {n.name for n in users[node.name]}
+    at = node
+    while waiting and len(path) < LONGEST:
+        ready = [n for n in users.get(at.name, []) if n.name in elementwise and follows(forms, at, n)]
+        if not ready or any(n.name in outputs for n in path):
+            return ()
+        at = ready[0]
+        waiting.discard(at.name)
+        path.append(at)
+        if not waiting:
+            return path
+        waiting |= {n.name for n in users.get(at.name, [])}
+    return ()

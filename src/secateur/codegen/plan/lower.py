@@ -1,0 +1,165 @@
+"""The plan of a whole graph: every node gets its kernels, every value its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from secateur.codegen.kernels.planners import plan_chain
+from secateur.codegen.kernels.recurrent.plan import is_recurrent, recurrent
+from secateur.codegen.targets import Target
+from secateur.ir import Graph, Node, Unsupported
+
+from .aliases import RESHAPE, shuffles
+from .fusion import chains
+from .legalize import prepare
+from .moves import moves_only
+from .placement import SAME_ROWS, Choose, Layout, address
+from .program import Argument, Port, Program, TensorSpec
+from .tensors import Ints, Plain, join, select
+
+OUTPUT = "output:"  # the port of a result begins with this
+RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
+
+
+def plan(graph: Graph, target: Target, threads: int, choose: Choose) -> Program:
+    """The program of a graph. ``choose`` says how to tile a kernel."""
+    return Plan(prepare(graph), target, threads, choose).run()
+
+
+class Plan:
+    """Walks the graph once and writes a ``Program``."""
+
+    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose) -> None:
+        self.graph = graph
+        self.layout = Layout(graph, target, threads, choose)
+        forms = self.layout.forms
+        self.chains, self.moves, self.shuffles = chains(forms), self.layout.moves, shuffles(forms)
+
+    def run(self) -> Program:
+        """Plan all nodes that an output needs, then write the outputs."""
+        needed = self._needed()
+        plain = self.layout.plain
+        for node in self.graph.nodes:
+            for value in node.outputs:
+                if value.name not in needed:
+                    continue
+                if value.name in self.chains:
+                    self.layout.blocked[value.name] = plan_chain(self.layout, self.chains[value.name])
+                elif value.name in self.moves:
+                    self.move(node, value.name)
+                elif self._only_moves(node):
+                    self.layout.moved[value.name] = node
+                elif is_recurrent(self.layout, node):
+                    if value.name not in self.layout.blocked:
+                        recurrent(self.layout, node)
+                elif value is node.outputs[0] or not any(v.name in plain for v in node.outputs):
+                    self.tensor_op(node)
+        self.write_outputs()
+        return self.layout.program
+
+    def _needed(self) -> set[str]:
+        needed = set(self.graph.outputs)
+        for node in reversed(self.graph.nodes):
+            for value in node.outputs:
+                if value.name not in needed:
+                    continue
+                if value.name in self.chains:
+                    chain = self.chains[value.name]
+                    inside = {chain.head.name, *(n.name for n in chain.tail)}
+                    sources = [i for n in (chain.head, *chain.tail) for i in n.inputs if i not in inside]
+                elif value.name in self.moves:
+                    sources = list(self.moves[value.name])
+                else:
+                    sources = list(node.inputs)
+                needed.update(i for i in sources if i is not None)
+        return needed
+
+    def _only_moves(self, node: Node) -> bool:
+        """Movement that is put off until somebody reads its result, and then done together with what follows it."""
+        index = 1 if node.op == "gather" else len(node.inputs)
+        floats = all(i is not None and self.graph.value(i).dtype == "f32" for i in node.inputs[:index])
+        return floats and moves_only(node, self.graph.weights)
+
+    def move(self, node: Node, name: str) -> None:
+        """Movement without a copy: another list of the same blocks."""
+        layout, sources = self.layout, self.moves[name]
+        if name in self.shuffles:
+            x, groups = layout.get_blocked(sources[0]), self.shuffles[name][1]
+            index = np.arange(x.width).reshape(groups, -1).T.reshape(-1)
+            layout.blocked[name] = select(x, index)
+        elif node.op in RENAMED:
+            if sources[0] in layout.blocked:
+                layout.blocked[name] = layout.blocked[sources[0]]
+            else:
+                layout.moved[name] = node
+        elif node.op == "concat":
+            parts = [layout.get_blocked(s) for s in sources]
+            if any(x.plane.pixels != parts[0].plane.pixels for x in parts):
+                margin = layout.margins.get(name, 0)
+                parts = [layout.relayout(x, margin, x.channels) for x in parts]
+            layout.blocked[name] = join(parts)
+        else:
+            x = layout.get_blocked(sources[0])
+            layout.blocked[name] = select(x, self._kept(node, name, x.width))
+
+    def _kept(self, node: Node, name: str, width: int) -> Ints:
+        a = node.attrs
+        if node.op == "split":
+            k = [v.name for v in node.outputs].index(name)
+            start = sum(a["sizes"][:k])
+            return np.arange(start, start + a["sizes"][k])
+        if node.op == "gather":
+            return np.asarray(self.graph.weights[node.inputs[1] or ""]).astype(np.int64) % width
+        return np.arange(width)[slice(a["starts"][0], min(a["ends"][0], width), a["steps"][0])]
+
+    def tensor_op(self, node: Node) -> None:
+        """Row by row through TVM's operator library: correct if slow, and listed."""
+        if node.op == "opaque":
+            raise Unsupported(
+                f"{node.source}: operator {node.attrs['target']} has no code generation; "
+                "run this network in ONNX Runtime or torch, or replace the operator"
+            )
+        layout, program = self.layout, self.layout.program
+        arguments: list[Argument] = []
+        shapes: list[tuple[tuple[int, ...], str] | None] = []
+        for name in node.inputs:
+            if name is None:
+                shapes.append(None)
+                continue
+            value = self.graph.value(name)
+            shapes.append((tuple(map(int, value.shape)), value.dtype))
+            if name in self.graph.weights:
+                arguments.append(program.weight(self.graph.weights[name]))
+            else:
+                arguments.append(address(layout.get_plain(name)))
+        outs = []
+        for value in node.outputs:
+            layout.plain[value.name] = out = layout.new_plain(value.name)
+            arguments.append(address(out))
+            outs.append((out.shape, out.dtype))
+        attrs = tuple(sorted((k, _freeze(v)) for k, v in node.attrs.items()))
+        program.by_library.append(f"{node.op} {node.label}")
+        program.call(TensorSpec(node.op, attrs, tuple(shapes), tuple(outs)), None, arguments, node.label)
+
+    def write_outputs(self) -> None:
+        """Copy or convert each output to the caller's memory."""
+        layout = self.layout
+        for i, name in enumerate(self.graph.outputs):
+            value = self.graph.value(name)
+            shape, port = tuple(map(int, value.shape)), f"{OUTPUT}{i}"
+            if name in layout.blocked or (name in layout.moved and name not in layout.plain):
+                layout.unpack(name, Plain(shape, value.dtype, port=port))
+                continue
+            source: Argument
+            if name in self.graph.weights:
+                source = layout.program.weight(self.graph.weights[name])
+            else:
+                source = address(layout.get_plain(name))
+            one = ((shape, value.dtype),)
+            layout.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value

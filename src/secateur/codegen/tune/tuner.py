@@ -1,0 +1,258 @@
+"""Choosing how each kernel is tiled: from records, by measuring, or by default."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.specs import CHOICES, Workload
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.window.spec import WindowSpec
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.records import Doubt, Record, Records, choice_of, key_of, record_of, stored
+from secateur.codegen.runtime import ffi
+from secateur.codegen.targets import Target, get_target
+from secateur.ir import InputError
+
+from .pool import Pool
+
+SHOWN = 3  # kernels that a note names
+NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
+SHIPPED = Path(__file__).with_name("shipped")
+Progress = Callable[[int, int, str], None]
+
+
+def candidates(spec: Any, target: Target) -> list[Any]:
+    """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
+    from secateur.codegen.kernels.templates import TEMPLATES
+
+    template = TEMPLATES.get(type(spec))
+    return [None] if template is None or template.space is None else list(template.space(spec, target.registers))
+
+
+def default_choice(spec: Any, target: Target) -> Any:
+    """What is taken where nothing was measured; None for kernels without a choice."""
+    return candidates(spec, target)[0]
+
+
+def versions() -> dict[str, str]:
+    """What made a library, and what a record was measured with."""
+    found = {}
+    for name in ("secateur", "apache-tvm", "apache-tvm-ffi"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def open_records(target: str | Target, path: str | Path | Records | None, known: bool = False) -> Records:
+    """The records of a file, over those that come with secateur.
+
+    Raises InputError if it cannot be read, or if it is ``known`` to be there and is not.
+    """
+    if isinstance(path, Records):
+        return path
+    if known and path is not None and not Path(path).exists():
+        raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
+    ffi()  # before TVM, which would load torch
+    from secateur.codegen.kernels.templates import TEMPLATES
+
+    revisions = {spec.__name__: template.revision for spec, template in TEMPLATES.items()}
+    doubt = doubts(revisions, versions()["apache-tvm"])
+    return Records(path, doubt, under=Records(SHIPPED / f"{get_target(target).name}.jsonl", doubt))
+
+
+def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
+    """Why a record is not to be used: the kernels of its kind, or TVM, are others than those that were measured."""
+
+    def doubt(record: Record) -> str | None:
+        now, then = revisions.get(record.kind), record.versions.get("apache-tvm", "unknown")
+        if record.revision != now:
+            mine = "knows no such kernel" if now is None else f"writes revision {now}"
+            return f"they are of revision {record.revision} of {record.kind}, this secateur {mine}"
+        if then != tvm:
+            return f"they were measured with apache-tvm {then}, this is {tvm}"
+        return None
+
+    return doubt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning came to, in kernels: measured, without a choice that runs, and left when it ended."""
+
+    measured: int = 0
+    failed: int = 0
+    left: int = 0
+    interrupted: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the library's metadata: what was not measured, and why."""
+        why = "tuning was interrupted" if self.interrupted else "the tuning time was up"
+        left = f"{why}: {self.left} of {self.measured + self.failed + self.left} kernels were not measured"
+        failed = f"{self.failed} kernels could not be measured: each choice failed, crashed or hung"
+        return (*((left,) if self.left else ()), *((failed,) if self.failed else ()))
+
+
+class Team(Protocol):
+    """What the tuner needs of ``Pool``."""
+
+    @property
+    def free(self) -> int: ...
+    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None: ...
+    def wait(self, seconds: float) -> Mapping[int, Mapping[int, float]]: ...
+
+
+class Tuner:
+    """Choices for one target; ``notes`` tells which came from a near shape, and which record lines were unusable.
+
+    ``team`` makes the processes that measure, ``clock`` counts seconds: tests give their own.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        records: Records,
+        team: Callable[[Target, int], contextlib.AbstractContextManager[Team]] = Pool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target, self.threads, self.records = target, threads, records
+        self.team, self.clock = team, clock
+        self.near: dict[Workload, str] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the library's metadata."""
+        others = self.records.others(self.target.name)
+        return (*self.records.notes, *((others,) if others else ()), *((self._nearest(),) if self.near else ()))
+
+    def _nearest(self) -> str:
+        """One line, however many they are: tuning measures them."""
+        shapes = list(self.near.values())
+        shown = ", ".join(shapes[:SHOWN]) + (", .." if len(shapes) > SHOWN else "")
+        many = f"{len(shapes)} kernels were" if len(shapes) > 1 else "1 kernel was"
+        return f"{many} not measured, tiled like the nearest shape: {shown}"
+
+    def choose(self, spec: Any, *rivals: Any) -> Any:
+        """The measured choice, else that of the nearest shape if it fits, else the default.
+
+        ``rivals`` are other specs that compute the same: the choice is that of the fastest, as its type says.
+        """
+        if rivals:
+            return self.choose(self._fastest((spec, *rivals)))
+        if type(spec) not in CHOICES:
+            return None
+        work = spec.workload()
+        space = candidates(work, self.target)
+        record = self.records.find(self.target.name, work)
+        if record is not None and (choice := _fitting(work, record, space)) is not None:
+            return choice
+        record = self.records.nearest(self.target.name, work)
+        if record is not None and (choice := _fitting(work, record, space)) is not None:
+            self.near[work] = _short(work)
+            return choice
+        return space[0]
+
+    def _fastest(self, specs: Sequence[Any]) -> Any:
+        """By measured seconds if one file has such for all, else by their effort."""
+        works = [s.workload() for s in specs]
+        for records in self.records.layers:
+            found = [records.table.get(key_of(self.target.name, w)) for w in works]
+            seconds = [r.seconds for r in found if r is not None]
+            if len(seconds) == len(specs):
+                return specs[seconds.index(min(seconds))]
+        efforts = [s.effort for s in specs]
+        return specs[efforts.index(min(efforts))]
+
+    def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
+        """Measure the workloads that the records' file lacks, until the time is up.
+
+        Those without any record come first, in the order given; rivals are timed by turns. Ctrl-C ends it early. What
+        was measured is in the file at once, whatever happens. Raises InputError if it cannot be written.
+        """
+        deadline = self.clock() + seconds
+        todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
+        todo.sort(key=lambda s: self.records.find(self.target.name, s) is not None)
+        if not todo or seconds <= 0:
+            return Outcome(left=len(todo))
+        self.records.check_writable()
+        tell = progress or (lambda done, total, what: None)
+        jobs = list(contests(todo))
+        ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
+        given, interrupted = 0, False
+        try:
+            with self.team(self.target, self.threads) as team:
+                while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
+                    while team.free and given < len(jobs):
+                        tell(len(ended), len(todo), _short(jobs[given][0]))
+                        team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
+                        given += 1
+                    for index, times in team.wait(left).items():
+                        ended += self._keep_all(jobs[index], times)
+                        tell(len(ended), len(todo), "")
+        except KeyboardInterrupt:
+            interrupted = True
+        return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)
+
+    def _kernels(self, specs: Sequence[Workload]) -> list[tuple[Workload, Any]]:
+        """All choices of some specs."""
+        return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
+
+    def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float]) -> list[bool]:
+        """Append the records of rivals; which of them could be measured."""
+        found, first = [], 0
+        for spec in specs:
+            size = len(candidates(spec, self.target))
+            found.append(self._keep(spec, {i - first: t for i, t in times.items() if first <= i < first + size}))
+            first += size
+        return found
+
+    def _keep(self, spec: Workload, times: Mapping[int, float]) -> bool:
+        """Append the record of a workload, if any of its choices ran."""
+        if not times:
+            return False
+        from secateur.codegen.kernels.templates import TEMPLATES
+
+        space = candidates(spec, self.target)
+        enough = NEAR * min(times.values())
+        best = min(i for i, seconds in times.items() if seconds <= enough)
+        timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
+        self.records.add(record_of(
+            self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
+            revision=TEMPLATES[type(spec)].revision))  # fmt: skip
+        return True
+
+
+def contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
+    """Specs that compute the same stand together: what a busy machine does to one while it is timed, it does to all."""
+    found: dict[Any, list[Workload]] = {}
+    for spec in specs:
+        same: Any = spec
+        if isinstance(spec, ConvSpec | WinogradSpec | StrassenSpec):
+            same = (spec.kernel, spec.n, spec.ci, spec.blocks, spec.h, spec.w, spec.y, spec.threads)
+        found.setdefault(same, []).append(spec)
+    return found.values()
+
+
+def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:
+    """The record's choice if it is one of the space, else None."""
+    try:
+        choice = choice_of(spec, record.choice)
+    except TypeError:
+        return None
+    return choice if choice in space else None
+
+
+def _short(spec: Workload) -> str:
+    inputs = f"{spec.kind} " if isinstance(spec, WindowSpec) else f"{spec.ci}>"
+    kernel = "x".join(map(str, spec.kernel))
+    return f"{inputs}{spec.blocks * spec.lanes} {kernel} {spec.h}x{spec.w}"

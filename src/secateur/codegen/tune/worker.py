@@ -1,0 +1,107 @@
+"""The measuring processes: one that imports TVM once, and those forked from it, which compile and time kernels.
+
+``python -m secateur.codegen.tune.worker PID FD...`` forks a worker for each pipe, and another one when a worker dies, of
+which the parent hears ``("died",)``. A worker says ``("ready", its process id)``, and for each job ``(process id,
+{i: (spec, choice)}, rounds, memory)``: ``("at", i)`` before it compiles a kernel and before it first runs one,
+``("compiled",)`` in between, upon which it waits for ``(process id,)``, ``("at", None)`` before each round, and
+``("times", {i: seconds})``. Kernels that TVM refuses are missing there. When the parent ends, however it ends, all end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from secateur.codegen.runtime import ffi, use_threads
+from secateur.codegen.targets import Target
+
+from .timing import arguments, compiled, in_turn, interleaved
+
+DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
+
+
+def run(channels: Mapping[int, Connection], target: Target, threads: int) -> None:
+    """Keep a worker alive at each pipe until the parent closes it."""
+    ffi()
+    from secateur.codegen.emit import builder as writer  # noqa: F401  TVM is imported here, once
+    from secateur.codegen.kernels import templates  # noqa: F401  TVM is imported here, once
+
+    workers = {_fork(channel, target, threads): i for i, channel in channels.items()}
+    while workers:
+        pid, status = os.wait()
+        i = workers.pop(pid)
+        if status != 0:
+            channels[i].send(("died",))
+            workers[_fork(channels[i], target, threads)] = i
+
+
+def _fork(channel: Connection, target: Target, threads: int) -> int:
+    mother = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        die_with(mother)
+        use_threads(threads)
+        serve(channel, target)
+        os._exit(0)
+    return pid
+
+
+def serve(channel: Connection, target: Target) -> None:
+    """Answer jobs until the parent closes the pipe. What is addressed to a worker that died is passed over."""
+    me = os.getpid()
+    channel.send(("ready", me))
+    while True:
+        try:
+            to, *job = channel.recv()
+            if to == me:
+                _work(channel, target, *job)
+        except (EOFError, OSError):
+            return
+
+
+def _work(channel: Connection, target: Target, kernels: Mapping[int, Any], rounds: int, memory: int) -> None:
+    functions: dict[Any, dict[int, Any]] = {}  # by spec
+    for i, (spec, choice) in kernels.items():
+        channel.send(("at", i))
+        try:
+            function = compiled(spec, choice, target)
+        except Exception:  # a kernel that TVM refuses costs itself alone
+            continue
+        functions.setdefault(spec, {})[i] = function
+    channel.send(("compiled",))
+    while channel.recv() != (os.getpid(),):
+        pass
+    calls: dict[int, Callable[[], None]] = {}
+    for spec, mine in functions.items():
+        calls |= in_turn(mine, arguments(spec, memory))
+    for i, call in calls.items():
+        channel.send(("at", i))
+        call()  # a kernel that crashes or hangs does so here
+    times = interleaved(calls, rounds, lambda: channel.send(("at", None))) if calls else {}
+    channel.send(("times", times))
+
+
+def die_with(parent: int) -> None:
+    """Have the system kill this process when its parent ends, also in the middle of an endless kernel."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
+def main(arguments_: list[str]) -> None:
+    """The process id of the parent, and the pipes."""
+    parent, *handles = map(int, arguments_)
+    die_with(parent)
+    channels = {i: Connection(handle) for i, handle in enumerate(handles)}
+    target, threads = channels[0].recv()
+    run(channels, target, threads)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

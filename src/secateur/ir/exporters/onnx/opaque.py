@@ -1,0 +1,93 @@
+"""Nodes that go back into the file as they came: opaque ones, and those that no pass has changed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from onnx import AttributeProto, NodeProto
+
+from secateur.ir.frontends.onnx.read import captured
+from secateur.ir.graph import Array, Node
+from secateur.ir.onnx_origin import OnnxOrigin
+
+from .emitter import Emitter
+
+
+def emit_opaque(e: Emitter, node: Node) -> None:
+    """Write the node's own proto with its inputs and outputs as they are called now."""
+    if node.attrs["kind"] != "onnx":
+        raise e.unsupported(
+            node,
+            f"'{node.attrs['target']}' has no ONNX form, so a network with it cannot be exported to ONNX; "
+            "use .module() for PyTorch, or replace that operator in the model",
+        )
+    proto = NodeProto.FromString(base64.b64decode(node.attrs["payload"]))
+    outer = captured(proto)
+    names = e.ins(node)
+    names += [""] * (len(proto.input) + len(outer) - len(names))
+    renamed = {old: new for old, new in zip(outer, names[len(proto.input) :], strict=True) if old != new}
+    proto.input[:] = names[: len(proto.input)]
+    proto.output[:] = [
+        name if had or _read(e, value.name) else ""
+        for had, name, value in zip(proto.output, e.outs(node), node.outputs, strict=True)
+    ]
+    if renamed:
+        _rename(proto, renamed)
+    e.copy(proto)
+
+
+def _read(e: Emitter, name: str) -> bool:
+    return name in e.graph.users or name in e.graph.outputs
+
+
+def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Rename outer values inside the node's subgraphs."""
+    for attr in node.attribute:
+        graphs = (attr.g, *attr.graphs) if attr.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) else ()
+        for graph in graphs:
+            for inner in graph.node:
+                inner.input[:] = [names.get(i, i) for i in inner.input]
+                _rename(inner, names)
+            for output in graph.output:
+                output.name = names.get(output.name, output.name)
+
+
+def emit_original(e: Emitter, node: Node, origin: OnnxOrigin) -> bool:
+    """Write the file's own node where the IR node is as it was imported. False where it has changed."""
+    known = origin.originals.get(node.name)
+    if known is None or known.node.op != node.op or known.node.attrs != node.attrs:
+        return False
+    before, now = known.node.inputs, node.inputs
+    if [i is None for i in before] != [i is None for i in now]:
+        return False
+    if [v.name for v in known.node.outputs] != [v.name for v in node.outputs]:
+        return False
+    proto = NodeProto.FromString(known.proto)
+    kernel = next((list(a.ints) for a in proto.attribute if a.name == "kernel_shape"), None)
+    if node.op in ("conv", "conv_transpose") and kernel is not None and kernel != list(e.shape(node, 1)[2:]):
+        return False
+    given = []
+    for i in known.inputs:
+        if i is None:
+            given.append("")
+        elif isinstance(i, int):
+            given.append(e.real(node.inputs[i]))
+        else:
+            given.append(_side(e, i, origin.constants[i]))
+    proto.input[:] = given
+    proto.output[:] = [e.real(v.name) for v in node.outputs]
+    e.copy(proto)
+    return True
+
+
+def _side(e: Emitter, name: str, array: Array) -> str:
+    """A constant that the IR holds in an attribute, under its own name where that is still free."""
+    if e.graph.weights.get(name) is array:
+        return e.real(name)
+    real = e.real(name)
+    if name in e.graph.weights or (real in e.extra and e.extra[real] is not array):
+        return e.const(array)
+    e.taken.add(real)
+    e.extra[real] = array
+    return real

@@ -1,0 +1,123 @@
+"""Torch out: a graph becomes a trainable torch.fx.GraphModule, which also serves as executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from secateur.ir.errors import InputError
+from secateur.ir.frontends.torch.arrays import to_numpy, to_torch
+from secateur.ir.graph import Array, Graph
+from secateur.ir.symbolic import fixed
+
+from .emitter import Emitter, identifier
+from .functional import SizeError
+from .lower import LOWER
+from .open_sizes import guard, opened
+
+__all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "with_paths"]
+
+
+def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
+    """The network as a torch module in eval mode, its parameters under their original names.
+
+    It takes the graph's inputs in order. A graph captured from torch returns the same structure
+    as the original; any other one tensor, or a tuple. With ``copy=False`` weights share the
+    graph's memory, so training would write into it. Raises Unsupported for operators of other
+    formats that torch cannot express.
+    """
+    return _build(graph, copy, structured=True)[0]
+
+
+def flat_module(graph: Graph) -> tuple[fx.GraphModule, dict[str, str]]:
+    """A module that shares the graph's memory and returns its outputs as a tuple, and each weight's path in it.
+
+    Raises Unsupported as ``to_module`` does.
+    """
+    return _build(graph, copy=False, structured=False)
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run the network on these inputs, by input name; returns its outputs in order.
+
+    Raises InputError for an input that is missing or unknown, or of a size that is fixed to another.
+    """
+    names = [v.name for v in graph.inputs]
+    if set(names) != set(inputs):
+        raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
+    module, _ = flat_module(graph)
+    try:
+        with torch.no_grad():
+            outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
+    except SizeError as error:
+        raise InputError(str(error)) from error
+    return [to_numpy(o) for o in outs]
+
+
+def with_paths(graph: Graph, copy: bool = True) -> tuple[fx.GraphModule, dict[str, tuple[str, bool]]]:
+    """What ``to_module`` gives, and of each weight its path there and whether training moves it.
+
+    Training moves parameters and the statistics of batch norms.
+    """
+    module, paths = _build(graph, copy, structured=True)
+    emitter = Emitter(graph, copy=False)
+    statistics = {name for node in graph.nodes if node.op == "batch_norm" for name in node.inputs[3:5]}
+    return module, {name: (path, emitter.trains(name) or name in statistics) for name, path in paths.items()}
+
+
+def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
+    """The tensors that a module returns in eval mode, flat; it is left in the mode it was in. Raises what it raises."""
+    training = [m for m in module.modules() if m.training]
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        module.eval()
+        with torch.no_grad():
+            found = module(*(to_torch(np.asarray(x), copy=True).to(device) for x in inputs))
+    finally:
+        for part in training:
+            part.training = True
+    return [to_numpy(x) for x in pytree.tree_leaves(found) if isinstance(x, torch.Tensor)]
+
+
+def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
+    graph = fixed(graph)
+    e = Emitter(graph, copy)
+    for value in graph.inputs:
+        e.env[value.name] = e.argument(value.name)
+    guard(e)
+    for node in graph.nodes:
+        made = LOWER[node.op](e, opened(e, node))
+        results = made if isinstance(made, tuple) else (made,)
+        for value, result in zip(node.outputs, results, strict=True):
+            e.env[value.name] = result
+    flat = [e.arg(name) for name in graph.outputs]
+    e.fx.output(_structure(e, flat) if structured else tuple(flat))
+    title = identifier(graph.name).replace(".", "_")
+    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() and title.isascii() else "Graph").eval(), e.paths
+
+
+def _structure(e: Emitter, flat: list[Any]) -> Any:
+    """The outputs in the structure that the original module returned them in."""
+    origin = e.origin
+    leaves = origin.leaves if origin is not None else ()
+    if origin is None or origin.out_spec is None or sum(isinstance(x, int) for x in leaves) != len(flat):
+        return flat[0] if len(flat) == 1 else tuple(flat)
+    filled = [flat[leaf] if isinstance(leaf, int) else leaf[0] for leaf in leaves]
+    tree = pytree.tree_unflatten(filled, origin.out_spec)
+    return _simple(tree)
+
+
+def _simple(tree: Any) -> Any:
+    """Containers that fx can print: any mapping becomes a dict, any other sequence a tuple or list."""
+    if isinstance(tree, fx.Node) or not isinstance(tree, Mapping | list | tuple):
+        return tree
+    if isinstance(tree, Mapping):
+        return {k: _simple(v) for k, v in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_simple(v) for v in tree))
+    return type(tree)(_simple(v) for v in tree) if type(tree) in (list, tuple) else tuple(map(_simple, tree))

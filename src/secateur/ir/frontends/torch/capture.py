@@ -1,0 +1,163 @@
+"""Gets an ATen graph out of a module: torch.export, and torch.fx where export fails."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from secateur.ir.errors import Unsupported
+
+from .state import Stateful, check_held, check_state, held_tensors, mutates_views
+from .untouched import untouched
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A traced network. ``bound`` maps placeholders to (name, tensor, kind: parameter, buffer, constant).
+
+    ``results`` are the leaves of the user's result: fx nodes, or 1-tuples with constants.
+    """
+
+    module: fx.GraphModule
+    bound: Mapping[str, tuple[str, torch.Tensor, str]]
+    results: tuple[Any, ...]
+    in_spec: Any
+    out_spec: Any
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch logs what fails under fake tensors; whether that matters is for us to say."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+class _Apart(TorchFunctionMode):
+    """Keeps what goes into a dropout that rests apart from what comes out: one tensor now, two in train mode."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        in_place = name.endswith("_") or named.get("inplace") or (len(args) > 3 and args[3])
+        if "dropout" in name and not in_place and args and isinstance(args[0], torch.Tensor):
+            args = (torch.ops.aten.alias(args[0]), *args[1:])
+        return func(*args, **named)
+
+
+def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """Trace a module in eval mode and leave it as it was.
+
+    Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
+    """
+    with untouched(module), warnings.catch_warnings(), _quiet(), _Apart():
+        module.eval()
+        warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
+        held = held_tensors(module)
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                program = torch.export.export(module, example_inputs, strict=False)
+            found = from_exported(program)
+            check_held(module, held, found.bound, " ".join(str(w.message) for w in said))
+            return found
+        except Stateful:
+            raise
+        except Exception as export_error:  # torch raises many kinds; the fallback decides
+            try:
+                found = _symbolic(module, example_inputs)
+                check_held(module, held, found.bound, "")
+                return found
+            except Stateful:
+                raise
+            except Exception as fx_error:
+                raise Unsupported(
+                    f"{type(module).__name__} cannot be captured. torch.export: {_line(export_error)} | "
+                    f"torch.fx: {_line(fx_error)}. Check that module(*example_inputs) runs in eval mode and has no "
+                    "control flow that depends on data, or export it to ONNX and load that file."
+                ) from export_error
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
+
+
+def from_exported(program: torch.export.ExportedProgram) -> Capture:
+    """Read an exported program; writes through views are made functional first."""
+    bound = _bound(program)
+    check_state(program.graph, bound)
+    if mutates_views(program.graph):
+        program = program.run_decompositions({})
+        bound = _bound(program)
+    nodes = {n.name: n for n in program.graph.nodes}
+    user = [out.arg for out in program.graph_signature.output_specs if out.kind is OutputKind.USER_OUTPUT]
+    results = [(arg.value,) if hasattr(arg, "value") else nodes[arg.name] for arg in user]
+    spec = program.call_spec
+    return Capture(program.graph_module, bound, tuple(results), spec.in_spec, spec.out_spec)
+
+
+def _bound(program: torch.export.ExportedProgram) -> dict[str, tuple[str, torch.Tensor, str]]:
+    bound: dict[str, tuple[str, torch.Tensor, str]] = {}
+    kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
+    for spec in program.graph_signature.input_specs:
+        kind = kinds.get(spec.kind)
+        if kind is None:
+            continue
+        name = str(spec.target)
+        tensor = program.constants[name] if name in program.constants else program.state_dict[name]
+        bound[spec.arg.name] = (name, tensor, kind)
+    return bound
+
+
+def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """torch.fx's symbolic trace, run on the example to give ATen calls with shapes.
+
+    Where the symbolic trace fails too, the module itself is run: that fixes the control flow to
+    what the example takes, which is what every capture does with sizes.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        traced: nn.Module = fx.symbolic_trace(module)
+    except Exception:  # control flow on values: follow the example instead
+        traced = module
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    flat, in_spec = pytree.tree_flatten((example_inputs, {}))
+    spec: list[Any] = []
+
+    def run(state: dict[str, torch.Tensor], *leaves: Any) -> list[Any]:
+        args, kwargs = pytree.tree_unflatten(list(leaves), in_spec)
+        out, out_spec = pytree.tree_flatten(torch.func.functional_call(traced, state, args, kwargs))
+        spec.append(out_spec)
+        return out
+
+    buffers = dict(module.named_buffers())
+    detached = {name: t.detach().clone() if name in buffers else t.detach() for name, t in state.items()}
+    gm = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=True)(detached, *flat)
+    if mutates_views(gm.graph):
+        raise Unsupported("the module writes in place through a view, which only torch.export can make functional")
+    params = dict(module.named_parameters())
+    holders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    bound = {}
+    for node, name in zip(holders, state, strict=False):
+        bound[node.name] = (name, state[name], "parameter" if name in params else "buffer")
+    check_state(gm.graph, bound)
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    results = tuple(r if isinstance(r, fx.Node) else (r,) for r in output.args[0])
+    return Capture(gm, bound, results, in_spec, spec[-1])

@@ -1,0 +1,487 @@
+"""Walks a captured ATen graph and builds the IR from it.
+
+Calls are looked up by their ATen name in ``RULES``. What depends on no input is computed on the
+spot; a call without a rule, or that its rule refuses, becomes an opaque node.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.ir.errors import Unsupported
+from secateur.ir.graph import Graph, Node, Value, prune_dead
+from secateur.ir.torch_origin import TorchOrigin
+
+from .arrays import short_name, to_numpy
+from .build import Args, Builder, Rule, Skip, bind
+from .capture import Capture
+from .rules_layers import LAYERS
+from .rules_math import MATH
+from .rules_movement import MOVE
+from .source import source_of
+
+RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS})
+
+# Their results hold only the shape of their tensor argument, not its data.
+_CREATE = frozenset(
+    {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+)
+# Their second argument gives a shape or an element type.
+_TAKE_AFTER = frozenset({"type_as", "to", "expand_as", "view_as", "reshape_as"})
+# A weight that passes through one of these is normalised, by what pruning would take from it.
+_NORMALISES = frozenset(
+    {"batch_norm", "_native_batch_norm_legit", "native_batch_norm", "layer_norm", "instance_norm", "group_norm",
+     "mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "sum", "amax", "amin", "_weight_norm",
+     "_weight_norm_interface", "linalg_norm"}
+)  # fmt: skip
+# Layers, by the arguments whose channels can be pruned; of products those that are matrices.
+_LAYERS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d",
+             "conv_transpose3d", "linear", "embedding"), frozenset({"weight"})
+        ),
+        **dict.fromkeys(("matmul", "mm", "addmm"), frozenset({"self", "other", "mat1", "mat2"})),
+    }
+)  # fmt: skip
+_IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
+
+
+@dataclass(frozen=True)
+class Const:
+    """A tensor known while importing, and the weights it was computed from.
+
+    ``name`` is set for a weight of the module as it stands; ``folded`` says that a normalisation
+    or reduction lies between the weights and this.
+    """
+
+    tensor: Any  # one tensor, or a sequence of them
+    origins: frozenset[str] = frozenset()
+    name: str = ""
+    folded: bool = False
+
+
+class Importer:
+    """One walk over one capture.
+
+    ``fold``: replace the normalised weights of layers by what they are now, since the norm would otherwise see the
+    columns that pruning removes; without it everything that is computed from parameters stays computed.
+    """
+
+    def __init__(self, capture: Capture, fold: bool = True) -> None:
+        self.capture = capture
+        self.fold = fold
+        self.folded: dict[fx.Node, Value] = {}
+        self.b = Builder([name for name, _, _ in capture.bound.values()])
+        self.env: dict[fx.Node, Any] = {}
+        self.consts: dict[fx.Node, Const] = {}
+        self.inputs: list[Value] = []
+        self.names: dict[int, str] = {}
+        self.rename: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.train_as: dict[str, str] = {}
+
+    def run(self, name: str) -> Graph:
+        """The graph, with dead nodes and weights dropped."""
+        self._walk(self.capture.module, self._placeholder)
+        outputs: list[str] = []
+        leaves: list[int | tuple[Any, ...]] = []
+        for result in self.capture.results:
+            if isinstance(result, tuple):
+                leaves.append(result)
+                continue
+            leaves.append(len(outputs))
+            outputs.append(self._value(result).name)
+        kinds: dict[str, set[str]] = {"parameter": set(), "buffer": set(), "constant": set()}
+        for weight, _, kind in self.capture.bound.values():
+            kinds[kind].add(weight)
+        graph = Graph(name, tuple(self.inputs), tuple(self.b.nodes), tuple(outputs), self.b.weights)
+        graph = _settle(prune_dead(graph), self.rename)
+        origin = TorchOrigin(
+            frozenset(kinds["parameter"]), frozenset(kinds["buffer"]),
+            self.capture.in_spec, self.capture.out_spec, tuple(leaves), MappingProxyType(self.train_as),
+            capture_remarks=self._remarks(graph, kinds["parameter"]),
+        )  # fmt: skip
+        return graph.with_note(origin)
+
+    def _remarks(self, graph: Graph, parameters: set[str]) -> tuple[str, ...]:
+        wanted = {*self.rename, *self.rename.values()}
+        names = [name for name in graph.weights if name in wanted and name not in parameters]
+        if not names:
+            return ()
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return (f"computed from parameters, which the result has no longer; kept as what they are now: {shown}",)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        found = self.capture.bound.get(node.name)
+        if found is not None:
+            self._bind_weight(node, *found)
+            return
+        meta = node.meta.get("val")
+        if not isinstance(meta, torch.Tensor):
+            self.env[node] = meta  # a number the capture has fixed
+            return
+        value = Value(self.b.fresh(node.name), tuple(int(d) for d in meta.shape), short_name(meta.dtype))
+        self.inputs.append(value)
+        self.b.values[value.name] = value
+        self.env[node] = value
+
+    def _bind_weight(self, node: fx.Node, name: str, tensor: torch.Tensor, kind: str) -> None:
+        # Tied weights are one weight under the first name.
+        name = self.names.setdefault(id(tensor), name)
+        named = kind != "constant" and tensor.dtype.is_floating_point
+        self.consts[node] = Const(tensor, frozenset({name} if named else ()), "" if kind == "constant" else name)
+        if named:
+            self.sizes[name] = tensor.numel()
+
+    def _walk(self, module: fx.GraphModule, placeholder: Any) -> Any:
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                placeholder(node)
+            elif node.op == "get_attr":
+                found: Any = operator.attrgetter(node.target)(module)
+                if isinstance(found, torch.Tensor):
+                    self.consts[node] = Const(found)
+                else:
+                    self.env[node] = found
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                return node.args[0]
+        return None
+
+    def _call(self, node: fx.Node) -> None:
+        target = node.target
+        if target is operator.getitem:
+            self._getitem(node)
+        elif not isinstance(target, torch._ops.OpOverload):
+            self._call_python(node)
+        elif target._schema.name.rpartition("::")[2] in _IGNORED:
+            self.env[node] = None
+        else:
+            base = target._schema.name.rpartition("::")[2]
+            if not self._fold(node, base):
+                self._emit(node, base)
+            if target._schema.is_mutable and node.args and isinstance(node.args[0], fx.Node):
+                self._overwrite(node.args[0], node)
+
+    def _overwrite(self, old: fx.Node, new: fx.Node) -> None:
+        """An in-place call: whoever reads the old tensor from here on reads the new one."""
+        self.consts.pop(old, None)
+        self.env.pop(old, None)
+        if new in self.consts:
+            self.consts[old] = self.consts[new]
+        if new in self.env:
+            self.env[old] = self.env[new]
+
+    def _getitem(self, node: fx.Node) -> None:
+        source, index = node.args
+        if source in self.consts:
+            const = self.consts[source]  # type: ignore[index]
+            self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded)
+        if source in self.env:
+            self.env[node] = self.env[source][index]  # type: ignore[index]
+
+    def _call_python(self, node: fx.Node) -> None:
+        """Arithmetic on sizes, and regions with gradients or autocast switched off."""
+        if str(node.target) in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+            self._inline(node, 1 if "grad" in str(node.target) else 4)
+            return
+        args = fx.map_arg(node.args, self._plain)
+        kwargs = fx.map_arg(node.kwargs, self._plain)
+        if not callable(node.target):
+            raise Unsupported(f"call of {node.target} in '{source_of(node).name}' cannot be read.")
+        self.env[node] = node.target(*args, **kwargs)
+
+    def _plain(self, node: fx.Node) -> Any:
+        found = self.env.get(node)
+        if isinstance(found, Value) or node in self.consts:
+            raise Unsupported(
+                f"'{source_of(node).name}' ({source_of(node).where}): a tensor is used by a Python function that torch "
+                "could not trace. Replace it by torch operators."
+            )
+        return found
+
+    def _inline(self, node: fx.Node, skip: int) -> None:
+        body, *args = node.args[skip:]
+        module = self.env[body] if isinstance(body, fx.Node) else body
+        given = iter(args)
+
+        def bind_argument(inner: fx.Node) -> None:
+            outer: Any = next(given)
+            if outer in self.consts:
+                self.consts[inner] = self.consts[outer]
+            else:
+                self.env[inner] = self.env[outer] if isinstance(outer, fx.Node) else outer
+
+        results = self._walk(cast(fx.GraphModule, module), bind_argument)
+        values = fx.map_arg(results, self._value)
+        self.env[node] = tuple(values) if isinstance(values, list) else values
+
+    # Constants.
+
+    def _fold(self, node: fx.Node, base: str) -> bool:
+        """Compute a call that depends on no input. True if it needs no IR node."""
+        known_by_shape = self._shown(node, base)
+        tensors = [n for n in node.all_input_nodes if not self._is_number(n) and n not in known_by_shape]
+        creates = base in _CREATE
+        if not creates and any(n not in self.consts for n in tensors):
+            return False
+        known = [] if creates else [self.consts[n] for n in tensors]
+        origins = frozenset(itertools.chain.from_iterable(c.origins for c in known))
+        if torch.Tag.nondeterministic_seeded in node.target.tags and not _rests(node):  # type: ignore[union-attr]
+            return False
+        if node.target._schema.is_mutable and known and known[0].name:  # type: ignore[union-attr]
+            return False  # never write into the user's weights
+        result: Any
+        with torch.no_grad():
+            if creates:
+                result = self._create(node, base)
+            else:
+                args = self._args(node.args, known_by_shape)
+                result = node.target(*args, **self._args(node.kwargs))  # type: ignore[operator]
+        if not isinstance(result, torch.Tensor | tuple | list):
+            self.env[node] = result  # a size
+            return True
+        folded = any(c.folded for c in known) or (bool(origins) and base in _NORMALISES)
+        self.consts[node] = Const(result, origins, "", folded)
+        tensors_out = [result] if isinstance(result, torch.Tensor) else result
+        if not origins or not all(t.dtype.is_floating_point for t in tensors_out):
+            return True
+        return self._unfold(node, base)
+
+    def _unfold(self, node: fx.Node, base: str) -> bool:
+        """Arithmetic on weights stays in the graph, beside its value for layers that fold it.
+
+        What the IR has no operator for is that value.
+        """
+        begin = len(self.b.nodes)
+        self._emit(node, base)
+        if any(made.op == "opaque" for made in self.b.nodes[begin:]):
+            for made in self.b.nodes[begin:]:
+                for value in made.outputs:
+                    self.b.values.pop(value.name, None)
+            del self.b.nodes[begin:], self.env[node]
+        return True
+
+    def _is_number(self, node: fx.Node) -> bool:
+        return node in self.env and not isinstance(self.env[node], Value | tuple | list)
+
+    def _create(self, node: fx.Node, base: str) -> torch.Tensor:
+        meta = node.meta["val"]
+        fill: Any = 1 if "ones" in base else 0
+        if "full" in base:
+            bound = bind(node, self._args(node.args), self._args(node.kwargs))
+            fill = bound.fill_value
+        return torch.full(tuple(int(d) for d in meta.shape), fill, dtype=meta.dtype)
+
+    def _shown(self, node: fx.Node, base: str) -> dict[fx.Node, torch.Tensor]:
+        """Arguments of which a call takes the shape or the element type alone, as tensors that hold nothing."""
+        if base not in _TAKE_AFTER or len(node.args) < 2 or not isinstance(node.args[1], fx.Node):
+            return {}
+        meta = node.args[1].meta.get("val")
+        if node.args[1] in self.consts or not isinstance(meta, torch.Tensor):
+            return {}
+        return {node.args[1]: torch.empty(tuple(int(d) for d in meta.shape), dtype=meta.dtype)}
+
+    def _args(self, items: Any, shown: Mapping[fx.Node, torch.Tensor] = MappingProxyType({})) -> Any:
+        def pick(node: fx.Node) -> Any:
+            if node in shown:
+                return shown[node]
+            return self.consts[node].tensor if node in self.consts else self.env.get(node)
+
+        return fx.map_arg(items, pick)
+
+    def _value(self, node: fx.Node) -> Any:
+        """What a rule sees for this node: a Value, a sequence of them, or a number."""
+        if node in self.env:
+            return self.env[node]
+        const = self.consts.get(node)
+        if const is None:
+            raise Unsupported(f"'{source_of(node).name}': {node.name} is read but nothing defines it.")
+        if not isinstance(const.tensor, torch.Tensor):
+            value: Any = tuple(self.b.const(to_numpy(t.contiguous())) for t in const.tensor)
+        elif const.name:
+            value = self.b.add_weight(const.name, to_numpy(const.tensor))
+        elif const.origins:
+            value = self._folded_weight(node, const)
+        else:
+            value = self.b.const(np.array(to_numpy(const.tensor)))
+        self.env[node] = value
+        return value
+
+    def _operands(self, node: fx.Node, base: str) -> Any:
+        """What a rule is given for this call's arguments: normalised weights of layers are folded."""
+        slots = _LAYERS.get(base, frozenset()) if self.fold else frozenset()
+        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+        if not slots or all(n in self.consts for n in node.all_input_nodes):
+            return fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
+        args = [
+            self._folded_value(item, node)
+            if name in slots and isinstance(item, fx.Node)
+            else fx.map_arg(item, self._value)
+            for name, item in zip(names, node.args, strict=False)
+        ]
+        return tuple(args), fx.map_arg(node.kwargs, self._value)
+
+    def _folded_value(self, item: fx.Node, user: fx.Node) -> Any:
+        const = self.consts.get(item)
+        if const is None or not const.folded or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
+            return self._value(item)
+        if item not in self.folded:
+            self.folded[item] = self._folded_weight(item, const, source_of(user).name)
+        return self.folded[item]
+
+    def _folded_weight(self, node: fx.Node, const: Const, layer: str = "") -> Value:
+        """A computed weight is no parameter of the module and takes the name of none.
+
+        Its layer's ``weight`` where no parameter is called so, else that of the largest it comes from, and "folded".
+        """
+        temporary = self.b.fresh(f"{node.name}.folded")
+        largest = max(sorted(const.origins), key=lambda n: self.sizes[n])
+        wanted = f"{layer}.weight" if layer else largest
+        own = {name for name, _, _ in self.capture.bound.values()}
+        self.rename[temporary] = wanted if wanted not in own else f"{largest}_folded"
+        return self.b.add_weight(temporary, np.array(to_numpy(const.tensor)))
+
+    # Nodes.
+
+    def _emit(self, node: fx.Node, base: str) -> None:
+        b = self.b
+        b.start(node.name, source_of(node))
+        args = bind(node, *self._operands(node, base))
+        rule = RULES.get(base) or (RULES.get(base[:-1]) if base.endswith("_") else None)
+        begin = len(b.nodes)
+        try:
+            if rule is None:
+                raise Skip(f"no rule for {base}")
+            result = rule(b, args)
+            _check(result, args.meta)
+            if args.ignored():
+                raise Skip(f"the rule for {base} says nothing of {', '.join(args.ignored())}")
+        except (Skip, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            for made in b.nodes[begin:]:
+                for value in made.outputs:
+                    b.values.pop(value.name, None)
+            del b.nodes[begin:]
+            b.start(node.name, source_of(node))
+            result = self._opaque(node, args)
+        self.env[node] = result = self._title(node.name, result, begin)
+        if b.train_as and isinstance(result, Value):
+            self.train_as[result.name] = b.train_as
+
+    def _opaque(self, node: fx.Node, args: Args) -> Any:
+        operands: list[Value] = []
+        payload = json.dumps({"args": _plain(fx.map_arg(node.args, self._value), operands),
+                              "kwargs": _plain(fx.map_arg(node.kwargs, self._value), operands)})  # fmt: skip
+        metas = args.meta if isinstance(args.meta, list | tuple) else [args.meta]
+        outputs: list[Value] = []
+        result: list[Value | None] = []
+        for i, meta in enumerate(metas):
+            if not isinstance(meta, torch.Tensor):
+                result.append(None)
+                continue
+            shape = tuple(int(d) for d in meta.shape)
+            outputs.append(Value(self.b.fresh(f"{node.name}.out{i}"), shape, short_name(meta.dtype)))
+            result.append(outputs[-1])
+        if not outputs:
+            raise Unsupported(f"'{source_of(node).name}' ({source_of(node).where}): {node.target} returns no tensor.")
+        attrs = {"kind": "torch", "target": str(node.target), "payload": payload}
+        names = tuple(v.name for v in operands)
+        self.b.append(Node("opaque", names, tuple(outputs), attrs, source_of(node)))
+        return tuple(result) if isinstance(args.meta, list | tuple) else result[0]
+
+    def _title(self, name: str, result: Any, begin: int) -> Any:
+        """Give the results of the nodes just made the name of the torch node."""
+        b = self.b
+        made = {v.name for n in b.nodes[begin:] for v in n.outputs}
+        flat = list(result) if isinstance(result, list | tuple) else [result]
+        table: dict[str, str] = {}
+        for i, value in enumerate(flat):
+            if isinstance(value, Value) and value.name in made and value.name not in table:
+                wanted = name if not isinstance(result, list | tuple) else f"{name}_{i}"
+                while b.taken(wanted) or wanted in table.values():
+                    wanted += "_"
+                table[value.name] = wanted
+        if not table:
+            return result
+        for i in range(begin, len(b.nodes)):
+            b.nodes[i] = _renamed(b.nodes[i], table)
+            for value in b.nodes[i].outputs:
+                b.values[value.name] = value
+                b.made[value.name] = b.nodes[i]
+        titled = [b.values[table[v.name]] if isinstance(v, Value) and v.name in table else v for v in flat]
+        return tuple(titled) if isinstance(result, list | tuple) else titled[0]
+
+
+def _rests(node: fx.Node) -> bool:
+    """Is this a random call that is switched off, such as dropout in eval mode?"""
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    return "train" in names and dict(zip(names, node.args, strict=False)).get("train") is False
+
+
+def _renamed(node: Node, table: Mapping[str, str]) -> Node:
+    inputs = tuple(table.get(i, i) if i is not None else None for i in node.inputs)
+    outputs = tuple(Value(table.get(v.name, v.name), v.shape, v.dtype) for v in node.outputs)
+    return Node(node.op, inputs, outputs, node.attrs, node.source)
+
+
+def _settle(graph: Graph, rename: Mapping[str, str]) -> Graph:
+    """Folded weights take the names they asked for where those are still free."""
+    table: dict[str, str] = {}
+    for temporary, wanted in rename.items():
+        if temporary not in graph.weights:
+            continue
+        if wanted not in graph.weights and wanted not in table.values() and wanted not in graph.values:
+            table[temporary] = wanted
+    if not table:
+        return graph
+    weights = {table.get(name, name): array for name, array in graph.weights.items()}
+    outputs = [table.get(name, name) for name in graph.outputs]
+    return graph.rewrite(nodes=[_renamed(n, table) for n in graph.nodes], outputs=outputs, weights=weights)
+
+
+def _check(result: Any, meta: Any) -> None:
+    """Does what a rule built have the recorded shapes and types? Raises Skip."""
+    if isinstance(meta, list | tuple):
+        if not isinstance(result, list | tuple):
+            raise Skip("one result for several")
+        for one, m in zip(result, meta, strict=False):
+            if one is not None:
+                _check(one, m)
+        return
+    if not isinstance(result, Value):
+        raise Skip("no result")
+    have, want = (result.shape, result.dtype), (tuple(int(d) for d in meta.shape), short_name(meta.dtype))
+    if have != want:
+        raise Skip(f"the rule gives {have}, torch {want}")
+
+
+def _plain(item: Any, operands: list[Value]) -> Any:
+    """Call arguments as JSON, tensors as {"$": position among the node's inputs}."""
+    if isinstance(item, Value):
+        operands.append(item)
+        return {"$": len(operands) - 1}
+    if isinstance(item, list | tuple):
+        return [_plain(i, operands) for i in item]
+    if isinstance(item, Mapping):
+        return {key: _plain(i, operands) for key, i in item.items()}
+    if isinstance(item, torch.dtype | torch.layout | torch.memory_format):
+        return {"torch": str(item).removeprefix("torch.")}
+    if isinstance(item, torch.device):
+        return {"device": str(item)}
+    if isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
+        return {"float": str(item)}
+    if item is None or isinstance(item, bool | int | float | str):
+        return item
+    raise Unsupported(f"an argument of type {type(item).__name__} cannot be kept in an opaque node.")

@@ -1,0 +1,291 @@
+"""Rules of layers: ATen calls of convolution, normalisation, pooling, resizing, attention, recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from secateur.ir.graph import Array, Value
+
+from .build import Args, Builder, Result, Rule, Skip, axis_of, ints
+from .rules_math import attention, max_or_min
+
+
+def _optional(*values: Value | None) -> list[Value | None]:
+    """Inputs without the absent ones at the end."""
+    items = list(values)
+    while items and items[-1] is None:
+        items.pop()
+    return items
+
+
+def _batched(b: Builder, x: Value, rank: int, make: Callable[[Value], Value]) -> Value:
+    """Run a layer on an input that may lack the batch axis."""
+    if len(x.shape) == rank:
+        return make(x)
+    return b.emit("squeeze", [make(b.emit("unsqueeze", [x], axes=(0,)))], axes=(0,))
+
+
+def _conv(b: Builder, a: Args) -> Value:
+    x, w = a.input, a.weight
+    d = len(w.shape) - 2
+    stride, dilation = ints(a.stride, d), ints(a.dilation, d)
+    if a.get("transposed"):
+        return _batched(b, x, d + 2, lambda v: _transposed(b, v, a, d))
+    if any(a.get("output_padding", ())):
+        raise Skip("output_padding of a convolution that is not transposed")
+    padding = a.padding
+    if isinstance(padding, str):
+        total = [dilation[i] * (w.shape[2 + i] - 1) if padding == "same" else 0 for i in range(d)]
+        pad = (*(t // 2 for t in total), *(t - t // 2 for t in total))
+    else:
+        pad = ints(padding, d) * 2
+    return _batched(b, x, d + 2, lambda v: b.emit(
+        "conv", _optional(v, w, a.bias), stride=stride, dilation=dilation, pad=pad, groups=int(a.groups)
+    ))  # fmt: skip
+
+
+def _transposed(b: Builder, x: Value, a: Args, d: int) -> Value:
+    return b.emit(
+        "conv_transpose", _optional(x, a.weight, a.bias), stride=ints(a.stride, d), dilation=ints(a.dilation, d),
+        pad=ints(a.padding, d) * 2, output_padding=ints(a.output_padding, d), groups=int(a.groups),
+    )  # fmt: skip
+
+
+def _conv_transpose(b: Builder, a: Args) -> Value:
+    d = len(a.weight.shape) - 2
+    return _batched(b, a.input, d + 2, lambda v: _transposed(b, v, a, d))
+
+
+def _batch_norm(b: Builder, a: Args) -> Value:
+    if a.get("training") or a.running_mean is None:
+        raise Skip("batch_norm with the statistics of the batch")
+    momentum = a.get("momentum", 0.1)
+    return b.emit(
+        "batch_norm", [a.input, a.weight, a.bias, a.running_mean, a.running_var],
+        eps=float(a.eps), momentum=None if momentum is None else float(momentum),
+    )  # fmt: skip
+
+
+def _batch_norm_many(b: Builder, a: Args) -> Result:
+    """Variants of batch_norm that also return statistics nobody reads."""
+    return (_batch_norm(b, a), None, None)
+
+
+def _layer_norm(b: Builder, a: Args) -> Value:
+    a.shown("cudnn_enable")
+    return b.emit("layer_norm", _optional(a.input, a.weight, a.bias), dims=len(a.normalized_shape), eps=float(a.eps))
+
+
+def _rms_norm(b: Builder, a: Args) -> Value:
+    eps = float(np.finfo(np.float32).eps) if a.eps is None else float(a.eps)
+    return b.emit("rms_norm", _optional(a.input, a.weight), dims=len(a.normalized_shape), eps=eps)
+
+
+def _group_norm(b: Builder, a: Args) -> Value:
+    groups = a.get("num_groups", a.get("group"))
+    return b.emit("group_norm", _optional(a.input, a.weight, a.bias), groups=int(groups), eps=float(a.eps))
+
+
+def _instance_norm(b: Builder, a: Args) -> Value:
+    if not a.use_input_stats:
+        b.train_as = "instance_norm"
+        return _batch_norm(b, a)
+    if a.running_mean is not None or a.running_var is not None:
+        raise Skip("instance_norm that updates its statistics")
+    a.shown("momentum")
+    return b.emit("instance_norm", _optional(a.input, a.weight, a.bias), eps=float(a.eps))
+
+
+def _first_of(rule: Rule) -> Rule:
+    """The rule's value where the call returns more that nobody reads."""
+    return lambda b, a: (rule(b, a), None, None)
+
+
+def _max_pool(d: int) -> Rule:
+    def rule(b: Builder, a: Args) -> Value:
+        kernel = ints(a.kernel_size, d)
+        stride = ints(a.stride, d) if a.stride not in (None, []) else kernel
+        return _batched(b, a.self, d + 2, lambda v: b.emit(
+            "max_pool", [v], kernel=kernel, stride=stride, dilation=ints(a.dilation, d),
+            pad=ints(a.padding, d) * 2, ceil=bool(a.ceil_mode),
+        ))  # fmt: skip
+
+    return rule
+
+
+def _avg_pool(d: int) -> Rule:
+    def rule(b: Builder, a: Args) -> Value:
+        if a.get("divisor_override") is not None:
+            raise Skip("divisor_override")
+        kernel = ints(a.kernel_size, d)
+        stride = ints(a.stride, d) if a.stride not in (None, []) else kernel
+        return _batched(b, a.self, d + 2, lambda v: b.emit(
+            "avg_pool", [v], kernel=kernel, stride=stride, pad=ints(a.padding, d) * 2,
+            ceil=bool(a.ceil_mode), include_pad=bool(a.count_include_pad),
+        ))  # fmt: skip
+
+    return rule
+
+
+def _adaptive(op: str, d: int) -> Rule:
+    def rule(b: Builder, a: Args) -> Value:
+        x = a.self
+        rank = len(x.shape)
+        given = a.output_size if isinstance(a.output_size, list | tuple) else [a.output_size] * d
+        given = list(given) * (d if len(given) == 1 else 1)
+        size = tuple(x.shape[rank - d + i] if s is None else int(s) for i, s in enumerate(given))
+        if all(s == 1 for s in size):
+            kind = "reduce_mean" if op == "adaptive_avg_pool" else "reduce_max"
+            return b.emit(kind, [x], axes=tuple(range(rank - d, rank)), keepdims=True)
+        if size == x.shape[rank - d :]:
+            value: Value = x
+            return value
+        return b.emit(op, [x], size=size)
+
+    return rule
+
+
+def _adaptive_max(d: int) -> Rule:
+    inner = _adaptive("adaptive_max_pool", d)
+    return lambda b, a: (inner(b, a), None) if isinstance(a.meta, list | tuple) else inner(b, a)
+
+
+def _prelu(b: Builder, a: Args) -> Value:
+    w = a.weight
+    if w.shape == (1,) and len(a.self.shape) < 2:
+        w = b.reshape(w, (1,) * len(a.self.shape))
+    return b.emit("prelu", [a.self, w])
+
+
+def _resize(mode: str, exact: bool = False) -> Rule:
+    def rule(b: Builder, a: Args) -> Value:
+        x = a.get("input", a.get("self"))
+        d = len(x.shape) - 2
+        a.shown("output_size")
+        factors = a.get("scale_factors")
+        if not factors:
+            single = [a.get(k) for k in ("scales_d", "scales_h", "scales_w", "scales")]
+            single = [f for f in single if f is not None]
+            factors = single if len(single) == d else None
+        aligned = bool(a.get("align_corners", False))
+        coordinate = "align_corners" if aligned else "half_pixel" if mode != "nearest" or exact else "asymmetric"
+        rounding = "round_prefer_ceil" if exact else "floor"
+        size = None if factors else tuple(a.shape[2:])
+        scales = tuple(float(f) for f in factors) if factors else None
+        return b.emit(
+            "resize", [x], mode=mode, size=size, scales=scales, coordinate=coordinate, rounding=rounding,
+        )  # fmt: skip
+
+    return rule
+
+
+def _reorder(array: Array, order: Sequence[int]) -> Array:
+    """Gates of a stacked recurrent weight in another order."""
+    return np.concatenate([np.split(array, len(order))[g] for g in order])
+
+
+# torch has i f g o and ONNX i o f g; torch has r z n and ONNX z r n.
+_GATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)})
+
+
+def _states(b: Builder, hx: Any, layer: int, ways: int) -> list[Value | None]:
+    """Initial states of one layer; zeros are the default and need no input."""
+    states: list[Value | None] = []
+    for state in hx:
+        array = b.array(state)
+        if array is not None and not array.any():
+            states.append(None)
+        else:
+            begin, end = layer * ways, (layer + 1) * ways
+            states.append(state if state.shape[0] == ways else b.slice(state, 0, begin, end))
+    return states
+
+
+def _recurrent(op: str) -> Rule:
+    def rule(b: Builder, a: Args) -> Result:
+        if "batch_sizes" in a:
+            raise Skip("packed sequences")
+        if a.train:
+            raise Skip("a recurrent layer in train mode")
+        ways, x = 2 if a.bidirectional else 1, a.input
+        hx = a.hx if isinstance(a.hx, list | tuple) else [a.hx]
+        a.shown("dropout")  # between layers, of which there may be one
+        step = 4 if a.has_biases else 2
+        hidden = a.params[1].shape[1]
+        if len(a.params) != step * ways * a.num_layers or a.params[1].shape[0] != hidden * len(_GATES[op]):
+            raise Skip("projections")
+        x = b.transpose(x, (1, 0, 2)) if a.batch_first else x
+        finals: list[list[Value]] = [[], []]
+        for layer in range(a.num_layers):
+            if layer and a.dropout:
+                x = b.emit("dropout", [x], p=float(a.dropout))
+            weights = _stacked(b, a.params[layer * step * ways : (layer + 1) * step * ways], op, step, ways)
+            states = _states(b, hx, layer, ways)
+            direction = "bidirectional" if ways == 2 else "forward"
+            extra = {"linear_before_reset": 1} if op == "gru" else {}
+            y, *last = b.emit_many(
+                op, _optional(x, *weights, *states), len(hx) + 1, hidden=hidden, direction=direction, **extra
+            )
+            steps, _, batch, _ = y.shape
+            x = b.reshape(b.transpose(y, (0, 2, 1, 3)), (steps, batch, ways * hidden))
+            for found, value in zip(finals, last, strict=False):
+                found.append(value)
+        x = b.transpose(x, (1, 0, 2)) if a.batch_first else x
+        joined = [v[0] if len(v) == 1 else b.emit("concat", v, axis=0) for v in finals if v]
+        return (x, *joined)
+
+    return rule
+
+
+def _stacked(b: Builder, params: Sequence[Value], op: str, step: int, ways: int) -> list[Value | None]:
+    """Weights of one layer in ONNX's layout: w[D, G*H, I], r[D, G*H, H], b[D, 2*G*H]."""
+    arrays = [b.array(p) for p in params]
+    if any(array is None for array in arrays):
+        raise Skip("recurrent weights that are computed")
+    turned = [_reorder(array, _GATES[op]) for array in arrays if array is not None]
+    columns = [turned[i::step] for i in range(step)]
+    joined = [np.stack(columns[0]), np.stack(columns[1])]
+    if step == 4:
+        joined.append(np.stack([np.concatenate(pair) for pair in zip(columns[2], columns[3], strict=True)]))
+    names = [params[i].name for i in range(len(joined))]
+    return [b.add_weight(f"{name}.{op}", array) for name, array in zip(names, joined, strict=True)]
+
+
+def _sdpa_many(b: Builder, a: Args) -> Result:
+    return (attention(b, a), *[None] * (len(a.meta) - 1))
+
+
+def _cross_axis(b: Builder, a: Args) -> Value:
+    """cosine_similarity-free softmax2d and the like are composites; softmin is softmax of -x."""
+    return b.emit("softmax", [b.emit("neg", [a.self])], axis=axis_of(a.dim, len(a.self.shape)))
+
+
+LAYERS: Mapping[str, Rule] = MappingProxyType(
+    {
+        **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _conv),
+        **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
+        "batch_norm": _batch_norm, "cudnn_batch_norm": _batch_norm_many, "native_batch_norm": _batch_norm_many,
+        "_native_batch_norm_legit_no_training": _batch_norm_many,
+        "layer_norm": _layer_norm, "native_layer_norm": _first_of(_layer_norm), "rms_norm": _rms_norm,
+        "group_norm": _group_norm, "instance_norm": _instance_norm,
+        **{f"max_pool{d}d": _max_pool(d) for d in (1, 2, 3)},
+        **{f"max_pool{d}d_with_indices": _first_of(_max_pool(d)) for d in (1, 2, 3)},
+        **{f"avg_pool{d}d": _avg_pool(d) for d in (1, 2, 3)},
+        **{f"adaptive_avg_pool{d}d": _adaptive("adaptive_avg_pool", d) for d in (1, 2, 3)},
+        "_adaptive_avg_pool2d": _adaptive("adaptive_avg_pool", 2),
+        **{f"adaptive_max_pool{d}d": _adaptive_max(d) for d in (1, 2, 3)},
+        "prelu": _prelu, "_prelu_kernel": _prelu,
+        **{f"upsample_nearest{d}d": _resize("nearest") for d in (1, 2, 3)},
+        **{f"_upsample_nearest_exact{d}d": _resize("nearest", True) for d in (1, 2, 3)},
+        "upsample_linear1d": _resize("linear"), "upsample_bilinear2d": _resize("linear"),
+        "upsample_trilinear3d": _resize("linear"), "upsample_bicubic2d": _resize("cubic"),
+        "scaled_dot_product_attention": attention,
+        "_scaled_dot_product_flash_attention_for_cpu": _sdpa_many,
+        "lstm": _recurrent("lstm"), "gru": _recurrent("gru"),
+        "max": max_or_min("reduce_max"), "min": max_or_min("reduce_min"), "softmin": _cross_axis,
+    }
+)  # fmt: skip

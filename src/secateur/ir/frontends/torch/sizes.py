@@ -1,0 +1,246 @@
+"""Which sizes of its inputs a captured network leaves free: it is captured at others too, and the two compared.
+
+A trace holds literal sizes. Where both traces agree, or where the IR can say that a number follows what it is read
+from, the graph holds at all sizes. A literal that follows a dimension in another way is noted for the torch module,
+which takes it from there. What is left is fixed: the module refuses other sizes, and the report says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from math import gcd
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from secateur.ir.graph import Graph, Node, Value
+from secateur.ir.ops import END
+from secateur.ir.torch_origin import Literal, TorchOrigin
+
+from .batch import free_batch
+
+Arguments = tuple[Any, ...]
+Read = Callable[[Arguments], Graph]
+
+# What an exporter may be handed numbers for that are known when the module runs.
+_OPEN = frozenset({"shape", "size", "starts", "ends", "sizes", "repeats"})
+
+
+class Disagree(Exception):
+    """A literal of the trace depends on the sizes in a way that nothing here can say. Its text: where."""
+
+
+def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
+    """The graph that holds at every size the network takes; else its note says what is fixed and why.
+
+    ``read`` captures the network with other arguments and raises whatever it likes where it does not take them.
+    """
+    wide = next((g for g in (_try(read, other) for other in _other_sizes(args)) if g is not None), None)
+    if wide is not None and (freed := free_batch(graph, wide)) is not None:
+        return freed
+    more = _more(args)
+    tall = _try(read, more) if more is not None else None
+    freed = free_batch(graph, tall) if tall is not None else None
+    return _noted(graph, freed or graph, wide or tall)
+
+
+def _noted(graph: Graph, freed: Graph, other: Graph | None) -> Graph:
+    origin = graph.note(TorchOrigin)
+    if other is None or origin is None:
+        return freed
+    try:
+        return freed.with_note(dataclasses.replace(origin, follows=_follows(graph, other)))
+    except Disagree as found:
+        free = {v.name for v in freed.inputs if v.shape and type(v.shape[0]) is not int}
+        fixed = tuple(
+            (a.name, i)
+            for a, b in zip(graph.inputs, other.inputs, strict=False)
+            for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False))
+            if m != n and not (i == 0 and a.name in free)
+        )
+        if not fixed:
+            return freed
+        sizes = ", ".join(f"{v.name} {list(map(int, v.shape))}" for v in graph.inputs)
+        which = "batch" if all(axis == 0 for _, axis in fixed) else "size"
+        remark = f"the {which} of the input is fixed to that of the example ({sizes}): {found}"
+        return freed.with_note(
+            dataclasses.replace(origin, fixed=fixed, why=str(found), capture_remarks=(*origin.capture_remarks, remark))
+        )
+
+
+def _try(read: Read, args: Arguments) -> Graph | None:
+    try:
+        return read(args)
+    except Exception:  # whatever the user's own code raises at a size that it does not take
+        return None
+
+
+# Other examples.
+
+
+def _other_sizes(args: Arguments) -> Iterator[Arguments]:
+    """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them."""
+    for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
+        found = _changed(_more(args, 11) or args, change)
+        if found is not None:
+            yield found
+
+
+class _Awkward:
+    """Odd sizes, half as large again and more, so that every stride shows, and none near that of another axis.
+
+    The same size along axes that are the same from behind (``back``) becomes the same again.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], int] = {}
+
+    def __call__(self, size: int, back: int) -> int:
+        key = size, back % 2
+        if key not in self._made:
+            new = int(size * (1.5, 1.8)[back % 2]) + 2 | 1
+            while any(abs(new - other) * 6 <= max(new, other) for other in self._made.values()):
+                new += 2
+            self._made[key] = new
+        return self._made[key]
+
+
+def _changed(args: Arguments, change: Callable[[int, int], int]) -> Arguments | None:
+    """Spatial axes at other sizes: those behind the channels, or behind the batch where there is one axis more."""
+    leaves, spec = pytree.tree_flatten(args)
+    found = []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2:
+            first = min(2, leaf.ndim - 1)
+            for axis in range(first, leaf.ndim):
+                index = torch.arange(change(leaf.shape[axis], leaf.ndim - 1 - axis)) % max(leaf.shape[axis], 1)
+                leaf = leaf.index_select(axis, index.to(leaf.device)) if leaf.shape[axis] else leaf
+        found.append(leaf)
+    if all(a is b for a, b in zip(leaves, found, strict=True)):
+        return None
+    arguments: Arguments = pytree.tree_unflatten(found, spec)
+    return arguments
+
+
+def _more(args: Arguments, rows: int = 1) -> Arguments | None:
+    """The example with the first row of each input repeated; None if the inputs have no common batch."""
+    leaves, spec = pytree.tree_flatten(args)
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves if isinstance(leaf, torch.Tensor)}
+    if len(sizes) != 1 or None in sizes or 0 in sizes:
+        return None
+    grown = [torch.cat([leaf, *[leaf[:1]] * rows]) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    arguments: Arguments = pytree.tree_unflatten(grown, spec)
+    return arguments
+
+
+# Literals.
+
+
+def _follows(graph: Graph, other: Graph) -> dict[str, tuple[Literal, ...]]:
+    """Every literal in which the traces differ, by what it follows. Raises Disagree."""
+    if [v.name for v in graph.inputs] != [v.name for v in other.inputs] or graph.outputs != other.outputs:
+        raise Disagree("the network has other inputs or outputs at another size")
+    known = _Known()
+    for a, b in zip(graph.inputs, other.inputs, strict=True):
+        known.add(a, b)
+    found: dict[str, tuple[Literal, ...]] = {}
+    for mine, theirs in zip(graph.nodes, other.nodes, strict=False):
+        if mine.op != theirs.op or mine.inputs != theirs.inputs or len(graph.nodes) != len(other.nodes):
+            raise Disagree(f"forward takes another path at another size, from {_place(mine)} on")
+        for name in filter(None, mine.inputs):
+            if name in graph.weights and name not in found:
+                found.update(_constant(graph, other, name, mine, known))
+        literals = _literals(mine, theirs, graph, other, known)
+        if literals:
+            found[mine.name] = literals
+        for a, b in zip(mine.outputs, theirs.outputs, strict=True):
+            known.add(a, b)
+    return found
+
+
+def _place(node: Node) -> str:
+    """The node in the user's words."""
+    name = f" in '{node.source.name}'" if node.source.name else ""
+    return f"{node.op}{name}{f' ({node.source.where})' if node.source.where else ''}"
+
+
+def _literals(mine: Node, theirs: Node, graph: Graph, other: Graph, known: _Known) -> tuple[Literal, ...]:
+    found: list[Literal] = []
+    for attr, value in mine.attrs.items():
+        match = theirs.attrs.get(attr)
+        if value == match:
+            continue
+        if (
+            attr not in _OPEN
+            or not isinstance(value, tuple)
+            or not isinstance(match, tuple)
+            or len(value) != len(match)
+        ):
+            raise Disagree(f"'{attr}' of {_place(mine)} depends on it")
+        open_: list[int] = []
+        for i, (p, q) in enumerate(zip(value, match, strict=True)):
+            if p == q:
+                continue
+            if attr == "ends":
+                p, q = _end(p, mine, graph, i), _end(q, theirs, other, i)
+            literal = known.find(attr, i, p, q)
+            if literal is None:
+                open_.append(i)
+            else:
+                found.append(literal)
+        if open_ and (len(open_) > 1 or mine.op != "reshape" or -1 in value):
+            raise Disagree(f"'{attr}' of {_place(mine)} depends on it")
+        found += [Literal(attr, i) for i in open_]
+    return tuple(found)
+
+
+def _end(end: int, node: Node, graph: Graph, index: int) -> int:
+    """The end of a slice as a number."""
+    return int(graph.value(node.inputs[0] or "").shape[node.attrs["axes"][index]]) if end == END else end
+
+
+def _constant(graph: Graph, other: Graph, name: str, user: Node, known: _Known) -> dict[str, tuple[Literal, ...]]:
+    """A constant that repeats along what follows a size, such as zeros for a first state."""
+    a, b = graph.weights[name], other.weights.get(name)
+    if b is not None and (a.ctypes.data == b.ctypes.data or (a.shape == b.shape and np.array_equal(a, b))):
+        return {}
+    if b is not None and a.ndim == b.ndim and name.startswith("const."):
+        axes = [i for i in range(a.ndim) if a.shape[i] != b.shape[i]]
+        row = tuple(slice(0, 1) if i in axes else slice(None) for i in range(a.ndim))
+        literals = [known.find("shape", i, a.shape[i], b.shape[i]) for i in axes]
+        if axes and all(literals) and np.array_equal(a, np.broadcast_to(a[row], a.shape)):
+            if np.array_equal(b, np.broadcast_to(a[row], b.shape)):
+                return {name: tuple(one for one in literals if one is not None)}
+    raise Disagree(f"{_place(user)} reads a constant that is computed from it")
+
+
+class _Known:
+    """Dimensions seen so far that differ between the traces, each by its two sizes."""
+
+    def __init__(self) -> None:
+        self._dims: dict[tuple[int, int], tuple[str, int]] = {}
+
+    def add(self, a: Value, b: Value) -> None:
+        for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)):
+            if m != n:
+                self._dims.setdefault((int(m), int(n)), (a.name, axis))
+
+    def find(self, attr: str, index: int, p: int, q: int) -> Literal | None:
+        """The dimension that this number is: itself, a distance from it, a multiple or a whole part of it."""
+        if (p, q) in self._dims:
+            return Literal(attr, index, *self._dims[p, q])
+        if p <= 0 or q <= 0:
+            return None
+        away = [(abs(p - m), p - m, found) for (m, n), found in self._dims.items() if p - m == q - n]
+        if away:
+            _, plus, (value, axis) = min(away)
+            return Literal(attr, index, value, axis, plus=plus)
+        for (m, n), (value, axis) in self._dims.items():
+            common = gcd(p, m)
+            times, over = p // common, m // common
+            if min(times, over) == 1 and n * times // over == q:
+                return Literal(attr, index, value, axis, times, over)
+        return None

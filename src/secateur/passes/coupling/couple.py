@@ -1,0 +1,185 @@
+"""``couple``: which channels live and die together, which may not die, and why.
+
+One forward sweep over the nodes records ties between atoms (``flow.py``); connected components make
+units of them; random 64-bit signatures of the slots each unit appears in make groups of units. Both
+are linear in the size of the graph and use no recursion.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, Node, PassError
+from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing, Slot
+
+from .flow import Flow, Rule
+from .partitions import components, partition, pools
+from .rules_compute import COMPUTE
+from .rules_elementwise import ELEMENTWISE_RULES
+from .rules_movement import MOVEMENT
+
+COUPLE: dict[str, Rule] = {**ELEMENTWISE_RULES, **MOVEMENT, **COMPUTE}
+_CHAINS = frozenset(ELEMENTWISE_RULES) - {"softmax", "log_softmax", "cumsum", "batch_norm"} | frozenset(MOVEMENT)
+_WHY_LINES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Couple:
+    """Follow channels through the graph and leave a ``Coupling`` note.
+
+    ``protect``: layer name patterns (shell globs) whose output channels all stay.
+    Raises InputError if a pattern matches no layer.
+    """
+
+    name: ClassVar[str] = "couple"
+    protect: tuple[str, ...] = ()
+
+    def __call__(self, graph: Graph) -> Graph:
+        return graph.with_note(couple(graph, self.protect))
+
+
+def couple(graph: Graph, protect: tuple[str, ...] = ()) -> Coupling:
+    """The coupling of a graph; see ``Couple``."""
+    flow = sweep(graph)
+    _protect(flow, protect)
+    for name in graph.outputs:
+        flow.freeze_value(name, "graph output")
+    flow.freeze_partly_used()
+    return _Units(flow).coupling()
+
+
+def sweep(graph: Graph) -> Flow:
+    """Apply the rule of every node in order."""
+    flow = Flow(graph)
+    for node in graph.nodes:
+        inputs = [i for i in node.inputs if i is not None]
+        if node.op in _CHAINS and all(flow.is_const(i) for i in inputs):
+            flow.const.update(v.name for v in node.outputs)
+            continue
+        rule = COUPLE.get(node.op)
+        if rule is None:
+            raise PassError(f"couple has no rule for operator '{node.op}' of {node.source}")
+        for value, track in zip(node.outputs, rule(flow, node), strict=True):
+            if track is not None:
+                flow.tracks[value.name] = track
+    return flow
+
+
+def _protect(flow: Flow, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        hits = [n for n in flow.graph.nodes if fnmatch.fnmatchcase(n.label, pattern)]
+        if not hits:
+            layers = [n.label for n in flow.graph.nodes if n.op in ("conv", "linear", "conv_transpose")]
+            shown = ", ".join(layers[:5]) + (", ..." if len(layers) > 5 else "")
+            raise InputError(f"protect pattern '{pattern}' matches no layer; layers are named {shown}")
+        for node in hits:
+            for value in node.outputs:
+                flow.freeze_value(value.name, f"protected by '{pattern}'")
+
+
+class _Units:
+    """Atoms made into units, and everything that is known of a unit."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        atoms = components(flow.atoms, [(t.left, t.right) for t in flow.ties])
+        # Atom 0 is alone in its component; the others are numbered 0 .. size-1.
+        atoms[0] = -1
+        kept = np.unique(atoms[1:])
+        self.size = len(kept)
+        self.of = np.full(flow.atoms, -1, np.int64)
+        self.of[1:] = np.searchsorted(kept, atoms[1:])
+        self.reasons: list[str] = []
+        self.reason = np.full(self.size, -1, np.int64)
+        for freeze in flow.freezes:
+            self._freeze(self.of[freeze.atoms], freeze.reason)
+        self.slots = [
+            Slot(s.weight, s.axis, self.of[s.atoms], s.role, s.node, s.groups)
+            for s in flow.slots.values()
+            if (s.atoms > 0).any()
+        ]
+        self.constraints = [Constraint(c.node, c.side, self.of[c.atoms], c.block) for c in flow.constraints]
+        self._freeze_unproduced()
+
+    def _freeze(self, units: Array, reason: str) -> None:
+        units = units[units >= 0]
+        fresh = units[self.reason[units] < 0]
+        if len(fresh):
+            self.reasons.append(reason)
+            self.reason[fresh] = len(self.reasons) - 1
+
+    def _freeze_unproduced(self) -> None:
+        produced = np.zeros(self.size, bool)
+        for slot in self.slots:
+            if slot.role == "out":
+                produced[slot.units[slot.units >= 0]] = True
+        self._freeze(np.flatnonzero(~produced), "no layer produces it that could be made narrower")
+
+    def coupling(self) -> Coupling:
+        pool = pools(self.size, self.slots, self.constraints)
+        parts = partition(pool, self.constraints, self.reason >= 0)
+        for units, reason in parts.stuck:
+            self._freeze(units, reason)
+        channels = {}
+        for name, track in self.flow.tracks.items():
+            channels[name] = Channels(track.axis, self.of[track.atoms])
+        mixing = tuple(
+            Mixing(m.node.name, m.node.label, m.input, m.axis, self.of[m.atoms], m.mode) for m in self.flow.mixing
+        )
+        groups = self._groups()
+        return Coupling(
+            self.size, channels, tuple(self.slots), groups, tuple(self.constraints), mixing,
+            self.reason >= 0, pool, parts.cell, parts.orbit, dict(self.flow.blocked), parts.levels,
+        )  # fmt: skip
+
+    # -- groups ------------------------------------------------------------------------------------
+    def _groups(self) -> tuple[Group, ...]:
+        rng = np.random.default_rng(0)
+        marks = rng.integers(1, 1 << 63, len(self.slots) + len(self.reasons) + 1, dtype=np.uint64)
+        sign = np.zeros(self.size, np.uint64)
+        for mark, slot in zip(marks, self.slots, strict=False):
+            _add(sign, slot.units, mark)
+        sign += marks[len(self.slots) + self.reason]
+        _, first, inverse = np.unique(sign, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))  # number groups by their first unit
+        member = rank[inverse]
+        names: list[list[str]] = [[] for _ in first]
+        for slot in self.slots:
+            for g in np.unique(member[slot.units[slot.units >= 0]]):
+                names[g].append(str(slot))
+        whys = self._why(member, len(first))
+        order = np.argsort(member, kind="stable")
+        bounds = np.searchsorted(member[order], np.arange(len(first) + 1))
+        out = []
+        for g in range(len(first)):
+            units = order[bounds[g] : bounds[g + 1]]
+            reason = self.reason[units[0]]
+            frozen = self.reasons[reason] if reason >= 0 else None
+            out.append(Group(f"g{g}", units, tuple(names[g]), tuple(whys[g]), frozen))
+        return tuple(out)
+
+    def _why(self, member: Array, count: int) -> list[list[str]]:
+        """What ties each group together, a few lines of it."""
+        whys: list[list[str]] = [[] for _ in range(count)]
+        for tie in self.flow.ties:
+            for g in np.unique(member[self.of[tie.left]]):
+                if len(whys[g]) < _WHY_LINES:
+                    whys[g].append(_explain(tie.node))
+                elif len(whys[g]) == _WHY_LINES:
+                    whys[g].append("...")
+        return whys
+
+
+def _add(total: Array, units: Array, mark: np.uint64) -> None:
+    units = units[units >= 0]
+    if len(units):
+        np.add.at(total, units, np.broadcast_to(mark, units.shape))
+
+
+def _explain(node: Node) -> str:
+    names = [f"%{i}" for i in node.inputs[:3] if i is not None]
+    return f"{node.op} %{node.name} ties {' and '.join(names)}" if len(names) > 1 else f"{node.op} %{node.name}"

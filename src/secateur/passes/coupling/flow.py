@@ -1,0 +1,243 @@
+"""The state of the abstract interpretation that follows channels through a graph.
+
+Every value carries at most one *track*: the axis its channels lie along and, for each position, the
+atom that lives there (0 where nothing can be removed). Data movement does to the atoms exactly what
+it does to the data; where a movement would spread them over two axes, they are tied along all but one,
+so that survivors always form a dense tensor. The rules only *record* ties, freezes and slots; one
+pass of connected components at the end makes units of them, which keeps the whole analysis linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from secateur.ir import ELEMENTWISE, Array, Graph, Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """Atoms along one axis of a value."""
+
+    axis: int
+    atoms: Array
+
+    def moved(self, axis: int) -> Track:
+        return self if axis == self.axis else Track(axis, self.atoms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawSlot:
+    weight: str
+    axis: int
+    atoms: Array
+    role: str
+    node: str
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawConstraint:
+    node: str
+    side: str
+    atoms: Array
+    block: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawMixing:
+    node: Node
+    input: int
+    axis: int
+    atoms: Array
+    mode: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tie:
+    left: Array
+    right: Array
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Freeze:
+    atoms: Array
+    reason: str
+
+
+Tracks = list["Track | None"]
+Rule = Callable[["Flow", Node], Tracks]
+
+
+@dataclass(eq=False)
+class Flow:
+    """What has been recorded so far, and the helpers that the rules share."""
+
+    graph: Graph
+    tracks: dict[str, Track] = field(default_factory=dict)
+    const: set[str] = field(default_factory=set)
+    atoms: int = 1
+    ties: list[Tie] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    slots: dict[tuple[str, int], RawSlot] = field(default_factory=dict)
+    constraints: list[RawConstraint] = field(default_factory=list)
+    mixing: list[RawMixing] = field(default_factory=list)
+    blocked: dict[str, str] = field(default_factory=dict)
+    uses: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+    # -- looking things up ---------------------------------------------------------------------
+    def shape(self, name: str | None) -> tuple[int, ...]:
+        assert name is not None
+        weight = self.graph.weights.get(name)
+        return self.graph.values[name].shape if weight is None else weight.shape
+
+    def track(self, name: str | None) -> Track | None:
+        return None if name is None else self.tracks.get(name)
+
+    def is_const(self, name: str) -> bool:
+        """Does this depend on weights alone, through movement and element-wise operators?"""
+        return name in self.graph.weights or name in self.const
+
+    def takes(self, name: str, axis: int) -> bool:
+        """Can this operand be given the channels it meets along ``axis``?
+
+        A constant can; so can a value computed element by element from constants and from operands
+        that only broadcast along the axis (a class token repeated for every image of the batch).
+        """
+        work = [(name, axis)]
+        while work:
+            name, axis = work.pop()
+            if self.is_const(name):
+                continue
+            maker = self.graph.producer.get(name)
+            if maker is None or maker.op not in ELEMENTWISE or name in self.tracks:
+                return False
+            for operand in maker.inputs:
+                if operand is not None:
+                    local = axis - len(maker.out.shape) + len(self.shape(operand))
+                    if local >= 0 and self.shape(operand)[local] != 1:
+                        work.append((operand, local))
+        return True
+
+    # -- recording -----------------------------------------------------------------------------
+    def fresh(self, count: int) -> Array:
+        first = self.atoms
+        self.atoms += count
+        return np.arange(first, first + count)
+
+    def tie(self, left: Array, right: Array, node: Node) -> None:
+        """Position by position, these atoms live and die together."""
+        differ = left != right
+        if not differ.any():
+            return
+        left, right = left[differ], right[differ]
+        loose = (left == 0) | (right == 0)
+        if loose.any():
+            stuck = np.maximum(left[loose], right[loose])
+            self.freeze(stuck, f"{_name(node)} combines it with channels that nothing can remove")
+            left, right = left[~loose], right[~loose]
+        if len(left):
+            self.ties.append(Tie(left, right, node))
+
+    def freeze(self, atoms: Array, reason: str) -> None:
+        atoms = atoms[atoms > 0]
+        if len(atoms):
+            self.freezes.append(Freeze(atoms, reason))
+
+    def freeze_value(self, name: str | None, reason: str) -> None:
+        track = self.track(name)
+        if track is not None:
+            self.freeze(track.atoms, reason)
+
+    def slot(
+        self, weight: str, axis: int, atoms: Array, role: str, node: Node, groups: int = 1, user: str = ""
+    ) -> None:
+        """Weight positions along ``axis`` belong to these atoms; a second use couples the two.
+
+        ``user`` is the node that reads the weight, if a chain of constants lies between it and ``node``.
+        """
+        self.used(weight, axis, user or node.name)
+        known = self.slots.get((weight, axis))
+        if known is None:
+            self.slots[weight, axis] = RawSlot(weight, axis, atoms, role, node.name, groups)
+        elif known.groups == groups and len(known.atoms) == len(atoms):
+            self.tie(known.atoms, atoms, node)
+        else:
+            reason = f"weight {weight} is shared by {_name(node)} and another use with a different channel map"
+            self.freeze(known.atoms, reason)
+            self.freeze(atoms, reason)
+
+    def used(self, constant: str, axis: int, user: str) -> None:
+        """This user has said what the constant's axis holds; other users may need all of it."""
+        self.uses.setdefault((constant, axis), set()).add(user)
+
+    def freeze_partly_used(self) -> None:
+        """A constant that one use would cut and another needs whole stays whole."""
+        for (name, axis), users in self.uses.items():
+            rest = [n for n in self.graph.users.get(name, ()) if n.name not in users]
+            if rest or name in self.graph.outputs:
+                where = f"is also used whole by {_name(rest[0])}" if rest else "is a graph output"
+                slot, track = self.slots.get((name, axis)), self.tracks.get(name)
+                if slot is not None:
+                    self.freeze(slot.atoms, f"constant {name} {where}")
+                elif track is not None and track.axis == axis:
+                    self.freeze(track.atoms, f"constant {name} {where}")
+
+    def assign(self, name: str, axis: int, atoms: Array, node: Node, role: str = "tied") -> None:
+        """Give a constant operand the atoms it meets, back through its chain to the weights."""
+        from .rules_constants import push_back
+
+        push_back(self, name, axis, atoms, node, role)
+
+    def meet(self, atoms: Array, name: str, axis: int, node: Node) -> None:
+        """The operand ``name`` lies full along ``axis`` beside these atoms: tie it, give them to it, or freeze them."""
+        track = self.track(name)
+        if track is not None and track.axis == axis:
+            self.tie(atoms, track.atoms, node)
+        elif self.takes(name, axis):
+            self.assign(name, axis, atoms, node)
+        else:
+            self.freeze(atoms, f"{_name(node)} combines it with %{name}, which must stay whole")
+
+    def constrain(self, node: Node, side: str, atoms: Array, blocks: int) -> None:
+        if (atoms == 0).any():
+            self.freeze(atoms, f"{_name(node)} has groups, some of whose channels nothing can remove")
+            return
+        block = np.arange(len(atoms)) // (len(atoms) // blocks)
+        self.constraints.append(RawConstraint(node.name, side, atoms, block))
+
+    def mix(self, node: Node, index: int, mode: str) -> None:
+        """The node reads across the channels of input ``index``."""
+        name = node.inputs[index]
+        track = self.track(name)
+        if track is not None:
+            self.mixing.append(RawMixing(node, index, track.axis, track.atoms, mode))
+
+    def single_axis(self, array: Array, node: Node, offset: int) -> Track | None:
+        """The track of atoms spread over a block of axes, tied along all axes but the longest.
+
+        ``array`` holds the atoms of the output axes ``offset ..``; returns None if it holds none.
+        """
+        varying = [k for k in range(array.ndim) if array.shape[k] > 1 and _varies(array, k)]
+        if not varying:
+            self.freeze(array.reshape(-1)[:1], f"{_name(node)} leaves it a single channel")
+            return None
+        axis = max(varying, key=lambda k: (array.shape[k], k))
+        rest = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        if len(varying) > 1:
+            first = np.repeat(rest[:, :1], rest.shape[1] - 1, axis=1)
+            self.tie(first.reshape(-1), rest[:, 1:].reshape(-1), node)
+        atoms = np.ascontiguousarray(rest[:, 0])
+        return Track(offset + axis, atoms) if atoms.any() else None
+
+
+def _varies(array: Array, axis: int) -> bool:
+    head = np.take(array, [0], axis=axis)
+    return bool((array != head).any())
+
+
+def _name(node: Node) -> str:
+    return f"{node.op} {node.label}"

@@ -1,0 +1,101 @@
+"""What a run of passes leaves behind, and the report that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from secateur import __version__
+from secateur.ir import Graph
+from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.analysis.cost import cost
+from secateur.passes.law import Verification
+from secateur.passes.notes import Coupling
+from secateur.passes.pipeline import Pass, Ran, print_pass
+from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.sweep.needs import Statistics
+
+from .report import Report, group_rows, keep_of, layer_rows, versions
+
+if TYPE_CHECKING:
+    from secateur.reading import Reading
+
+Progress = Callable[[str], None]
+
+
+class Trail:
+    """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
+
+    def __init__(self, tell: Progress) -> None:
+        self.ran: list[dict[str, Any]] = []
+        self.coupled: Graph | None = None
+        self.tell = tell
+
+    def start(self, step: Pass) -> None:
+        """Tell what runs from now on."""
+        self.tell(step.name)
+
+    def see(self, ran: Ran) -> None:
+        self.ran.append({"spec": print_pass(ran.step), "seconds": round(ran.seconds, 4)})
+        if ran.after.note(Coupling) is not None:
+            self.coupled = ran.after
+        elif ran.before.note(Coupling) is not None:
+            self.coupled = ran.before
+
+
+def remarks_of(idle: bool, trail: Trail) -> tuple[str, ...]:
+    """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
+    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    if found is None:
+        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+    loss = f"; loss: {found.loss}" if found.loss else ""
+    return (f"calibrated on {found.examples} examples{loss}",)
+
+
+def capture_remarks(graph: Graph) -> tuple[str, ...]:
+    """What a frontend could not keep of the original, in words."""
+    return tuple(remark for note in graph.notes.values() for remark in getattr(note, "capture_remarks", ()))
+
+
+def make_report(
+    title: str,
+    dense: Graph,
+    slim: Graph | None,
+    trail: Trail,
+    policy: str,
+    seed: int,
+    verification: Verification | None,
+    remarks: tuple[str, ...],
+    quality: Mapping[str, Any] | None = None,
+    latency: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
+) -> Report:
+    """Put together what the passes found and did."""
+    coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
+    keep = keep_of(trail.coupled) if trail.coupled is not None else None
+    done = slim.note(Allocation) if slim is not None else None
+    changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
+    budget = None
+    if done is not None:
+        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
+    noted = dense.note(Baseline)
+    before = noted.costs if noted else cost(dense)
+    return Report(
+        model=title,
+        policy=policy,
+        seed=seed,
+        versions=versions(),
+        before=before.totals(),
+        after=cost(slim).totals() if slim is not None else None,
+        budget=budget,
+        verification=verification.to_dict() if verification else None,
+        groups=tuple(group_rows(coupling, keep)) if coupling else (),
+        layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
+        passes=tuple(trail.ran),
+        rewrites=tuple(row.to_dict() for row in changed.rows),
+        remarks=(*capture_remarks(dense), *remarks),
+        quality=quality,
+        latency_ms=latency,
+        reading=reading.to_dict() if reading else None,
+        secateur=__version__,
+    )

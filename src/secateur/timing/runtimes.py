@@ -1,0 +1,182 @@
+"""How fast models run, side by side: interleaved repeats, medians, one run.
+
+Every model runs in every runtime in turn, round after round in an order drawn anew, so that a machine that
+slows down slows them all. A model that has its turn runs twice, and the second run counts: the first brings back to
+the caches what the others have put out. Ratios of medians from one run are what to quote; milliseconds of two runs are
+not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.passes.law import random_inputs
+
+PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
+
+Run = Callable[[], object]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model in one runtime. Milliseconds; ``ratio`` is the first model's median in this runtime over this one's.
+
+    ``slower`` is the share of the rounds in which it took longer than the first model.
+    """
+
+    model: str
+    runtime: str
+    threads: int
+    median: float
+    p10: float
+    p90: float
+    ratio: float
+    slower: float = 0.0
+
+
+def measure(
+    models: Mapping[str, Graph],
+    runtimes: Sequence[str] = ("onnxruntime",),
+    *,
+    threads: int = 1,
+    repeats: int = 20,
+    warmups: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Timing]:
+    """Time each model in each runtime on one random input of the captured size.
+
+    Raises InputError for an unknown runtime or one that is not installed, or counts below 1.
+    """
+    if min(threads, repeats) < 1:
+        raise InputError(f"threads={threads}, repeats={repeats}: both must be 1 or more")
+    for runtime in runtimes:
+        _check(runtime)
+    runs: dict[tuple[str, str], Run] = {}
+    for name, graph in models.items():
+        feed = random_inputs(graph, seed)
+        for runtime in runtimes:
+            runs[name, runtime] = RUNTIMES[runtime](graph, feed, threads)
+    for run in runs.values():
+        for _ in range(warmups):
+            run()
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    rng, keys = np.random.default_rng(seed), list(runs)
+    for done in range(repeats):
+        for k in rng.permutation(len(keys)):
+            runs[keys[k]]()
+            start = time.perf_counter()
+            runs[keys[k]]()
+            times[keys[k]].append((time.perf_counter() - start) * 1e3)
+        if progress:
+            progress(done + 1, repeats)
+    first = next(iter(models))
+    return [
+        _timing(name, runtime, threads, times[name, runtime], times[first, runtime])
+        for name in models
+        for runtime in runtimes
+    ]
+
+
+def _timing(name: str, runtime: str, threads: int, mine: list[float], first: list[float]) -> Timing:
+    p10, median, p90 = (float(v) for v in np.percentile(mine, [10, 50, 90]))
+    slower = float(np.mean(np.array(mine) > np.array(first)))
+    return Timing(name, runtime, threads, median, p10, p90, float(np.median(first)) / median, slower)
+
+
+def installed(runtime: str) -> bool:
+    """Is what this runtime needs importable here?"""
+    return find_spec(PACKAGES.get(runtime, runtime)) is not None
+
+
+def _check(runtime: str) -> None:
+    if runtime not in RUNTIMES:
+        raise InputError(f"there is no runtime '{runtime}'; known are {', '.join(RUNTIMES)}")
+    if not installed(runtime):
+        wanted = "'secateur[tvm]'" if runtime == "secateur" else runtime
+        raise InputError(f"runtime '{runtime}' is not installed here; pip install {wanted}, or leave it out")
+
+
+def _onnxruntime(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
+    import onnxruntime
+
+    from secateur.ir.exporters.onnx.write import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    model = to_onnx(graph)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    named = dict(zip((i.name for i in session.get_inputs()), feed.values(), strict=True))
+    return lambda: session.run(None, named)
+
+
+def _openvino(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
+    import openvino
+
+    from secateur.ir.exporters.onnx.write import to_onnx
+
+    core = openvino.Core()
+    model = core.read_model(to_onnx(graph).SerializeToString())
+    model.reshape({i.get_any_name(): list(x.shape) for i, x in zip(model.inputs, feed.values(), strict=True)})
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    arrays = list(feed.values())
+    return lambda: request.infer(arrays)
+
+
+def _torch(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
+    import torch
+
+    from secateur.ir.exporters.torch.module import to_module
+
+    module: Any = to_module(graph, copy=False)
+    arrays = [torch.from_numpy(np.ascontiguousarray(x)) for x in feed.values()]
+
+    def run() -> object:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return module(*arrays)
+
+    return run
+
+
+def _secateur(graph: Graph, feed: Mapping[str, Array], threads: int) -> Run:
+    from secateur.deploy import build
+
+    library = build(graph, threads=threads)
+    arrays = list(feed.values())
+    return lambda: library(*arrays)
+
+
+RUNTIMES: dict[str, Callable[[Graph, Mapping[str, Array], int], Run]] = {
+    "secateur": _secateur,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+}
+
+
+def named(paths: Sequence[Path], read: Callable[[Path], Graph]) -> dict[str, Graph]:
+    """Graphs by file name, or by path where two files share a name. Raises InputError for a file given twice."""
+    names = [p.name if sum(q.name == p.name for q in paths) == 1 else str(p) for p in paths]
+    if len(set(names)) != len(names):
+        raise InputError(f"a model is named twice: {', '.join(names)}")
+    graphs = {name: read(path) for name, path in zip(names, paths, strict=True)}
+    first = next(iter(graphs.values()))
+    for name, graph in graphs.items():
+        if [v.shape for v in graph.inputs] != [v.shape for v in first.inputs]:
+            raise Unsupported(
+                f"'{name}' takes {[v.shape for v in graph.inputs]}, the first model {[v.shape for v in first.inputs]}; "
+                "models are compared on inputs of one shape"
+            )
+    return graphs
