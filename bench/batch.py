@@ -25,7 +25,7 @@ from torch.nn import functional as f
 import common
 import secateur
 from secateur import codegen
-from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import Tuner
@@ -140,7 +140,7 @@ def captured(family: Family, batch: int, seed: int = 0) -> Graph:
 def specs(graph: Graph, threads: int = 1) -> set[str]:
     """The kinds of kernels that this machine computes a graph with, where nobody measured any."""
     target = native()
-    calls = plan(graph, target, threads, Tuner(target, threads, Records()).choose).calls
+    calls = lower(graph, target, threads, Tuner(target, threads, Records()).choose).calls
     return {type(call.spec).__name__ for call in calls}
 
 

@@ -18,7 +18,7 @@ import common
 import networks
 from secateur.capture import evaluate
 from secateur.codegen.kernels.copies.spec import CopySpec, MoveSpec, TableCopySpec
-from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.targets import get_target
 from secateur.codegen.tune.tuner import Tuner, open_records
 from secateur.deploy import build
@@ -54,7 +54,7 @@ def without(graph: Graph) -> Graph:
 def copies(graph: Graph) -> int:
     """Kernels in the network's program that only move data."""
     target = get_target("native")
-    calls = plan(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose).calls
+    calls = lower(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose).calls
     return sum(isinstance(call.spec, CopySpec | MoveSpec | TableCopySpec) for call in calls)
 
 

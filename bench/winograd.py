@@ -146,7 +146,7 @@ def networks(options: Any) -> Iterator[common.Row]:
             "part": "networks", "network": name, "threads": options.threads,
             **{f"{k}_ms": times[i] * 1e3 for i, k in enumerate(libraries)}, "direct/winograd": times[1] / times[0],
             **{f"{k}_error": float(np.abs(lib(x) - exact).max() / np.abs(exact).max()) for k, lib in libraries.items()},
-            "layers": libraries["winograd"].metadata.winograd,
+            "layers": libraries["winograd"].metadata.kernels.get("winograd", 0),
         }  # fmt: skip
 
 

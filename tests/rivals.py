@@ -10,7 +10,7 @@ from unittest.mock import PropertyMock, patch
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
-from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import Tuner, candidates
@@ -38,5 +38,5 @@ def always(kind: type, which: int = 0) -> Iterator[list[Any]]:
 def kernels(graph: Graph, choose: Callable[..., Any] | None = None) -> list[type]:
     """What computes each convolution of a graph on this machine."""
     target = native()
-    calls = plan(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
+    calls = lower(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
     return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | WinogradSpec | StrassenSpec)]

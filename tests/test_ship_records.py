@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
-from secateur.codegen.kernels.specs import Workload
+from secateur.codegen.kernels.family import Workload
 from secateur.codegen.kernels.strassen.spec import StrassenChoice, StrassenSpec
 from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.records import Record, Records, key_of, record_of

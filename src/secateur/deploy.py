@@ -49,7 +49,7 @@ def build(
     if codegen.missing_features(library.metadata.target):
         return library
     (error, wrong), limit = _error(graph, library), tolerance(graph, TOLERANCE)
-    if (wrong or not error <= FINE) and (library.metadata.winograd or library.metadata.strassen):
+    if (wrong or not error <= FINE) and codegen.approximate(library.metadata):
         direct = codegen.build(graph, target, None, threads, opened, fast=False)
         least, still = _error(graph, direct)
         if wrong or not error <= least:

@@ -6,7 +6,8 @@ import pytest
 
 from batch import BAD, FAMILIES, captured, changed, specs
 from secateur import codegen
-from secateur.codegen.kernels.templates import TEMPLATES
+from secateur.codegen.kernels import families
+from secateur.codegen.kernels.family import templates
 
 BATCHES = (2, 3, 5, 16)
 
@@ -30,6 +31,6 @@ def test_rows_are_never_summed_with_each_other() -> None:
 
 def test_every_kernel_is_among_the_families() -> None:
     found = {spec for family in FAMILIES.values() for spec in family.specs}
-    every = {kind.__name__ for kind in TEMPLATES}
+    every = {kind.__name__ for kind in templates(families.FAMILIES)}
     # Copies, moves and margins are part of nearly every network; groups' scales come with their moments.
     assert every - found <= {"CopySpec", "MoveSpec", "FillSpec", "MapSpec", "GroupSpec"}

@@ -162,11 +162,11 @@ def test_targets() -> None:
 
 def test_code_for_another_processor_can_be_generated() -> None:
     from secateur.codegen.emit.assemble import kernel
-    from secateur.codegen.plan.lower import plan
+    from secateur.codegen.plan.lower import lower
     from secateur.codegen.tune.tuner import default_choice
 
     target = TARGETS["aarch64-neon"]
-    program = plan(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
+    program = lower(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
     assert all(kernel(c.spec, c.choice) is not None for c in program.calls)
 
 
@@ -290,12 +290,12 @@ def test_importing_loads_no_tvm() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_profile_has_every_call_in_its_order(threads: int) -> None:
-    from secateur.codegen.plan.lower import plan
+    from secateur.codegen.plan.lower import lower
     from secateur.codegen.tune.profile import profile
     from secateur.codegen.tune.tuner import Tuner, open_records
 
     graph, target = draw(RESIDUAL), codegen.get_target("native")
-    calls = plan(graph, target, threads, Tuner(target, threads, open_records(target, None)).choose).calls
+    calls = lower(graph, target, threads, Tuner(target, threads, open_records(target, None)).choose).calls
     found = profile(graph, threads=threads, rounds=3)
     assert [kernel for t in found for kernel in t.kernels] == [(c.spec, c.choice) for c in calls]
     assert [t.label for t in found] == [[c.label for c in calls if c.step == i][-1] for i in range(calls[-1].step + 1)]

@@ -17,11 +17,12 @@ from secateur import codegen
 from secateur.codegen.emit.builder import Kernel, const
 from secateur.codegen.emit.machine_code import compile_module
 from secateur.codegen.emit.threads import Step, together
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import templates
 from secateur.codegen.kernels.partition import SHARING, whole
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
-from secateur.codegen.kernels.templates import TEMPLATES
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
-from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Call
 from secateur.codegen.plan.tensors import Buffer, Place
 from secateur.codegen.records import Records
@@ -43,7 +44,7 @@ def unit(groups: int = 8, width: int = 16, size: int = 7) -> Graph:
 
 def planned(graph: Graph, threads: int) -> list[Call]:
     target = native()
-    return plan(graph, target, threads, Tuner(target, threads, Records()).choose).calls
+    return lower(graph, target, threads, Tuner(target, threads, Records()).choose).calls
 
 
 def written(calls: list[Call]) -> str:
@@ -52,7 +53,7 @@ def written(calls: list[Call]) -> str:
 
     steps: dict[int, Step] = {}
     for i, call in enumerate(calls):
-        function = TEMPLATES[type(call.spec)].build(call.spec, call.choice)
+        function = templates(FAMILIES)[type(call.spec)].build(call.spec, call.choice)
         steps.setdefault(call.step, Step()).add(function, tvm.ir.GlobalVar(f"k{i}"), [], call.worker)
     return str(together(list(steps.values())))
 
@@ -100,7 +101,7 @@ def test_groups_are_whole_and_their_margin_is_of_their_step() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_calls_of_one_step_never_share_memory(threads: int) -> None:
     target = native()
-    program = plan(unit(), target, threads, Tuner(target, threads, Records()).choose)
+    program = lower(unit(), target, threads, Tuner(target, threads, Records()).choose)
     program.arena.place()
     buffers: list[Buffer] = program.arena.buffers
     for a in buffers:
@@ -136,7 +137,7 @@ def test_threads_do_not_part_again_for_fast_algorithms(kind: type) -> None:
     target = native()
     for which in range(200):
         with always(kind, which):
-            calls = plan(graph, target, 2, Tuner(target, 2, Records()).choose).calls
+            calls = lower(graph, target, 2, Tuner(target, 2, Records()).choose).calls
             if any(getattr(c.choice, "outer", "") == "blocks" and type(c.spec) is kind for c in calls):
                 text = written(calls)
                 assert text.count("pragma_parallel_launch_point") == 1

@@ -20,9 +20,10 @@ from network import Net
 from secateur import codegen
 from secateur.codegen.build import workloads
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import templates
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.strides import Strides
-from secateur.codegen.kernels.templates import TEMPLATES
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.targets import native
@@ -260,7 +261,7 @@ def test_shipped_records_are_consulted(tmp_path: Path, monkeypatch: pytest.Monke
     seen: list[Any] = []
     for work in workloads(graph, here, 1):
         seen.append(candidates(work, here)[-1])
-        revision = TEMPLATES[type(work)].revision
+        revision = templates(FAMILIES)[type(work)].revision
         Records(tmp_path / "t.jsonl").add(record_of("t", work, seen[-1], 1.0, versions=versions(), revision=revision))
     mine = Tuner(here, 1, open_records(here, None))
     assert [mine.choose(work) for work in workloads(graph, here, 1)] == seen

@@ -19,7 +19,7 @@ from secateur.codegen.emit.assemble import compile_program
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.winograd import transform as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradChoice, WinogradSpec
-from secateur.codegen.plan.lower import plan
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.targets import TARGETS, Target, native
 from secateur.codegen.tune.tuner import Tuner, candidates
@@ -109,7 +109,7 @@ def test_all_widths_of_vector(target: Target) -> None:
             if target in runnable():
                 check(graph, target)
             else:
-                compile_program(plan(graph, target, 1, Tuner(target, 1, Records()).choose), graph, target)
+                compile_program(lower(graph, target, 1, Tuner(target, 1, Records()).choose), graph, target)
         assert len(taken) == 1
 
 
@@ -127,7 +127,7 @@ def test_operands_of_every_kind_are_fused() -> None:
     with always() as taken:
         lib = check(outputs(net, net.node("add", y, net.weight("one"))))
     assert len(taken) == 1
-    assert lib.metadata.winograd == 1
+    assert lib.metadata.kernels.get("winograd", 0) == 1
     assert not lib.metadata.notes
 
 
@@ -190,7 +190,7 @@ def test_the_size_of_tile_follows_the_picture() -> None:
     target = native()
     choose = Tuner(target, 1, Records()).choose
     for size, m in ((7, 2), (28, 4)):
-        calls = plan(layer(512, size, pad=PAD), target, 1, choose).calls
+        calls = lower(layer(512, size, pad=PAD), target, 1, choose).calls
         assert [c.choice.m for c in calls if isinstance(c.choice, WinogradChoice)] == [m]
 
 
@@ -222,10 +222,10 @@ def test_weights_that_overflow_are_computed_directly() -> None:
 
 def test_a_library_that_strays_is_built_again_without(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, exact = layer(64, 12, pad=PAD), winograd.weight_matrix
-    assert build(graph).metadata.winograd == 1
+    assert build(graph).metadata.kernels.get("winograd", 0) == 1
     monkeypatch.setattr("secateur.codegen.kernels.winograd.plan.LIMIT", 1.0)
     monkeypatch.setattr(winograd, "weight_matrix", lambda pairs: exact(pairs) + 1e-4)
     lib = build(graph)
-    assert lib.metadata.winograd == 0
+    assert lib.metadata.kernels.get("winograd", 0) == 0
     x = np.ones((1, 3, 12, 12), np.float32)
     assert np.abs(lib(x) - evaluate(graph, {"x": x})[0]).max() < 1e-5 * np.abs(lib(x)).max()

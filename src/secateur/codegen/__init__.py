@@ -3,12 +3,12 @@
 Importing this loads no TVM; ``build`` and ``load_library`` do when they are called.
 """
 
-from .build import build, tune
+from .build import approximate, build, tune
 from .library import Library, load_library
 from .targets import TARGETS, Target, get_target, missing_features
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
-    "TARGETS", "Library", "Outcome", "Target", "build", "get_target", "load_library", "missing_features",
+    "TARGETS", "Library", "Outcome", "Target", "approximate", "build", "get_target", "load_library", "missing_features",
     "open_records", "tune",
 ]  # fmt: skip

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
-from .kernels.specs import CHOICES
-from .kernels.strassen.spec import StrassenSpec
-from .kernels.winograd.spec import WinogradSpec
+from .kernels.families import FAMILIES
+from .kernels.family import choices, exact_families, family_of
 from .library import Library, built
 from .metadata import Metadata, Port
-from .plan.lower import plan
+from .plan.lower import lower
 from .plan.program import Program
 from .records import Records
 from .targets import Target, get_target, missing_features
@@ -43,8 +43,8 @@ def build(
     from .emit.assemble import compile_program
 
     outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
-    choose = tuner.choose if fast else lambda spec, *_: tuner.choose(spec)
-    program = plan(graph, tuner.target, threads, choose)
+    families = FAMILIES if fast else exact_families(FAMILIES)
+    program = lower(graph, tuner.target, threads, tuner.choose, families)
     compiled = compile_program(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
@@ -52,7 +52,7 @@ def build(
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
-        *(sum(isinstance(call.spec, kind) for call in program.calls) for kind in (WinogradSpec, StrassenSpec)),
+        kernels=_count(program),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
 
@@ -97,13 +97,24 @@ def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
     seen: dict[Any, int] = {}
 
     def note(spec: Any, *rivals: Any) -> Any:
-        for rival in (spec, *rivals) if type(spec) in CHOICES else ():
+        for rival in (spec, *rivals) if type(spec) in choices(FAMILIES) else ():
             work = rival.workload()
             seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
-    plan(graph, target, threads, note)
+    lower(graph, target, threads, note)
     return sorted(seen, key=lambda s: -seen[s])
+
+
+def _count(program: Program) -> dict[str, int]:
+    """How many calls are of each kernel family, the largest number first."""
+    families = [family_of(call.spec, FAMILIES) for call in program.calls]
+    return dict(Counter("tvm" if f is None else f.name for f in families).most_common())
+
+
+def approximate(metadata: Metadata) -> bool:
+    """Does a library hold kernels whose rounding is coarser than that of a sum in another order?"""
+    return any(metadata.kernels.get(f.name, 0) for f in FAMILIES if not f.exact)
 
 
 def check(graph: Graph) -> None:
@@ -119,4 +130,4 @@ def check(graph: Graph) -> None:
             )
 
 
-__all__ = ["Program", "build", "tune", "workloads"]
+__all__ = ["Program", "approximate", "build", "tune", "workloads"]

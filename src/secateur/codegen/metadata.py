@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.ir.graph import DTYPES
@@ -38,8 +38,9 @@ class Metadata:
     arena_words: int
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()  # for the report: nodes without a template, shapes tiled by a near record
-    winograd: int = 0  # convolutions by Winograd's algorithm
-    strassen: int = 0  # by Strassen's
+    kernels: Mapping[str, int] = field(default_factory=dict)  # calls of each kernel family
+    dtype: str = "f32"  # of activations between kernels
+    precision: str = "f32"  # of products and sums
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -48,7 +49,7 @@ class Metadata:
             "inputs": [[p.name, list(p.shape), p.dtype] for p in self.inputs],
             "outputs": [[p.name, list(p.shape), p.dtype] for p in self.outputs],
             "arena_words": self.arena_words, "versions": dict(self.versions), "notes": list(self.notes),
-            "winograd": self.winograd, "strassen": self.strassen,
+            "kernels": dict(self.kernels), "dtype": self.dtype, "precision": self.precision,
         }  # fmt: skip
 
     @staticmethod
@@ -58,8 +59,8 @@ class Metadata:
         return Metadata(
             _text(data["name"]), Target.from_json(data["target"]), _count(data["threads"], 1), _ports(data["inputs"]),
             _ports(data["outputs"]), _count(data["arena_words"]), versions, tuple(map(_text, data["notes"])),
-            _count(data.get("winograd", 0)),
-            _count(data.get("strassen", 0)),
+            {_text(k): _count(n) for k, n in dict(_kernels(data)).items()}, _text(data.get("dtype", "f32")),
+            _text(data.get("precision", "f32")),
         )  # fmt: skip
 
 
@@ -82,3 +83,8 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def _kernels(data: Mapping[str, Any]) -> Any:
+    """Calls by kernel family; libraries of before count two of them alone."""
+    return data.get("kernels", {name: data[name] for name in ("winograd", "strassen") if data.get(name)})

@@ -21,7 +21,8 @@ from typing import Any
 
 from secateur.ir import InputError
 
-from .kernels.specs import CHOICES, Workload
+from .kernels.families import FAMILIES
+from .kernels.family import Workload, choices
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises
@@ -240,7 +241,7 @@ def _reason(error: Exception) -> str:
 
 def choice_of(spec: Workload, stored: Sequence[Any]) -> Any:
     """A stored choice as its template takes it. Raises TypeError where it has other fields."""
-    return CHOICES[type(spec)](*stored)
+    return choices(FAMILIES)[type(spec)](*stored)
 
 
 def stored(choice: Any) -> tuple[Any, ...]:

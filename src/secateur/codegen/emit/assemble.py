@@ -11,7 +11,8 @@ import tvm
 from numpy.typing import NDArray
 from tvm import tirx
 
-from secateur.codegen.kernels.templates import TEMPLATES
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import templates
 from secateur.codegen.plan.lower import OUTPUT
 from secateur.codegen.plan.program import Argument, Call, Port, Program, Table, Weight
 from secateur.codegen.plan.tensors import Place
@@ -37,7 +38,7 @@ class Compiled:
 
 def kernel(spec: Any, choice: Any) -> Any:
     """The function of a spec: its template's, or TVM's own."""
-    template = TEMPLATES.get(type(spec))
+    template = templates(FAMILIES).get(type(spec))
     return build_tensor_op(spec) if template is None else template.build(spec, choice)
 
 

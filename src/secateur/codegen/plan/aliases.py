@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from secateur.codegen.kernels.transposed.phases import reach
+from secateur.codegen.kernels.conv.phases import reach
 from secateur.ir import Graph, Node
 
 from .axes import Forms

@@ -10,12 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from secateur.ir import Graph, Node
 from secateur.ir.ops import BINARY, UNARY
 
 Shape = tuple[int, ...]
 Picture = tuple[int, int, int]
+if TYPE_CHECKING:
+    from secateur.codegen.kernels.family import Accepts
+
 SECOND = frozenset(
     {"conv", "conv_transpose", "batch_norm", "group_norm", "instance_norm", "lrn", "max_pool", "avg_pool",
      "adaptive_avg_pool", "adaptive_max_pool", "depth_to_space", "space_to_depth"}
@@ -110,10 +114,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 class Forms:
-    """A graph, and how its values may lie in blocks."""
+    """A graph, how its values may lie in blocks, and by operator what kernel families accept (``family.Accepts``)."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.axes = graph, axes(graph)
+    def __init__(self, graph: Graph, accepts: Mapping[str, Accepts]) -> None:
+        self.graph, self.axes, self.accepts = graph, axes(graph), accepts
 
     def blockable(self, name: str | None) -> bool:
         """Can this value lie in blocks?"""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from secateur.codegen.kernels.post_ops.spec import FUSABLE_BINARY, FUSABLE_UNARY
 from secateur.ir import Node
@@ -101,82 +100,12 @@ def base_input(forms: Forms, node: Node) -> int | None:
 
 
 def is_head(forms: Forms, node: Node) -> bool:
-    """Is there a template that computes this node?"""
+    """Is there a kernel family that computes this node?"""
     x = node.inputs[0] if node.inputs else None
-    if node.op not in HEADS or len(node.outputs) != 1 or not (forms.blockable(x) and forms.blockable(node.out.name)):
+    accepts = forms.accepts.get(node.op)
+    if accepts is None or len(node.outputs) != 1 or not (forms.blockable(x) and forms.blockable(node.out.name)):
         return False
-    return HEADS[node.op](forms, node, forms.graph.value(x or "").shape)
-
-
-def _constant(forms: Forms, node: Node) -> bool:
-    return all(n is None or n in forms.graph.weights for n in node.inputs[1:])
-
-
-def _conv(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    return len(shape) in (3, 4) and _constant(forms, node) and min(node.attrs["pad"]) >= 0
-
-
-def _pool(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    a = node.attrs
-    divisor_is_known = not a["ceil"] or node.op == "max_pool" or not a["include_pad"]
-    return len(shape) == 4 and min(a["pad"]) >= 0 and divisor_is_known
-
-
-def _reduce(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    """Over the whole picture of each of n, or over the channels."""
-    axis = forms.axes[node.inputs[0] or ""]
-    rest = [i for i in range(len(shape)) if i != axis]
-    over = sorted(a % len(shape) for a in node.attrs["axes"])
-    return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
-
-
-def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    return bool(node.attrs["dims"] == 1) and _constant(forms, node)
-
-
-def _group(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    return len(shape) in (3, 4) and _constant(forms, node)
-
-
-def _matmul(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
-    right, rank = node.inputs[1] or "", len(node.out.shape)
-    other = forms.graph.value(right).shape
-    if right in forms.graph.weights:
-        return len(other) == 2 and len(shape) > 1 and forms.graph.value(right).dtype == "f32"
-    if not forms.blockable(right) or not len(shape) == len(other) == rank >= 2:
-        return False
-    batch = node.out.shape[:-2]
-    return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
-
-
-def _even(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
-    return all(s % o == 0 for s, o in zip(size, out, strict=True))
-
-
-# Nodes that templates compute, by operator: (forms, node, shape of the first input) -> is it of the kind they know?
-# ``planners.PLANNERS`` has the same rows.
-HEADS: Mapping[str, Callable[[Forms, Node, tuple[int, ...]], bool]] = MappingProxyType(
-    {
-        "conv": _conv,
-        "conv_transpose": _conv,
-        "resize": lambda f, n, s: len(s) == 4 and n.attrs["mode"] != "nearest" and n.out.shape[:2] == s[:2],
-        "linear": lambda f, n, s: _constant(f, n),
-        "matmul": _matmul,
-        "softmax": lambda f, n, s: True,
-        "log_softmax": lambda f, n, s: True,
-        "layer_norm": _last_axis,
-        "rms_norm": _last_axis,
-        "group_norm": _group,
-        "instance_norm": _group,
-        "max_pool": _pool,
-        "avg_pool": _pool,
-        "adaptive_avg_pool": lambda f, n, s: len(s) == 4 and _even(s[2:], n.attrs["size"]),
-        "reduce_mean": _reduce,
-        "reduce_sum": _reduce,
-        "reduce_max": _reduce,
-    }
-)
+    return accepts(forms, node, forms.graph.value(x or "").shape)
 
 
 def chains(forms: Forms) -> dict[str, Chain]:

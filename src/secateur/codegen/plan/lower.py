@@ -6,34 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.kernels.planners import plan_chain
-from secateur.codegen.kernels.recurrent.plan import is_recurrent, recurrent
+from secateur.codegen.kernels.elementwise.plan import elementwise
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import Family, heads
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node, Unsupported
 
 from .aliases import RESHAPE, shuffles
-from .fusion import chains
+from .fusion import Chain, chains, is_elementwise
 from .legalize import prepare
 from .moves import moves_only
 from .placement import SAME_ROWS, Choose, Layout, address
 from .program import Argument, Port, Program, TensorSpec
-from .tensors import Ints, Plain, join, select
+from .tensors import Blocked, Ints, Plain, join, select
 
 OUTPUT = "output:"  # the port of a result begins with this
 RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
 
 
-def plan(graph: Graph, target: Target, threads: int, choose: Choose) -> Program:
-    """The program of a graph. ``choose`` says how to tile a kernel."""
-    return Plan(prepare(graph), target, threads, choose).run()
+def lower(
+    graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...] = FAMILIES
+) -> Program:
+    """The program of a graph. ``choose`` says how to tile a kernel; ``families`` are those that may compute it."""
+    return Lowering(prepare(graph), target, threads, choose, families).run()
 
 
-class Plan:
+class Lowering:
     """Walks the graph once and writes a ``Program``."""
 
-    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose) -> None:
+    def __init__(
+        self, graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...]
+    ) -> None:
         self.graph = graph
-        self.layout = Layout(graph, target, threads, choose)
+        self.layout = Layout(graph, target, threads, choose, families)
+        self.heads = heads(families)
+        self.whole = {op: whole for family in families for op, whole in family.nodes.items()}
         forms = self.layout.forms
         self.chains, self.moves, self.shuffles = chains(forms), self.layout.moves, shuffles(forms)
 
@@ -46,18 +53,24 @@ class Plan:
                 if value.name not in needed:
                     continue
                 if value.name in self.chains:
-                    self.layout.blocked[value.name] = plan_chain(self.layout, self.chains[value.name])
+                    self.layout.blocked[value.name] = self._plan_chain(self.chains[value.name])
                 elif value.name in self.moves:
                     self.move(node, value.name)
                 elif self._only_moves(node):
                     self.layout.moved[value.name] = node
-                elif is_recurrent(self.layout, node):
+                elif node.op in self.whole and self.whole[node.op].accepts(self.layout, node):
                     if value.name not in self.layout.blocked:
-                        recurrent(self.layout, node)
+                        self.whole[node.op].plan(self.layout, node)
                 elif value is node.outputs[0] or not any(v.name in plain for v in node.outputs):
                     self.tensor_op(node)
         self.write_outputs()
         return self.layout.program
+
+    def _plan_chain(self, chain: Chain) -> Blocked:
+        """The kernels of a head and its tail."""
+        if is_elementwise(self.layout.forms, chain.head):
+            return elementwise(self.layout, chain)
+        return self.heads[chain.head.op].plan(self.layout, chain)
 
     def _needed(self) -> set[str]:
         needed = set(self.graph.outputs)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from secateur.codegen.kernels.copies.spec import CopySpec, FillSpec, MoveSpec
+from secateur.codegen.kernels.family import Family, accepted
 from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node
@@ -34,12 +35,15 @@ class Layout:
     given several specs that compute the same, it picks one by its choice.
     """
 
-    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose) -> None:
+    def __init__(
+        self, graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...]
+    ) -> None:
         self.graph, self.target, self.threads, self.choose = graph, target, threads, choose
+        self.families = families
         self.lanes = target.lanes
         self.program = Program()
         self.start = Place(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
-        self.forms = Forms(graph)
+        self.forms = Forms(graph, accepted(families))
         self.moves = moves(self.forms)
         padded = [n for n in graph.nodes if n.op in {"conv", "conv_transpose"} and is_head(self.forms, n)]
         self.margins = margins(self.forms, self.moves, padded)

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.kernels.specs import Fixed, Spec
-
 from .tensors import Arena, Buffer, Place
 
 
@@ -58,13 +56,14 @@ Argument = Place | Weight | Port | Table
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One kernel call. ``choice`` is how its template is tiled; ``label`` names the layer.
+    """One kernel call. ``spec`` is a kernel family's or a ``TensorSpec``, ``choice`` is how its template is tiled;
+    ``label`` names the layer.
 
     Calls of one ``step`` need nothing of each other, so threads meet only when it ends. A kernel for a single thread is
     called by one ``worker``, the first if it says none; those for several are shared by all.
     """
 
-    spec: Spec | Fixed | TensorSpec
+    spec: Any
     choice: Any
     arguments: tuple[Argument, ...]
     label: str = ""
@@ -92,7 +91,7 @@ class Program:
         self.weight_bytes += len(data)
         return at
 
-    def call(self, spec: Spec | Fixed | TensorSpec, choice: Any, arguments: Sequence[Argument], label: str,
+    def call(self, spec: Any, choice: Any, arguments: Sequence[Argument], label: str,
              also: Sequence[Buffer] = (), worker: int | None = None, more: bool = False) -> None:  # fmt: skip
         """Append a call; every buffer it names, and those in ``also``, live until its step ends.
 

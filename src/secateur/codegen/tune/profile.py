@@ -47,13 +47,13 @@ def prepare(graph: Graph, target: str | Target, threads: int,
 
     from secateur.codegen.emit.assemble import compile_program, ports
     from secateur.codegen.library import aligned
-    from secateur.codegen.plan.lower import plan
+    from secateur.codegen.plan.lower import lower
     from secateur.codegen.runtime import use_threads
 
     from .tuner import Tuner, open_records
 
     chosen = get_target(target)
-    program = plan(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose)
+    program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose)
     compiled = compile_program(program, graph, chosen, clock=True)
     rng = np.random.default_rng(0)
     inputs, outputs = ports(graph)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.kernels.specs import Workload
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import Workload, templates
 from secateur.codegen.library import aligned
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target
@@ -30,9 +31,8 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     from secateur.codegen.emit.builder import const
     from secateur.codegen.emit.machine_code import compile_module
     from secateur.codegen.emit.threads import Step, together
-    from secateur.codegen.kernels.templates import TEMPLATES
 
-    template = TEMPLATES[type(spec)]
+    template = templates(FAMILIES)[type(spec)]
     assert template.arrays is not None
     arrays, first = template.arrays(spec)
     name = tvm.ir.GlobalVar("kernel")
@@ -54,9 +54,7 @@ def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
     in the cache. Timed on weights that stay in the cache, choices win that cost ResNet-50 6 % (bench/cold_weights.py).
     ``memory``: bytes that all copies take together; 0 makes one copy.
     """
-    from secateur.codegen.kernels.templates import TEMPLATES
-
-    template = TEMPLATES[type(spec)]
+    template = templates(FAMILIES)[type(spec)]
     assert template.arrays is not None
     arrays, _ = template.arrays(spec)
     view = ffi().from_dlpack

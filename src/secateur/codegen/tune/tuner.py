@@ -10,11 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from secateur.codegen.kernels.conv.spec import ConvSpec
-from secateur.codegen.kernels.specs import CHOICES, Workload
-from secateur.codegen.kernels.strassen.spec import StrassenSpec
-from secateur.codegen.kernels.window.spec import WindowSpec
-from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import Workload, choices, templates
 from secateur.codegen.records import Doubt, Record, Records, choice_of, key_of, record_of, stored
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target, get_target
@@ -30,9 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 def candidates(spec: Any, target: Target) -> list[Any]:
     """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
-    from secateur.codegen.kernels.templates import TEMPLATES
-
-    template = TEMPLATES.get(type(spec))
+    template = templates(FAMILIES).get(type(spec))
     return [None] if template is None or template.space is None else list(template.space(spec, target.registers))
 
 
@@ -62,9 +57,7 @@ def open_records(target: str | Target, path: str | Path | Records | None, known:
     if known and path is not None and not Path(path).exists():
         raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
     ffi()  # before TVM, which would load torch
-    from secateur.codegen.kernels.templates import TEMPLATES
-
-    revisions = {spec.__name__: template.revision for spec, template in TEMPLATES.items()}
+    revisions = {spec.__name__: template.revision for spec, template in templates(FAMILIES).items()}
     doubt = doubts(revisions, versions()["apache-tvm"])
     return Records(path, doubt, under=Records(SHIPPED / f"{get_target(target).name}.jsonl", doubt))
 
@@ -149,7 +142,7 @@ class Tuner:
         """
         if rivals:
             return self.choose(self._fastest((spec, *rivals)))
-        if type(spec) not in CHOICES:
+        if type(spec) not in choices(FAMILIES):
             return None
         work = spec.workload()
         space = candidates(work, self.target)
@@ -158,7 +151,7 @@ class Tuner:
             return choice
         record = self.records.nearest(self.target.name, work)
         if record is not None and (choice := _fitting(work, record, space)) is not None:
-            self.near[work] = _short(work)
+            self.near[work] = work.title
             return choice
         return space[0]
 
@@ -193,7 +186,7 @@ class Tuner:
             with self.team(self.target, self.threads) as team:
                 while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
                     while team.free and given < len(jobs):
-                        tell(len(ended), len(todo), _short(jobs[given][0]))
+                        tell(len(ended), len(todo), jobs[given][0].title)
                         team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
                         given += 1
                     for index, times in team.wait(left).items():
@@ -220,15 +213,13 @@ class Tuner:
         """Append the record of a workload, if any of its choices ran."""
         if not times:
             return False
-        from secateur.codegen.kernels.templates import TEMPLATES
-
         space = candidates(spec, self.target)
         enough = NEAR * min(times.values())
         best = min(i for i, seconds in times.items() if seconds <= enough)
         timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
         self.records.add(record_of(
             self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
-            revision=TEMPLATES[type(spec)].revision))  # fmt: skip
+            revision=templates(FAMILIES)[type(spec)].revision))  # fmt: skip
         return True
 
 
@@ -236,10 +227,7 @@ def contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
     """Specs that compute the same stand together: what a busy machine does to one while it is timed, it does to all."""
     found: dict[Any, list[Workload]] = {}
     for spec in specs:
-        same: Any = spec
-        if isinstance(spec, ConvSpec | WinogradSpec | StrassenSpec):
-            same = (spec.kernel, spec.n, spec.ci, spec.blocks, spec.h, spec.w, spec.y, spec.threads)
-        found.setdefault(same, []).append(spec)
+        found.setdefault(spec.computes, []).append(spec)
     return found.values()
 
 
@@ -250,9 +238,3 @@ def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:
     except TypeError:
         return None
     return choice if choice in space else None
-
-
-def _short(spec: Workload) -> str:
-    inputs = f"{spec.kind} " if isinstance(spec, WindowSpec) else f"{spec.ci}>"
-    kernel = "x".join(map(str, spec.kernel))
-    return f"{inputs}{spec.blocks * spec.lanes} {kernel} {spec.h}x{spec.w}"

@@ -1,7 +1,7 @@
 """The measuring processes: one that imports TVM once, and those forked from it, which compile and time kernels.
 
-``python -m secateur.codegen.tune.worker PID FD...`` forks a worker for each pipe, and another one when a worker dies, of
-which the parent hears ``("died",)``. A worker says ``("ready", its process id)``, and for each job ``(process id,
+``python -m secateur.codegen.tune.worker PID FD...`` forks a worker for each pipe, and another one when a worker dies,
+of which the parent hears ``("died",)``. A worker says ``("ready", its process id)``, and for each job ``(process id,
 {i: (spec, choice)}, rounds, memory)``: ``("at", i)`` before it compiles a kernel and before it first runs one,
 ``("compiled",)`` in between, upon which it waits for ``(process id,)``, ``("at", None)`` before each round, and
 ``("times", {i: seconds})``. Kernels that TVM refuses are missing there. When the parent ends, however it ends, all end.
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.family import templates
 from secateur.codegen.runtime import ffi, use_threads
 from secateur.codegen.targets import Target
 
@@ -28,8 +30,7 @@ DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 def run(channels: Mapping[int, Connection], target: Target, threads: int) -> None:
     """Keep a worker alive at each pipe until the parent closes it."""
     ffi()
-    from secateur.codegen.emit import builder as writer  # noqa: F401  TVM is imported here, once
-    from secateur.codegen.kernels import templates  # noqa: F401  TVM is imported here, once
+    templates(FAMILIES)  # TVM is imported here, once
 
     workers = {_fork(channel, target, threads): i for i, channel in channels.items()}
     while workers:

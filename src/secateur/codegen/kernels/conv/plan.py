@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.codegen.kernels.accepts import constant, constant_picture
 from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.family import Head, choices
 from secateur.codegen.kernels.grouped.plan import cost, grouped
 from secateur.codegen.kernels.long_rows import flatten, long_rows
 from secateur.codegen.kernels.partition import whole
 from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
-from secateur.codegen.kernels.specs import CHOICES
-from secateur.codegen.kernels.strassen import plan as strassen
 from secateur.codegen.kernels.window.spec import WindowSpec
-from secateur.codegen.kernels.winograd import plan as winograd
+from secateur.codegen.plan.axes import Forms
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.ir import Node
 
 from .fold import Folded, fold
 from .packing import block_channels, dense_weight, groups_of, pack
 from .spec import ConvSpec
-
-# Algorithms that need fewer products: `rivals` and `arguments`. They sum pixels of an image with each other, so they
-# are given the images one by one, and only where an image is a sample (``Folded.pictures``).
-FAST: tuple[Any, ...] = (winograd, strassen)
 
 
 def conv(layout: Layout, chain: Chain) -> Blocked:
@@ -133,16 +131,19 @@ def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue:
     corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
     channels = out.channels[first * lanes : (first + count) * lanes]
     part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
-    fast = FAST if work.pictures else ()
-    rivals = {r: f for f in fast for r in f.rivals(run.spec, x, run.reads, part)}
-    choice = layout.choose(spec, *rivals)
+    # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
+    # only where an image is a sample.
+    offers = [f.alternative for f in layout.families if f.alternative is not None] if work.pictures else []
+    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part)}
+    choice = layout.choose(spec, *others)
     bias = per_lane(layout, work.bias, channels)
-    kernel = next((r for r in rivals if CHOICES[type(r)] is type(choice)), spec)
+    kinds = choices(layout.families)
+    kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
     if kernel is spec:
         w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
         arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
     else:
-        arguments = rivals[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
+        arguments = others[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
     operands, alive = epilogue.arguments(layout, first, count)
     arguments += [*operands, out.offset(first * lanes)]
     layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive, worker, more)
@@ -192,3 +193,11 @@ def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epil
     ]
     call_window(layout, spec, x, out, extra, epilogue, work.node.label)
     return out
+
+
+def padded(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """A convolution of a signal or a picture with known weights, and none that crops."""
+    return constant_picture(forms, node, shape) and min(node.attrs["pad"]) >= 0
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"conv": Head(padded, conv), "linear": Head(constant, linear)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.estimate import LOAD
@@ -54,6 +55,16 @@ class ConvSpec:
         """About its time, in multiply-accumulates at the peak: what rivals are compared by that nobody measured."""
         weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
         return max(self.macs / 0.95, weights * LOAD)
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel and size, for people."""
+        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> ConvSpec:
         """The same without its epilogue: what records are looked up by."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from secateur.codegen.emit.builder import Expr, Kernel, even_tile, segments
 from secateur.codegen.kernels.arrays import random_floats, reach, written
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
 
 from .spec import ConvChoice, ConvSpec
@@ -191,3 +192,6 @@ def arrays(spec: ConvSpec) -> tuple[list[Any], int]:
     table = [places.astype(np.int32)] if spec.table else []
     weights = random_floats(spec.ci * spec.kernel[0] * spec.kernel[1] * outs)
     return [x, weights, random_floats(outs), *table, random_floats(written(spec))], 0
+
+
+TEMPLATES = {ConvSpec: Template(build, space, arrays, REVISION)}

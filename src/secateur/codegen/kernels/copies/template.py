@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm import tirx
 
 from secateur.codegen.emit.builder import Expr, Kernel, number
 from secateur.codegen.kernels.elementwise.template import FEW
+from secateur.codegen.kernels.family import Template
 
 from .spec import CopySpec, FillSpec, MoveSpec, TableCopySpec
 
@@ -114,3 +115,11 @@ def build_table_copy(spec: TableCopySpec, choice: None = None) -> Any:
 
     k.loop(spec.outer, outer, spec.threads > 1 and spec.outer >= 2 * spec.threads, "o")
     return k.finish()
+
+
+TEMPLATES: Mapping[type, Template] = {
+    CopySpec: Template(build_copy),
+    TableCopySpec: Template(build_table_copy),
+    MoveSpec: Template(build_move),
+    FillSpec: Template(build_fill),
+}

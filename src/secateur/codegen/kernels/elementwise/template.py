@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import tirx
 
 from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segments
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 
 from .spec import MapSpec, MeanSpec
@@ -86,3 +88,6 @@ def build_mean(spec: MeanSpec, choice: None = None, width: int = 8) -> Any:
 
     _over(k, spec, one)
     return k.finish()
+
+
+TEMPLATES: Mapping[type, Template] = {MapSpec: Template(build_map), MeanSpec: Template(build_mean)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.post_ops.spec import PostOp
@@ -49,6 +50,16 @@ class GroupedSpec:
     def effort(self) -> float:
         """About its time, in multiply-accumulates at the peak."""
         return self.macs / 0.84 + 10 * self.n * self.h * self.w * self.groups * self.quads * QUAD
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel and size, for people."""
+        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> GroupedSpec:
         """The same without its epilogue."""

@@ -22,6 +22,7 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, segments
 from secateur.codegen.kernels.arrays import random_floats, reach
 from secateur.codegen.kernels.conv.template import x_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.post_ops.template import apply, operand_pointers
 
@@ -233,3 +234,6 @@ def arrays(spec: GroupedSpec) -> tuple[list[Any], int]:
     weights = random_floats(spec.groups * spec.quads * QUAD * spec.ci * spec.kernel[0] * spec.kernel[1])
     y = random_floats(int(outputs.max()) + spec.n * spec.y.image + spec.h * spec.y.row + spec.w * spec.y.column)
     return [x, weights, random_floats(spec.groups * spec.quads * QUAD), inputs, outputs, y], 0
+
+
+TEMPLATES = {GroupedSpec: Template(build, space, arrays, REVISION)}

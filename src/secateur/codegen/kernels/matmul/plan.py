@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from secateur.codegen.kernels.conv.plan import linear
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
 from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.axes import Forms, broadcast
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.tensors import Blocked, Plane, natural_channels
+from secateur.ir import Node
 
 from .spec import MatmulSpec
 
@@ -62,3 +67,18 @@ def _result(layout: Layout, chain: Chain, right: Blocked) -> Blocked:
     buffer = layout.program.arena.new(h * count * block, True)
     plane = Plane(n, h, w, 0, lanes, (block, w * lanes, count * block, lanes))
     return Blocked(plane, tuple((buffer, i * block) for i in range(count)), right.channels)
+
+
+def _operands(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
+    right, rank = node.inputs[1] or "", len(node.out.shape)
+    other = forms.graph.value(right).shape
+    if right in forms.graph.weights:
+        return len(other) == 2 and len(shape) > 1 and forms.graph.value(right).dtype == "f32"
+    if not forms.blockable(right) or not len(shape) == len(other) == rank >= 2:
+        return False
+    batch = node.out.shape[:-2]
+    return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"matmul": Head(_operands, matmul)})

@@ -6,10 +6,12 @@ block. The right operand needs no packing, for in blocks it lies just so: a vect
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segments
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
 
 from .spec import MatmulSpec
@@ -67,3 +69,6 @@ def build(spec: MatmulSpec, choice: None = None, registers: int = 32) -> Any:
     k.loop(spec.n, lambda n: k.loop(spec.h, lambda h: product(n, h), shared and many and spec.h >= spec.n, "h"),
            shared and many and spec.h < spec.n, "n")  # fmt: skip
     return k.finish()
+
+
+TEMPLATES: Mapping[type, Template] = {MatmulSpec: Template(build)}

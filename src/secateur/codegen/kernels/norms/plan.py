@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
+from secateur.codegen.kernels.accepts import constant_picture
 from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.elementwise.spec import MapSpec
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, plan_epilogue
 from secateur.codegen.kernels.post_ops.spec import PostOp
@@ -69,3 +74,8 @@ def _vector(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     value = np.float32(default) if name is None else layout.graph.weights[name].reshape(-1).astype(np.float32)
     return np.broadcast_to(value, (width,))
+
+
+HEADS: Mapping[str, Head] = MappingProxyType(
+    dict.fromkeys(("group_norm", "instance_norm"), Head(constant_picture, group_norm))
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import tirx
 
 from secateur.codegen.emit.builder import Expr, Kernel, number, segments
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import block_base
 
 from .spec import GroupSpec, MomentSpec
@@ -101,3 +103,6 @@ def build_group(spec: GroupSpec, choice: None = None) -> Any:
 
     k.loop(spec.n, lambda n: k.loop(spec.groups, lambda g: group(n, g), name="g"), name="n")
     return k.finish()
+
+
+TEMPLATES: Mapping[type, Template] = {MomentSpec: Template(build_moments), GroupSpec: Template(build_group)}

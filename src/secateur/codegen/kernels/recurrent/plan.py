@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from secateur.codegen.kernels.conv.fold import Folded
 from secateur.codegen.kernels.conv.packing import Floats
 from secateur.codegen.kernels.conv.plan import write_dense
+from secateur.codegen.kernels.family import Whole
 from secateur.codegen.kernels.post_ops.plan import Epilogue
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument
@@ -103,3 +105,6 @@ def _padded(rows: Floats, width: int) -> Floats:
     gap = [(0, 0), (0, width - rows.shape[1]), *[(0, 0)] * (rows.ndim - 2)]
     wide = np.pad(rows.astype(np.float32), gap)
     return wide.reshape(-1, *rows.shape[2:])
+
+
+NODES: Mapping[str, Whole] = MappingProxyType(dict.fromkeys(GATES, Whole(is_recurrent, recurrent)))

@@ -6,11 +6,12 @@ The gates of a unit lie in the same lane of blocks that follow each other, gate 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from secateur.codegen.emit.builder import Expr, Kernel, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
+from secateur.codegen.kernels.family import Template
 
 from .spec import RecurrentSpec
 
@@ -152,3 +153,6 @@ class _Recurrent:
         else:
             self.pairs(gates)
             self.pairs(before)
+
+
+TEMPLATES: Mapping[type, Template] = {RecurrentSpec: Template(build)}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
 from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
+from secateur.codegen.plan.axes import Forms
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.sampling import Taps, taps
 from secateur.codegen.plan.tensors import Blocked
+from secateur.ir import Node
 
 from .spec import ResizeSpec
 
@@ -40,3 +46,11 @@ def resize(layout: Layout, chain: Chain) -> Blocked:
 
 def _same(size: int) -> Taps:
     return [[(i, 1.0)] for i in range(size)]
+
+
+def _sums(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Resizing of pictures by sums of neighbours; to the nearest pixel is movement."""
+    return len(shape) == 4 and node.attrs["mode"] != "nearest" and node.out.shape[:2] == shape[:2]
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"resize": Head(_sums, resize)})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.codegen.emit.builder import Expr, Kernel
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 
 from .spec import ResizeSpec
@@ -55,3 +57,6 @@ def build(spec: ResizeSpec, choice: None = None) -> Any:
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: k.loop(
         spec.h, lambda r: row(b, n, r), shared and not wide, "oh"), name="n"), wide, "c")  # fmt: skip
     return k.finish()
+
+
+TEMPLATES: Mapping[type, Template] = {ResizeSpec: Template(build)}

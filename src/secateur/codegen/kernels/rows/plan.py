@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
+from secateur.codegen.kernels.accepts import any_node, constant
 from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.elementwise.plan import mean
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, per_lane, plan_epilogue
 from secateur.codegen.kernels.post_ops.spec import PostOp
+from secateur.codegen.plan.axes import Forms
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.tensors import Blocked, natural_channels
+from secateur.ir import Node
 
 from .spec import RowSpec
 
@@ -47,3 +54,24 @@ def rows(layout: Layout, chain: Chain) -> Blocked:
     ))  # fmt: skip
     call_window(layout, spec, x, out, [], epilogue, node.label)
     return out
+
+
+def _reduced(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Over the whole picture of each of n, or over the channels."""
+    axis = forms.axes[node.inputs[0] or ""]
+    rest = [i for i in range(len(shape)) if i != axis]
+    over = sorted(a % len(shape) for a in node.attrs["axes"])
+    return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
+
+
+def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return bool(node.attrs["dims"] == 1) and constant(forms, node)
+
+
+HEADS: Mapping[str, Head] = MappingProxyType(
+    {
+        **dict.fromkeys(("softmax", "log_softmax"), Head(any_node, rows)),
+        **dict.fromkeys(("layer_norm", "rms_norm"), Head(_last_axis, rows)),
+        **dict.fromkeys(("reduce_mean", "reduce_sum", "reduce_max"), Head(_reduced, reduce)),
+    }
+)

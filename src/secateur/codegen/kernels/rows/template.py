@@ -5,7 +5,7 @@ A few pixels at a time pass over their blocks two or three times, from the first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tvm import tirx
@@ -13,6 +13,7 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, number, segments
 from secateur.codegen.emit.maths import exp
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 
 from .spec import RowSpec
@@ -176,3 +177,6 @@ def across(k: Kernel, value: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
         low, high = (tirx.Shuffle([value], list(range(s, s + lanes))) for s in (0, lanes))
         value = k.vector(join(low, high))
     return value
+
+
+TEMPLATES: Mapping[type, Template] = {RowSpec: Template(build)}

@@ -1,4 +1,4 @@
-"""Strassen's algorithm as a rival of the direct template: where it fits, and the arguments of its call."""
+"""Strassen's algorithm as an alternative to the direct template: where it fits, and the arguments of its call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .spec import StrassenChoice, StrassenSpec
 from .sums import LIMIT, error, strip
 
 
-def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[StrassenSpec, ...]:
+def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[StrassenSpec, ...]:
     """The spec that computes the same, if there is one that promises to be faster and is exact with these weights.
 
     Each image of ``spec`` is halved by itself. ``reads``: the lanes of x that the convolution reads; ``weight``

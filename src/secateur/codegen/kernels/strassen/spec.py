@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.estimate import LOAD
@@ -63,6 +64,16 @@ class StrassenSpec:
         twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
         return twice * self.macs * 7 / 8 / 0.95 + sums + self.n * self.ci * outputs * 3 / 4 * LOAD / 2
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel and size, for people."""
+        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> StrassenSpec:
         """The same without its epilogue."""

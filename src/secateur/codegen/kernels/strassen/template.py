@@ -34,6 +34,7 @@ from secateur.codegen.emit.builder import INT, Expr, Kernel, const, even_tile, s
 from secateur.codegen.emit.shares import share
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
 
 from .spec import StrassenChoice, StrassenSpec
@@ -283,3 +284,6 @@ def arrays(spec: StrassenSpec) -> tuple[list[Any], int]:
     places = np.array([*blocks, size], np.int32)
     weights = random_floats(PRODUCTS * spec.inputs * spec.blocks * spec.lanes**2 // 4)
     return [memory, weights, random_floats(spec.blocks * spec.lanes), places, random_floats(written(spec))], 0
+
+
+TEMPLATES = {StrassenSpec: Template(build, space, arrays, REVISION)}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from secateur.codegen.kernels.call_window import call_window
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
+from secateur.codegen.plan.axes import Forms
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.tensors import Blocked
+from secateur.ir import Node
 
 from .spec import WindowSpec
 
@@ -32,3 +38,22 @@ def pool(layout: Layout, chain: Chain) -> Blocked:
     )  # fmt: skip
     call_window(layout, spec, x, out, [], epilogue, node.label)
     return out
+
+
+def _known_divisor(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    a = node.attrs
+    known = not a["ceil"] or node.op == "max_pool" or not a["include_pad"]
+    return len(shape) == 4 and min(a["pad"]) >= 0 and known
+
+
+def _even(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    """Adaptive pooling whose windows are all of one size."""
+    return len(shape) == 4 and all(s % o == 0 for s, o in zip(shape[2:], node.attrs["size"], strict=True))
+
+
+HEADS: Mapping[str, Head] = MappingProxyType(
+    {
+        **dict.fromkeys(("max_pool", "avg_pool"), Head(_known_divisor, pool)),
+        "adaptive_avg_pool": Head(_even, pool),
+    }
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.post_ops.spec import PostOp
@@ -40,6 +41,16 @@ class WindowSpec:
     def macs(self) -> int:
         """Taps, padding lanes included."""
         return self.n * self.h * self.w * self.kernel[0] * self.kernel[1] * self.group * self.blocks * self.lanes
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel and size, for people."""
+        return f"{self.kind} {self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> WindowSpec:
         """The same without its epilogue."""

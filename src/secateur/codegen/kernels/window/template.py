@@ -16,6 +16,7 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, even_tile
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 
 from .spec import WindowChoice, WindowSpec
@@ -150,3 +151,6 @@ def arrays(spec: WindowSpec) -> tuple[list[Any], int]:
     blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
     table = [blocks] if spec.table else []
     return [x, *weights, *table, random_floats(written(spec))], 0 if spec.table else start
+
+
+TEMPLATES = {WindowSpec: Template(build, space, arrays, REVISION)}

@@ -1,4 +1,4 @@
-"""Winograd's algorithm as a rival of the direct template: where it fits, and the arguments of its call."""
+"""Winograd's algorithm as an alternative to the direct template: where it fits, and the arguments of its call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .spec import WinogradChoice, WinogradSpec
 from .transform import LIMIT, PAIRS, error, strip
 
 
-def rivals(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[WinogradSpec, ...]:
+def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[WinogradSpec, ...]:
     """The spec that computes the same, if there is one that is not hopeless and exact enough with these weights.
 
     ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 3, 3].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.estimate import LOAD
@@ -61,6 +62,16 @@ class WinogradSpec:
     def tiles(self, m: int) -> int:
         """Tiles of m x m outputs, those that hang over included."""
         return self.n * -(-self.h // m) * -(-self.w // m)
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel and size, for people."""
+        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> WinogradSpec:
         """The same without its epilogue."""

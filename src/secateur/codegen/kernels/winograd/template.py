@@ -24,6 +24,7 @@ from secateur.codegen.emit.shares import share
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
+from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 
 from .spec import WinogradChoice, WinogradSpec
@@ -247,3 +248,6 @@ def arrays(spec: WinogradSpec) -> tuple[list[Any], int]:
     weights = random_floats(max((c.m + 2) ** 2 for c in choices) * spec.ci * spec.blocks * spec.lanes)
     scratch = np.zeros(max(strip(spec, c).size for c in choices) * spec.lanes, np.float32)
     return [x, weights, random_floats(spec.blocks * spec.lanes), *tables, scratch, random_floats(written(spec))], 0
+
+
+TEMPLATES = {WinogradSpec: Template(build, space, arrays, REVISION)}

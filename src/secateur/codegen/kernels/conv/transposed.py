@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from types import MappingProxyType
 
 import numpy as np
 
 from secateur.codegen.kernels.conv.fold import fold
-from secateur.codegen.kernels.conv.plan import as_picture, write_dense, write_depthwise
+from secateur.codegen.kernels.conv.plan import as_picture, padded, write_dense, write_depthwise
+from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import plan_epilogue
 from secateur.codegen.plan.aliases import margin
 from secateur.codegen.plan.fusion import Chain
@@ -51,3 +54,6 @@ def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
         write = write_depthwise if deep else write_dense
         write(layout, x, part, to, epilogue.sampled(first, (stride[0], stride[1])))
     return out
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"conv_transpose": Head(padded, conv_transpose)})

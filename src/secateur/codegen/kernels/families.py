@@ -1,0 +1,42 @@
+"""All kernel families, one row each, and what is looked up in them. Nothing else names a family."""
+
+from __future__ import annotations
+
+from .conv import plan as conv
+from .conv import transposed
+from .conv.spec import ConvChoice, ConvSpec
+from .copies.spec import CopySpec, FillSpec, MoveSpec, TableCopySpec
+from .elementwise.spec import MapSpec, MeanSpec
+from .family import Family
+from .grouped.spec import GroupedChoice, GroupedSpec
+from .matmul import plan as matmul
+from .matmul.spec import MatmulSpec
+from .norms import plan as norms
+from .norms.spec import GroupSpec, MomentSpec
+from .recurrent import plan as recurrent
+from .recurrent.spec import RecurrentSpec
+from .resize import plan as resize
+from .resize.spec import ResizeSpec
+from .rows import plan as rows
+from .rows.spec import RowSpec
+from .strassen import plan as strassen
+from .strassen.spec import StrassenChoice, StrassenSpec
+from .window import plan as window
+from .window.spec import WindowChoice, WindowSpec
+from .winograd import plan as winograd
+from .winograd.spec import WinogradChoice, WinogradSpec
+
+FAMILIES: tuple[Family, ...] = (
+    Family("conv", {ConvSpec: ConvChoice}, {**conv.HEADS, **transposed.HEADS}),
+    Family("winograd", {WinogradSpec: WinogradChoice}, alternative=winograd, exact=False),
+    Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False),
+    Family("grouped", {GroupedSpec: GroupedChoice}),
+    Family("window", {WindowSpec: WindowChoice}, window.HEADS),
+    Family("elementwise", {MapSpec: None, MeanSpec: None}),
+    Family("resize", {ResizeSpec: None}, resize.HEADS),
+    Family("rows", {RowSpec: None}, rows.HEADS),
+    Family("norms", {MomentSpec: None, GroupSpec: None}, norms.HEADS),
+    Family("matmul", {MatmulSpec: None}, matmul.HEADS),
+    Family("recurrent", {RecurrentSpec: None}, nodes=recurrent.NODES),
+    Family("copies", {CopySpec: None, TableCopySpec: None, MoveSpec: None, FillSpec: None}),
+)

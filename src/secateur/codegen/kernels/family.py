@@ -1,0 +1,163 @@
+"""A kernel family: all that the rest of code generation knows of one kind of kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from secateur.codegen.kernels.conv.packing import Floats
+    from secateur.codegen.plan.axes import Forms
+    from secateur.codegen.plan.fusion import Chain
+    from secateur.codegen.plan.placement import Layout
+    from secateur.codegen.plan.program import Argument, Weight
+    from secateur.codegen.plan.tensors import Blocked, Ints
+    from secateur.ir import Node
+
+    from .conv.spec import ConvSpec
+
+
+class Workload(Protocol):
+    """A spec that can be tuned: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def macs(self) -> int: ...
+    @property
+    def effort(self) -> float: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def computes(self) -> Hashable: ...
+    @property
+    def title(self) -> str: ...
+    def workload(self) -> Workload: ...
+
+
+Accepts = Callable[["Forms", "Node", tuple[int, ...]], bool]
+Planner = Callable[["Layout", "Chain"], "Blocked"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a kind of kernel is written, and what of it can be tuned.
+
+    ``build(spec, choice)`` makes the function; ``space(spec, registers)`` lists the choices, the default first (None:
+    there is nothing to choose); ``arrays(spec)`` makes arguments to time it on, and where in the first of them the
+    kernel begins; after the first come ``constants`` arguments, weights and biases, if it has any. ``revision`` is what
+    tuning records are kept under: it rises when the code or the space changes, and older records are not used any more.
+    """
+
+    build: Callable[[Any, Any], Any]
+    space: Callable[[Any, int], Iterable[Any]] | None = None
+    arrays: Callable[[Any], tuple[list[Any], int]] | None = None
+    revision: int = 1
+    constants: int = 2
+
+
+@dataclass(frozen=True)
+class Head:
+    """An operator that can head a chain.
+
+    ``accepts(axes, node, shape of the first input)``: is the node of the kind that the family computes? ``plan(layout,
+    chain)`` writes the calls and returns where the result lies.
+    """
+
+    accepts: Accepts
+    plan: Planner
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An operator planned by itself with all its outputs: ``accepts(layout, node)``, ``plan(layout, node)``."""
+
+    accepts: Callable[[Layout, Node], bool]
+    plan: Callable[[Layout, Node], None]
+
+
+class Alternative(Protocol):
+    """Another algorithm for a dense convolution: which specs it offers, and what its call begins with."""
+
+    def alternatives(self, spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Any, ...]:
+        """Specs that compute the same as ``spec`` and promise to be faster, exact enough with these weights."""
+        ...
+
+    def arguments(
+        self, layout: Layout, spec: Any, choice: Any, x: Blocked, reads: Ints, weight: Floats, bias: Weight, corner: int
+    ) -> list[Argument]:
+        """The first arguments of the call. ``corner``: from the first pixel to the first that is read."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One kind of kernel, in the folder of its name: ``spec.py``, ``plan.py`` and ``template.py``.
+
+    ``choices`` has each kind of spec with the kind of its choice, None where there is nothing to choose. ``heads`` are
+    the operators that it computes, ``nodes`` those with several outputs, ``alternative`` what it offers in place of a
+    dense convolution. ``exact`` is False where its rounding depends on more than the order of a sum, so that a library
+    which is too coarse does without it.
+    """
+
+    name: str
+    choices: Mapping[type, type | None]
+    heads: Mapping[str, Head] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[str, Whole] = field(default_factory=lambda: MappingProxyType({}))
+    alternative: Alternative | None = None
+    exact: bool = True
+
+    @property
+    def templates(self) -> Mapping[type, Template]:
+        """How each kind of spec is written. TVM is imported for it."""
+        found: Mapping[type, Template] = import_module(f"{__package__}.{self.name}.template").TEMPLATES
+        return found
+
+
+def choices(families: Iterable[Family]) -> Mapping[type, type]:
+    """The kinds of spec that are tuned, each with the kind of its choice."""
+    return MappingProxyType({s: c for family in families for s, c in family.choices.items() if c is not None})
+
+
+def heads(families: Iterable[Family]) -> Mapping[str, Head]:
+    """By operator: what can head a chain. Raises ValueError where two families claim one operator."""
+    found: dict[str, Head] = {}
+    for family in families:
+        for op, head in family.heads.items():
+            if op in found:
+                raise ValueError(f"two kernel families compute '{op}'")
+            found[op] = head
+    return MappingProxyType(found)
+
+
+def accepted(families: Iterable[Family]) -> Mapping[str, Accepts]:
+    """By operator: whether a node is of a kind that some family computes."""
+    return MappingProxyType({op: head.accepts for op, head in heads(families).items()})
+
+
+def family_of(spec: Any, families: Iterable[Family]) -> Family | None:
+    """The family that a spec is of; None for what TVM's own library computes."""
+    return next((family for family in families if type(spec) in family.choices), None)
+
+
+def exact_families(families: Iterable[Family]) -> tuple[Family, ...]:
+    """Those whose rounding depends on the order of sums alone."""
+    return tuple(family for family in families if family.exact)
+
+
+@cache
+def templates(families: tuple[Family, ...]) -> Mapping[type, Template]:
+    """How each kind of spec is written. TVM is imported for it.
+
+    Raises ValueError where a family's template lacks a row for one of its specs.
+    """
+    found: dict[type, Template] = {}
+    for family in families:
+        if set(family.templates) != set(family.choices):
+            raise ValueError(f"kernel family '{family.name}': its specs and its templates have other rows")
+        found.update(family.templates)
+    return MappingProxyType(found)
