@@ -230,7 +230,8 @@ def test_a_library_that_strays_is_built_again_without(monkeypatch: pytest.Monkey
     assert build(graph).metadata.kernels.get("strassen", 0) == 1
     monkeypatch.setattr("secateur.codegen.kernels.strassen.plan.LIMIT", 1.0)
     monkeypatch.setattr(
-        "secateur.codegen.kernels.strassen.packing.weight_sums", lambda w: [s + np.float32(1e-2 * np.abs(w).max()) for s in exact(w)]
+        "secateur.codegen.kernels.strassen.packing.weight_sums",
+        lambda w: [s + np.float32(1e-2 * np.abs(w).max()) for s in exact(w)],
     )
     lib = build(graph)
     assert lib.metadata.kernels.get("strassen", 0) == 0

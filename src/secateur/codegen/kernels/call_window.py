@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from secateur.codegen.plan.placement import Layout, block_table
 from secateur.codegen.plan.program import Argument
 from secateur.codegen.plan.tensors import Blocked
 
-from .elementwise.spec import MapSpec, MeanSpec
 from .post_ops.plan import Epilogue
-from .resize.spec import ResizeSpec
-from .rows.spec import RowSpec
-from .window.spec import WindowSpec
 
 
-def call_window(layout: Layout, spec: WindowSpec | MapSpec | MeanSpec | ResizeSpec | RowSpec, x: Blocked, out: Blocked,
+class Blockwise(Protocol):
+    """A spec whose kernel reads and writes block by block; ``table``: the blocks that it reads are looked up."""
+
+    @property
+    def table(self) -> bool: ...
+
+
+def call_window(layout: Layout, spec: Blockwise, x: Blocked, out: Blocked,
                 extra: Sequence[Argument], epilogue: Epilogue, label: str) -> None:  # fmt: skip
     """The call of a kernel that works block by block."""
     table = [block_table(x, 0, len(x.blocks))] if spec.table else []
