@@ -114,7 +114,7 @@ def kernels(options: Any) -> Iterator[common.Row]:
         fast = WinogradSpec(*shape[:3], blocks, *shape[3:], plane, plane, False, threads=options.threads)
         spaces = {spec: candidates(spec, target) for spec in (direct, fast)}
         jobs = [(spec, choice) for spec, space in spaces.items() for choice in space]
-        turns = {spec: measure.arguments(spec) for spec in spaces}
+        turns = {spec: measure.arguments(spec, target) for spec in spaces}
         calls: dict[int, Callable[[], None]] = {}
         for i, (spec, choice) in enumerate(jobs):
             calls |= measure.in_turn({i: measure.compiled(spec, choice, target)}, turns[spec])

@@ -62,7 +62,7 @@ from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from .spec import RunningSpec
 
-def build(spec, choice=None):
+def build(spec, choice, target):
     k = Kernel(spec.lanes)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None

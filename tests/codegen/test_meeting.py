@@ -19,7 +19,7 @@ from secateur.codegen.emit.machine_code import compile_module
 from secateur.codegen.emit.threads import Step, together
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.kernels.family import templates
-from secateur.codegen.kernels.partition import SHARING, whole
+from secateur.codegen.kernels.partition import whole
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.plan.lower import lower
@@ -30,6 +30,8 @@ from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
+
+SHARING = 16 << 10
 
 
 def unit(groups: int = 8, width: int = 16, size: int = 7) -> Graph:
@@ -53,7 +55,7 @@ def written(calls: list[Call]) -> str:
 
     steps: dict[int, Step] = {}
     for i, call in enumerate(calls):
-        function = templates(FAMILIES)[type(call.spec)].build(call.spec, call.choice)
+        function = templates(FAMILIES)[type(call.spec)].build(call.spec, call.choice, native())
         steps.setdefault(call.step, Step()).add(function, tvm.ir.GlobalVar(f"k{i}"), [], call.worker)
     return str(together(list(steps.values())))
 
@@ -63,7 +65,7 @@ def written(calls: list[Call]) -> str:
 
 @given(st.lists(st.floats(1, 1e8), min_size=1, max_size=40), st.integers(1, 9))
 def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(efforts: list[float], threads: int) -> None:
-    owners = whole(efforts, threads)
+    owners = whole(efforts, threads, SHARING)
     if owners is None:
         return
     assert len(owners) == len(efforts)
@@ -75,14 +77,14 @@ def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(efforts: l
 
 @given(st.integers(1, 6), st.integers(2, 6), st.floats(1, 1e8))
 def test_equal_kernels_that_threads_divide_are_never_shared(each: int, threads: int, effort: float) -> None:
-    owners = whole([effort] * (each * threads), threads)
+    owners = whole([effort] * (each * threads), threads, SHARING)
     assert owners == [t for t in range(threads) for _ in range(each)]
 
 
 def test_kernels_of_which_one_outweighs_all_others_are_shared() -> None:
-    assert whole([1e8, 1e4, 1e4], 2) is None
-    assert whole([1e8], 2) is None
-    assert whole([1e8, 1e8], 1) is None
+    assert whole([1e8, 1e4, 1e4], 2, SHARING) is None
+    assert whole([1e8], 2, SHARING) is None
+    assert whole([1e8, 1e8], 1, SHARING) is None
 
 
 def test_groups_are_whole_and_their_margin_is_of_their_step() -> None:

@@ -20,6 +20,10 @@ class Target:
 
     ``lanes`` is the width of a vector in float32, ``registers`` how many vectors the register file holds.
     ``features`` are what the machine must have to run the code, in the names of /proc/cpuinfo.
+    Of one core: ``l1`` and ``l2`` are bytes of its caches, ``fmas`` the fused multiply-adds of vectors that begin in a
+    cycle and ``latency`` the cycles until a sum can be added to again; ``load`` is how many multiply-accumulates at the
+    peak take as long as one float32 from memory, ``ahead`` how many pixels early the next ones are asked for.
+    ``sharing``: multiply-accumulates that sharing a kernel among threads costs.
     """
 
     name: str
@@ -29,6 +33,13 @@ class Target:
     registers: int
     cores: int
     features: tuple[str, ...] = ()
+    l1: int = 32 << 10
+    l2: int = 512 << 10
+    fmas: int = 2
+    latency: int = 4
+    load: float = 12.5
+    ahead: int = 32
+    sharing: int = 16 << 10
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as a library's metadata and a record hold them."""
@@ -48,10 +59,22 @@ _X86 = "x86_64-linux-gnu"
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "x86-avx512": Target(
-            "x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma")
+            "x86-avx512",
+            _X86,
+            "skylake-avx512",
+            16,
+            32,
+            1,
+            ("avx512f", "avx512vl", "avx512dq", "fma"),
+            l1=48 << 10,
+            l2=1 << 20,
         ),
-        "x86-avx2": Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma")),
-        "aarch64-neon": Target("aarch64-neon", "aarch64-linux-gnu", "cortex-a76", 4, 32, 1, ("asimd",)),
+        "x86-avx2": Target(
+            "x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0
+        ),
+        "aarch64-neon": Target(
+            "aarch64-neon", "aarch64-linux-gnu", "cortex-a76", 4, 32, 1, ("asimd",), l1=64 << 10, l2=512 << 10, load=9.0
+        ),
     }
 )
 

@@ -36,10 +36,10 @@ class Compiled:
     arena_words: int
 
 
-def kernel(spec: Any, choice: Any) -> Any:
+def kernel(spec: Any, choice: Any, target: Target) -> Any:
     """The function of a spec: its template's, or TVM's own."""
     template = templates(FAMILIES).get(type(spec))
-    return build_tensor_op(spec) if template is None else template.build(spec, choice)
+    return build_tensor_op(spec) if template is None else template.build(spec, choice, target)
 
 
 def compile_program(program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
@@ -56,7 +56,7 @@ def compile_program(program: Program, graph: Graph, target: Target, clock: bool 
         key = (call.spec, call.choice)
         if key not in names:
             names[key] = tvm.ir.GlobalVar(f"k{len(names)}")
-            functions[names[key]] = kernel(call.spec, call.choice)
+            functions[names[key]] = kernel(call.spec, call.choice, target)
         places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
         calls.append((functions[names[key]], names[key], call, places))
     blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)

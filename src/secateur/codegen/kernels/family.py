@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from secateur.codegen.plan.placement import Layout
     from secateur.codegen.plan.program import Argument, Weight
     from secateur.codegen.plan.tensors import Blocked, Ints
+    from secateur.codegen.targets import Target
     from secateur.ir import Node
 
     from .conv.spec import ConvSpec
@@ -29,13 +30,12 @@ class Workload(Protocol):
     @property
     def macs(self) -> int: ...
     @property
-    def effort(self) -> float: ...
-    @property
     def threads(self) -> int: ...
     @property
     def computes(self) -> Hashable: ...
     @property
     def title(self) -> str: ...
+    def estimate(self, target: Target) -> float: ...
     def workload(self) -> Workload: ...
 
 
@@ -47,15 +47,16 @@ Planner = Callable[["Layout", "Chain"], "Blocked"]
 class Template:
     """How a kind of kernel is written, and what of it can be tuned.
 
-    ``build(spec, choice)`` makes the function; ``space(spec, registers)`` lists the choices, the default first (None:
-    there is nothing to choose); ``arrays(spec)`` makes arguments to time it on, and where in the first of them the
-    kernel begins; after the first come ``constants`` arguments, weights and biases, if it has any. ``revision`` is what
-    tuning records are kept under: it rises when the code or the space changes, and older records are not used any more.
+    ``build(spec, choice, target)`` makes the function; ``space(spec, target)`` lists the choices, the default first
+    (None: there is nothing to choose); ``arrays(spec, target)`` makes arguments to time it on, and where in the first
+    of them the kernel begins; after the first come ``constants`` arguments, weights and biases, if it has any.
+    ``revision`` is what tuning records are kept under: it rises when the code or the space changes, and older records
+    are not used any more.
     """
 
-    build: Callable[[Any, Any], Any]
-    space: Callable[[Any, int], Iterable[Any]] | None = None
-    arrays: Callable[[Any], tuple[list[Any], int]] | None = None
+    build: Callable[[Any, Any, Target], Any]
+    space: Callable[[Any, Target], Iterable[Any]] | None = None
+    arrays: Callable[[Any, Target], tuple[list[Any], int]] | None = None
     revision: int = 1
     constants: int = 2
 
@@ -83,7 +84,7 @@ class Whole:
 class Alternative(Protocol):
     """Another algorithm for a dense convolution: which specs it offers, and what its call begins with."""
 
-    def alternatives(self, spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[Any, ...]:
+    def alternatives(self, spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[Any, ...]:
         """Specs that compute the same as ``spec`` and promise to be faster, exact enough with these weights."""
         ...
 

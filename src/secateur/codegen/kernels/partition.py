@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHARING = 16 << 10  # what sharing a kernel is taken to cost, in multiply-accumulates
 
-
-def whole(efforts: Sequence[float], threads: int) -> list[int] | None:
+def whole(estimates: Sequence[float], threads: int, sharing: float) -> list[int] | None:
     """The thread that computes each of these kernels; None if they better share each.
 
-    ``efforts``: their time on one thread, in multiply-accumulates. Neighbours go to the same thread: in a grouped
-    network it reads again what it wrote in the layer before.
+    ``estimates``: their time on one thread, in multiply-accumulates; ``sharing``: what sharing a kernel costs.
+    Neighbours go to the same thread: in a grouped network it reads again what it wrote in the layer before.
     """
-    if threads == 1 or len(efforts) == 1:
+    if threads == 1 or len(estimates) == 1:
         return None
-    total, before = sum(efforts), 0.0
+    total, before = sum(estimates), 0.0
     owners, loads = [], [0.0] * threads
-    for effort in efforts:
-        owner = min(int((before + effort / 2) / total * threads), threads - 1)
+    for estimate in estimates:
+        owner = min(int((before + estimate / 2) / total * threads), threads - 1)
         owners.append(owner)
-        loads[owner] += effort
-        before += effort
-    return owners if max(loads) <= total / threads + SHARING * len(efforts) else None
+        loads[owner] += estimate
+        before += estimate
+    return owners if max(loads) <= total / threads + sharing * len(estimates) else None

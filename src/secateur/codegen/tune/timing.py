@@ -34,20 +34,20 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
 
     template = templates(FAMILIES)[type(spec)]
     assert template.arrays is not None
-    arrays, first = template.arrays(spec)
+    arrays, first = template.arrays(spec, target)
     name = tvm.ir.GlobalVar("kernel")
     buffers = [
         tirx.decl_buffer((const(a.size),), a.dtype.name, f"a{i}", data_alignment=64) for i, a in enumerate(arrays)
     ]
     pointers = [tirx.address_of(tirx.BufferLoad(b, [const(first if i == 0 else 0)])) for i, b in enumerate(buffers)]
-    function, step = template.build(spec, choice), Step()
+    function, step = template.build(spec, choice, target), Step()
     step.add(function, name, pointers, None)
     main = tirx.PrimFunc(buffers, together([step])).with_attr("global_symbol", "main")
     functions = {name: function, tvm.ir.GlobalVar("main"): main}
     return compile_module(functions, target)["main"]
 
 
-def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
+def arguments(spec: Workload, target: Target, memory: int = MEMORY) -> list[list[Any]]:
     """Arguments to run a kernel on, again and again: the same activations, weights that lie elsewhere each time.
 
     A network reads its weights once a run, so each layer finds them in memory, while its input was just written and is
@@ -56,7 +56,7 @@ def arguments(spec: Workload, memory: int = MEMORY) -> list[list[Any]]:
     """
     template = templates(FAMILIES)[type(spec)]
     assert template.arrays is not None
-    arrays, _ = template.arrays(spec)
+    arrays, _ = template.arrays(spec, target)
     view = ffi().from_dlpack
     moving = [i for i in range(1, len(arrays) - 1) if i <= template.constants and arrays[i].dtype == np.float32]
     sizes = [-(-arrays[i].size // 16) * 16 for i in moving]  # each begins at a cache line
@@ -88,7 +88,7 @@ def in_turn(functions: Mapping[int, Any], turns: list[list[Any]]) -> dict[int, C
 
 def callable_of(spec: Workload, choice: Any, target: Target, memory: int = 0) -> Callable[[], None]:
     """The compiled kernel on arrays of its own; their weights stay in the cache if ``memory`` is 0."""
-    return in_turn({0: compiled(spec, choice, target)}, arguments(spec, memory))[0]
+    return in_turn({0: compiled(spec, choice, target)}, arguments(spec, target, memory))[0]
 
 
 def peak(target: Target, rounds: int = 9) -> float:

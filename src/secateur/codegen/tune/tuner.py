@@ -28,7 +28,7 @@ Progress = Callable[[int, int, str], None]
 def candidates(spec: Any, target: Target) -> list[Any]:
     """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
     template = templates(FAMILIES).get(type(spec))
-    return [None] if template is None or template.space is None else list(template.space(spec, target.registers))
+    return [None] if template is None or template.space is None else list(template.space(spec, target))
 
 
 def default_choice(spec: Any, target: Target) -> Any:
@@ -156,15 +156,15 @@ class Tuner:
         return space[0]
 
     def _fastest(self, specs: Sequence[Any]) -> Any:
-        """By measured seconds if one file has such for all, else by their effort."""
+        """By measured seconds if one file has such for all, else by their estimates."""
         works = [s.workload() for s in specs]
         for records in self.records.layers:
             found = [records.table.get(key_of(self.target.name, w)) for w in works]
             seconds = [r.seconds for r in found if r is not None]
             if len(seconds) == len(specs):
                 return specs[seconds.index(min(seconds))]
-        efforts = [s.effort for s in specs]
-        return specs[efforts.index(min(efforts))]
+        estimates = [s.estimate(self.target) for s in specs]
+        return specs[estimates.index(min(estimates))]
 
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.

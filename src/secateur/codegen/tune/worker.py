@@ -79,7 +79,7 @@ def _work(channel: Connection, target: Target, kernels: Mapping[int, Any], round
         pass
     calls: dict[int, Callable[[], None]] = {}
     for spec, mine in functions.items():
-        calls |= in_turn(mine, arguments(spec, memory))
+        calls |= in_turn(mine, arguments(spec, target, memory))
     for i, call in calls.items():
         channel.send(("at", i))
         call()  # a kernel that crashes or hangs does so here

@@ -83,7 +83,7 @@ def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
 def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
     """One call a run of output blocks that read the same input channels; each for one thread where that is even."""
     runs = _runs(layout, x, work, out, epilogue)
-    workers = whole([run.spec.effort for run in runs], layout.threads)
+    workers = whole([run.spec.estimate(layout.target) for run in runs], layout.threads, layout.target.sharing)
     for i, run in enumerate(runs):
         threads = layout.threads if workers is None else 1
         _write_run(layout, x, work, out, epilogue, replace(run, spec=replace(run.spec, threads=threads)),
@@ -134,7 +134,7 @@ def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue:
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
     offers = [f.alternative for f in layout.families if f.alternative is not None] if work.pictures else []
-    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part)}
+    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part, layout.target)}
     choice = layout.choose(spec, *others)
     bias = per_lane(layout, work.bias, channels)
     kinds = choices(layout.families)

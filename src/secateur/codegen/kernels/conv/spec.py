@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from secateur.codegen.kernels.estimate import LOAD
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.targets import Target
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ class ConvSpec:
         """Multiply-accumulates, padding lanes included."""
         return self.n * self.h * self.w * self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
 
-    @property
-    def effort(self) -> float:
-        """About its time, in multiply-accumulates at the peak: what rivals are compared by that nobody measured."""
+    def estimate(self, target: Target) -> float:
+        """About its time, in multiply-accumulates at the peak: by which alternatives nobody measured are compared."""
         weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
-        return max(self.macs / 0.95, weights * LOAD)
+        return max(self.macs / 0.95, weights * target.load)
 
     @property
     def computes(self) -> Hashable:

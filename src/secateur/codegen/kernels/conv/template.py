@@ -18,15 +18,15 @@ from secateur.codegen.emit.builder import Expr, Kernel, even_tile, segments
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import ConvChoice, ConvSpec
 
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Body = Callable[..., None]
-FEW = 16 << 10  # bytes
 
 
-def build(spec: ConvSpec, choice: ConvChoice) -> Any:
+def build(spec: ConvSpec, choice: ConvChoice, target: Target) -> Any:
     """The kernel ``(x, w, [bias], [table], operands.., y)``."""
     return _Conv(spec, replace(choice, nb=min(choice.nb, spec.blocks))).build()
 
@@ -154,17 +154,19 @@ def y_index(spec: Any, at: At) -> Expr:
     return at.block * spec.y.block + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column
 
 
-def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
+def space(spec: ConvSpec, target: Target) -> Iterator[ConvChoice]:
     """The choices worth trying, the default first."""
     seen: set[ConvChoice] = set()
     # LLVM unrolls the taps where they are innermost, and keeps what all of them load: half of the registers are left.
     half = spec.order == "channels" and spec.kernel[1] > 1
     # Weights that stay in the first cache: pixels may be loaded once, for all blocks of outputs.
-    few = spec.blocks > 2 and 4 * spec.ci * spec.kernel[0] * spec.kernel[1] * spec.blocks * spec.lanes <= FEW
+    few = spec.blocks > 2 and 4 * spec.ci * spec.kernel[0] * spec.kernel[1] * spec.blocks * spec.lanes <= target.l1 // 3
     outers = ("pixels", "blocks") if few else ("blocks", "pixels")
     for nb in ((4, 2, 1, 3) if few else (2, 1, 4, 3)) if spec.h * spec.w > 1 else (8, 4, 12, 2, 1):
         nb = min(nb, spec.blocks)
-        most = max(1, (registers // 2 if half else registers - nb - 2) // nb) if spec.h * spec.w > 1 else 1
+        most = (
+            max(1, (target.registers // 2 if half else target.registers - nb - 2) // nb) if spec.h * spec.w > 1 else 1
+        )
         shapes = [(1, even_tile(spec.w, most))]
         if spec.w * 2 <= most and spec.h > 1:
             rows = even_tile(spec.h, most // spec.w)
@@ -182,7 +184,7 @@ def space(spec: ConvSpec, registers: int) -> Iterator[ConvChoice]:
                     yield choice
 
 
-def arrays(spec: ConvSpec) -> tuple[list[Any], int]:
+def arrays(spec: ConvSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
     v, channel = spec.lanes, np.arange(spec.ci)
     planar = spec.x.column < v

@@ -10,11 +10,12 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, number
 from secateur.codegen.kernels.elementwise.template import FEW
 from secateur.codegen.kernels.family import Template
+from secateur.codegen.targets import Target
 
 from .spec import CopySpec, FillSpec, MoveSpec, TableCopySpec
 
 
-def build_copy(spec: CopySpec, choice: None = None) -> Any:
+def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
     k = Kernel(1, spec.threads)
     x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
@@ -46,7 +47,7 @@ def _rows(k: Kernel, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
     k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: row(n, r), shared, "oh"), name="n")
 
 
-def build_move(spec: MoveSpec, choice: None = None) -> Any:
+def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, sources, y)``: a vector of each source, and permutations known when it is compiled."""
     k = Kernel(spec.lanes, spec.threads)
     x, sources, y = k.pointer("x"), k.pointer("sources", "int32"), k.pointer("y")
@@ -71,7 +72,7 @@ def build_move(spec: MoveSpec, choice: None = None) -> Any:
     return k.finish()
 
 
-def build_fill(spec: FillSpec, choice: None = None) -> Any:
+def build_fill(spec: FillSpec, choice: None, target: Target) -> Any:
     """The kernel ``(y)``: zeros around each picture."""
     k = Kernel(spec.lanes, spec.threads)
     y = k.pointer("y")
@@ -92,7 +93,7 @@ def build_fill(spec: FillSpec, choice: None = None) -> Any:
     return k.finish()
 
 
-def build_table_copy(spec: TableCopySpec, choice: None = None) -> Any:
+def build_table_copy(spec: TableCopySpec, choice: None, target: Target) -> Any:
     """The kernel ``([x, xo, xi], yo, yi, y)``."""
     k = Kernel(spec.lanes, spec.threads)
     x, xo, xi = (

@@ -11,13 +11,14 @@ from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segmen
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import MapSpec, MeanSpec
 
 FEW = 256  # pixels: sharing fewer costs threads more than it saves
 
 
-def build_map(spec: MapSpec, choice: None = None, width: int = 8) -> Any:
+def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``."""
     k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
@@ -47,7 +48,7 @@ def _over(k: Kernel, spec: Any, body: Any) -> None:
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: body(b, n), name="n"), shared, "c")
 
 
-def build_mean(spec: MeanSpec, choice: None = None, width: int = 8) -> Any:
+def build_mean(spec: MeanSpec, choice: None, target: Target, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
     k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")

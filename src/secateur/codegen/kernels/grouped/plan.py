@@ -39,7 +39,7 @@ def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
     plain = block_channels(outputs, work.groups, lanes)
     if like is not None:
         plain = min(plain, like.channels, key=lambda c: cost(c, work, lanes))
-    if spec.effort >= cost(plain, work, lanes) * n * h * w:
+    if spec.estimate(layout.target) >= cost(plain, work, lanes) * n * h * w:
         return None
     return _call(layout, x, work, spec, channels, inputs, places)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.targets import Target
 
 QUAD = 4  # channels that a kernel for narrow groups takes together
 
@@ -46,8 +47,7 @@ class GroupedSpec:
         taps = self.kernel[0] * self.kernel[1]
         return self.n * self.h * self.w * self.groups * self.ci * taps * self.quads * QUAD
 
-    @property
-    def effort(self) -> float:
+    def estimate(self, target: Target) -> float:
         """About its time, in multiply-accumulates at the peak."""
         return self.macs / 0.84 + 10 * self.n * self.h * self.w * self.groups * self.quads * QUAD
 

@@ -25,22 +25,22 @@ from secateur.codegen.kernels.conv.template import x_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.post_ops.template import apply, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import QUAD, GroupedChoice, GroupedSpec
 
 Pixel = tuple[int, int]
-AHEAD = 32  # pixels: about two tiles
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
-def build(spec: GroupedSpec, choice: GroupedChoice) -> Any:
+def build(spec: GroupedSpec, choice: GroupedChoice, target: Target) -> Any:
     """The kernel ``(x, w, bias, table of inputs, operands.., table of outputs, y)``."""
-    return _Grouped(spec, replace(choice, quads=min(choice.quads, spec.quads))).build()
+    return _Grouped(spec, replace(choice, quads=min(choice.quads, spec.quads)), target.ahead).build()
 
 
 class _Grouped:
-    def __init__(self, spec: GroupedSpec, choice: GroupedChoice) -> None:
-        self.spec, self.choice = spec, choice
+    def __init__(self, spec: GroupedSpec, choice: GroupedChoice, ahead: int) -> None:
+        self.spec, self.choice, self.ahead = spec, choice, ahead
         self.k = k = Kernel(spec.lanes, spec.threads)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.inputs = k.pointer("inputs", "int32")
@@ -115,9 +115,9 @@ class _Grouped:
                   sums: list[list[Any]]) -> None:  # fmt: skip
         """A quad of input channels at one tap: spread one by one, and multiplied with the weights of all outputs."""
         spec, k = self.spec, self.k
-        if spec.h * spec.w > AHEAD:
+        if spec.h * spec.w > self.ahead:
             # Four quads follow each other in a line: over four steps each pixel's line is asked for.
-            ahead = (AHEAD + c % QUAD) * (spec.stride[1] * spec.x.column)
+            ahead = (self.ahead + c % QUAD) * (spec.stride[1] * spec.x.column)
             for pixels in vectors:
                 k.prefetch(self.x, at + (self._shift(pixels[0]) + ahead))
         xs = [k.fence(gather(k, self.x, at, [self._shift(p) for p in pixels])) for pixels in vectors]
@@ -188,10 +188,10 @@ def gather(k: Kernel, buffer: Any, at: Expr, shifts: Sequence[int]) -> Expr:
     return value
 
 
-def space(spec: GroupedSpec, registers: int) -> Iterator[GroupedChoice]:
+def space(spec: GroupedSpec, target: Target) -> Iterator[GroupedChoice]:
     """The choices worth trying, the default first."""
-    options = list(_options(spec, registers))
-    yield from sorted(options, key=lambda c: _cycles(spec, c))[:12]
+    options = list(_options(spec, target.registers))
+    yield from sorted(options, key=lambda c: _cycles(spec, c, target))[:12]
 
 
 def _options(spec: GroupedSpec, registers: int) -> Iterator[GroupedChoice]:
@@ -206,8 +206,8 @@ def _options(spec: GroupedSpec, registers: int) -> Iterator[GroupedChoice]:
                 yield GroupedChoice(quads, 1, vectors * per)
 
 
-def _cycles(spec: GroupedSpec, choice: GroupedChoice) -> float:
-    """About the time of a choice, where a cycle does two products."""
+def _cycles(spec: GroupedSpec, choice: GroupedChoice, target: Target) -> float:
+    """About the time of a choice, by what a core begins in a cycle."""
     per, taps = spec.lanes // QUAD, spec.kernel[0] * spec.kernel[1]
     total = 0.0
     for _, qcount, quads in segments(spec.quads, choice.quads):
@@ -215,13 +215,13 @@ def _cycles(spec: GroupedSpec, choice: GroupedChoice) -> float:
             for _, ccount, wide in segments(spec.w, choice.columns):
                 vectors = -(-high * wide // per)
                 sums = vectors * quads
-                # Two products or two loads a cycle, half of that across cache lines; a sum is ready after four cycles.
-                cycles = max(sums / 2, 1.4 * vectors * per / spec.depth + quads / 2, 4)
+                # As many loads as products a cycle, half of that across cache lines.
+                cycles = max(sums / target.fmas, 1.4 * vectors * per / spec.depth + quads / 2, target.latency)
                 total += qcount * rcount * ccount * (cycles * spec.ci * taps + 4.5 * sums + 10)
     return total * spec.groups * spec.n
 
 
-def arrays(spec: GroupedSpec) -> tuple[list[Any], int]:
+def arrays(spec: GroupedSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
 
     def places(count: int, block: int) -> Any:

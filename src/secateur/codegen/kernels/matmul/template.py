@@ -13,18 +13,19 @@ from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segmen
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import MatmulSpec
 
 
-def build(spec: MatmulSpec, choice: None = None, registers: int = 32) -> Any:
+def build(spec: MatmulSpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, w, operands.., y)``."""
     k = Kernel(spec.lanes, spec.threads)
     x, weights = k.pointer("x"), k.pointer("w")
     operands = operand_pointers(k, spec.steps)
     y = k.pointer("y")
-    most = 24 if spec.lanes == 16 else 12
-    width = min(spec.blocks, 4 if most == 24 else 2)
+    most = target.registers * 3 // 4
+    width = min(spec.blocks, 4 if target.registers >= 32 else 2)
     high = even_tile(spec.w, max(1, most // width))
 
     def tile(image: Expr, row: Expr, block: Expr, nb: int, column: Expr, columns: int) -> None:

@@ -10,11 +10,12 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, number, segments
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import block_base
+from secateur.codegen.targets import Target
 
 from .spec import GroupSpec, MomentSpec
 
 
-def build_moments(spec: MomentSpec, choice: None = None, width: int = 4) -> Any:
+def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4) -> Any:
     """The kernel ``(x, [table], y)``: per image and block the means of the lanes, then their variances.
 
     In one pass: sums of the differences from the channel's first pixel, which is about as far from the mean as any.
@@ -61,7 +62,7 @@ def _total(k: Kernel, parts: list[Any]) -> Expr:
     return total
 
 
-def build_group(spec: GroupSpec, choice: None = None) -> Any:
+def build_group(spec: GroupSpec, choice: None, target: Target) -> Any:
     """The kernel ``(moments, places, targets, weight, bias, y)``: scales, then shifts, [block, image, lane] each.
 
     ``places`` and ``targets`` say where an image's mean of each channel is and where its scale goes. They, ``weight``

@@ -12,13 +12,14 @@ from typing import Any
 from secateur.codegen.emit.builder import Expr, Kernel, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
 from secateur.codegen.kernels.family import Template
+from secateur.codegen.targets import Target
 
 from .spec import RecurrentSpec
 
 PAIR = 2  # blocks of hidden units side by side: enough sums to hide the latency of an addition
 
 
-def build(spec: RecurrentSpec, choice: None = None) -> Any:
+def build(spec: RecurrentSpec, choice: None, target: Target) -> Any:
     """The kernel ``(gates, r, bias, first h, y, last h, .., scratch)``; for an LSTM first and last c follow last h."""
     return _Recurrent(spec).build()
 

@@ -9,11 +9,12 @@ from secateur.codegen.emit.builder import Expr, Kernel
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import ResizeSpec
 
 
-def build(spec: ResizeSpec, choice: None = None) -> Any:
+def build(spec: ResizeSpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, rows, row weights, columns, column weights, [table], operands.., y)``.
 
     Tables hold ``taps`` entries per output row and column; positions are offsets in floats.

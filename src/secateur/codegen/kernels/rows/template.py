@@ -15,13 +15,14 @@ from secateur.codegen.emit.maths import exp
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import RowSpec
 
 LEAST = float("-inf")
 
 
-def build(spec: RowSpec, choice: None = None, width: int = 4) -> Any:
+def build(spec: RowSpec, choice: None, target: Target, width: int = 4) -> Any:
     """The kernel ``(x, [table], operands.., y)``."""
     return _Rows(spec).build(width)
 

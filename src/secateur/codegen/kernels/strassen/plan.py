@@ -11,13 +11,14 @@ from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.plan.placement import Layout
 from secateur.codegen.plan.program import Argument, Table, Weight
 from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.codegen.targets import Target
 
 from .packing import pack_strassen
 from .spec import StrassenChoice, StrassenSpec
 from .sums import LIMIT, error, strip
 
 
-def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[StrassenSpec, ...]:
+def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[StrassenSpec, ...]:
     """The spec that computes the same, if there is one that promises to be faster and is exact with these weights.
 
     Each image of ``spec`` is halved by itself. ``reads``: the lanes of x that the convolution reads; ``weight``
@@ -33,7 +34,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tup
         spec.lanes, spec.n, len(blocks), spec.blocks, spec.h, spec.w, plane, spec.y, not follow, spec.steps,
         spec.threads,
     )  # fmt: skip
-    if work.effort >= spec.effort or not error(weight[:, :, 0, 0]) <= LIMIT:
+    if work.estimate(target) >= spec.estimate(target) or not error(weight[:, :, 0, 0]) <= LIMIT:
         return ()
     return (work,)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from secateur.codegen.kernels.estimate import LOAD
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.targets import Target
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class StrassenSpec:
         """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
         return self.n * self.h * self.w * self.ci * self.blocks * self.lanes
 
-    @property
-    def effort(self) -> float:
+    def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak: products, weights, sums, partial sums.
 
         Halves may share a row. There are 7/4 as many weights, read for each image; what comes from memory beside the
@@ -63,7 +62,7 @@ class StrassenSpec:
         outputs = self.blocks * self.lanes
         twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
-        return twice * self.macs * 7 / 8 / 0.95 + sums + self.n * self.ci * outputs * 3 / 4 * LOAD / 2
+        return twice * self.macs * 7 / 8 / 0.95 + sums + self.n * self.ci * outputs * 3 / 4 * target.load / 2
 
     @property
     def computes(self) -> Hashable:

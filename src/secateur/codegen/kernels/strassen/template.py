@@ -36,15 +36,15 @@ from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import StrassenChoice, StrassenSpec
 from .sums import PRODUCTS, strip
 
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
-SECOND = 256 << 10  # bytes: a quarter of a second cache
 
 
-def build(spec: StrassenSpec, choice: StrassenChoice) -> Any:
+def build(spec: StrassenSpec, choice: StrassenChoice, target: Target) -> Any:
     """The kernel ``(memory, w, bias, places, operands.., y)``.
 
     ``places`` says where in ``memory`` the input begins (or each of its blocks, if ``table``), and the scratch.
@@ -235,14 +235,14 @@ class _Tile:
             self.k.set(x, values(i))
 
 
-def space(spec: StrassenSpec, registers: int) -> Iterator[StrassenChoice]:
+def space(spec: StrassenSpec, target: Target) -> Iterator[StrassenChoice]:
     """The choices worth trying, the default first."""
     seen: set[StrassenChoice] = set()
     for nb in (2, 1, 4):
         nb = min(nb, spec.blocks // 2)
-        most = (registers - nb - 2) // nb
+        most = (target.registers - nb - 2) // nb
         for outer in ("blocks", "strips") if spec.threads > 1 else ("strips",):
-            for size in _sizes(spec, most, spec.threads if outer == "strips" else 1):
+            for size in _sizes(spec, most, spec.threads if outer == "strips" else 1, target.l2 // 4):
                 rows, columns = (1, even_tile(size, most)) if spec.flat else _tile(size, spec.w, most)
                 choice = StrassenChoice(nb, rows, columns, size, outer)
                 if choice not in seen:
@@ -250,7 +250,7 @@ def space(spec: StrassenSpec, registers: int) -> Iterator[StrassenChoice]:
                     yield choice
 
 
-def _sizes(spec: StrassenSpec, most: int, workers: int) -> list[int]:
+def _sizes(spec: StrassenSpec, most: int, workers: int, share: int) -> list[int]:
     """Rows or pixels of half a strip: such that its sums lie in the second cache, all that there are, or few.
 
     Of the numbers of strips about that, one that ``workers`` share evenly, computes few pixels twice, in wide tiles.
@@ -263,7 +263,7 @@ def _sizes(spec: StrassenSpec, most: int, workers: int) -> list[int]:
         return strips * size * (1 + 1 / tile) * (1 + abs(math.log2(strips / wanted)) / 50)
 
     found = []
-    for bytes_ in (SECOND, 4 * SECOND, SECOND // 4):
+    for bytes_ in (share, 4 * share, share // 4):
         wanted = extent * 4 * spec.ci * pixels / bytes_
         counts = range(workers, 2 * math.ceil(wanted) + workers, workers)
         strips = min(counts, key=lambda n: price(n, wanted))
@@ -275,11 +275,11 @@ def _tile(rows: int, columns: int, most: int) -> tuple[int, int]:
     return (even_tile(rows, most // columns), columns) if columns * 2 <= most else (1, even_tile(columns, most))
 
 
-def arrays(spec: StrassenSpec) -> tuple[list[Any], int]:
+def arrays(spec: StrassenSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
     blocks = np.arange(spec.inputs if spec.table else 1) * spec.x.block
     size = -(-(spec.inputs * spec.x.block + reach(spec)) // spec.lanes) * spec.lanes
-    choices = [c for registers in (32, 16) for c in space(spec, registers)]
+    choices = list(space(spec, target))
     memory = random_floats(size + max(strip(spec, c).vectors for c in choices) * spec.lanes)
     places = np.array([*blocks, size], np.int32)
     weights = random_floats(PRODUCTS * spec.inputs * spec.blocks * spec.lanes**2 // 4)

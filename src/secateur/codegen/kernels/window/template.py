@@ -18,15 +18,15 @@ from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import WindowChoice, WindowSpec
 
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
-NEAR = 1 << 19  # bytes: larger inputs come from beyond the second cache, and the rows below a tile are fetched early
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 
 
-def build(spec: WindowSpec, choice: WindowChoice) -> Any:
+def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Any:
     """The kernel ``(x, [w, bias], [table], operands.., y)``."""
     k = Kernel(spec.lanes, spec.threads)
     x = k.pointer("x")
@@ -38,7 +38,8 @@ def build(spec: WindowSpec, choice: WindowChoice) -> Any:
     rows_of = axis_segments(spec, 0, choice.rows)
     columns_of = axis_segments(spec, 1, choice.columns)
     taps = spec.kernel[0] * spec.kernel[1]
-    far = spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > NEAR
+    # Larger inputs come from beyond the second cache, and the rows below a tile are fetched early.
+    far = spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > target.l2 // 2
 
     def one(block: Expr, image: Expr, tr: Expr, tc: Expr, rs: Segment, cs: Segment) -> None:
         row0, column0 = rs[0] + tr * rs[2], cs[0] + tc * cs[2]
@@ -130,17 +131,17 @@ def axis_segments(spec: WindowSpec, axis: int, tile: int) -> list[Segment]:
     return runs
 
 
-def space(spec: WindowSpec, registers: int) -> list[WindowChoice]:
+def space(spec: WindowSpec, target: Target) -> list[WindowChoice]:
     """The tiles worth trying, the default first."""
     weights = min(spec.kernel[0] * spec.kernel[1], 9) if spec.kind == "conv" else 0
-    room = max(2, registers - weights - 3)
+    room = max(2, target.registers - weights - 3)
     tiles = [(1, 14), (2, 7), (1, 7), (1, 4), (2, 4), (4, 4), (1, 2)]
     tiles = tiles if spec.w >= 14 and spec.stride[1] == 1 else tiles[1:]
     fit = [WindowChoice(r, c) for r, c in tiles if r * c <= room and r <= spec.h]
     return fit or [WindowChoice(1, 1)]
 
 
-def arrays(spec: WindowSpec) -> tuple[list[Any], int]:
+def arrays(spec: WindowSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
     start = spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
     x = random_floats(start + spec.blocks * spec.x.block + reach(spec))

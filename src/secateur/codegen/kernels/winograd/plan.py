@@ -12,13 +12,14 @@ from secateur.codegen.kernels.estimate import WORTH
 from secateur.codegen.plan.placement import Layout
 from secateur.codegen.plan.program import Argument, Table, Weight
 from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.codegen.targets import Target
 
 from .packing import pack_winograd
 from .spec import WinogradChoice, WinogradSpec
 from .transform import LIMIT, PAIRS, error, strip
 
 
-def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tuple[WinogradSpec, ...]:
+def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[WinogradSpec, ...]:
     """The spec that computes the same, if there is one that is not hopeless and exact enough with these weights.
 
     ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 3, 3].
@@ -32,7 +33,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats) -> tup
         spec.lanes, spec.n, len(reads), len(blocks), spec.blocks, spec.h, spec.w, spec.x, spec.y, not follow,
         spec.steps, spec.threads,
     )  # fmt: skip
-    if work.effort > WORTH * spec.effort or not error(weight, PAIRS[4]) <= LIMIT:
+    if work.estimate(target) > WORTH * spec.estimate(target) or not error(weight, PAIRS[4]) <= LIMIT:
         return ()
     return (work,)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from secateur.codegen.kernels.estimate import LOAD
 from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.targets import Target
 
 WINOGRAD_TILES = (4, 2)
 
@@ -47,16 +47,15 @@ class WinogradSpec:
         """Multiply-accumulates of the convolution itself, so that speed over peak may pass 1."""
         return self.n * self.h * self.w * self.ci * 9 * self.blocks * self.lanes
 
-    @property
-    def effort(self) -> float:
+    def estimate(self, target: Target) -> float:
         """Of the better size of tile."""
-        return min(self.effort_of(m) for m in WINOGRAD_TILES)
+        return min(self.estimate_of(m, target) for m in WINOGRAD_TILES)
 
-    def effort_of(self, m: int) -> float:
+    def estimate_of(self, m: int, target: Target) -> float:
         """Time with tiles of m x m outputs, in multiply-accumulates at the peak: products, weights, transforms."""
         outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
         products = tiles * points * self.ci * outputs / 0.9
-        weights = points * self.ci * outputs * LOAD
+        weights = points * self.ci * outputs * target.load
         return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
 
     def tiles(self, m: int) -> int:

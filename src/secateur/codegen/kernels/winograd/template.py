@@ -26,6 +26,7 @@ from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
 from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.targets import Target
 
 from .spec import WinogradChoice, WinogradSpec
 from .transform import PAIRS, even_part, strip
@@ -33,10 +34,9 @@ from .transform import PAIRS, even_part, strip
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
-CACHE = 6144  # floats: half of a first cache of 48 KB
 
 
-def build(spec: WinogradSpec, choice: WinogradChoice) -> Any:
+def build(spec: WinogradSpec, choice: WinogradChoice, target: Target) -> Any:
     """The kernel ``(x, w, bias, [blocks of x], [channels], scratch, operands.., y)``."""
     return _Winograd(spec, choice).build()
 
@@ -206,26 +206,28 @@ def _sum(k: Kernel, factors: Iterable[float], values: Vectors) -> Expr | None:
     return None if total is None else k.vector(total)
 
 
-def space(spec: WinogradSpec, registers: int) -> Iterator[WinogradChoice]:
+def space(spec: WinogradSpec, target: Target) -> Iterator[WinogradChoice]:
     """The choices worth trying, the default first."""
     seen: set[WinogradChoice] = set()
-    for m in sorted(PAIRS, key=spec.effort_of):
-        tiles, most = spec.tiles(m), {nb: (registers - nb - 2) // nb for nb in (1, 2, 3)}
+    for m in sorted(PAIRS, key=lambda m: spec.estimate_of(m, target)):
+        tiles, most = spec.tiles(m), {nb: (target.registers - nb - 2) // nb for nb in (1, 2, 3)}
         few = tiles <= 4 * most[2]  # so that one strip may hold all of them
-        for nb, wide, outer in product(_blocks(spec, tiles, most), (4, 2, 1) if few else (2, 1, 4), _outer(spec, few)):
+        for nb, wide, outer in product(
+            _blocks(spec, tiles, most, target), (4, 2, 1) if few else (2, 1, 4), _outer(spec, few)
+        ):
             count = -(-tiles // (wide * most[nb]))
             if outer == "strips":
                 count = min(tiles, -(-count // spec.threads) * spec.threads)
             size = -(-tiles // count)
             choice = WinogradChoice(m, min(nb, spec.blocks), even_tile(size, most[nb]), size, outer)
-            if spec.effort_of(m) <= WORTH * spec.effort and choice not in seen:
+            if spec.estimate_of(m, target) <= WORTH * spec.estimate(target) and choice not in seen:
                 seen.add(choice)
                 yield choice
 
 
-def _blocks(spec: WinogradSpec, tiles: int, most: Mapping[int, int]) -> tuple[int, ...]:
+def _blocks(spec: WinogradSpec, tiles: int, most: Mapping[int, int], target: Target) -> tuple[int, ...]:
     """Output blocks at a time, the default first; ``most``: as many tiles are in registers with them."""
-    if most[2] < tiles <= most[1] and 2 * spec.ci * spec.lanes > CACHE:
+    if most[2] < tiles <= most[1] and 8 * spec.ci * spec.lanes > target.l1 // 2:
         return 1, 2, 3  # weights that overflow the first cache are best read once, by registers that hold all tiles
     return (3, 2, 1) if spec.blocks % 2 and spec.blocks % 3 == 0 else (2, 1, 3)
 
@@ -237,14 +239,14 @@ def _outer(spec: WinogradSpec, few: bool) -> tuple[str, ...]:
     return ("blocks", "strips") if few else ("strips", "blocks")
 
 
-def arrays(spec: WinogradSpec) -> tuple[list[Any], int]:
+def arrays(spec: WinogradSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
     blocks = np.arange(spec.inputs) * spec.x.block
     tables = [blocks.astype(np.int32)] if spec.table else []
     if not spec.full:
         tables.append(np.arange(spec.ci, dtype=np.int32))
     x = random_floats(int(blocks[-1]) + reach(spec))
-    choices = [c for registers in (32, 16) for c in space(spec, registers)]
+    choices = list(space(spec, target))
     weights = random_floats(max((c.m + 2) ** 2 for c in choices) * spec.ci * spec.blocks * spec.lanes)
     scratch = np.zeros(max(strip(spec, c).size for c in choices) * spec.lanes, np.float32)
     return [x, weights, random_floats(spec.blocks * spec.lanes), *tables, scratch, random_floats(written(spec))], 0
