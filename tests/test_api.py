@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import secateur
-from nets import chain, residual
 from secateur import api
 from secateur.ir import BudgetError, Graph, InputError, LawError, SlowerError, Unsupported
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import Verification
+from support.nets import chain, residual
 
 
 def module() -> nn.Module:

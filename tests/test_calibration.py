@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import secateur
-from nets import chain, residual
 from secateur.calibration.arrays import ArrayFile
 from secateur.calibration.holdout import share_of
 from secateur.calibration.load import load_calibration, opened
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.graph import Sym, Value
 from secateur.passes.sweep.batches import batches
+from support.nets import chain, residual
 
 X = np.random.default_rng(0).standard_normal((26, 3, 8, 8)).astype(np.float32)
 Y = np.arange(26) % 5

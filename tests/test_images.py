@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 import secateur
-from nets import chain, residual
 from secateur import Preparation
 from secateur.calibration.images import Images
 from secateur.calibration.load import opened
 from secateur.cli.images import ImageOptions
 from secateur.ir import Array, Graph, InputError
+from support.nets import chain, residual
 
 RGB = (200, 100, 50)
 

@@ -47,7 +47,7 @@ def test_every_module_belongs_to_a_layer() -> None:
     assert modules - {"secateur.__init__", "secateur.__main__", "secateur.__pycache__"} <= named
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "bench").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("script", sorted((ROOT / "bench").rglob("*.py")), ids=lambda p: p.stem)
 def test_bench_script_says_what_it_answers(script: Path) -> None:
     assert ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
 
@@ -70,7 +70,7 @@ def test_the_wheel_holds_what_the_source_tree_holds(tmp_path: Path) -> None:
 
 
 def test_zoo_lists_each_network_once() -> None:
-    lines = (ROOT / "bench" / "zoo.csv").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (ROOT / "bench" / "data" / "zoo.csv").read_text(encoding="utf-8").splitlines()[1:]
     names = [tuple(line.split(",")[:2]) for line in lines]
     assert len(names) == len(set(names)) == 233
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mutate_recipes
+from bench.reach import mutate_recipes
 from secateur.ir import InputError
 from secateur.policy import Policy, from_spec, from_toml
 
@@ -165,6 +165,6 @@ def test_an_option_stands_once_and_lists_hold_text() -> None:
 
 
 def test_mutants_are_refused_or_mean_what_they_say() -> None:
-    """Read and printed; that they compile as well is for bench/mutate_recipes.py, and for a few here."""
+    """Read and printed; that they compile as well is for bench/reach/mutate_recipes.py, and for a few here."""
     for number in range(2000):
         assert mutate_recipes.of_policy(number, quick=number >= 20) in ("refused", "accepted"), number

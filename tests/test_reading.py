@@ -15,8 +15,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 from typer.testing import CliRunner
 
-import mutants
 import secateur
+from bench.reach import mutants
 from secateur import api
 from secateur.cli.app import app
 from secateur.ir import Graph, Node

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import secateur
-from nets import chain
 from secateur import api
 from secateur.compiled import TRAINED
 from secateur.ir import InputError
+from support.nets import chain
 
 X = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

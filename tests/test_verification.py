@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 import secateur
-import verify_sabotage as sabotage
-from nets import chain, draw
+from bench.reach import verify_sabotage as sabotage
 from secateur.capture import save_onnx
 from secateur.ir import Graph, InputError
 from secateur.ir.compare import align
 from secateur.passes import COMPENSATION, PASSES, Pipeline, parse_spec
 from secateur.passes.recipe import Recipe
+from support.nets import chain, draw
 
-# One recipe of each kind; bench/verify_sabotage.py goes through all of them.
+# One recipe of each kind; bench/reach/verify_sabotage.py goes through all of them.
 KINDS = (sabotage.KINDS[0], sabotage.KINDS[2], sabotage.KINDS[9], sabotage.KINDS[-3])
 
 

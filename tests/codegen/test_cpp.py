@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from network import Net
 from secateur.codegen.targets import native
+from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 FEATURE = native().features[-1]

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from nets import CHAIN, RESIDUAL, draw
-from network import Net
 from secateur import codegen
 from secateur.codegen import runtime
 from secateur.codegen.library import Library
 from secateur.codegen.targets import TARGETS, get_target
 from secateur.ir import InputError
 from secateur.ir.exporters.torch.module import evaluate
+from support.nets import CHAIN, RESIDUAL, draw
+from support.network import Net
 
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
 
@@ -183,7 +183,7 @@ loaded.save("b.so")
 import torch
 tensor = loaded(torch.from_numpy(np.load("x.npy")))
 assert isinstance(tensor, torch.Tensor) and np.array_equal(tensor.numpy(), want)
-from nets import CHAIN, draw
+from support.nets import CHAIN, draw
 from secateur import codegen
 assert np.array_equal(codegen.build(draw(CHAIN))(np.load("x.npy")), want)
 assert np.array_equal(secateur.load_library("b.so")(np.load("x.npy")), want)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nets import CHAIN, draw
 from secateur import codegen
 from secateur.ir import InputError
+from support.nets import CHAIN, draw
 
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
 COUNT = 300

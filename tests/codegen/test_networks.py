@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import zoo
+from bench.data import zoo
 from secateur import codegen
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.frontends.torch.trace import trace

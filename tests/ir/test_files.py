@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import secateur
-from nets import chain
 from secateur.codegen.library import Library
 from secateur.ir import InputError, files
 from secateur.ir.exporters.onnx import write as exporter
+from support.nets import chain
 
 
 def test_write_all_is_all_or_nothing(tmp_path: Path) -> None:

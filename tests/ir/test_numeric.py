@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from network import Net
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.numeric import difference, doubtful, moved, random_inputs, relative_error, worst_slice
@@ -16,6 +15,7 @@ from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, failure
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.slim import slim
+from support.network import Net
 
 TOLERANCE = 1e-4
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from network import Net, random_keep
 from secateur.ir import Graph, parse_graph, print_graph, verify
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.coupling.couple import couple
@@ -18,6 +17,7 @@ from secateur.passes.law import check, masked, random_inputs, relative_error
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import cut_weights, slim, slim_shapes
+from support.network import Net, random_keep
 
 Block = Callable[[Net, str], str]
 

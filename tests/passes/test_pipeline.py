@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nets import chain
 from secateur.ir import Graph, InputError, PassError
 from secateur.passes import PASSES, Pipeline, parse_spec, print_spec
 from secateur.passes.pipeline import Pass, Ran, number
+from support.nets import chain
 
 
 @dataclass(frozen=True)

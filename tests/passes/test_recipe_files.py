@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mutate_recipes
 import secateur
-from nets import chain, residual
+from bench.reach import mutate_recipes
 from secateur.ir import InputError
 from secateur.passes.recipe import Recipe
+from support.nets import chain, residual
 
 MUTANTS = 2000
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-import onnx_reference
 import secateur
-from onnx_net import Build, Net, op, then
+from bench.reach import onnx_reference
+from bench.reach.onnx_net import Build, Net, op, then
 from secateur.ir.exporters.onnx.write import to_onnx
 
 

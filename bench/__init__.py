@@ -1,0 +1,1 @@
+"""Measurements: scripts whose rows stand in ``results/``. Run one as ``python -m bench.speed.latency``."""

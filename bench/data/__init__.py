@@ -1,0 +1,1 @@
+"""Models, pictures and labels that packages carry, fetched and checked."""

@@ -1,0 +1,1 @@
+"""The tables and pages made from the committed rows."""

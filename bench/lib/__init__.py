@@ -1,0 +1,1 @@
+"""What scripts share: rows, processes that are measured, runtimes by turns, plots."""

@@ -1,0 +1,135 @@
+"""Takes turns between processes, one runtime each, so that they are compared on the same machine at the same moment.
+
+Why processes: thread pools that spin while they wait steal a core from whoever runs next in the same process, and two
+runtimes in one process share an allocator, OpenMP and the caches of the instruction side. Why they are stopped: a pool
+spins for some milliseconds after its own turn too, on the core that the next runtime needs. So every worker is stopped
+(SIGSTOP) from the moment it is ready until its turn, and from the end of its turn on.
+
+A worker that wakes finds caches full of others' data and its pool asleep. Two calls that are not timed put that right
+for everyone alike: the first brings weights and code back as far as the caches hold them, the second runs as a loop
+over pictures would. Then calls are timed by the worker's own clock until 20 ms are over; their median is the sample.
+The order is drawn anew each round, so that nobody always follows the one that leaves the caches worst.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.lib import common
+
+WARM, LEAST = 2, 0.02  # calls before timing, seconds of timing
+SLOW, SELDOM = 10.0, 5  # who takes that many times as long as the first has a turn every so many rounds, after one call
+DIED = "the process died; its log is beside the network"
+PATIENCE = 1800.0  # seconds: torch.compile may compile for many minutes
+
+
+class WorkerError(Exception):
+    """A runtime failed: why."""
+
+
+class Worker:
+    """A runtime in a process of its own, stopped unless it has its turn."""
+
+    def __init__(self, runtime: str, folder: Path, threads: int) -> None:
+        self.runtime = runtime
+        self.channel, theirs = Pipe()
+        command = [sys.executable, "-m", "bench.lib.runtimes", runtime, str(folder), str(threads)]
+        env = common.environment(threads) | {
+            "TVM_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        }  # fmt: skip
+        with (folder / f"{runtime}-{threads}.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env, stdout=log, stderr=log
+            )
+        theirs.close()
+        self.load_seconds = 0.0
+        self.outputs: list[NDArray[Any]] = []
+
+    def ready(self) -> None:
+        """Wait until the network is loaded and has run once; then the process is stopped. Raises WorkerError."""
+        kind, *rest = _receive(self.channel)
+        if kind == "failed":
+            raise WorkerError(rest[0])
+        self.load_seconds, self.outputs = rest
+        self.pause()
+
+    def pause(self) -> None:
+        """Stop the process, all its threads, and wait until it has stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            raise WorkerError(f"the process ended with {self.process.returncode}")
+
+    def turn(self, warm: int = WARM, least: float = LEAST) -> float:
+        """One sample in milliseconds. Raises WorkerError."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            self.channel.send((warm, least))
+        except OSError as error:
+            raise WorkerError(DIED) from error
+        sample = float(_receive(self.channel))
+        self.pause()
+        return sample
+
+    def stop(self) -> None:
+        """End the process."""
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def _receive(channel: Connection) -> Any:
+    try:
+        if not channel.poll(PATIENCE):
+            raise WorkerError(f"no answer in {PATIENCE:.0f} s")
+        return channel.recv()
+    except (EOFError, OSError) as error:
+        raise WorkerError(DIED) from error
+
+
+def take_turns(workers: Mapping[str, Worker], rounds: int, seed: int) -> dict[str, list[float | None]]:
+    """Milliseconds of each worker in each round; None where it had no turn. The first worker is the measure of slow.
+
+    Two rounds come before: their samples show who is slow, and are not kept. Raises WorkerError.
+    """
+    rng, names = random.Random(seed), list(workers)
+    for worker in workers.values():
+        worker.turn(WARM, 0.0)
+    first = {name: worker.turn(0, 0.0) for name, worker in workers.items()}
+    slow = {name for name in names if first[name] > SLOW * first[names[0]]}
+    samples: dict[str, list[float | None]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in rng.sample(names, len(names)):
+            seldom = name in slow
+            due = not seldom or turn % SELDOM == 0
+            samples[name].append(workers[name].turn(1 if seldom else WARM) if due else None)
+    return samples
+
+
+def kept(samples: Sequence[float | None]) -> list[float]:
+    """The samples of the rounds in which there was a turn."""
+    return [s for s in samples if s is not None]
+
+
+def ratios(others: Sequence[float | None], mine: Sequence[float | None]) -> list[float]:
+    """Theirs over mine, round by round, where both had a turn."""
+    return [b / a for a, b in zip(mine, others, strict=True) if a is not None and b is not None]
+
+
+def spread(samples: Sequence[float]) -> dict[str, float]:
+    """Tenth percentile, median, ninetieth percentile and minimum."""
+    p10, median, p90 = (float(v) for v in np.percentile(samples, [10, 50, 90]))
+    return {"p10": p10, "median": median, "p90": p90, "min": min(samples)}

@@ -1,0 +1,141 @@
+"""Trained ONNX files of packages through every command, each judged by ONNX Runtime alone.
+
+    python -m bench.reach.onnx_files                       all of onnx_files.csv, one after the other
+    python -m bench.reach.onnx_files --only 'silero*'      some of them
+    python -m bench.reach.onnx_files --build               a library of each as well, run beside the file
+    python -m bench.reach.onnx_files --summary             the table alone, from the rows there are
+
+Each file is inspected, written again unchanged (`--policy none`) and pruned to half of its multiply-accumulates. What
+is written runs beside the original (its missing columns at zero, from the recipe) at three sizes of each dynamic axis
+(onnx_sizes.py). Every command is a process of its own that is stopped at a time and a memory limit. A command is
+**right**, **refused** in a sentence, **wrong** where the numbers differ, **missed** where the budget was out of reach,
+or **broken**: a crash, a traceback, an "unexpected" error or one called a fault, or a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from bench.data import material
+from bench.lib import common
+
+MEMORY = 4 << 30
+BROKEN = re.compile(r"unexpected \w+Error|fault in secateur|Traceback")
+STAGES = ("inspect", "none", "half", "build")
+
+
+def measure(file: material.OnnxFile, folder: Path, arguments: argparse.Namespace) -> common.Row:
+    """The row of one file."""
+    source = material.path(f"{file.name}.onnx")
+    row: common.Row = {"file": file.name, "package": f"{file.package} {file.version}", "bytes": source.stat().st_size}
+    row["inspect"] = call(["inspect", source, "--json", folder / "inspect.json"], arguments.timeout)
+    for stage, options in (("none", ["--policy", "none"]), ("half", ["--macs", "50%"])):
+        written, recipe = folder / f"{stage}.onnx", folder / f"{stage}.recipe.json"
+        report = folder / f"{stage}.json"
+        command = ["compile", source, written, *options, "--recipe", recipe, "--json", report]
+        row[stage] = call(command, arguments.timeout)
+        if row[stage]["status"] != "right":
+            continue
+        row[stage] |= told(json.loads(report.read_text()))
+        given = ["--recipe", recipe] if stage == "half" else []
+        row[stage] |= judge([source, written, *given], file, arguments.timeout)
+    if arguments.build and row["none"]["status"] == "right":
+        library = folder / "library.so"
+        row["build"] = call(["build", source, library], arguments.timeout)
+        if row["build"]["status"] == "right":
+            row["build"] |= judge([source, library], file, arguments.timeout)
+    return row
+
+
+def call(command: list[object], timeout: float) -> common.Row:
+    """What became of a command: its status, the message where it did not do its work, seconds and memory."""
+    done = common.run(common.secateur(*map(str, command)), timeout=timeout, threads=1, memory=MEMORY)
+    row: common.Row = {"status": "right", "s": round(done.seconds, 1), "peak_mb": done.peak_bytes >> 20}
+    if done.code == 0:
+        return row
+    message = " ".join(done.stderr.split())
+    said = message[message.rfind("secateur: ") :][:600] if "secateur: " in message else message[-600:]
+    if done.code is None:
+        return row | {"status": "broken", "reason": f"stopped at {timeout:g} s or {MEMORY >> 30} GiB"}
+    if done.code not in (1, 2) or BROKEN.search(message):
+        return row | {"status": "broken", "reason": f"exit code {done.code}: {said}"}
+    return row | {"status": "missed" if done.code == 1 and "budget" in said else "refused", "reason": said}
+
+
+def told(report: common.Row) -> common.Row:
+    """What the report says: its own checks, shares and frozen groups."""
+    frozen = sum(g["size"] for g in report["groups"] if g["frozen"])
+    channels = sum(g["size"] for g in report["groups"])
+    return {
+        "reading": report.get("reading"),
+        "written": report.get("written"),
+        "law": report["verification"]["max_rel_err"],
+        "macs": [report["before"]["macs"], report["after"]["macs"]],
+        "frozen": round(frozen / channels, 3) if channels else None,
+        "remarks": report["remarks"],
+    }
+
+
+def judge(paths: list[object], file: material.OnnxFile, timeout: float) -> common.Row:
+    """What ONNX Runtime says of a written file beside the original."""
+    settings = [part for pair in file.values.split() for part in ("--set", pair)]
+    command = [sys.executable, "-m", "bench.reach.onnx_sizes", *map(str, paths), *settings]
+    done = common.run(command, timeout=timeout, threads=1, memory=MEMORY)
+    if done.code != 0 or not done.stdout.startswith("{"):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"status": "broken", "reason": f"the judge: exit code {done.code}: {last}"[:600]}
+    found: common.Row = json.loads(done.stdout)
+    if "max_rel_err" in found:
+        if not found["max_rel_err"] <= found["tolerance"]:
+            return {"judged": found, "status": "wrong", "reason": f"differs by {found['max_rel_err']:.1e}"}
+        if found["refused"]:
+            return {"judged": found, "status": "wrong", "reason": f"does not take {found['refused'][0]}"}
+    return {"judged": found}
+
+
+def line(row: common.Row) -> str:
+    """One file: the status of each command, seconds, and the first reason."""
+    states = "  ".join(f"{row[s]['status'] if s in row else '-':8}" for s in STAGES)
+    reason = next((row[s]["reason"] for s in STAGES if s in row and "reason" in row[s]), "")
+    return f"{row['file']:24} {states} {row['none']['s']:6.1f} s  {reason}"[:250].rstrip()
+
+
+def summary(rows: list[common.Row]) -> str:
+    """Counts by command, then a line for each file."""
+    states = ("right", "missed", "refused", "wrong", "broken")
+    counts = [(stage, Counter(row[stage]["status"] for row in rows if stage in row)) for stage in STAGES]
+    table = [[stage, count.total(), *(count[s] for s in states)] for stage, count in counts]
+    return common.table(["command", "files", *states], table) + "\n\n" + "\n".join(map(line, rows))
+
+
+def main() -> int:
+    """Measure the files asked for, then print the summary of the newest rows."""
+    parser = common.parser(__doc__, "onnx_files.jsonl")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="files by name, such as 'silero*'")
+    parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds of a command (default 300)")
+    parser.add_argument("--build", action="store_true", help="also build a library of each and run it")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    files = material.listed()
+    here = common.circumstances(arguments.seed)
+    for file in files if not arguments.summary else ():
+        if fnmatch.fnmatch(file.name, arguments.only):
+            with tempfile.TemporaryDirectory() as folder:
+                row = measure(file, Path(folder), arguments)
+            common.append(arguments.output, [row | here])
+            print(line(row), flush=True)
+    newest = {row["file"]: row for row in common.read(arguments.output)}
+    rows = [newest[f.name] for f in files if f.name in newest]
+    print(summary(rows))
+    return int(any(row[s]["status"] in ("wrong", "broken") for row in rows for s in STAGES if s in row))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""How fast networks run on this machine's CPU: secateur's libraries beside the runtimes that people use.
+
+    python -m bench.speed.latency                                    all networks, threads 1 and 2, all runtimes
+    python -m bench.speed.latency ref/resnet50 --threads 1 --tune 60 one network, tuned for at most a minute
+    python -m bench.speed.latency ref/resnet50@50%               pruned to half of its work, beside the unpruned network
+    python -m bench.speed.latency --resume                           leave out what this commit's rows have already
+    python -m bench.speed.latency --prepare                          only fill the caches of torch.compile and TVM
+
+Each runtime runs in a process of its own (runtimes.py), and the processes take turns, stopped while others run
+(turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
+ten times our time has a turn every fifth round. f32, batch 1. MetaSchedule's schedules come from metaschedule.py, which
+must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``. ``cores``
+is what the machine gave of its cores before and after (cores.py).
+
+Everything that is prepared lies in bench/.material/latency. Runtimes besides ONNX Runtime come with the extra `bench`:
+`pip install -c constraints.txt 'secateur[tvm,bench]'`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.lib import common, cores
+from bench.lib.turns import Worker, WorkerError, kept, ratios, spread, take_turns
+from secateur.codegen import get_target
+from secateur.codegen.tune.tuner import SHIPPED
+
+NETWORKS = (
+    "ref/resnet50", "ref/resnext50_32x4d", "ref/se_resnet50", "ref/mobilenet_v1", "tv/mobilenet_v2",
+    "timm/efficientnet_lite0", "ref/shufflenet_v1_g3", "ref/shufflenet_v1_g8", "tv/shufflenet_v2_x1_0",
+    "tv/densenet121", "ref/resnet50@50%", "tv/mobilenet_v2@50%", "ref/shufflenet_v1_g3@50%",
+    "ref/shufflenet_v1_g8@50%", "tv/shufflenet_v2_x1_0@50%",
+)  # fmt: skip
+PEERS = ("onnxruntime", "openvino", "torch.compile", "tvm-default", "tvm-metaschedule")
+MEMORY = ("secateur", "onnxruntime")
+MATERIAL = common.MATERIAL / "latency"
+
+
+def folder_of(name: str) -> Path:
+    """Where a network is prepared."""
+    return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
+
+
+def shipped() -> int:
+    """How many records come with secateur for this machine."""
+    file = SHIPPED / f"{get_target('native').name}.jsonl"
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
+
+
+def preparing(name: str, options: Sequence[str]) -> list[str]:
+    """The command that writes a network for all runtimes."""
+    return [sys.executable, "-m", "bench.lib.prepare", name, str(folder_of(name)), *options]
+
+
+def prepare(name: str, options: Any) -> dict[str, Any]:
+    """Write the network and our libraries, in a process of its own; what that one says."""
+    arguments = ["--threads", *map(str, options.threads), "--seed", str(options.seed), "--round-to", options.round_to]
+    for flag, value in (("--tune", options.tune), ("--records", options.records)):
+        arguments += [flag, str(value)] if value is not None else []
+    done = common.run(preparing(name, [*arguments, *(["--classes"] if options.classes else [])]))
+    if done.code != 0:
+        raise SystemExit(f"prepare.py {name} ended with {done.code}:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads((folder_of(name) / "prepared.json").read_text())
+    return found
+
+
+def start(name: str, threads: int, runtimes: Sequence[str]) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Workers by name, loaded and stopped, and why others failed. ``dense`` is our library of the unpruned network."""
+    folder = folder_of(name)
+    loading = {runtime: Worker(runtime, folder, threads) for runtime in ("secateur", *runtimes)}
+    if "@" in name:
+        loading["dense"] = Worker("secateur", folder / "dense", threads)
+    ready: dict[str, Worker] = {}
+    failed: dict[str, str] = {}
+    for runtime, worker in loading.items():
+        try:
+            worker.ready()
+            ready[runtime] = worker
+        except WorkerError as error:
+            worker.stop()
+            failed[runtime] = str(error)
+    return ready, failed
+
+
+def memory(name: str, threads: int) -> dict[str, Any]:
+    """Bytes at the peak of a process that loads and runs the network, ours over ONNX Runtime's."""
+    found: dict[str, Any] = {}
+    for runtime in MEMORY:
+        done = common.run([sys.executable, "-m", "bench.lib.memory", runtime, str(folder_of(name)), str(threads)])
+        if done.code != 0:
+            return {"failed": f"{runtime}: {done.stderr[-300:]}"}
+        found[runtime] = json.loads(done.stdout)
+    ours, theirs = (found[runtime] for runtime in MEMORY)
+    return {**found, "ratio": ours["peak"] / theirs["peak"]}
+
+
+def searched(name: str) -> dict[str, Any]:
+    """The processor seconds and trials that MetaSchedule had for a network."""
+    from bench.lib.tvm_peers import spent
+
+    return spent(folder_of(name))
+
+
+def errors(workers: Mapping[str, Worker]) -> dict[str, float]:
+    """The largest difference of each runtime's outputs from ONNX Runtime's, over the largest of those."""
+    if "onnxruntime" not in workers:
+        return {}
+    wanted = workers["onnxruntime"].outputs
+    return {
+        name: max(
+            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(worker.outputs, wanted, strict=True)
+        )
+        for name, worker in workers.items()
+        if name not in ("onnxruntime", "dense")
+    }  # fmt: skip
+
+
+def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
+    """One network, prepared before, on so many threads: all runtimes by turns."""
+    workers, failed = start(name, threads, options.runtimes)
+    try:
+        if "secateur" in failed:
+            raise SystemExit(f"{name}: {failed['secateur']}")
+        given = [(cores.share(), cores.handover())]
+        samples = take_turns(workers, options.rounds, options.seed)
+        given.append((cores.share(), cores.handover()))
+        found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    spreads = {k: spread(kept(v)) for k, v in samples.items()}
+    over = {k: statistics.median(ratios(v, samples["secateur"])) for k, v in samples.items() if k != "secateur"}
+    peers = {k: v for k, v in over.items() if k in PEERS}
+    best = min(peers, key=lambda k: peers[k], default=None)
+    return {
+        "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
+        "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
+        **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "metaschedule": searched(name) if "tvm-metaschedule" in peers else {},
+        "failed": failed, "memory": memory(name, threads) if options.memory else {},
+    }  # fmt: skip
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """A row for people."""
+    times = "  ".join(f"{k} {v['median']:.2f}" for k, v in row["ms"].items())
+    best = f"  best {row['best_peer_ratio']:.2f} ({row['best_peer']})" if row["best_peer"] else ""
+    dense = f"  {row['of_dense']:.2f} of dense" if row["of_dense"] is not None else ""
+    ratio = row["memory"].get("ratio")
+    held = f"  memory {ratio:.2f}" if ratio is not None else ""
+    error = max(row["error"].values(), default=math.nan)
+    given = "" if row["threads"] == 1 else f"  cores {min(row['cores']):.2f}"
+    print(f"{row['network']:26} {row['threads']}  {times}{best}{dense}{held}{given}  error {error:.0e}")
+    for kind, found in row["classes"].items():
+        share = f"{found['gflops']:.0f} GFLOP/s" if kind == "peak" else (
+            f"{found['share']:.0%} of the peak ({found['padded_share']:.0%} with padding), {found['ms']:.2f} ms"
+        )  # fmt: skip
+        print(f"    {kind:16} {share}")
+    for runtime, why in row["failed"].items():
+        print(f"    {runtime}: {why.splitlines()[0][:120]}")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Measure the networks given, print a table, append JSON lines."""
+    parser = common.parser(__doc__, "latency.jsonl")
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
+    parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
+    parser.add_argument("--round-to", default="auto", help="widths of pruned networks: auto or a number")
+    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--no-classes", dest="classes", action="store_false", help="do not time single kernels")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
+    parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
+    options = parser.parse_args()
+    around = {**common.circumstances(options.seed), "shipped": shipped()}
+    here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
+    done = {(row["network"], row["threads"]) for row in here}
+    for name in options.networks:
+        wanted = [threads for threads in options.threads if (name, threads) not in done]
+        prepared = prepare(name, options) if wanted else {}
+        for threads in wanted:
+            if options.prepare:
+                workers, failed = start(name, threads, options.runtimes)
+                for worker in workers.values():
+                    worker.stop()
+                print(name, threads, {k: round(w.load_seconds, 1) for k, w in workers.items()}, failed, flush=True)
+                continue
+            row = {
+                **around, "network": name, "threads": threads, "tune": options.tune,
+                "records": str(options.records) if options.records else None, **measure(name, threads, options),
+                **prepared["libraries"][str(threads)], "classes": prepared.get("classes", {}) if threads == 1 else {},
+            }  # fmt: skip
+            common.append(options.output, [row])
+            show(row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The bench of criteria: its networks, its plan, and tables from rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import secateur
+from bench.accuracy import criteria, criteria_tables
+from bench.nets.criteria_nets import NETS
+
+WHERE = {"machine": {"cpu": "x", "cores": 1}, "versions": {"python": "3", "torch": "2"}, "git": "abc"}
+
+
+def row(part: str, criterion: str, repair: str, top1: float, **more: Any) -> dict[str, Any]:
+    base = {"part": part, "network": "plain", "seed": 0, "criterion": criterion, "removed": 0.5, "repair": repair}
+    return WHERE | base | {"top1": top1} | more
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_every_network_is_small_and_shrinks(name: str) -> None:
+    torch.manual_seed(0)
+    module = NETS[name]().eval()
+    assert sum(p.numel() for p in module.parameters()) <= 110_000
+    slim = secateur.compile(module, "l2", example_inputs=(torch.randn(1, 1, 28, 28),), macs=0.5, round_to=1)
+    assert slim.report.budget is not None
+    assert 0.4 < slim.report.budget["achieved"] <= 0.5
+
+
+def test_the_plan_measures_every_network_before_a_second_seed() -> None:
+    jobs = list(criteria.plan(criteria.Setting(), 3))
+    assert len(jobs) == len(set(jobs))
+    first = next(i for i, job in enumerate(jobs) if job.seed == 1)
+    assert {(j.part, j.network) for j in jobs[:first]} == {(j.part, j.network) for j in jobs}
+    shares = {s for j in jobs if j.part == "imagenet" for s in j.shares}
+    assert shares == set(criteria.LARGE_SHARES)
+
+
+def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        row("fashion", "dense", "none", 0.91, removed=0.0),
+        row("fashion", "l1", "none", 0.2),
+        row("fashion", "l1", "compensation", 0.5),
+        row("fashion", "l1", "compensation", 0.8),
+        row("fashion", "lasso", "compensation", 0.9),
+        row("fashion", "lasso", "compensation", 0.7, seed=1),
+        {k: v for k, v in row("fashion", "apoz", "none", 0.0).items() if k != "top1"} | {"refused": "no ReLU"},
+        row("imagenet", "l1", "compensation", 0.8, network="mobilenet_v2", removed=0.15, agreement=0.9),
+        row("trained", "l1", "one epoch", 0.88),
+    ]
+    path = tmp_path / "criteria.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = criteria_tables.rows(path)
+    assert len(found) == len(rows) - 1
+    assert criteria_tables.values(found, "fashion", "l1", 0.5, "compensation") == [0.8]
+    assert criteria_tables.spread([0.9, 0.7]) == "80.0 ± 14.1"
+    assert criteria_tables.criteria(found) == ["l1", "lasso", "apoz"]
+    assert criteria_tables.photos(found, "mobilenet_v2", "l1") == "16, 18"
+    monkeypatch.setattr(criteria_tables, "rows", lambda: found)
+    text = criteria_tables.table(lambda *rows: "here")
+    assert "| `l1` | – | – | 20.0 | 80.0 | 88.0 |" in text
+    assert "no ReLU" in text
+
+
+def test_what_criteria_cost_is_told_in_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times and memory from runs of their own; 1e9 bytes are a GB."""
+    rows = [
+        {"network": "tv/a", "examples": 8, "peak_bytes": {"none": 5 * 10**8, "all": 3 * 10**9, "taylor": 2 * 10**9}},
+        {
+            "network": "tv/a",
+            "examples": 8,
+            "ratio": 1.5,
+            "score_s": {"l1": 0.1, "taylor": 0.2, "slimming": "no scales"},
+        },
+    ]
+    monkeypatch.setattr(criteria_tables, "RESULTS", tmp_path)
+    (tmp_path / "sweep.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "1.50 times" in (text := criteria_tables.sweep(lambda *rows: "here"))
+    assert "peak memory 3.00 GB, 0.50 of them" in text
+    lines = criteria_tables.costs(lambda *rows: "here").splitlines()
+    assert lines[2:5] == ["| `l1` | – | 0.10 |", "| `taylor` | 2.00 | 0.20 |", "| `slimming` | – | refused |"]
+    assert lines[5:7] == ["| all at once | 3.00 | – |", "| none: the network alone | 0.50 | – |"]

@@ -1,0 +1,189 @@
+"""The benchmarks of speed: turns of stopped processes, classes of layers, merged records, tables from JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.data import classes
+from bench.docs import readme, readme_speed
+from bench.lib import common, plots, turns
+from bench.speed import tuning
+from secateur.ir.exporters.onnx.write import to_onnx
+from secateur.ir.frontends.torch.trace import trace
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small network as prepare.py writes it, without a library."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    x = torch.ones(1, 3, 8, 8)
+    (tmp_path / "model.onnx").write_bytes(to_onnx(trace(module, (x,), dynamic_batch=False)).SerializeToString())
+    np.save(tmp_path / "input.npy", x.numpy())
+    np.save(tmp_path / "wanted.npy", module(x).detach().numpy())
+    return tmp_path
+
+
+def state(worker: turns.Worker) -> str:
+    """R, S, or T for a stopped process."""
+    return Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_worker_is_stopped_unless_it_has_its_turn(folder: Path) -> None:
+    worker = turns.Worker("onnxruntime", folder, 1)
+    try:
+        worker.ready()
+        np.testing.assert_allclose(worker.outputs[0], np.load(folder / "wanted.npy"), rtol=1e-5)
+        assert state(worker) == "T"
+        assert worker.turn(1, 0.0) > 0
+        assert state(worker) == "T"
+        worker.process.kill()
+        os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # its end of the pipe is closed
+        with pytest.raises(turns.WorkerError, match="died"):
+            worker.turn(1, 0.0)
+    finally:
+        worker.stop()
+
+
+def test_worker_that_cannot_load_says_why(folder: Path) -> None:
+    worker = turns.Worker("secateur", folder, 1)
+    try:
+        with pytest.raises(turns.WorkerError, match=r"InputError: there is no file .*secateur-1\.so"):
+            worker.ready()
+    finally:
+        worker.stop()
+
+
+class Scripted:
+    """A worker that takes so many milliseconds, and writes down when."""
+
+    def __init__(self, name: str, ms: float, log: list[str]) -> None:
+        self.name, self.ms, self.log = name, ms, log
+
+    def turn(self, warm: int = turns.WARM, least: float = turns.LEAST) -> float:
+        self.log.append(self.name)
+        return self.ms
+
+
+def test_everyone_has_one_turn_a_round_in_a_changing_order_and_the_slow_seldom() -> None:
+    log: list[str] = []
+    workers = {name: Scripted(name, ms, log) for name, ms in (("ours", 1.0), ("peer", 2.0), ("slow", 11.0))}
+    samples = turns.take_turns(workers, 10, seed=0)  # type: ignore[arg-type]
+    assert samples["ours"] == [1.0] * 10
+    assert [s is not None for s in samples["slow"]] == [True, False, False, False, False] * 2
+    assert turns.ratios(samples["slow"], samples["ours"]) == [11.0, 11.0]
+    quick = [name for name in log[6:] if name != "slow"]
+    rounds = [tuple(quick[i : i + 2]) for i in range(0, len(quick), 2)]
+    assert all(set(r) == {"ours", "peer"} for r in rounds)
+    assert len(set(rounds)) == 2
+
+
+def test_classes_are_named_by_the_layer() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 5, groups=16), nn.Conv2d(16, 32, 1, groups=2), nn.Conv2d(32, 8, 1),
+        nn.ConvTranspose2d(8, 8, 2), nn.Flatten(), nn.Linear(72, 4),
+    )  # fmt: skip
+    graph = trace(module.eval(), (torch.ones(1, 3, 8, 8),), dynamic_batch=False)
+    found = [classes.layer_class(graph, n) for n in graph.nodes if n.op in ("conv", "conv_transpose", "linear")]
+    assert found == ["first 3x3", "depthwise 5x5", "grouped 1x1", "conv 1x1", "transposed 2x2", "linear"]
+
+
+def test_merged_records_judge_a_choice_by_the_median_of_its_medians(tmp_path: Path) -> None:
+    def line(*timings: tuple[list[int], float]) -> str:
+        best = min(timings, key=lambda t: t[1])
+        return json.dumps({"target": "t", "workload": "w", "choice": best[0], "seconds": best[1], "timings": timings})
+
+    files = [tmp_path / name for name in "abc"]
+    files[0].write_text(line(([1], 1.0), ([2], 9.0)))  # a lucky run of [1]
+    files[1].write_text(line(([1], 8.0), ([2], 5.0)))
+    files[2].write_text(line(([1], 7.0), ([2], 4.0)))
+    tuning.merge(files, tmp_path / "all")
+    merged = json.loads((tmp_path / "all").read_text())
+    assert (merged["choice"], merged["seconds"]) == ([2], 5.0)
+    assert merged["timings"] == [[[1], 7.0], [[2], 5.0]]
+
+
+def row(network: str, threads: int, **peers: float) -> dict[str, object]:
+    """A row of latency.jsonl in which our library takes 2 ms."""
+    ms = {name.replace("_", "-"): {"median": value} for name, value in {"secateur": 2.0, **peers}.items()}
+    over = {name: value["median"] / 2 for name, value in ms.items() if name != "secateur"}
+    return {
+        "network": network, "threads": threads, "tune": None, "records": None, "ms": ms, "ratio": over,
+        "best_peer_ratio": min(over.values()), "of_dense": 0.5 if "@" in network else None,
+        "memory": {"ratio": 1.25}, "classes": {"conv 1x1": {"ms": 1.0, "share": 0.875}}, "git": "0123456789abcdef",
+        "machine": {"cpu": "a processor", "cores": 2},
+        "versions": {"python": "3.11", "torch": "2", "onnxruntime": "1", "openvino": "2"},
+    }  # fmt: skip
+
+
+def test_who_computes_something_else_is_marked_and_other_machines_stand_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = row("ref/one@50%", 2, onnxruntime=8.0) | {"machine": {"cpu": "another", "cores": 2}}
+    rows = [other, row("ref/one", 1, onnxruntime=3.0, openvino=2.5) | {"error": {"secateur": 1e-6, "openvino": 0.92}}]
+    (tmp_path / "latency.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert readme_speed.speeds() == rows[1:]
+    text = readme_speed.latency()
+    assert "| one | 2.00 | 3.00 | 2.50† |" in text
+    assert "† is off: OpenVINO on one by 0.92 of the outputs' scale." in text
+    assert "on another machine, with the code of then (another, 2 cores" in text
+    assert "| one at 50% | 4.00 | 50% |" in text
+
+
+def test_tables_and_plot_come_from_the_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        row("ref/one", 1, onnxruntime=3.0, openvino=4.0), row("ref/one@50%", 1, onnxruntime=6.0),
+        row("ref/one", 2, openvino=2.5, tvm_default=100.0), row("ref/one", 1, onnxruntime=5.0, openvino=4.0),
+    ]  # fmt: skip
+    (tmp_path / "latency.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    text = readme_speed.latency()
+    assert "| one | 2.00 | 5.00 | 4.00 | 2.00 |  | 1.25 |" in text  # the newer row of the two
+    assert "| one at 50% | 2.00 | 6.00 |  | 3.00 | 50% | 1.25 |" in text
+    assert "| one | 2.00 | 2.50 | 100.00 | 1.25 |  | 1.25 |" in text
+    assert "Geometric mean of best/ours: 2.45 over all 2, 2.00 over the 1 unpruned." in text
+    assert "conv 1x1 88% (88% to 88% in 3 networks)" in " ".join(text.split())
+
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(plots, "PICTURE", tmp_path / "latency.svg")
+    plots.draw(readme_speed.speeds())
+    first = (tmp_path / "latency.svg").read_bytes()
+    plots.draw(readme_speed.speeds())
+    assert (tmp_path / "latency.svg").read_bytes() == first
+    assert b">50<" in first  # beyond the edge, told as a number
+
+
+def test_what_pruning_pays_and_what_libraries_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert readme_speed.pays() == readme_speed.libraries() == ""
+    around = {k: v for k, v in row("ref/one", 1, onnxruntime=3.0).items() if k in ("git", "machine", "versions")}
+    cases = [("uniform", 0.5, 0.51), ("global", 0.5, 1.02), ("uniform", 0.25, 0.26)]
+    found = [
+        {**around, "network": "ref/one", "runtime": "torch", "method": m, "macs": s, "of_whole": t} for m, s, t in cases
+    ]
+    (tmp_path / "pays.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+    text = readme_speed.pays()
+    assert "Slower than the whole network: 1 of 3;\nthe least gain is 1.02." in text
+    assert "| one | 25% | 0.26 |\n| one | 50% | 0.51 / 1.02 |" in text
+    built = [
+        {**around, "network": n, "status": s, "error": e, "ratio": 2.0}
+        for n, s, e in (("a", "wrong", 0.5), ("a", "right", 1e-5), ("b", "wrong", 0.5))
+    ]
+    (tmp_path / "libraries.jsonl").write_text("".join(json.dumps(r) + "\n" for r in built))
+    text = " ".join(readme_speed.libraries().split())
+    assert "**Libraries of 2 networks**" in text
+    assert "1 compute what the torch executor computes (largest error 1e-05" in text
+    assert "in 0.50 of ONNX Runtime's time" in text
+
+
+def test_a_block_without_results_stays() -> None:
+    text = "a <!-- x:begin -->\nold\n<!-- x:end --> b"
+    assert readme.fill(text, {"x": lambda: ""}) == text
+    assert readme.fill(text, {"x": lambda: "new"}) == "a <!-- x:begin -->\nnew\n<!-- x:end --> b"

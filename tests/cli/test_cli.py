@@ -1,0 +1,341 @@
+"""The command line: results, exit codes, messages, and no half-written files."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import secateur
+from secateur import api
+from secateur.cli import app as cli
+from secateur.cli import compile as cli_compile
+from secateur.ir import files
+from secateur.ir.exporters.onnx.write import save
+from secateur.passes.law import Verification
+from support.nets import chain, residual
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process."""
+
+    def run(*args: object) -> Result:
+        try:
+            cli.app([str(a) for a in args], prog_name="secateur")
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        found = capsys.readouterr()
+        return Result(code, found.out, found.err)
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A residual network as ONNX, in a folder with a space."""
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    save(residual(), folder / "in put.onnx")
+    return folder / "in put.onnx"
+
+
+def listing(path: Path) -> set[str]:
+    return {p.name for p in path.parent.iterdir()}
+
+
+def test_compile_writes_all_and_keeps_stdout_for_json(call: Call, model: Path) -> None:
+    out, recipe, page = (model.with_name(n) for n in ("out put.onnx", "r.json", "r.html"))
+    done = call("compile", model, out, "--macs", "50%", "--recipe", recipe, "--report", page, "--json", "-")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["after"]["macs"] <= report["before"]["macs"] / 2
+    assert report["model"] == "in put.onnx"
+    assert "law: holds" in done.err
+    assert "\x1b" not in done.err
+    table, wrote = (
+        [line for line in done.err.splitlines() if line.startswith("wrote ") == written] for written in (False, True)
+    )
+    assert max(map(len, table)) <= 80
+    assert [line.partition(",")[0] for line in wrote] == [f"wrote {path}" for path in (out, recipe, page)]
+    assert f"{out.stat().st_size / 1000:.3g} kB" in wrote[0]
+    assert listing(model) == {"in put.onnx", "out put.onnx", "r.json", "r.html"}
+    assert call("verify", model, out, "--recipe", recipe).code == 0
+    again = model.with_name("again.onnx")
+    assert call("apply", recipe, model, again).code == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_verify_fails_with_1(call: Call, model: Path) -> None:
+    recipe = model.with_name("r.json")
+    assert call("compile", model, model.with_name("o.onnx"), "--recipe", recipe).code == 0
+    done = call("verify", model, model, "--recipe", recipe)
+    assert done.code == 1
+    assert "FAILS" in done.err
+
+
+def test_verify_takes_inputs(call: Call, model: Path) -> None:
+    out, recipe, given = (model.with_name(n) for n in ("o.onnx", "r.json", "x.npz"))
+    assert call("compile", model, out, "--recipe", recipe).code == 0
+    np.savez(given, x=np.ones((1, 3, 8, 8), np.float32))
+    assert "on 3 inputs" in call("verify", model, out, "--recipe", recipe, "--input", given).err
+    given.write_text("no arrays")
+    assert call("verify", model, out, "--recipe", recipe, "--input", given).code == 2
+
+
+def test_policy_options(call: Call, model: Path) -> None:
+    policy = model.with_name("p.toml")
+    policy.write_text('[budget]\nparams = "70%"\n[score]\ncriterion = "random"\n')
+    done = call("compile", model, model.with_name("o.onnx"), "--policy", policy, "--round-to", "2", "--seed", 4,
+                "--protect", "b", "--json", "-")  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["policy"] == "couple{protect=[b]},random,global{params=70%,round_to=2},slim"
+    assert report["seed"] == 4
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_sensitivity_is_measured_on_data_or_on_random_inputs(call: Call, model: Path, given: bool) -> None:
+    data = model.with_name("data.npz")
+    np.savez(data, x=np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32))
+    done = call("compile", model, model.with_name("o.onnx"), "--policy", "l1,sensitivity{macs=60%}", "--json", "-",
+                *(["--calibration", data] if given else []))  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["policy"].startswith("l1,sensitivity{macs=60%,round_to=")
+    assert report["budget"]["achieved"] <= 0.6
+    said = [r for r in report["remarks"] if "sensitivity measured on" in r]
+    assert ("random inputs" in said[0]) != given
+    assert not any("not needed" in r for r in report["remarks"])
+
+
+def test_dry_run_writes_nothing(call: Call, model: Path) -> None:
+    done = call("compile", model, model.with_name("o.onnx"), "--recipe", model.with_name("r.json"), "--dry-run")
+    assert done.code == 0
+    assert listing(model) == {"in put.onnx"}
+
+
+def test_the_input_is_not_overwritten_by_accident(call: Call, model: Path) -> None:
+    before = model.read_bytes()
+    link = model.with_name("link.onnx")
+    link.symlink_to(model)
+    for out in (model, link):
+        done = call("compile", model, out)
+        assert done.code == 2
+        assert "--overwrite" in done.err
+    assert model.read_bytes() == before
+    assert call("compile", model, model, "--overwrite").code == 0
+    assert len(model.read_bytes()) < len(before)
+
+
+def test_failures_leave_the_input_alone_even_with_overwrite(call: Call, model: Path) -> None:
+    before = model.read_bytes()
+    done = call("compile", model, model, "--overwrite", "--macs", "10")
+    assert done.code == 1
+    assert "at least" in done.err
+    assert model.read_bytes() == before
+    assert listing(model) == {"in put.onnx"}
+
+
+def test_an_absolute_budget_that_reads_like_percents(call: Call, model: Path) -> None:
+    done = call("compile", model, model.with_name("o.onnx"), "--macs", "50")
+    assert done.code == 1
+    assert "50 means 50 multiply-accumulates; for a share write 50%" in done.err
+
+
+def test_what_stood_there_is_said_to_be_replaced(call: Call, model: Path) -> None:
+    out = model.with_name("o.onnx")
+    assert "in place of" not in call("compile", model, out).err
+    assert f"wrote {out}, 2" in (again := call("compile", model, out).err)
+    assert "in place of the file that stood there" in again
+
+
+def test_a_checkpoint_is_named(call: Call, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "net.pth")
+    done = call("inspect", tmp_path / "net.pth")
+    assert done.code == 2
+    assert "a PyTorch checkpoint and not an ONNX file: use secateur.compile(model, example_inputs=...)" in done.err
+
+
+def test_progress_names_what_runs(tmp_path: Path) -> None:
+    told: list[str] = []
+    secateur.compile(chain(), "fold_bn,l1", progress=lambda stage: told.append(stage))
+    assert told[:7] == ["read the model", "fold_bn", "canonicalize", "couple", "l1", "global", "slim"]
+
+
+def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "check", lambda *a, **k: Verification("exact", False, 0.3, 2, "masked original"))
+    done = call("compile", model, model.with_name("o.onnx"), "--recipe", model.with_name("r.json"))
+    assert done.code == 1
+    assert listing(model) == {"in put.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protect", "bb*"], "matches no layer"),
+        (["--policy", "none", "--macs", "50%"], "prunes nothing, so the budget macs=50% cannot be met"),
+        (["--policy", "fold_bn", "--latency-ms", "5"], "prunes nothing, so the budget latency_ms=5 cannot be met"),
+        (["--macs", "lots"], "no amount"),
+        (["--macs", "150%"], "share"),
+        (["--macs", "50%", "--params", "50%"], "2 budgets"),
+        (["--policy", "l9"], "did you mean"),
+        (["--policy", "nowhere.toml"], "cannot be read"),
+        (["--round-to", "eight"], "whole number"),
+        (["--calibration", "nowhere.npz"], "there is no"),
+        (["--records", "db.jsonl"], "name one with --library"),
+        (["--tune", "60s"], "name one with --library"),
+        (["--sparsity", "80%"], "not available in this version"),
+        (["--latency-ms", "0"], "milliseconds above 0"),
+        (["--target", "cuda"], "unknown target 'cuda': choose native or one of"),
+        (["--seed", "x"], "--seed"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_usage_is_2_with_one_message(call: Call, model: Path, options: list[str], message: str) -> None:
+    done = call("compile", model, model.with_name("o.onnx"), *options)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert listing(model) == {"in put.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", ""), (b"not a model at all", ""), (None, "there is no file"), (b"cut", "")]
+)
+def test_unusable_models(call: Call, model: Path, content: bytes | None, message: str) -> None:
+    bad = model.with_name("bad.onnx")
+    if content == b"cut":
+        content = model.read_bytes()[:-500]
+    if content is not None:
+        bad.write_bytes(content)
+    recipe = model.with_name("r.json")
+    recipe.write_text("{}")
+    for args in (["compile", bad, model.with_name("o.onnx")], ["inspect", bad]):
+        done = call(*args)
+        assert done.code == 2
+        assert message in done.err
+        assert "bad.onnx" in done.err
+        assert "unexpected" not in done.err
+    assert call("inspect", model.parent).code == 2
+    assert "not a secateur recipe" in call("apply", recipe, model, model.with_name("o.onnx")).err
+    assert not model.with_name("o.onnx").exists()
+
+
+def test_places_that_cannot_be_written(call: Call, model: Path) -> None:
+    assert "does not exist" in call("compile", model, model.parent / "no" / "o.onnx").err
+    assert "is a file and no folder" in call("compile", model, model / "o.onnx").err
+    assert "ending .onnx" in call("compile", model, model.with_name("o.pt")).err
+    assert "named twice" in call("compile", model, model.with_name("o.onnx"), "--recipe", model).err
+    assert listing(model) == {"in put.onnx"}
+
+
+def test_a_folder_without_permission(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write everywhere, so the question is answered here.
+    monkeypatch.setattr(files.os, "access", lambda path, mode, **_: not mode & os.W_OK)
+    done = call("compile", model, model.with_name("o.onnx"))
+    assert done.code == 2
+    assert "may not write there" in done.err
+
+
+def test_a_full_disk(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = model.with_name("o.onnx")
+    old.write_bytes(b"old")
+
+    def full(path: Path, text: str) -> None:
+        path.write_text(text[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "_fill", full)
+    done = call("compile", model, old, "--recipe", model.with_name("r.json"))
+    assert done.code == 2
+    assert "r.json': the disk is full" in done.err
+    assert old.read_bytes() == b"old"
+    assert listing(model) == {"in put.onnx", "o.onnx"}
+
+
+def test_interruption(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_compile, "write_listed", interrupt)
+    done = call("compile", model, model.with_name("o.onnx"))
+    assert done.code == 130
+    assert done.err.strip() == "secateur: interrupted; nothing was written"
+
+
+def test_surprises_are_one_line_and_debug_shows_more(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "inspect", lambda *a, **k: 1 / 0)
+    done = call("inspect", model)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "--debug" in done.err
+    assert "Traceback" in call("inspect", model, "--debug").err
+
+
+def test_inspect(call: Call, model: Path) -> None:
+    done = call("inspect", model, "--json", "-")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert report["after"] is None
+    assert {row["name"] for row in report["layers"]} == {"a", "b", "c", "g", "y"}
+    assert "graph output" in done.err
+    target = model.with_name("i.json")
+    assert call("inspect", model, "--json", target).code == 0
+    assert json.loads(target.read_text())["layers"] == report["layers"]
+    assert call("inspect", model, "--json", model).code == 2
+
+
+def test_passes(call: Call) -> None:
+    done = call("passes")
+    assert done.code == 0
+    for name in secateur.PASSES:
+        assert any(line.split("{")[0] == name for line in done.out.splitlines())
+    assert "Li et al." in call("passes", "l1").out
+    assert "did you mean global" in call("passes", "globl").err
+
+
+def test_help_and_version(call: Call) -> None:
+    assert call().code == 2
+    assert "compile" in call().out
+    assert call("--version").out == f"secateur {secateur.__version__}\n"
+    assert call("compile", "--help").code == 0
+    assert call("compil").code == 2
+
+
+def test_module_starts_without_torch() -> None:
+    """What `secateur --help` loads, in a process of its own."""
+    code = (
+        "import sys; from secateur.cli.app import main; sys.argv = ['secateur', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'onnx', 'numpy'} & set(sys.modules)"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(secateur.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=here, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_net_with_batch_norm_by_its_scales(call: Call, tmp_path: Path) -> None:
+    save(chain(), tmp_path / "c.onnx")
+    assert call("compile", tmp_path / "c.onnx", tmp_path / "o.onnx", "--policy", "slimming", "--macs", "80%").code == 0

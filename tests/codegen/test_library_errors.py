@@ -1,0 +1,352 @@
+"""What a user can do wrong with libraries, records and tuning: one message of what, where, why and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import secateur
+from secateur import InputError, codegen
+from secateur.cli.app import app
+from secateur.codegen.records import Records
+from secateur.codegen.targets import native
+from secateur.deploy import at_batch, build
+from secateur.ir import Graph
+from secateur.ir.exporters.onnx.write import save
+from secateur.ir.exporters.torch.module import evaluate
+from support.network import Net
+
+pytest.importorskip("tvm", reason="code generation needs apache-tvm")
+
+
+def small(layers: int = 1, batch: int = 1) -> Graph:
+    net = Net(batch, 3, 16, 16)
+    x = "x"
+    for width in range(layers):
+        x = net.relu(net.conv(x, 16 * (width + 1), 1 if width else 3))
+    return net.graph(net.head(x))
+
+
+X = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``in.onnx``, its library ``l.so`` and ``x.npy``, none of which a test changes."""
+    folder = tmp_path_factory.mktemp("files")
+    save(small(), folder / "in.onnx")
+    build(small()).save(folder / "l.so")
+    np.save(folder / "x.npy", X)
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(done: Result, message: str, code: int = 2) -> None:
+    """Exit code, and one line on stderr that matches."""
+    text = done.stderr.replace("\n", " ")
+    assert done.exit_code == code, (text, done.exception)
+    assert re.search(message, text), text
+    assert text.count("secateur: ") == 1
+    assert "Traceback" not in text
+    assert "fault in secateur" not in text
+
+
+@pytest.mark.parametrize("command", ["build", "tune"])
+def test_unknown_target(files: Path, tmp_path: Path, command: str) -> None:
+    where = (tmp_path / "o.so",) if command == "build" else ("--records", tmp_path / "r.jsonl")
+    message = r"unknown target 'z80': choose native or one of x86-avx512, x86-avx2, aarch64-neon"
+    refused(run(command, files / "in.onnx", *where, "--target", "z80"), message)
+    with pytest.raises(InputError, match=message):
+        build(small(), "z80")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_this_machine_is_not_can_be_built_for_and_not_tuned_for(files: Path, tmp_path: Path) -> None:
+    other = "aarch64-neon" if native().triple.startswith("x86") else "x86-avx2"
+    message = rf"cannot tune for {other} here: this machine lacks .*tune on a machine that has them"
+    refused(run("tune", files / "in.onnx", "--records", tmp_path / "r.jsonl", "--target", other), message)
+    with pytest.raises(InputError, match=message):
+        secateur.compile(small(), "none").build(other, tune="5s")
+    library = build(small(), other)
+    with pytest.raises(InputError, match=f"the library of 'net' was built for {other}; this machine lacks"):
+        library(X)
+    if shutil.which(f"{library.metadata.target.triple}-gcc") is None:
+        message = rf"cannot link the library for {other}: there is no .*-gcc; install that cross compiler"
+        refused(run("build", files / "in.onnx", tmp_path / "o.so", "--target", other), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_of_a_better_processor(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without its vectors: nothing of it is loaded."""
+    name = native().name
+    monkeypatch.setattr("secateur.codegen.targets.cpu_features", lambda: frozenset({"sse2", "fma"}))
+    message = rf"l\.so' was built for {name}; this machine lacks .*Build it again with a target that fits"
+    refused(run("run", files / "l.so", "--input", f"x={files / 'x.npy'}"), message)
+    with pytest.raises(InputError, match=message):
+        secateur.load_library(files / "l.so")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda b: b[: len(b) // 2], "damaged"),
+        (lambda b: b"", "damaged"),
+        (lambda b: b.replace(b'"format": 1', b'"format": x'), "damaged"),
+        (lambda b: b[: len(b) // 3] + bytes([b[len(b) // 3] ^ 1]) + b[len(b) // 3 + 1 :], "damaged"),
+    ],
+)
+def test_a_damaged_library(files: Path, tmp_path: Path, harm: Callable[[bytes], bytes], message: str) -> None:
+    path = tmp_path / "l.so"
+    path.write_bytes(harm((files / "l.so").read_bytes()))
+    refused(run("run", path, "--input", f"x={files / 'x.npy'}"), rf"l\.so' is no library of secateur, or {message}")
+    with pytest.raises(InputError, match=message):
+        secateur.load_library(path)
+
+
+def test_a_library_of_another_format(files: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(files / "l.so") as old, zipfile.ZipFile(tmp_path / "l.so", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data.replace(b'"format": 1', b'"format": 9'))
+    message = r"l\.so' has format 9, this version of secateur reads 1; build it again"
+    refused(run("run", tmp_path / "l.so", "--input", f"x={files / 'x.npy'}"), message)
+    with pytest.raises(InputError, match=message):
+        secateur.load_library(tmp_path / "l.so")
+
+
+@pytest.mark.parametrize("place", ["", "none.so"])
+def test_no_library_there(files: Path, tmp_path: Path, place: str) -> None:
+    message = "there is no file .*; check the path"
+    refused(run("run", tmp_path / place, "--input", f"x={files / 'x.npy'}"), message)
+    with pytest.raises(InputError, match=message):
+        secateur.load_library(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 3, 17, 16), np.float32), r"shape \[1, 3, 17, 16\]; build the library again from a model of this"),
+        (np.zeros((4, 3, 16, 16), np.float32), r"for this batch, with batch=4 or --batch 4"),
+        (np.zeros((3, 16, 16), np.float32), r"shape \[3, 16, 16\]; give it 4 dimensions"),
+        (np.zeros((1, 3, 16, 16)), r"was given f64; convert it to float32"),
+        (np.zeros((1, 3, 16, 16), np.int8), r"was given i8; convert it to float32"),
+        (np.array([None]), "holds Python objects|was given shape"),
+    ],
+)
+def test_wrong_inputs(files: Path, tmp_path: Path, x: Any, message: str) -> None:
+    np.save(tmp_path / "x.npy", x)
+    refused(run("run", files / "l.so", "--input", f"x={tmp_path / 'x.npy'}"), message)
+    with pytest.raises(InputError, match=message):
+        secateur.load_library(files / "l.so")(x)
+
+
+def test_wrong_names(files: Path) -> None:
+    library = secateur.load_library(files / "l.so")
+    refused(run("run", files / "l.so", "--input", f"y={files / 'x.npy'}"), "the library takes x; write NAME=file.npy")
+    refused(run("run", files / "l.so", "--input", "x=none.npy"), "there is no 'none.npy'")
+    for given, message in (({"y": X}, "unknown or given twice: .'y'"), ({}, "missing: .'x'")):
+        with pytest.raises(InputError, match=message):
+            library(**given)
+
+
+def test_another_batch_is_another_library(files: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5)).eval()
+    slim = secateur.compile(model, "none", example_inputs=(torch.randn(1, 3, 16, 16),))
+    four = torch.randn(4, 3, 16, 16)
+    want = slim(four)
+    library = slim.build()
+    with pytest.raises(InputError, match="with batch=4 or --batch 4"):
+        library(four)
+    again = slim.build(batch=4)
+    assert [p.metadata.inputs[0].shape[0] for p in (library, again)] == [1, 4]
+    for found in (again(four), slim(four)):
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(slim(four[:1]), want[:1], rtol=1e-4, atol=1e-4)
+    slim.save(tmp_path / "in.onnx")
+    assert run("build", tmp_path / "in.onnx", tmp_path / "l.so", "--batch", 2).exit_code == 0
+    torch.testing.assert_close(secateur.load_library(tmp_path / "l.so")(four[:2]), want[:2], rtol=1e-4, atol=1e-4)
+    message = r"the inputs of 'net' have a fixed batch: 'x' f32\[1, 3, 16, 16\]; export the model with a dynamic batch"
+    refused(run("build", files / "in.onnx", tmp_path / "o.so", "--batch", 2), message)
+    refused(run("build", files / "in.onnx", tmp_path / "o.so", "--batch", 0), "batch is 0; give a number from 1 up")
+    with pytest.raises(InputError, match=message):
+        at_batch(small(), 2)
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_no_space_for_a_library(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "l.so").write_bytes(b"what was here")
+    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    message = r"cannot write '.*l\.so': the disk is full; make room or choose another place"
+    refused(run("build", files / "in.onnx", tmp_path / "l.so"), message)
+    with pytest.raises(InputError, match=message):
+        build(small()).save(tmp_path / "l.so")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("l.so", b"what was here")]
+
+
+def test_no_space_for_outputs(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "save", full)
+    done = run("run", files / "l.so", "--input", f"x={files / 'x.npy'}", "--output", tmp_path / "out")
+    refused(done, r"cannot write '.*out/linear3\.npy': the disk is full; make room or choose another place")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_space_for_records(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text("")
+    monkeypatch.setattr("secateur.codegen.records._append", full)
+    message = r"cannot append to the records in '.*r\.jsonl': No space left on device; make room, what was measured"
+    refused(run("tune", files / "in.onnx", "--records", path), message)
+    with pytest.raises(InputError, match=message):
+        build(small(), tune="60s", records=path)
+
+
+@pytest.mark.parametrize("place", ["", "none/r.jsonl"])
+def test_records_where_none_can_be(files: Path, tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    message = "it is no file; name a file" if place == "" else "its folder does not exist; name another file"
+    refused(run("tune", files / "in.onnx", "--records", path), message)
+    with pytest.raises(InputError, match=message):
+        build(small(), tune=5, records=path)
+    typo = run("build", files / "in.onnx", tmp_path / "o.so", "--records", tmp_path / "typo")
+    refused(typo, "there are no records '.*typo'; check the path, or tune")
+
+
+def test_records_that_do_not_hold_here(files: Path, tmp_path: Path) -> None:
+    """Of another version, of another target, and damaged: said, passed over, and the library is built."""
+    path = tmp_path / "r.jsonl"
+    tuned = run("tune", files / "in.onnx", "--records", path)
+    assert tuned.exit_code == 0, tuned.stderr
+    line = path.read_text().splitlines()[0]
+    for change, message in {
+        (f'"{native().name}"', '"x86-1970"'): f"none of its 1 records is for {native().name} (x86-1970 1)",
+        ('"v":2', '"v":3'): "r.jsonl:1: skipped, it is of version 3, this secateur reads 2",
+        ('"revision":', '"revision":9'): "they are of revision 9",
+        ('"apache-tvm":"', '"apache-tvm":"0.'): "1 records not used, they were measured with apache-tvm 0.",
+        ('"choice"', "choice"): "r.jsonl:1: skipped, Expecting property name",
+    }.items():  # fmt: skip
+        path.write_text(line.replace(*change) + "\n")
+        done = run("build", files / "in.onnx", tmp_path / "o.so", "--records", path)
+        assert done.exit_code == 0, done.stderr
+        assert message in done.stderr
+        assert any(message in note for note in build(small(), records=path).metadata.notes)
+
+
+def test_what_belongs_to_a_later_part_says_so(files: Path, tmp_path: Path) -> None:
+    for option in ("--tracker", "--key"):
+        done = run("tune", files / "in.onnx", "--records", tmp_path / "r.jsonl", option, "h:1")
+        refused(done, rf"{option} is not available in this version: measuring on other machines belongs to a later one")
+
+
+def tune_command(files: Path, records: Path) -> tuple[list[str], dict[str, str]]:
+    path = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-m", "secateur.cli.app", "tune", str(files / "in.onnx"), "--records", str(records)]
+    return command, {**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "80"}
+
+
+def workers_of(parent: int) -> list[str]:
+    """The processes that measure for a tuner."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"secateur.codegen.tune.worker" in words and str(parent).encode() in words:
+            found.append(place.parent.name)
+    return found
+
+
+def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
+    """The key goes to a terminal, once the first kernel is measured."""
+    save(small(layers=12), tmp_path / "in.onnx")
+    path = tmp_path / "r.jsonl"
+    command, env = tune_command(tmp_path, path)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores the key, and so would this
+        os.execve(command[0], command, env)
+    shown = b""
+    pressed = False
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+        if not pressed and re.search(rb"\b[1-9]\d*/\d+", shown):
+            os.write(terminal, b"\x03")
+            pressed = True
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    text = shown.decode(errors="replace")
+    assert os.waitstatus_to_exitcode(status) == 130, text
+    assert "Traceback" not in text
+    counts = re.search(r"tuning was interrupted: (\d+) of (\d+) kernels were not measured", text)
+    assert counts, text
+    kept = Records(path)
+    assert len(kept.table) == int(counts[2]) - int(counts[1]) > 0
+    assert f"{len(kept.table)} kernels were measured; their records are in" in " ".join(text.split())
+    assert "run it again to measure the rest" in text
+    assert kept.notes == []
+    assert workers_of(pid) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from secateur.deploy import tune
+from secateur import load
+def tell(done, total, what):
+    if done:
+        print(done, total, flush=True)
+tune(load(sys.argv[1]), sys.argv[2], progress=tell)
+"""
+
+
+def test_a_killed_tuner_loses_nothing(tmp_path: Path) -> None:
+    save(small(layers=6), tmp_path / "in.onnx")
+    path = tmp_path / "r.jsonl"
+    _, env = tune_command(tmp_path, path)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "in.onnx"), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        done, total = map(int, process.stdout.readline().split())
+        process.send_signal(signal.SIGKILL)
+    kept = Records(path)
+    assert done <= len(kept.table) < total
+    assert kept.notes == []
+    before = path.read_text()
+    outcome, notes = codegen.tune(secateur.load(tmp_path / "in.onnx"), 100, path)
+    assert (outcome.measured, outcome.left, notes) == (total - len(kept.table), 0, ())
+    assert path.read_text().startswith(before), "what was there stays"
+
+
+def test_a_library_still_computes_the_network(files: Path) -> None:
+    """The fixtures of this file are sound."""
+    found = secateur.load_library(files / "l.so")(X)
+    np.testing.assert_allclose(found, evaluate(small(), {"x": X})[0], rtol=1e-4, atol=1e-4)

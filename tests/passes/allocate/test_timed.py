@@ -1,0 +1,97 @@
+"""A budget in milliseconds, under a clock that can be foretold."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import secateur
+from secateur import api
+from secateur.ir import BudgetError, Graph, InputError
+from secateur.passes import Pipeline
+from secateur.passes.allocate import Allocation, Cost, Global, Rounds, Timed
+from secateur.passes.allocate.timed import MEASUREMENTS, at_share
+from secateur.passes.analysis.cost import cost
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import KeepMask
+from secateur.passes.score import L1
+from support.nets import chain, residual
+
+
+class Clock:
+    """10 ms for the whole network, from ``floor`` up; counts what it is asked."""
+
+    def __init__(self, graph: Graph, floor: float = 0.0, power: float = 1.0) -> None:
+        self.whole, self.floor, self.power, self.asked = cost(graph).macs, floor, power, 0
+
+    def __call__(self, graph: Graph) -> float:
+        self.asked += 1
+        share: float = cost(graph).macs / self.whole
+        return self.floor + (10 - self.floor) * share**self.power
+
+
+def allocated(graph: Graph, clock: Callable[[Graph], float], budget: float, rounds: int = 1) -> Graph:
+    scored = Pipeline((Couple(), L1()))(graph.with_note(Cost(clock)))
+    step = Rounds(rounds, Global(round_to=1), (Couple(), L1())) if rounds > 1 else Global(round_to=1)
+    return Timed(budget, functools.partial(at_share, step))(scored)
+
+
+@pytest.mark.parametrize(("floor", "power"), [(0, 1), (2, 1), (0, 0.5), (0, 2)])
+@pytest.mark.parametrize("budget", [4.0, 5.0, 8.0])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_the_budget_is_met_and_used(floor: float, power: float, budget: float, rounds: int) -> None:
+    graph = residual()
+    clock = Clock(graph, floor, power)
+    done = allocated(graph, clock, budget, rounds).note(Allocation)
+    assert done is not None
+    assert done.amount.kind == "latency_ms"
+    least = 0.8 if rounds == 1 else 0.6  # the shares that rounds leave of so small a network jump
+    assert least * budget < done.reached <= budget
+    assert done.achieved == done.reached
+    assert clock.asked <= MEASUREMENTS + 1
+
+
+def test_a_fast_network_is_left_alone() -> None:
+    graph = chain()
+    clock = Clock(graph)
+    done = allocated(graph, clock, 12.0)
+    assert done.note(KeepMask).mask.all()  # type: ignore[union-attr]
+    assert done.note(Allocation).remarks == ("the original is fast enough: nothing was removed",)  # type: ignore[union-attr]
+    assert clock.asked == 1
+
+
+def test_a_clock_that_stands_still_ends_in_an_error() -> None:
+    graph = chain()
+    clock = Clock(graph, floor=9.0)
+    with pytest.raises(BudgetError, match=r"latency_ms=5 is out of reach: the original takes 10 ms, the fastest of"):
+        allocated(graph, clock, 5.0)
+    assert clock.asked <= MEASUREMENTS + 1
+    with pytest.raises(BudgetError, match="smaller networks 10;"):
+        allocated(graph, lambda g: 10.0, 5.0)
+
+
+def test_without_a_clock_it_is_refused() -> None:
+    with pytest.raises(InputError, match="nobody measures here"):
+        Timed(5.0, lambda share: Global(macs=share))(Pipeline((Couple(), L1()))(chain()))
+
+
+def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain()
+    monkeypatch.setattr(api, "clock", lambda seed: Clock(graph))
+    done = secateur.compile(graph, "l1,global{rounds=2},slim", latency_ms=5, round_to=1)
+    assert done.report.budget is not None
+    assert done.report.budget["kind"] == "latency_ms"
+    assert done.report.budget["target"] == 5.0
+    assert done.report.budget["achieved"] == pytest.approx(10 * cost(done.graph).macs / cost(graph).macs)
+    assert done.report.policy == "l1,global{latency_ms=5.0,round_to=1,rounds=2},slim"
+    assert "budget: latency_ms at most 5, reached" in str(done.report)
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    assert done(x).shape == (1, 5)
+
+
+def test_another_machine_is_not_measured() -> None:
+    with pytest.raises(InputError, match="time is measured on this machine"):
+        secateur.compile(chain(), latency_ms=5, target="aarch64-neon")

@@ -1,0 +1,233 @@
+"""The sweep against direct computation, on networks whose every number can be had another way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+
+from secateur.ir import Array, Graph
+from secateur.ir.exporters.torch.module import evaluate, to_module
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Tap, WeightGradients, consumers
+from secateur.passes.sweep import read_sites as taps
+from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
+from secateur.passes.sweep.read_sites import sizes, units_at
+from secateur.passes.sweep.run import sweep
+from support.network import Net
+from support.swept import all_needs, coupling_of, data, found, network
+
+
+def value_at(graph: Graph, tap: Tap, x: Array) -> Array:
+    """What a tap reads, run through the public executor."""
+    name = graph.producer[tap.node].inputs[tap.input]
+    return evaluate(dataclasses.replace(graph, outputs=(name,)), {"x": x})[0]
+
+
+def test_examples_and_pooled_are_those_of_the_values() -> None:
+    graph, x = network(), data(8)
+    places = taps(graph, coupling_of(graph))
+    note = found(sweep(graph, x, [*map(Examples, places), *map(Pooled, places)]))
+    assert note.examples == 8
+    assert note.loss is None
+    for tap in places:
+        axis, _ = units_at(graph, coupling_of(graph), tap)
+        seen = np.concatenate([value_at(graph, tap, part) for part in x]).astype(np.float64)
+        rows = np.moveaxis(seen, axis, 0).reshape(seen.shape[axis], -1)
+        sums = note.of(Examples(tap), ExampleSums)
+        assert sums.count == rows.shape[1]
+        np.testing.assert_allclose(sums.mean, rows.mean(1), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(sums.variance, rows.var(1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(sums.zeros, (rows == 0).sum(1))
+        np.testing.assert_allclose([sums.least, sums.most], [rows.min(1), rows.max(1)], rtol=1e-6)
+        others = tuple(a for a in range(1, seen.ndim) if a != axis)
+        np.testing.assert_allclose(note.of(Pooled(tap), np.ndarray), seen.mean(others), rtol=1e-5, atol=1e-6)
+
+
+def test_input_moments_are_those_of_the_unfolded_input() -> None:
+    graph, x = network(), data(8)
+    coupling = coupling_of(graph)
+    needs = [InputMoments(tap, positions=10**6) for tap in consumers(graph, coupling)]
+    note = found(sweep(graph, x, needs))
+    for need in needs:
+        node = graph.producer[need.tap.node]
+        seen = torch.from_numpy(np.concatenate([value_at(graph, need.tap, part) for part in x])).double()
+        groups = 1
+        if node.op == "conv":
+            kernel, groups = graph.weights[node.inputs[1] or ""].shape[2:], node.attrs["groups"]
+            u = F.unfold(seen, kernel, padding=node.attrs["pad"][0], stride=node.attrs["stride"])
+            seen = u.transpose(1, 2).reshape(-1, u.shape[1])
+        u = seen.reshape(len(seen), groups, -1).transpose(0, 1)
+        moments = note.of(need, Moments)
+        assert moments.rows == u.shape[1]
+        np.testing.assert_allclose(moments.second, (u.transpose(1, 2) @ u).numpy(), rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(moments.first, u.sum(1).numpy(), rtol=1e-5, atol=1e-4)
+        # What the layer puts out has these second moments too: one statistic serves all layers that read it.
+        weight = graph.weights[node.inputs[1] or ""].astype(np.float64)
+        w = weight.reshape(groups, weight.shape[0] // groups, -1)
+        y = np.einsum("gor,nr->ngo", w, u[0]) if groups == 1 else np.einsum("gor,gnr->ngo", w, u.numpy())
+        energy = np.einsum("gor,grs,gos->", w, moments.second, w)
+        np.testing.assert_allclose(energy, (y**2).sum(), rtol=1e-5)
+
+
+def masked_losses(graph: Graph, x: Array, labels: Array, gate: float, unit: int) -> Array:
+    """Each example's loss where one unit is multiplied by ``gate`` at every tap."""
+    coupling = coupling_of(graph)
+    weights = dict(graph.weights)
+    for slot in coupling.slots:
+        if slot.role != "in":
+            continue
+        scale = np.where(slot.units == unit, gate, 1.0).astype(np.float32)
+        w = weights[slot.weight]
+        if slot.groups > 1:
+            rows = w.shape[0] // slot.groups
+            per_row = np.repeat(scale.reshape(slot.groups, -1), rows, axis=0)
+            weights[slot.weight] = w * per_row.reshape(*per_row.shape, *(1,) * (w.ndim - 2))
+        else:
+            shape = [1] * w.ndim
+            shape[slot.axis] = len(scale)
+            weights[slot.weight] = w * scale.reshape(shape)
+    logits = evaluate(graph.rewrite(weights=weights), {"x": x})[0].astype(np.float64)
+    logits -= logits.max(1, keepdims=True)
+    result: Array = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(x)), labels]
+    return result
+
+
+def test_gates_are_the_derivatives_by_a_gate_on_each_unit() -> None:
+    graph, (x,) = network(), data(4)
+    labels = np.array([0, 3, 1, 2])
+    coupling = coupling_of(graph)
+    note = found(sweep(graph, [(x, labels)], [Gates()]))
+    assert "labels" in (note.loss or "")
+    gates = note.of(Gates(), GateSums)
+    step, a = 1e-2, np.zeros((4, coupling.size))
+    for unit in np.flatnonzero(~coupling.frozen):
+        high, low = (masked_losses(graph, x, labels, 1 + s, unit) for s in (step, -step))
+        a[:, unit] = (high - low) / (2 * step)
+    live = ~coupling.frozen
+    np.testing.assert_allclose(gates.total[live], a.sum(0)[live], rtol=2e-2, atol=2e-3)
+    np.testing.assert_allclose(gates.absolute[live], np.abs(a).sum(0)[live], rtol=2e-2, atol=2e-3)
+    for pool, products in gates.products.items():
+        rows = a[:, (coupling.pool == pool) & live]
+        np.testing.assert_allclose(products, rows.T @ rows, rtol=4e-2, atol=2e-3)
+
+
+def test_weight_gradients_are_torchs() -> None:
+    graph, (x,) = network(), data(4)
+    labels = np.array([0, 3, 1, 2])
+    names = [str(n.inputs[1]) for n in graph.nodes if n.op in ("conv", "linear")]
+    note = found(sweep(graph, [(x, labels)], map(WeightGradients, names), batch=2))
+    module = to_module(graph)
+    F.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(labels)).backward()
+    for name in names:
+        gradient = module.get_parameter(name).grad
+        assert gradient is not None
+        np.testing.assert_allclose(note.of(WeightGradients(name), np.ndarray), gradient.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def flat(graph: Graph, needs: Sequence[Any]) -> list[Array]:
+    """All numbers of a note, for comparison."""
+    numbers: list[Array] = []
+    for need in needs:
+        result = found(graph).found[need]
+        parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
+        for part in parts:
+            if isinstance(part, dict | tuple):
+                numbers += part.values() if isinstance(part, dict) else part
+            else:
+                numbers.append(np.asarray(part, np.float64))
+    return numbers
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_how_the_data_are_cut_changes_nothing(cuts: list[int]) -> None:
+    """But for the places that moments are drawn at, which is why they take all here."""
+    net = Net(1, 3, 6, 6, seed=3)
+    graph = Couple()(net.graph(net.head(net.relu(net.conv(net.relu(net.conv("x", 8)), 8)))))
+    x = data(sum(cuts), 1)
+    needs = all_needs(graph)
+    whole = sweep(graph, x, needs)
+    edges = np.cumsum([0, *cuts])
+    parts = [np.concatenate(x[a:b]) for a, b in itertools.pairwise(edges)]
+    for one, other in zip(flat(whole, needs), flat(sweep(graph, parts, needs), needs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_short_last_batch_of_a_fixed_network_does_not_count_twice() -> None:
+    graph, x = network(4), data(6, 6)
+    note = found(sweep(graph, x, all_needs(graph)))
+    assert note.examples == note.of(Gates(), GateSums).examples == 6
+    tap = taps(graph, coupling_of(graph))[0]
+    assert len(note.of(Pooled(tap), np.ndarray)) == 6
+
+
+def _worker(rank: int, port: int, results: Any) -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    graph = network()
+    needs = all_needs(graph)
+    results.put((rank, flat(sweep(graph, data(20), needs), needs)))
+    dist.destroy_process_group()
+
+
+def test_two_processes_find_the_same_sums() -> None:
+    graph = network()
+    needs = all_needs(graph)
+    alone = flat(sweep(graph, data(20), needs), needs)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, port, results)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    both = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    for _, numbers in both:
+        for one, other in zip(alone, numbers, strict=True):
+            order = (lambda a: np.sort(a, axis=0)) if one.ndim == 2 and len(one) == 20 else (lambda a: a)
+            np.testing.assert_allclose(order(one), order(other), rtol=1e-9, atol=1e-9)
+
+
+def test_a_sweep_is_deterministic() -> None:
+    graph = network()
+    needs = [InputMoments(tap, positions=3) for tap in consumers(graph, coupling_of(graph))]
+    one, two, other = (flat(sweep(graph, data(8), needs, seed=s), needs) for s in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_memory_is_known_before() -> None:
+    graph = network()
+    of = sizes(graph, coupling_of(graph), examples=20)
+    held = {need: need_bytes(need, of) for need in all_needs(graph)}
+    for need, result in found(sweep(graph, data(20), held)).found.items():
+        parts = vars(result).values() if dataclasses.is_dataclass(result) else [result]
+        arrays = [a for p in parts for a in (p.values() if isinstance(p, dict) else p if isinstance(p, tuple) else [p])]
+        real = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+        assert real <= held[need] * 1.6 + 64, need
+
+
+def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, needs = network(), [n for n in all_needs(network()) if isinstance(n, InputMoments)]
+    whole = found(sweep(graph, data(8), needs)).found
+    monkeypatch.setattr("secateur.passes.sweep.needs.STRIP", 5)
+    for need, result in found(sweep(graph, data(8), needs)).found.items():
+        np.testing.assert_allclose(result.second, whole[need].second, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(result.second, result.second.transpose(0, 2, 1))

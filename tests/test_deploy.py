@@ -1,0 +1,156 @@
+"""Libraries through the front door: built, saved, loaded, run; from Python and from the command line."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import secateur
+from secateur import InputError
+from secateur.cli.app import app
+from secateur.deploy import seconds
+from secateur.ir import Graph
+from secateur.ir.exporters.onnx.write import save
+from secateur.ir.exporters.torch.module import evaluate
+from support.network import Net
+
+pytest.importorskip("tvm", reason="code generation needs apache-tvm")
+
+
+def small() -> Graph:
+    net = Net(1, 3, 16, 16)
+    x = net.relu(net.bn(net.conv("x", 24)))
+    x = net.squeeze_excite(net.conv(net.conv(x, 24, groups=24), 20, 1))
+    return net.graph(net.head(x))
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.abs(a - b).max() <= 1e-4 * np.abs(b).max())
+
+
+def test_compile_and_build_from_torch() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.Flatten(), nn.Linear(1728, 5)
+    ).eval()
+    x = torch.randn(1, 3, 16, 16)
+    slim = secateur.compile(model, example_inputs=(x,), macs=0.5)
+    want = slim(x)
+    library = slim.build(threads=1)
+    assert isinstance(library(x), torch.Tensor)
+    assert close(library(x).numpy(), want.numpy())
+    assert close(slim(x).numpy(), want.numpy())
+    assert tuple(slim(torch.randn(2, 3, 16, 16)).shape) == (2, 5), "another batch runs without the library"
+
+
+def test_the_commands_build_and_run(tmp_path: Path) -> None:
+    graph, runner = small(), CliRunner()
+    save(graph, tmp_path / "a model.onnx")
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    built = runner.invoke(app, ["build", str(tmp_path / "a model.onnx"), str(tmp_path / "a lib.so")])
+    assert built.exit_code == 0, built.stderr
+    ran = runner.invoke(
+        app, ["run", str(tmp_path / "a lib.so"), "--input", f"x={tmp_path}/x.npy", "--output", str(tmp_path / "out")]
+    )
+    assert ran.exit_code == 0, ran.stderr
+    (file,) = (tmp_path / "out").iterdir()
+    assert close(np.load(file), evaluate(graph, {"x": x})[0])
+
+
+def test_compile_writes_a_library_too(tmp_path: Path) -> None:
+    save(small(), tmp_path / "in.onnx")
+    command = ["compile", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--macs", "60%", "--round-to", "1"]
+    done = CliRunner().invoke(app, [*command, "--library", str(tmp_path / "out.so"), "--json", "-"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["verification"]["passed"]
+    slim = secateur.load(tmp_path / "out.onnx")
+    x = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    assert close(secateur.load_library(tmp_path / "out.so")(x), evaluate(slim, {"x": x})[0])
+
+
+def test_the_report_lists_what_has_no_template(tmp_path: Path) -> None:
+    net = Net(1, 3, 8, 8)
+    save(net.graph(net.node("cumsum", net.head(net.conv("x", 16)), axis=1, name="sum")), tmp_path / "in.onnx")
+    page, library = tmp_path / "out.html", tmp_path / "out.so"
+    command = ["compile", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--policy", "none", "--json", "-"]
+    done = CliRunner().invoke(app, [*command, "--library", str(library), "--report", str(page)])
+    assert done.exit_code == 0, done.stderr
+    notes = [f"library: {note}" for note in secateur.load_library(library).metadata.notes]
+    assert "library: no template: cumsum sum" in notes
+    assert json.loads(done.stdout)["remarks"] == notes
+    shown = html.unescape(page.read_text()), " ".join(done.stderr.split())
+    assert all(note in text for note in notes for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "IN", "OUT", "--target", "sparc"], "unknown target 'sparc'"),
+        (["build", "IN", "IN"], "is the model itself"),
+        (["build", "IN", "OUT", "--tune", "soon"], "'soon' is no duration"),
+        (["build", "IN", "OUT", "--threads", "0"], "threads is 0"),
+        (["run", "IN", "--input", "x=x.npy"], "no library of secateur, or damaged"),
+        (["run", "none.so", "--input", "x=x.npy"], "there is no file 'none.so'"),
+        (["compile", "IN", "OUT", "--tune", "5s"], "name one with --library"),
+    ],
+)
+def test_bad_input_is_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
+    model = tmp_path / "in.onnx"
+    save(small(), model)
+    before = model.read_bytes()
+    places = {"IN": str(model), "OUT": str(tmp_path / "o.onnx")}
+    done = CliRunner().invoke(app, [places.get(a, a) for a in arguments])
+    assert done.exit_code == 2
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert model.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["in.onnx"]
+
+
+def test_wrong_inputs_of_a_library(tmp_path: Path) -> None:
+    save(small(), tmp_path / "in.onnx")
+    runner = CliRunner()
+    assert runner.invoke(app, ["build", str(tmp_path / "in.onnx"), str(tmp_path / "l.so")]).exit_code == 0
+    np.save(tmp_path / "wide.npy", np.zeros((1, 3, 17, 16), np.float32))
+    np.save(tmp_path / "double.npy", np.zeros((1, 3, 16, 16)))
+    for text, message in {
+        "x=wide.npy": "was given shape [1, 3, 17, 16]",
+        "x=double.npy": "was given f64",
+        "y=wide.npy": "the library takes x",
+        "x=missing.npy": "missing.npy'; check the path",
+    }.items():
+        name, file = text.split("=")
+        done = runner.invoke(app, ["run", str(tmp_path / "l.so"), "--input", f"{name}={tmp_path / file}"])
+        assert done.exit_code == 2
+        assert message in done.stderr.replace("\n", " ")
+
+
+def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur import codegen
+    from secateur import deploy as build
+
+    graph, honest = small(), codegen.build
+
+    def sabotaged(given: Graph, *rest: object) -> codegen.Library:
+        weights = {n: np.roll(w, 1, axis=0) if w.ndim == 4 else w for n, w in given.weights.items()}
+        return honest(given.rewrite(weights=weights))
+
+    monkeypatch.setattr(codegen, "build", sabotaged)
+    with pytest.raises(secateur.LawError, match="the library of 'net' differs from the network"):
+        build.build(graph)
+    monkeypatch.undo()
+    assert build.build(graph).metadata.name == "net"
+
+
+def test_durations() -> None:
+    assert [seconds(t) for t in ("60s", "2m", 5, "1.5", "1h")] == [60, 120, 5, 1.5, 3600]
+    with pytest.raises(InputError, match="'-3s' is no duration"):
+        seconds("-3s")
