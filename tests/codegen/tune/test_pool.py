@@ -152,7 +152,7 @@ with Pool(native(), 1, workers=2) as pool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells children of their parent's end")
 def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
-    paths = [str(Path(__file__).parents[2]), *sys.path]
+    paths = [str(Path(__file__).parent), *sys.path]
     script = PARENT.format(paths=paths, sign=str(tmp_path / "hangs"))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -59,9 +59,9 @@ _CONV = {"stride": (2, 2), "dilation": (1, 1), "groups": 2}
 CASES: dict[str, list[tuple[Any, ...]]] = {
     **{op: [((X2,), 1, {a: SAMPLE_ATTRS[a] for a in attrs})] for op, attrs in UNARY.items() if op != "not"},
     "not": [((MASK,), 1, {})],
-    **{op: [((X3, (4, 1)), 1, {})] for op in BINARY | COMPARE - {"and", "or", "xor"}},
+    **{op: [((X3, (4, 1)), 1, {})] for op in sorted(BINARY | COMPARE - {"and", "or", "xor"})},
     **{op: [((MASK, ~MASK), 1, {})] for op in ("and", "or", "xor")},
-    **{op: [((X4,), 1, {"axes": (2, 3), "keepdims": k}) for k in (True, False)] for op in REDUCE - {"reduce_var"}},
+    **{op: [((X4,), 1, {"axes": (2, 3), "keepdims": k}) for k in (True, False)] for op in sorted(REDUCE - {"reduce_var"})},
     "reduce_var": [((X4,), 1, {"axes": (1,), "keepdims": False, "correction": c}) for c in (0, 1)],
     "conv": [
         ((X4, w(6, 2, 3, 3), w(6)), 1, {**_CONV, "pad": (1, 1, 1, 1)}),
