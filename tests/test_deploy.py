@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import secateur
 from secateur import InputError
 from secateur.cli.app import app
-from secateur.deploy import seconds
+from secateur.deploy import build, seconds
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
 from secateur.ir.exporters.torch.module import evaluate
@@ -154,3 +154,22 @@ def test_durations() -> None:
     assert [seconds(t) for t in ("60s", "2m", 5, "1.5", "1h")] == [60, 120, 5, 1.5, 3600]
     with pytest.raises(InputError, match="'-3s' is no duration"):
         seconds("-3s")
+
+
+def test_the_plan_is_shown_and_leaves_the_library_as_it_is(tmp_path: Path) -> None:
+    net = Net(1, 64, 28, 28)
+    save(net.graph(net.relu(net.conv("x", 64))), tmp_path / "in.onnx")
+    done = CliRunner().invoke(app, ["build", str(tmp_path / "in.onnx"), str(tmp_path / "out.so"), "--show-plan"])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert any("winograd{" in line and "64>64 3x3 28x28" in line and "+relu" in line for line in lines), done.stdout
+    assert lines[-1].endswith("bytes") and (tmp_path / "out.so").is_file()
+
+
+def test_a_library_without_fast_algorithms() -> None:
+    net = Net(1, 64, 28, 28)
+    graph = net.graph(net.relu(net.conv("x", 64)))
+    x = np.random.default_rng(0).standard_normal((1, 64, 28, 28)).astype(np.float32)
+    libraries = [build(graph, fast=fast) for fast in (True, False)]
+    assert [lib.metadata.kernels.get("winograd", 0) for lib in libraries] == [1, 0]
+    assert close(*(np.asarray(lib(x)) for lib in libraries))

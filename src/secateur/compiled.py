@@ -136,16 +136,18 @@ class Compiled:
         records: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
         batch: int | None = None,
+        fast: bool = True,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use until its weights change.
 
         ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
-        another one than the network was captured with. Raises InputError, and Unsupported without TVM.
+        another one than the network was captured with; ``fast`` False: without Winograd's and Strassen's algorithms.
+        Raises InputError, and Unsupported without TVM.
         """
         from .deploy import build
 
         graph = self.graph
-        made = build(graph, target, tune, threads, records, progress, batch)
+        made = build(graph, target, tune, threads, records, progress, batch, fast)
         others = [(of, old) for of, old in self._libraries if old.metadata.inputs != made.metadata.inputs]
         self._libraries[:] = [(graph, made), *others]
         return made

@@ -31,12 +31,14 @@ def build(
     records: str | Path | None = None,
     progress: Progress | None = None,
     batch: int | None = None,
+    fast: bool = True,
 ) -> Library:
     """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
     this machine can run it, it is run once beside the graph; if fast algorithms make it too coarse it is built without.
+    ``fast`` False leaves Winograd's and Strassen's algorithms out: slower, with the rounding of plain sums.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -45,7 +47,7 @@ def build(
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     opened = codegen.open_records(target, records, tune is None)
     duration = None if tune is None else seconds(tune)
-    library = codegen.build(graph, target, duration, threads, opened, progress)
+    library = codegen.build(graph, target, duration, threads, opened, progress, fast)
     if codegen.missing_features(library.metadata.target):
         return library
     (error, wrong), limit = _error(graph, library), tolerance(graph, TOLERANCE)
@@ -61,6 +63,24 @@ def build(
             "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
         )
     return library
+
+
+def show_plan(
+    graph: Graph,
+    target: str = "native",
+    threads: int = 1,
+    records: str | Path | None = None,
+    batch: int | None = None,
+) -> str:
+    """The kernels that a library of this graph calls, one line each: family, tiling, sizes, what is fused, the layer.
+
+    Raises InputError and Unsupported as ``build`` does.
+    """
+    _need_tvm()
+    from secateur import codegen
+
+    graph = graph if batch is None else at_batch(graph, batch)
+    return codegen.show_plan(graph, target, threads, codegen.open_records(target, records, True))
 
 
 def tune(

@@ -218,6 +218,9 @@ def build_command(
     records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
     batch: Batch = None,
+    show_plan: Annotated[
+        bool, typer.Option("--show-plan", help="Print every kernel of the library, on stdout.")
+    ] = False,
     trust: Trust = False,
     shape: Shape = None,
     debug: Debug = False,
@@ -228,7 +231,7 @@ def build_command(
     with guard(debug):
         from .library import build_model
 
-        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust)
+        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan)
 
 
 @app.command("tune", short_help="Measure kernels for a model and keep the choices.")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from secateur.calibration.arrays import ArrayFile
 from secateur.capture import load
 from secateur.deploy import Progress as Tell
-from secateur.deploy import build, load_library, seconds, tune
+from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file, write_all
 from secateur.ir.frontends.onnx.process import OnnxProcess
@@ -29,7 +29,8 @@ from .terminal import say
 
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
-                batch: int | None, shapes: tuple[str, ...], trust: bool = False) -> None:  # fmt: skip
+                batch: int | None, shapes: tuple[str, ...], trust: bool = False,
+                show: bool = False) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
@@ -43,6 +44,8 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     with _bar() as tell:
         library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
+    if show:
+        typer.echo(show_plan(graph, target, threads, records, batch), nl=False)
     for note in library.metadata.notes:
         say(note)
     if reading is not None:

@@ -3,12 +3,12 @@
 Importing this loads no TVM; ``build`` and ``load_library`` do when they are called.
 """
 
-from .build import approximate, build, tune
+from .build import approximate, build, show_plan, tune
 from .library import Library, load_library
 from .targets import TARGETS, Target, get_target, missing_features
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
     "TARGETS", "Library", "Outcome", "Target", "approximate", "build", "get_target", "load_library", "missing_features",
-    "open_records", "tune",
+    "open_records", "show_plan", "tune",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from .library import Library, built
 from .metadata import Metadata, Port
 from .plan.lower import lower
 from .plan.program import Program
+from .plan.text import show
 from .records import Records
 from .targets import Target, get_target, missing_features
 from .tune.tuner import Outcome, Tuner, default_choice, open_records, versions
@@ -55,6 +56,14 @@ def build(
         kernels=_count(program),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
+
+
+def show_plan(
+    graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
+) -> str:
+    """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
+    tuner = _tuner(graph, target, threads, records, False)
+    return show(lower(graph, tuner.target, threads, tuner.choose), FAMILIES)
 
 
 def tune(
@@ -130,4 +139,4 @@ def check(graph: Graph) -> None:
             )
 
 
-__all__ = ["Program", "approximate", "build", "tune", "workloads"]
+__all__ = ["Program", "approximate", "build", "show_plan", "tune", "workloads"]

@@ -61,7 +61,10 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
     "not": [((MASK,), 1, {})],
     **{op: [((X3, (4, 1)), 1, {})] for op in sorted(BINARY | COMPARE - {"and", "or", "xor"})},
     **{op: [((MASK, ~MASK), 1, {})] for op in ("and", "or", "xor")},
-    **{op: [((X4,), 1, {"axes": (2, 3), "keepdims": k}) for k in (True, False)] for op in sorted(REDUCE - {"reduce_var"})},
+    **{
+        op: [((X4,), 1, {"axes": (2, 3), "keepdims": k}) for k in (True, False)]
+        for op in sorted(REDUCE - {"reduce_var"})
+    },
     "reduce_var": [((X4,), 1, {"axes": (1,), "keepdims": False, "correction": c}) for c in (0, 1)],
     "conv": [
         ((X4, w(6, 2, 3, 3), w(6)), 1, {**_CONV, "pad": (1, 1, 1, 1)}),
