@@ -266,7 +266,8 @@ def main() -> int:
     arguments = parser.parse_args()
     here = common.circumstances(arguments.seed)
     if not arguments.summary:
-        import secateur.codegen
+        import secateur.api
+        import secateur.deploy
         import secateur.ir.exporters.onnx.write
         import secateur.ir.frontends.onnx.load  # noqa: F401  # once, before the processes part
 

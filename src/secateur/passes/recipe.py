@@ -45,7 +45,6 @@ class Recipe:
     removed_nodes: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = field(default=())
     digests: Mapping[str, str] = field(default_factory=dict)
-
     names: Mapping[str, str] = field(default_factory=dict)  # of weights and values that the file calls otherwise
 
     @property
