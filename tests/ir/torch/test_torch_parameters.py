@@ -116,6 +116,22 @@ def test_a_weight_norm_stays_one_or_becomes_its_layer_s_weight(norm: Any) -> Non
     torch.testing.assert_close(again.module()(X), module(X))
 
 
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_a_spectral_norm_adds_nothing_to_train(norm: Any) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(norm(nn.Conv2d(3, 16, 3)), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    out = secateur.compile(module, "none", example_inputs=(X,)).module()
+    have, want = dict(out.named_parameters()), dict(module.named_parameters())
+    assert have.keys() == want.keys()
+    with torch.no_grad():
+        for name, parameter in want.items():
+            change = torch.randn_like(parameter) * 0.3 + 1
+            parameter.mul_(change)
+            have[name].mul_(change)
+    module.train().eval()  # the old form keeps its quotient until it runs
+    torch.testing.assert_close(out(X), module(X), rtol=1e-4, atol=1e-5)
+
+
 def test_a_library_computes_what_depends_on_parameters_alone_beforehand() -> None:
     pytest.importorskip("tvm")
     torch.manual_seed(0)

@@ -82,6 +82,7 @@ class Importer:
         self.capture = capture
         self.fold = fold
         self.folded: dict[fx.Node, Value] = {}
+        self.parameters = frozenset(name for name, _, kind in capture.bound.values() if kind == "parameter")
         self.b = Builder([name for name, _, _ in capture.bound.values()])
         self.env: dict[fx.Node, Any] = {}
         self.consts: dict[fx.Node, Const] = {}
@@ -347,6 +348,8 @@ class Importer:
 
         Its layer's ``weight`` where no parameter is called so, else that of the largest it comes from, and "folded".
         """
+        if not any(name in self.parameters for name in const.origins):  # of buffers alone: nothing to train
+            return self.b.const(np.array(to_numpy(const.tensor)))
         temporary = self.b.fresh(f"{node.name}.folded")
         largest = max(sorted(const.origins), key=lambda n: self.sizes[n])
         wanted = f"{layer}.weight" if layer else largest

@@ -237,6 +237,12 @@ def _matmul(b: Builder, a: Args) -> Value:
     return contract(b, a.self, other)
 
 
+def _vdot(b: Builder, a: Args) -> Value:
+    if a.dtype not in FLOATS:
+        raise Skip("vdot of complex numbers takes the conjugate of one")
+    return b.emit("matmul", [a.self, a.other])
+
+
 def _addmm(b: Builder, a: Args) -> Value:
     x, y = (a.mat1, a.mat2) if "mat1" in a else (a.batch1, a.batch2)
     product = contract(b, x, y)
@@ -335,7 +341,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "var_mean": _variance(False, True), "std_mean": _variance(True, True),
         "norm": _norm, "linalg_vector_norm": _norm,
         "argmax": _arg("argmax"), "argmin": _arg("argmin"), "cumsum": _cumsum,
-        "matmul": _matmul, "mm": _matmul, "bmm": _matmul, "mv": _matmul, "dot": _matmul,
+        "matmul": _matmul, "mm": _matmul, "bmm": _matmul, "mv": _matmul, "dot": _matmul, "vdot": _vdot,
         "addmm": _addmm, "baddbmm": _addmm, "linear": _linear, "einsum": _einsum,
         "addcmul": _addcmul, "lerp": _lerp, "glu": _glu,
         "_weight_norm": _weight_norm, "_weight_norm_interface": _weight_norm_many,
