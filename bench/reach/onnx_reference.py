@@ -13,7 +13,7 @@ import onnx
 import onnx.inliner
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 Array = NDArray[Any]
 Json = Mapping[str, Any]
@@ -66,17 +66,18 @@ class _Mask:
         for name, kind, dims in dense:
             self.types[name] = helper.make_tensor_type_proto(kind, list(dims)).tensor_type
 
-    def node(self, node: NodeProto) -> list[NodeProto]:
-        """The node with masked inputs, and before it those that mask them."""
+    def node(self, node: NodeProto, place: str = "") -> list[NodeProto]:
+        """The node with masked inputs, and before it those that mask them; ``place``: the branch that it stands in."""
         before: list[NodeProto] = []
         inputs = list(node.input)
-        for place, axis in _columns(node):
-            name = inputs[place]
-            shape = self.recipe["original"]["weights"].get(name)
-            kept = self.recipe["weights"].get(name, {}).get("kept", {})
+        for slot, axis in _columns(node):
+            name = inputs[slot]
+            listed = next((n for n in (f"{place}/{name}", name) if n in self.recipe["weights"]), name)
+            shape = self.recipe["original"]["weights"].get(listed)
+            kept = self.recipe["weights"].get(listed, {}).get("kept", {})
             if shape is not None and str(axis % len(shape)) in kept:
                 mask = _mask(shape, axis % len(shape), kept[str(axis % len(shape))])
-                inputs[place] = self._zeroed(before, name, mask)
+                inputs[slot] = self._zeroed(before, name, mask, self.types[listed].elem_type)
         for m in self.recipe["mixing"]:
             if m["node"] in node.output:
                 self.met.add(m["node"])
@@ -84,7 +85,20 @@ class _Mask:
         changed = NodeProto()
         changed.CopyFrom(node)
         changed.input[:] = inputs
+        for attribute in changed.attribute:
+            if attribute.HasField("g"):
+                self._branch(attribute.g, f"{node.name or node.output[0]}/{attribute.name}")
         return [*before, changed]
+
+    def _branch(self, graph: GraphProto, place: str) -> None:
+        """Mask inside of a branch. Its own names are looked for with its place in front."""
+        for tensor in graph.initializer:
+            kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)).tensor_type
+            self.types[f"{place}/{tensor.name}"] = kind
+            self.types.setdefault(tensor.name, kind)
+        nodes = [part for node in graph.node for part in self.node(node, place)]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
     def _channels(self, before: list[NodeProto], name: str, m: Json) -> str:
         """A value with the channels that are not kept at zero."""
@@ -93,13 +107,18 @@ class _Mask:
         dims = self.types[name].shape.dim
         keep = np.zeros(dims[m["axis"]].dim_value, bool)
         keep[m["kept"]] = True
-        return self._zeroed(before, name, keep.reshape([-1 if i == m["axis"] else 1 for i in range(len(dims))]))
+        return self._zeroed(
+            before,
+            name,
+            keep.reshape([-1 if i == m["axis"] else 1 for i in range(len(dims))]),
+            self.types[name].elem_type,
+        )
 
-    def _zeroed(self, before: list[NodeProto], name: str, mask: Array) -> str:
+    def _zeroed(self, before: list[NodeProto], name: str, mask: Array, element: int) -> str:
         """The value where the mask is true, zero elsewhere."""
         self.count += 1
         keep, zero, out = (f"{what}.{self.count}" for what in ("mask", "zero", "masked"))
-        kind = helper.tensor_dtype_to_np_dtype(self.types[name].elem_type)
+        kind = helper.tensor_dtype_to_np_dtype(element)
         if self.opset < 9:  # there is no Where yet
             self.graph.initializer.append(numpy_helper.from_array(mask.astype(kind), keep))
             before.append(helper.make_node("Mul", [name, keep], [out]))

@@ -29,7 +29,7 @@ from .builder import Builder
 from .check import check
 from .dims import chosen_sizes, dynamic_axes
 from .fold import Room
-from .names import Branch, Names, Op, defined
+from .names import Branch, Names, Op, defined, repeated
 from .probe import Converted, Prober, guessed
 from .process import OnnxProcess
 from .read import captured, check_model, in_order, initialisers, opset_of, read_model
@@ -112,7 +112,7 @@ def load(
 def _parse(model: ModelProto, label: str, apart: Mapping[str, Array], process: OnnxProcess) -> Parsed:
     order = in_order(model, label)
     surgeon = _import(model, label)
-    names = Names()
+    names = Names(repeated=repeated(model.graph))
     for name in defined(model.graph):  # before any branch, whose own names must differ
         names.clean(name)
     ops, used = _ops(model.graph.node, surgeon, order, names, opset_of(model))
@@ -159,7 +159,7 @@ def _ops(
         for attr in proto.attribute:
             if proto.op_type == "If" and attr.name in ("then_branch", "else_branch"):
                 branch, inner = attrs[attr.name], range(len(attr.g.node))
-                within = names.within(attr.g)
+                within = names.within(attr.g, f"{proto.name or proto.output[0]}/{attr.name}")
                 body, reads = _ops(attr.g.node, branch, inner, within, opset)
                 results = tuple(within.clean(o.name) for o in attr.g.output)
                 own = {within.clean(t.name): onnx.numpy_helper.to_array(t) for t in attr.g.initializer}

@@ -70,11 +70,13 @@ class Names:
     """Names of one graph of the file as the text form can print them, and the way back.
 
     Each branch of an If is a scope of its own: what it defines is called ``local`` there, and is unknown outside.
+    ``repeated`` are names that more than one graph of the file defines.
     """
 
     clean_of: dict[str, str] = field(default_factory=dict)
     original: dict[str, str] = field(default_factory=dict)
     local: Mapping[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
 
     def clean(self, name: str) -> str:
         """A printable, unique stand-in for a tensor name."""
@@ -85,17 +87,17 @@ class Names:
             self.original[fresh] = name
         return self.clean_of[name]
 
-    def within(self, branch: GraphProto) -> Names:
-        """The names inside of a branch; those of its own that stand for something else elsewhere get new ones."""
+    def within(self, branch: GraphProto, place: str) -> Names:
+        """The names inside of a branch; those that stand for something else elsewhere are called ``place/name``."""
         own: dict[str, str] = {}
         for name in defined(branch):
-            if name in self.local or name in self.clean_of:
-                own[name] = fresh = self._fresh(name)
+            if name in self.repeated:
+                own[name] = fresh = self._fresh(f"{place}/{name}")
                 self.original[fresh] = fresh
                 self.clean_of.setdefault(fresh, fresh)
             else:
                 own[name] = self.clean(name)
-        return Names(self.clean_of, self.original, {**self.local, **own})
+        return Names(self.clean_of, self.original, {**self.local, **own}, self.repeated)
 
     def _fresh(self, name: str) -> str:
         fresh = UNCLEAN.sub("_", name)
@@ -109,6 +111,18 @@ def defined(graph: GraphProto) -> list[str]:
     names = [i.name for i in graph.input] + [t.name for t in graph.initializer]
     names += [s.values.name for s in graph.sparse_initializer] + [o for n in graph.node for o in n.output]
     return [n for n in dict.fromkeys(names) if n]
+
+
+def repeated(graph: GraphProto) -> frozenset[str]:
+    """Names that more than one graph defines, of this one and all inside of it."""
+    seen: dict[str, int] = {}
+    left = [graph]
+    while left:
+        each = left.pop()
+        for name in defined(each):
+            seen[name] = seen.get(name, 0) + 1
+        left += [g for n in each.node for a in n.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+    return frozenset(name for name, count in seen.items() if count > 1)
 
 
 def unknown_shape(label: str, node: NodeProto) -> Unsupported:
