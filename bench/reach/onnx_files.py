@@ -55,9 +55,9 @@ def measure(file: material.OnnxFile, folder: Path, arguments: argparse.Namespace
 
 
 def call(command: list[object], timeout: float) -> common.Row:
-    """What became of a command: its status, the message where it did not do its work, seconds and memory."""
+    """What became of a command: its status, the message where it did not do its work, CPU seconds and memory."""
     done = common.run(common.secateur(*map(str, command)), timeout=timeout, threads=1, memory=MEMORY)
-    row: common.Row = {"status": "right", "s": round(done.seconds, 1), "peak_mb": done.peak_bytes >> 20}
+    row: common.Row = {"status": "right", "cpu_s": round(done.cpu_seconds, 1), "peak_mb": done.peak_bytes >> 20}
     if done.code == 0:
         return row
     message = " ".join(done.stderr.split())
@@ -101,10 +101,10 @@ def judge(paths: list[object], file: material.OnnxFile, timeout: float) -> commo
 
 
 def line(row: common.Row) -> str:
-    """One file: the status of each command, seconds, and the first reason."""
+    """One file: the status of each command, CPU seconds of the second, and the first reason."""
     states = "  ".join(f"{row[s]['status'] if s in row else '-':8}" for s in STAGES)
     reason = next((row[s]["reason"] for s in STAGES if s in row and "reason" in row[s]), "")
-    return f"{row['file']:24} {states} {row['none']['s']:6.1f} s  {reason}"[:250].rstrip()
+    return f"{row['file']:24} {states} {row['none']['cpu_s']:6.1f} s  {reason}"[:250].rstrip()
 
 
 def summary(rows: list[common.Row]) -> str:
