@@ -33,14 +33,17 @@ def answer(model: ModelProto | str, feeds: Mapping[str, Array]) -> dict[str, Arr
     return {name: array for name, array in found if not isinstance(array, list)}
 
 
-def masked(model: ModelProto, recipe: Json) -> ModelProto:
+def masked(model: ModelProto, recipe: Json, feeds: Mapping[str, Array] | None = None) -> ModelProto:
     """The file with zeros where listed weights miss input columns, and where inputs of nodes under ``mixing`` channels.
 
-    ``recipe`` is the JSON object. Raises Unnamed.
+    ``recipe`` is the JSON object; ``feeds`` is what the file takes, to learn shapes that cannot be inferred. Raises
+    Unnamed.
     """
     made = ModelProto()
     made.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     mask = _Mask(made, recipe)
+    if feeds is not None:
+        mask.look(feeds)
     nodes = [part for node in made.graph.node for part in mask.node(node)]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
@@ -56,6 +59,7 @@ class _Mask:
 
     def __init__(self, model: ModelProto, recipe: Json) -> None:
         self.recipe, self.graph, self.met, self.count = recipe, model.graph, set[str](), 0
+        self.imports, self.version = model.opset_import, model.ir_version
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.made = {o for n in model.graph.node for o in n.output}
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -65,6 +69,25 @@ class _Mask:
         dense += [(t.values.name, t.values.data_type, t.dims) for t in model.graph.sparse_initializer]
         for name, kind, dims in dense:
             self.types[name] = helper.make_tensor_type_proto(kind, list(dims)).tensor_type
+
+    def look(self, feeds: Mapping[str, Array]) -> None:
+        """Run the file for the shapes of values that are masked and of which inference does not know the width."""
+        inputs = {o: n.input for n in self.graph.node for o in n.output}
+        places = [(inputs[m["node"]][m["input"]], m["axis"]) for m in self.recipe["mixing"] if m["node"] in inputs]
+        names = [name for name, axis in dict(places).items() if not self._known(name, axis)]
+        if not names:
+            return
+        seen = ModelProto(opset_import=self.imports, ir_version=self.version)
+        seen.graph.CopyFrom(self.graph)
+        del seen.graph.output[:]
+        seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        for name, array in answer(seen, feeds).items():
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            self.types[name] = helper.make_tensor_type_proto(kind, array.shape).tensor_type
+
+    def _known(self, name: str, axis: int) -> bool:
+        dims = self.types[name].shape.dim if name in self.types else ()
+        return axis < len(dims) and dims[axis].dim_value > 0
 
     def node(self, node: NodeProto, place: str = "") -> list[NodeProto]:
         """The node with masked inputs, and before it those that mask them; ``place``: the branch that it stands in."""
@@ -104,6 +127,8 @@ class _Mask:
         """A value with the channels that are not kept at zero."""
         if m["statistics"]:
             raise Unnamed(f"'{m['node']}' has statistics over its kept channels")
+        if not self._known(name, m["axis"]):
+            raise Unnamed(f"the width of '{name}' is not known")
         dims = self.types[name].shape.dim
         keep = np.zeros(dims[m["axis"]].dim_value, bool)
         keep[m["kept"]] = True

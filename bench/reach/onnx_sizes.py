@@ -1,10 +1,12 @@
-"""Two ONNX files beside each other in ONNX Runtime, at sizes that nobody chose for them.
+"""An ONNX file and what was written from it beside each other in ONNX Runtime, at sizes that nobody chose for them.
 
     python -m bench.reach.onnx_sizes ORIGINAL.onnx WRITTEN.onnx [--recipe R.json] [--set sr=16000]
+    python -m bench.reach.onnx_sizes ORIGINAL.onnx LIBRARY.so                         at the size that it was built for
 
 Each dynamic axis of the original is tried at sizes that are coprime and no multiples of 32, then at others; the first
 three that the original takes are compared. With a recipe the original's missing columns are zero (onnx_reference).
-Prints one JSON line. Nothing of secateur is imported: both files are judged by their user's runtime alone.
+Roundings are told by the original itself: what a millionth of noise on its inputs does to its outputs. Prints one JSON
+line. ONNX files are judged without anything of secateur: by their user's runtime alone.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ BATCHES = (3, 5, 2, 1)
 SIZES = (77, 45, 101, 233, 17, 335, 577, 1601, 16001, 3, 64, 96, 160, 224, 320, 512, 576, 640, 1024, 1280, 16000, 1)
 TRIED = 3
 LARGEST = 1 << 22  # elements of an input
+NOISE = 1e-6
+SHARE = 10.0  # times what that noise does: roundings go no further
 TOLERANCE = {"float16": 5e-2, "quantised": 3e-2, "other": 1e-4}
 
 
@@ -142,63 +146,82 @@ def choices(
                 break
 
 
-def difference(want: Mapping[str, Array], have: Mapping[str, Array]) -> float:
-    """The largest difference of any output over its largest value; infinity where shapes, types or NaN differ."""
-    if list(want) != list(have):
-        return float("inf")
-    worst = 0.0
-    for name, a in want.items():
-        b = have[name]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return float("inf")
-        x, y = a.astype(np.float64), b.astype(np.float64)
-        fine = np.isfinite(x)
-        if not np.array_equal(fine, np.isfinite(y)):
-            return float("inf")
-        if fine.any():
-            gap, size = np.abs(x[fine] - y[fine]).max(), np.abs(x[fine]).max()
-            worst = max(worst, float(gap / size if size > 0 else gap))
-    return worst
+class Built:
+    """A library, as a file of fixed sizes."""
+
+    def __init__(self, path: Path) -> None:
+        import secateur
+
+        self._library = secateur.load_library(path)
+        self.inputs = [Input(p.name, p.shape, np.dtype(p.dtype)) for p in self._library.metadata.inputs]
+        self.outputs = [port.name for port in self._library.metadata.outputs]
+
+    def run(self, given: Mapping[str, Array]) -> dict[str, Array] | str:
+        """The outputs by name, or why not."""
+        import secateur
+
+        names = [item.name for item in self.inputs]
+        try:
+            found = self._library(*(given[name] for name in names if name in given))
+        except secateur.InputError as error:
+            return str(error)
+        return dict(zip(self.outputs, map(np.asarray, found if isinstance(found, tuple) else (found,)), strict=True))
 
 
 def compare(source: Path, target: Path, recipe: Mapping[str, Any] | None, values: Mapping[str, float]) -> Any:
     """The row: at each choice of sizes the error, or how the written file refuses them."""
-    model, written = onnx.load(source), onnx.load(target)
-    inputs, theirs = inputs_of(model), {i.name: i for i in inputs_of(written)}
-    original, made = File(str(source)), File(str(target))
+    model, original = onnx.load(source), File(str(source))
+    inputs = inputs_of(model)
+    made = Built(target) if target.suffix == ".so" else File(str(target))
+    kept = fixed_sizes(inputs, made.inputs if isinstance(made, Built) else inputs_of(onnx.load(target)))
     try:
-        reference = original if recipe is None else File(onnx_reference.masked(model, recipe))
+        given = feed(inputs, first(inputs, original, values, kept), values, 1)
+        reference = original if recipe is None else File(onnx_reference.masked(model, recipe, given))
     except onnx_reference.Unnamed as unnamed:
         return {"skipped": str(unnamed)}
-    kept = {
-        mine: other
-        for item in inputs
-        for mine, other in zip(item.shape, theirs[item.name].shape, strict=True)
-        if isinstance(mine, str) and isinstance(other, int)
-    }
-    worst = 0.0
-    taken: list[Any] = []
-    fixed: list[Any] = []
-    refused: list[Any] = []
-    try:
-        for sizes in choices(inputs, original, values, kept):
-            given = feed(inputs, sizes, values, 1)
-            want, have = reference.run(given), made.run(given)
-            if isinstance(want, str):
-                continue
-            if isinstance(have, str):
-                told = any(sizes[name] != size for name, size in kept.items())
-                (fixed if told else refused).append({**sizes, "why": have[:200]})
-                continue
-            gap = difference(want, have)
-            if not gap <= worst:
-                worst = gap
-            taken.append(sizes)
     except ValueError as complaint:
         return {"original": str(complaint)[:200]}
+    worst, swing, limit = 0.0, 0.0, tolerance(model)
+    row: dict[str, list[Any]] = {"sizes": [], "fixed": [], "refused": [], "differ": []}
+    for sizes in choices(inputs, original, values, kept):
+        given = feed(inputs, sizes, values, 1)
+        want, have = reference.run(given), made.run(given)
+        if isinstance(want, str):
+            continue
+        if isinstance(have, str):
+            told = any(sizes[name] != size for name, size in kept.items())
+            row["fixed" if told else "refused"].append({**sizes, "why": have[:200]})
+            continue
+        gap, what = onnx_reference.difference(want, have)
+        rough = 0.0 if gap <= limit else swung(reference, given, want)
+        if not gap <= max(limit, SHARE * rough):
+            row["differ"].append({**sizes, "what": what})
+        worst, swing = max(worst, gap), max(swing, rough)
+        row["sizes"].append(sizes)
+    return {"max_rel_err": worst, "swing": swing, "tolerance": limit, **row}
+
+
+def fixed_sizes(inputs: Sequence[Input], theirs: Sequence[Input]) -> dict[str, int]:
+    """The axes that are dynamic in the original and have a size in what was written."""
+    written = {item.name: item for item in theirs}
     return {
-        "max_rel_err": worst, "tolerance": tolerance(model), "sizes": taken, "fixed": fixed, "refused": refused,
-    }  # fmt: skip
+        mine: other
+        for item in inputs
+        if item.name in written
+        for mine, other in zip(item.shape, written[item.name].shape, strict=True)
+        if isinstance(mine, str) and isinstance(other, int)
+    }
+
+
+def swung(reference: File, given: Mapping[str, Array], want: Mapping[str, Array]) -> float:
+    """How far a millionth of noise moves the outputs."""
+    rng = np.random.default_rng(0)
+    noisy = {
+        name: (x * (1 + NOISE * rng.choice((-1.0, 1.0), x.shape))).astype(x.dtype) if x.dtype.kind == "f" else x
+        for name, x in given.items()
+    }
+    found = reference.run(noisy)
+    return 0.0 if isinstance(found, str) else onnx_reference.difference(want, found)[0]
 
 
 def tolerance(model: ModelProto) -> float:

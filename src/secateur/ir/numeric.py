@@ -18,6 +18,7 @@ SLICE = 100  # tolerances of its own largest value by which one slice may be off
 FLOOR = 1e-2  # tolerances of the whole output's largest value below which a slice is not looked at
 NOISE = 1e-6  # relative change of weights and inputs that tells how a network hands on errors
 RANGE = 3e-7  # absolute error of functions whose range is 1
+SIZES = 8  # numbers at most that an operator may read as sizes, scales or a region
 BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "erf"})
 SHARE = 16.0  # times what that noise does: no rounding goes beyond
 
@@ -115,7 +116,8 @@ def moved(graph: Graph, feed: Mapping[str, Array], seed: int = 0) -> tuple[Graph
     """The network and its inputs after a relative change by ``NOISE`` of every number.
 
     Functions of bounded range are off by ``RANGE`` besides: runtimes compute them exactly to their range, and not to
-    each result, so that a probability of 1e-4 may be off by 1e-3 of itself.
+    each result, so that a probability of 1e-4 may be off by 1e-3 of itself. Numbers that may be sizes (the step of a
+    range, the scales of a resize) stay: a millionth more of them is another shape.
     """
     rng = np.random.default_rng(seed)
 
@@ -126,7 +128,9 @@ def moved(graph: Graph, feed: Mapping[str, Array], seed: int = 0) -> tuple[Graph
         changed: Array = (array * (1 + by * rng.choice((-1.0, 1.0), array.shape))).astype(array.dtype)
         return changed
 
-    weights = {n: move(w) for n, w in graph.weights.items()}
+    opaque = {i for node in graph.nodes if node.op == "opaque" for i in node.inputs}
+    still = {n for n, w in graph.weights.items() if w.ndim == 0 or (n in opaque and w.size <= SIZES)}
+    weights = {n: w if n in still else move(w) for n, w in graph.weights.items()}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op not in BOUNDED or node.out.dtype not in ("f32", "f64"):
