@@ -9,7 +9,6 @@ In a graph such a dimension is a ``Sym`` whose name is the expression, as in ``(
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -464,14 +463,6 @@ def in_proportion(old: int, value: int) -> int:
     if not isinstance(old, Sym) or value == old:
         return value if not isinstance(old, Sym) else old
     return Sym(value, str(parse(old.name) * Fraction(value, int(old))))
-
-
-def fixed(graph: Graph) -> Graph:
-    """The graph with attributes at their captured sizes, for who can have no others."""
-    if not any(has_sizes(a) for n in graph.nodes for a in n.attrs.values()):
-        return graph
-    nodes = [n.with_attrs(**{k: map_sizes(a, int) for k, a in n.attrs.items()}) for n in graph.nodes]
-    return dataclasses.replace(graph, nodes=tuple(nodes))
 
 
 def resized(graph: Graph, sizes: Mapping[str, int]) -> Graph:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import secateur
 from secateur.ir import Sym
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.onnx.load import OnnxOrigin, load
+from secateur.ir.exporters.torch.module import to_module
 from secateur.ir.graph import Array, Graph
 from secateur.ir.text import parse_graph
 from secateur.passes.law import masked
@@ -325,3 +327,24 @@ def test_pruned_networks_are_right_at_every_size(name: str) -> None:
     graph = load(original)
     slim = secateur.compile(graph, "l1", macs=0.8)
     agree(to_onnx(slim.graph), to_onnx(masked(graph, slim.recipe)))
+
+
+@pytest.mark.parametrize(
+    "name", ["resize to the skip", "resize to twice and one", "shuffle", "tokens", "windows", "tile", "halves",
+             "crop to a third", "expand to a shape", "rows of a table"],
+)  # fmt: skip
+def test_torch_modules_take_the_same_sizes(name: str) -> None:
+    original = NETS[name]()
+    module = to_module(load(original))
+    theirs = runner(original)
+    for x in inputs(original):
+        (want,) = theirs(x)
+        have = module(torch.from_numpy(x)).detach().numpy()
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
+
+
+def test_torch_modules_refuse_sizes_that_they_cannot_follow() -> None:
+    module = to_module(load(NETS["automatic padding"]()))
+    module(torch.zeros(1, 3, 224, 224))
+    with pytest.raises(ValueError, match=r"conv.*is written for one size"):
+        module(torch.zeros(1, 3, 225, 224))

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 from secateur.ir.errors import InputError
 from secateur.ir.frontends.torch.arrays import to_numpy, to_torch
 from secateur.ir.graph import Array, Graph
-from secateur.ir.symbolic import fixed
 
 from .emitter import Emitter, identifier
 from .functional import SizeError
@@ -28,7 +27,8 @@ def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
 
     It takes the graph's inputs in order. A graph captured from torch returns the same structure
     as the original; any other one tensor, or a tuple. With ``copy=False`` weights share the
-    graph's memory, so training would write into it. Raises Unsupported for operators of other
+    graph's memory, so training would write into it. Sizes that follow the inputs' are computed from
+    these in a run. Raises Unsupported for operators of other
     formats that torch cannot express.
     """
     return _build(graph, copy, structured=True)[0]
@@ -85,7 +85,6 @@ def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
 
 
 def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
-    graph = fixed(graph)
     e = Emitter(graph, copy)
     for value in graph.inputs:
         e.env[value.name] = e.argument(value.name)

@@ -8,15 +8,20 @@ from typing import Any
 
 from torch import fx
 
-from secateur.ir.graph import Node
+from secateur.ir.graph import Node, Sym
+from secateur.ir.symbolic import Atom, Expr, has_sizes, map_sizes, parse
 from secateur.ir.torch_origin import Literal
 
 from . import functional as T
 from .emitter import Emitter
 
+# What takes sizes that are computed in a run; other operators want numbers when the module is made.
+OPEN = frozenset({"reshape", "expand", "slice", "pad", "tile", "resize"})
+
 
 def guard(e: Emitter) -> None:
     """Let inputs whose sizes are fixed through a check of them."""
+    _guard_sizes(e)
     origin = e.origin
     if origin is None:
         return
@@ -30,8 +35,71 @@ def guard(e: Emitter) -> None:
             e.env[value.name] = e.call(T.expect_sizes, e.env[value.name], value.name, shape, why)
 
 
+def _guard_sizes(e: Emitter) -> None:
+    """A check of the sizes that attributes follow where torch wants numbers for them."""
+    bound: dict[str, str] = {}
+    for node in e.graph.nodes:
+        for sym in _sizes(node):
+            expr = parse(sym.name)
+            if node.op not in OPEN or not expr.known:
+                bound |= {a.name: f"{node.op} {node.source} is written for one size" for a in expr.atoms() if a.name}
+    for value in e.graph.inputs:
+        axes = {axis: d.name for axis, d in enumerate(value.shape) if isinstance(d, Sym) and d.name in bound}
+        if axes:
+            shape = [int(d) if axis in axes else None for axis, d in enumerate(value.shape)]
+            why = bound[next(iter(axes.values()))]
+            e.env[value.name] = e.call(T.expect_sizes, e.env[value.name], value.name, shape, why)
+
+
+def _sizes(node: Node) -> list[Sym]:
+    found: list[Sym] = []
+    for attr in node.attrs.values():
+        map_sizes(attr, lambda sym: found.append(sym) or sym)  # type: ignore[func-returns-value]
+    return found
+
+
+def _open_sizes(e: Emitter, node: Node) -> Node:
+    """The node with sizes that follow the inputs computed from these, or as numbers where torch wants those."""
+    if not any(map(has_sizes, node.attrs.values())):
+        return node
+    known = node.op in OPEN and all(parse(sym.name).known for sym in _sizes(node))
+    attrs = {k: _opened(e, a) if known else map_sizes(a, int) for k, a in node.attrs.items()}
+    return node.with_attrs(**attrs)
+
+
+def _opened(e: Emitter, attr: Any) -> Any:
+    if isinstance(attr, tuple):
+        return tuple(_opened(e, a) for a in attr)
+    return _computed(e, parse(attr.name)) if isinstance(attr, Sym) else attr
+
+
+def _computed(e: Emitter, expr: Expr) -> Any:
+    """A whole-numbered expression as calls on the inputs' sizes."""
+    total: Any = None
+    for monomial, c in expr.terms:
+        term: Any = int(c)
+        for atom in monomial:
+            factor = _atom(e, atom)
+            term = factor if isinstance(term, int) and term == 1 else e.call(operator.mul, factor, term)
+        total = term if total is None else e.call(operator.add, total, term)
+    return 0 if total is None else total
+
+
+def _atom(e: Emitter, atom: Atom) -> Any:
+    if atom.kind == "size":
+        places = ((v.name, i) for v in e.graph.inputs for i, d in enumerate(v.shape)
+                  if isinstance(d, Sym) and d.name == atom.name)  # fmt: skip
+        name, axis = next(places)
+        return e.method("size", e.env[name], axis)
+    if atom.kind == "floor":
+        (inner,) = atom.args
+        return e.call(operator.floordiv, _computed(e, inner * inner.denominator), inner.denominator)
+    return e.call(min if atom.kind == "min" else max, *(_computed(e, a) for a in atom.args))
+
+
 def opened(e: Emitter, node: Node) -> Node:
     """The node with its literals taken from the sizes that they follow; constants that it reads are spread to them."""
+    node = _open_sizes(e, node)
     if e.origin is None or not e.origin.follows:
         return node
     for name in node.inputs:
