@@ -14,8 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 import secateur
 from secateur.ir import Sym
 from secateur.ir.exporters.onnx.write import to_onnx
-from secateur.ir.frontends.onnx.load import OnnxOrigin, load
 from secateur.ir.exporters.torch.module import to_module
+from secateur.ir.frontends.onnx.load import OnnxOrigin, load
 from secateur.ir.graph import Array, Graph
 from secateur.ir.text import parse_graph
 from secateur.passes.law import masked

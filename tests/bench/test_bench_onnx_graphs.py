@@ -8,11 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-import onnx_graphs
-import onnx_reference
-import onnx_tables
-import onnx_tables_whole
 import secateur
+from bench.reach import onnx_graphs, onnx_reference, onnx_tables, onnx_tables_whole
 
 
 def test_the_tables_are_models() -> None:
