@@ -13,7 +13,6 @@ from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, 
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.precision import tolerance, widened, widened_feed
 from secateur.ir.symbolic import resized
-from secateur.passes.rewrite.fold_constants import compute_constants
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
@@ -43,6 +42,7 @@ def build(
     """
     _need_tvm()
     from secateur import codegen
+    from secateur.passes.rewrite.fold_constants import compute_constants
 
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     opened = codegen.open_records(target, records, tune is None)

@@ -167,7 +167,7 @@ def test_code_for_another_processor_can_be_generated() -> None:
 
     target = TARGETS["aarch64-neon"]
     program = lower(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
-    assert all(kernel(c.spec, c.choice) is not None for c in program.calls)
+    assert all(kernel(c.spec, c.choice, target) is not None for c in program.calls)
 
 
 def test_a_process_that_only_runs_a_library_loads_neither_compiler_nor_torch(lib: Library, tmp_path: Path) -> None:

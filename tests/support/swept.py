@@ -10,7 +10,7 @@ from secateur.ir import Array, Graph
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling
 from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Statistics, WeightGradients, consumers
-from secateur.passes.sweep import read_sites as taps
+from secateur.passes.sweep.read_sites import taps
 from support.network import Net
 
 

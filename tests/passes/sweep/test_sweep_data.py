@@ -25,7 +25,7 @@ from support.swept import all_needs, data, network
         ([np.zeros((4, 3, 5, 6), np.float32)], r"shape \[4, 3, 5, 6\]"),
         ([np.full((4, 3, 6, 6), np.nan, np.float32)], "NaN"),
         ([{"y": np.zeros((4, 3, 6, 6), np.float32)}], "unknown"),
-        ([(np.zeros((4, 3, 6, 6), np.float32), np.zeros(3, int))], "4 inputs and 3 labels"),
+        ([(np.zeros((4, 3, 6, 6), np.float32), np.zeros(3, int))], "4 inputs and labels of shape \\[3\\]"),
         ([(np.zeros((4, 3, 6, 6), np.float32), np.full(4, 5))], "knows the classes 0 to 4"),
         ([(np.zeros((4, 3, 6, 6), np.float32), np.full(4, -1))], "knows the classes 0 to 4"),
         ([(np.zeros((4, 3, 6, 6), np.float32), np.zeros(4))], "whole numbers"),

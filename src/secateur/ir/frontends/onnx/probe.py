@@ -81,7 +81,7 @@ class Prober:
                 free.remove(name)
                 axis = next(a for a in self.axes if a.name == name)
                 texts.append(f"axis {axis.axis} of input '{axis.input}' ('{name}') is fixed at {sizes[name]}: {why}")
-        builder = self._build(sizes, ()) if self.axes else first
+        builder = self._build(sizes, ()) if self.axes or first is None else first
         return Converted(builder, builder.nodes, self._inputs(sizes, ()), tuple(texts))
 
     def _build(self, sizes: Mapping[str, int], free: Sequence[str]) -> Builder:
@@ -92,8 +92,19 @@ class Prober:
     def _inputs(self, sizes: Mapping[str, int], free: Sequence[str]) -> list[Value]:
         return input_values(self.infos, self.axes, {n: Sym(sizes[n], n) for n in free}, self.parsed.names, sizes)
 
-    def _first(self) -> tuple[Builder, dict[str, int]]:
-        """The first choice of sizes that the network accepts. Raises InputError where none is found."""
+    def _accepts(self, sizes: Mapping[str, int]) -> bool:
+        """Can the network be converted with all axes fixed at these sizes?"""
+        try:
+            self._build(sizes, ())
+        except (Misfit, Unsupported):
+            return False
+        return True
+
+    def _first(self) -> tuple[Builder | None, dict[str, int]]:
+        """The first choice of sizes that the network accepts; no conversion where it does so with fixed axes alone.
+
+        Raises InputError where none is found.
+        """
         failure, refusal = "", None
         free = [a.name for a in _unique(self.axes)]
         fixed = all(a.batch or a.name in self.given for a in self.axes)
@@ -108,6 +119,8 @@ class Prober:
                 failure = failure or str(error)
             except Unsupported as error:
                 refusal, failure = error, failure or str(error)
+                if self._accepts(sizes):
+                    return None, sizes
         if refusal is not None and failure == str(refusal):
             raise refusal
         if fixed:

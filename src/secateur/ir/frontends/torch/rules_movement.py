@@ -128,7 +128,8 @@ def _repeat(b: Builder, a: Args) -> Value:
 
 def _cat(b: Builder, a: Args) -> Value:
     parts = [b.cast(t, a.dtype) for t in a.tensors if t.shape != (0,)]
-    return parts[0] if len(parts) == 1 else b.emit("concat", parts, axis=axis_of(a.dim, len(parts[0].shape)))
+    axis = axis_of(a.dim, len(parts[0].shape))  # asked for in any case: of one part every axis is right
+    return parts[0] if len(parts) == 1 else b.emit("concat", parts, axis=axis)
 
 
 def _stack(b: Builder, a: Args) -> Value:
