@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from secateur.ir import Graph, parse_graph, print_graph, verify
+from secateur.ir import Graph, PassError, parse_graph, print_graph, verify
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, masked, random_inputs, relative_error
@@ -131,7 +131,11 @@ def assert_law(graph: Graph, seed: int) -> Graph:
     coupled = graph.with_note(couple(graph))
     coupling: Any = couple(graph)
     keep = random_keep(coupling, np.random.default_rng(seed))
-    small = verify(slim(coupled, keep), interface=graph)
+    try:
+        small = verify(slim(coupled, keep), interface=graph)
+    except PassError as error:  # of a part that was cropped and split again a mask may keep nothing: refused by name
+        assume("would leave nothing" not in str(error))
+        raise
     recipe = small.note(Recipe)
     assert recipe is not None
     result = check(graph, small, recipe, run=evaluate, seed=seed)

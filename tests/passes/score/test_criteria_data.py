@@ -20,12 +20,11 @@ from secateur.passes.score.nisp import inf_fs, propagate
 from secateur.passes.score.positions import over_norm
 from secateur.passes.score.subspace import NEAREST, fold, map_scores, representatives, self_expression
 from secateur.passes.sweep import Gates
-from secateur.passes.sweep.read_sites import taps
 from secateur.passes.sweep.accumulate import accumulator
 from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 from secateur.passes.sweep.needs import GateSums
-from secateur.passes.sweep.read_sites import units_at
+from secateur.passes.sweep.read_sites import taps, units_at
 from secateur.passes.sweep.watch import Gate
 from support.network import Net
 

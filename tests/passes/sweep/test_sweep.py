@@ -20,9 +20,8 @@ from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate, to_module
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Tap, WeightGradients, consumers
-from secateur.passes.sweep.read_sites import taps
 from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
-from secateur.passes.sweep.read_sites import sizes, units_at
+from secateur.passes.sweep.read_sites import sizes, taps, units_at
 from secateur.passes.sweep.run import sweep
 from support.network import Net
 from support.swept import all_needs, coupling_of, data, found, network
