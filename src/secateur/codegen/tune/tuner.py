@@ -21,7 +21,7 @@ from .pool import Pool
 
 SHOWN = 3  # kernels that a note names
 NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
-SHIPPED = Path(__file__).with_name("shipped")
+SHIPPED = Path(__file__).parents[1] / "shipped"
 Progress = Callable[[int, int, str], None]
 
 
