@@ -12,7 +12,7 @@ PAGE = "docs/results.md"
 
 def headlines() -> str:
     """One line for each subject that was measured."""
-    made = (reach(), speed(), pays(), libraries(), command())
+    made = (reach(), speed(), pays(), libraries())
     return "\n".join(f"- {line}" for line in made if line)
 
 
@@ -62,17 +62,6 @@ def libraries() -> str:
         return ""
     right = sum(r["status"] == "right" for r in rows)
     return f"**{right} of {len(rows)}** libraries compute what their networks compute ([how]({PAGE}#libraries))."
-
-
-def command() -> str:
-    """Time of the whole command."""
-    row = newest("command", "model").get("resnet50")
-    if row is None:
-        return ""
-    return (
-        f"ResNet-50 ({row['model_bytes'] / 1e6:.0f} MB), from file to written and verified file: "
-        f"**{row['wall_s']:.1f} s** ([memory]({PAGE}#the-whole-command))."
-    )
 
 
 def newest(name: str, key: str = "network") -> dict[str, common.Row]:
