@@ -151,9 +151,10 @@ class Built:
 
     def __init__(self, path: Path) -> None:
         import secateur
+        from secateur.ir import numpy_dtype
 
         self._library = secateur.load_library(path)
-        self.inputs = [Input(p.name, p.shape, np.dtype(p.dtype)) for p in self._library.metadata.inputs]
+        self.inputs = [Input(p.name, p.shape, numpy_dtype(p.dtype)) for p in self._library.metadata.inputs]
         self.outputs = [port.name for port in self._library.metadata.outputs]
 
     def run(self, given: Mapping[str, Array]) -> dict[str, Array] | str:
