@@ -407,7 +407,9 @@ def attribute_list(c: Choose, m: ModelProto) -> None:
     elif what == 1 and node.attribute:
         c.choice(node.attribute).name = c.choice(["axis", "pads", "kernel_shape", "mode", "", "\x1b[31m", "to", "axes"])
     else:
-        node.attribute.add().CopyFrom(c.choice(_attributes(m)))
+        given = AttributeProto()
+        given.CopyFrom(c.choice(_attributes(m)))  # first: it may hold the node itself
+        node.attribute.append(given)
 
 
 def tensor_data(c: Choose, m: ModelProto) -> None:

@@ -120,7 +120,7 @@ def _matmul(node: Node, ins: Ins) -> None:
 def _einsum(node: Node, ins: Ins) -> None:
     terms, arrow, out = node.attrs["equation"].partition("->")
     letters = terms.replace(",", "")
-    if not arrow or not (letters + out).isalpha() or not (letters + out).isascii():
+    if not arrow or any(not (c.isascii() and c.isalpha()) for c in letters + out):
         raise ValueError(f"equation '{node.attrs['equation']}'")
     if terms.count(",") + 1 != len(ins) or len(set(out)) != len(out) or not set(out) <= set(letters):
         raise ValueError(f"equation '{node.attrs['equation']}' for {len(ins)} operands")

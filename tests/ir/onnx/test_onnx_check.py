@@ -17,6 +17,8 @@ import secateur
 from bench.reach import mutants
 from secateur.ir import InputError, Node, Value, infer_node
 from secateur.ir.frontends.onnx.check import check
+from secateur.ir.frontends.onnx.check_nodes import check_types
+from secateur.ir.frontends.onnx.check_tensors import Damage
 from secateur.ir.frontends.onnx.load import load
 from secateur.ir.frontends.onnx.process import OnnxProcess
 
@@ -39,6 +41,22 @@ def attribute(m: ModelProto, kind: str, name: str) -> onnx.AttributeProto:
 @pytest.mark.parametrize("make", mutants.SEEDS, ids=lambda make: make.__name__)
 def test_sound_files_pass(make: Callable[[], ModelProto]) -> None:
     check(make(), "it")
+
+
+def test_onnx_s_own_files_pass() -> None:
+    """Files that the onnx package comes with: exported by early PyTorch and Caffe2, and every kind of node."""
+    files = sorted(Path(onnx.__file__).parent.glob("backend/test/data/**/*.onnx"))
+    assert len(files) > 100
+    for path in files:
+        check(onnx.load(path), path.parent.name)
+
+
+def test_operands_of_any_types_pass() -> None:
+    """What a Loop carries need not be of one type; a Concat's operands must."""
+    carried = helper.make_node("Loop", ["n", "go", "a", "b"], ["c", "d"])
+    check_types(carried, 17, {0: "int64", 1: "bool", 2: "float", 3: "int64"})
+    with pytest.raises(Damage, match="input 1 is of type int64 and another one of type float"):
+        check_types(helper.make_node("Concat", ["a", "b"], ["c"], axis=0), 17, {0: "float", 1: "int64"})
 
 
 def _retyped(m: ModelProto) -> None:
@@ -90,6 +108,8 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("resized", lambda m: setattr(attribute(m, "Resize", "mode"), "s", b"shiny"), "'mode' of Resize .* is b'shiny'"),
     ("resized", lambda m: setattr(attribute(m, "Resize", "mode"), "s", b"\xff"), "is no text in UTF-8"),
     ("looping", lambda m: attribute(m, "Loop", "body").g.node.pop(0), "output 'on' of the graph in Loop"),
+    ("looping", lambda m: node(m, "Loop").output.append("q"), "the body of Loop 'Loop_1' gives 3 values"),
+    ("branching", lambda m: node(m, "If").output.append("q"), "If 'If_1' gives 1 values instead of 2"),
     ("branching", lambda m: attribute(m, "If", "then_branch").g.node.reverse(), "which nothing before it defines"),
     ("folding", lambda m: attribute(m, "ConstantOfShape", "value").t.dims.append(3), "attribute 'value' of Constant"),
     ("calling", _recursive, "call each other in a circle"),
@@ -244,6 +264,22 @@ def test_operands_are_checked_before_a_shape_is_derived(
         infer_node(wrong, values)
 
 
+def test_attributes_that_crash_shape_inference_end_a_process_of_its_own() -> None:
+    node = helper.make_node("LayerNormalization", ["x", "w"], ["y", "mean"], axis=(1 << 63) - 1)
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in ("x", "y", "mean")]
+    weights = [numpy_helper.from_array(np.ones(4, np.float32), "w")]
+    graph = helper.make_graph([node], "net", infos[:1], infos[1:], weights)
+    with pytest.raises(
+        InputError, match="LayerNormalization 'y': ONNX's shape inference crashes while deriving its shapes"
+    ):
+        load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def test_an_equation_may_name_no_letters() -> None:
+    scalars = [Value("a", ()), Value("b", ())]
+    assert infer_node(Node("einsum", ("a", "b"), (Value("y", ()),), {"equation": ",->"}), scalars)[0].shape == ()
+
+
 def test_types_that_an_operator_does_not_take() -> None:
     m = seed("plain")
     name = node(m, "Conv").input[2]
@@ -257,7 +293,7 @@ def test_types_that_an_operator_does_not_take() -> None:
 def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
     """bench/reach/mutate_onnx.py takes them through compile too, in processes of their own and ten thousand of them."""
     outcomes: Counter[str] = Counter()
-    with OnnxProcess() as process:
+    with OnnxProcess(patience=2.0) as process:
         for number in range(2000):
             _, path = mutants.write(number, tmp_path)
             try:

@@ -77,11 +77,29 @@ def _graph(graph: GraphProto, opsets: dict[str, int], outer: frozenset[str], apa
         if output.name not in within and output.name not in outer:
             raise Damage(f"output '{output.name}' of {where} is defined by nothing")
     for node in graph.node:
+        _bodies(node)
         for attr in node.attribute:
             for inner in _inner(attr):
                 name = f"the graph in {node.op_type} '{node.name or next(iter(node.output), '')}'"
                 _graph(inner, opsets, outer | within, frozenset(), name)
                 _in_order(inner, outer | within, name)
+
+
+def _bodies(node: NodeProto) -> None:
+    """Graphs inside a node take and give what the node does."""
+    bodies = {a.name: a.g for a in node.attribute if a.type == a.GRAPH} if node.domain in ("", "ai.onnx") else {}
+    counts: dict[str, tuple[int | None, int | None]] = {
+        "If": (0, len(node.output)),
+        "Loop": (max(len(node.input), 2), len(node.output) + 1),
+        "Scan": (None, len(node.output)),
+    }
+    takes, gives = counts.get(node.op_type, (None, None))
+    for name, body in bodies.items():
+        have = (len(body.input), len(body.output))
+        for what, want, found in zip(("takes", "gives"), (takes, gives), have, strict=True):
+            if want is not None and want != found:
+                where = f"the {name} of {node.op_type} '{node.name or next(iter(node.output), '')}'"
+                raise Damage(f"{where} {what} {found} values instead of {want}")
 
 
 def _holds_data(tensor: TensorProto) -> bool:

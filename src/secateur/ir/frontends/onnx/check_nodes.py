@@ -100,11 +100,11 @@ OWN_VALUES: Mapping[tuple[str, str], Callable[[object], bool]] = {
 # -- definitions ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Operand:
-    """An input or output of an operator: how often it stands there, and the name of its type."""
+    """An input of an operator: must it be there, the name of its type, and is that one type wherever it stands?"""
 
     required: bool
-    variadic: bool
     kind: str
+    alike: bool
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,10 @@ def definition(kind: str, opset: int, domain: str) -> Definition | None:
         history = [s for s in onnx.defs.get_all_schemas_with_history() if s.name == kind and s.domain == domain]
         schema = min(history, key=lambda s: s.since_version)
     option = onnx.defs.OpSchema.FormalParameterOption
-    inputs = tuple(Operand(p.option == option.Single, p.option == option.Variadic, p.type_str) for p in schema.inputs)
+    inputs = tuple(
+        Operand(p.option == option.Single, p.type_str, p.option != option.Variadic or p.is_homogeneous)
+        for p in schema.inputs
+    )
     counts = ((schema.min_input, schema.max_input), (schema.min_output, schema.max_output))
     attributes = {name: (_kind(a.type), bool(a.required)) for name, a in schema.attributes.items()}
     kinds = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
@@ -234,6 +237,6 @@ def check_types(node: NodeProto, opset: int, kinds: Mapping[int, str]) -> None:
         kind = f"tensor({element})"
         if kind not in known.kinds.get(operand.kind, frozenset({operand.kind})):
             raise Damage(f"input {i} is of type {element}, which {node.op_type} does not take")
-        if not operand.variadic or len(known.inputs) == 1:
+        if operand.alike:
             if bound.setdefault(operand.kind, kind) != kind:
                 raise Damage(f"input {i} is of type {element} and another one of type {bound[operand.kind][7:-1]}")

@@ -89,16 +89,21 @@ def load(
     Raises InputError for files that cannot be used and Unsupported for models outside what can be read, each with
     what is wrong, where, and what to do.
     """
+    with gs.logger.G_LOGGER.suppress():  # it warns of types that are kept as they are
+        return _load(source, process or OnnxProcess(), shapes or {})
+
+
+def _load(source: str | Path | ModelProto, process: OnnxProcess, shapes: Mapping[str, Sequence[int]]) -> Graph:
     model, label, apart = read_model(source)
     check_model(model, label)
     check(model, label, apart)
     if model.functions:
         model = _inlined(model, label)
-    parsed = _parse(model, label, apart, process or OnnxProcess())
+    parsed = _parse(model, label, apart, process)
     given = initialisers(model)
     infos = [i for i in model.graph.input if i.name not in given]
     axes = dynamic_axes(model, infos, parsed.names, label)
-    sizes = chosen_sizes(infos, axes, shapes or {}, label)
+    sizes = chosen_sizes(infos, axes, shapes, label)
     converted = Prober(parsed, infos, axes, sizes).convert()
     outputs = tuple(parsed.names.clean(o.name) for o in model.graph.output)
     name = re.sub(r"\s+", "_", printable(model.graph.name.strip())) or "model"
@@ -182,8 +187,7 @@ def _inlined(model: ModelProto, label: str) -> ModelProto:
 
 def _import(model: ModelProto, label: str) -> gs.Graph:
     try:
-        with gs.logger.G_LOGGER.suppress():
-            return gs.import_onnx(model)
+        return gs.import_onnx(model)
     except Exception as error:  # graphsurgeon raises many types for damaged files
         raise InputError(
             f"{label}: the file cannot be read ({type(error).__name__}: {error}); it is damaged: export it again"

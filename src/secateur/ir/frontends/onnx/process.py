@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +25,14 @@ from secateur.ir.graph import Array
 
 from .worker import Head, receive, send
 
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto, TypeProto
+
 WORKER = "secateur.ir.frontends.onnx.worker"
 COMMAND = (sys.executable, "-P", "-m", WORKER)
 START = 120.0  # seconds to import onnxruntime in, on a machine that does much else
 PATIENCE = 6.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
+DERIVING = "deriving its shapes"
 BYTES = 5e6  # that are loaded or computed with in such a second, at the very least
 
 
@@ -115,6 +120,21 @@ class OnnxProcess:
         head, _ = self._run(model, feeds, (), True, 0.0)
         return {name: (tuple(shape), kind) for name, shape, kind in head["seen"]}
 
+    def infer(
+        self, node: NodeProto, opset: int, imports: Mapping[str, int], types: Mapping[str, TypeProto],
+        data: Mapping[str, TensorProto],
+    ) -> dict[str, TypeProto]:  # fmt: skip
+        """The types that ONNX itself derives for a node's outputs, from those of its inputs and data that is known."""
+        from onnx import TypeProto
+
+        messages: list[NodeProto | TypeProto | TensorProto] = [node, *types.values(), *data.values()]
+        head = {"do": "infer", "opset": opset, "imports": list(imports.items())}
+        head |= {"types": list(types), "data": list(data)}
+        blobs = [np.frombuffer(m.SerializeToString(), np.uint8) for m in messages]
+        label = f"{node.op_type} '{node.name or next(iter(node.output), '')}'"
+        answer, found = self._ask(label, DERIVING, head, blobs, self._patience)
+        return {n: TypeProto.FromString(a.tobytes()) for n, a in zip(answer["names"], found, strict=True)}
+
     def close(self, model: Loaded) -> None:
         """Free the model's memory in the process."""
         if self._child is not None:
@@ -182,7 +202,8 @@ def _crash(label: str, doing: str, code: int, hung: bool, seconds: float) -> str
         how = f"crashes while {doing} ({name}{memory})"
     else:
         how = f"ends its process while {doing} (exit code {code})"
-    return f"{label}: ONNX Runtime itself {how}, so the file cannot be used; check or export it again"
+    who = "ONNX's shape inference" if doing == DERIVING else "ONNX Runtime itself"
+    return f"{label}: {who} {how}, so the file cannot be used; check or export it again"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

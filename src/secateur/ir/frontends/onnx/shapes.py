@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
+from secateur.ir.errors import InputError
 from secateur.ir.graph import DTYPES, Array, Value, numpy_dtype
 from secateur.ir.symbolic import Expr, Size, unknown
 
-from .process import OnnxProcess, Refused
+from .check_tensors import KNOWN
+from .process import Crashed, OnnxProcess, Refused
 from .weights import restored
 
 if TYPE_CHECKING:
@@ -140,13 +142,13 @@ def _by_schema(
             array = builder.follows[value.name].array
         if array is not None and array.size <= 1024:
             data[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+    imports = {o.domain: o.version for o in builder.model.opset_import}
     try:
-        schema = onnx.defs.get_schema(proto.op_type, opset, proto.domain)
-        return onnx.shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=list(builder.model.opset_import)
-        )
-    except Exception:  # inference raises several types of its own; without an answer the file is asked
+        return builder.observer.process.infer(proto, opset, imports, types, data)
+    except Refused:  # without an answer the file is asked
         return {}
+    except Crashed as error:
+        raise InputError(f"{builder.label}: {error}") from error
 
 
 def _type_of(value: Value, tokens: Mapping[str, Expr]) -> TypeProto:
@@ -159,7 +161,7 @@ def _type_of(value: Value, tokens: Mapping[str, Expr]) -> TypeProto:
 
 def _concrete(kind: TypeProto, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], str] | None:
     tensor = kind.tensor_type
-    if not kind.HasField("tensor_type") or not tensor.HasField("shape"):
+    if not kind.HasField("tensor_type") or not tensor.HasField("shape") or tensor.elem_type not in KNOWN:
         return None
     dims = [d.dim_value if d.HasField("dim_value") else sizes.get(d.dim_param, -1) for d in tensor.shape.dim]
     if any(d < 0 for d in dims):

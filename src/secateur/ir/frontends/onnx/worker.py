@@ -82,6 +82,7 @@ class Worker:
     """Answers requests; keeps the sessions that are open by number."""
 
     def __init__(self) -> None:
+        import onnx  # noqa: F401  here, where the time of requests does not count
         import onnxruntime
 
         self._runtime = onnxruntime
@@ -119,6 +120,23 @@ class Worker:
         if len(tensors) != len(found):
             raise TypeError(f"output '{next(n for n, a in found if not isinstance(a, np.ndarray))}' is no tensor")
         return {}, [array for _, array in tensors]
+
+    def infer(self, head: Head, arrays: list[Array]) -> tuple[Head, list[Array]]:
+        """Types of a node's outputs by ONNX's shape inference, which crashes on some attributes, too.
+
+        Arrays are messages: the node, the types of its inputs (``types`` has their names) and what is known of their
+        data (``data``); the answer's are types, of the outputs in ``names``.
+        """
+        import onnx
+
+        node, *rest = (array.tobytes() for array in arrays)
+        types = {n: onnx.TypeProto.FromString(b) for n, b in zip(head["types"], rest, strict=False)}
+        data = {n: onnx.TensorProto.FromString(b) for n, b in zip(head["data"], rest[len(types) :], strict=True)}
+        proto = onnx.NodeProto.FromString(node)
+        imports = [onnx.helper.make_opsetid(domain, version) for domain, version in head["imports"]]
+        schema = onnx.defs.get_schema(proto.op_type, head["opset"], proto.domain)
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
+        return {"names": list(found)}, [np.frombuffer(t.SerializeToString(), np.uint8) for t in found.values()]
 
     def close(self, head: Head, arrays: list[Array]) -> tuple[Head, list[Array]]:
         """Free a session."""
@@ -168,7 +186,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         try:
             _bound(head["seconds"])
-            answer = getattr(worker, {"open": "open", "run": "run", "close": "close"}[head["do"]])(head, arrays)
+            answer = getattr(worker, head["do"])(head, arrays)
         except Exception as error:  # the runtime's types share no base of their own
             lines = str(error).strip().splitlines()
             answer = ({"refused": lines[0] if lines else type(error).__name__}, [])
