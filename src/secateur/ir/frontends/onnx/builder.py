@@ -144,7 +144,8 @@ class Builder:
             derived = infer_node(draft, [None if i is None else self.value(i) for i in ins])
         except (ValueError, IndexError, TypeError) as error:
             raise Misfit(str(error)) from error
-        if any(0 in v.shape for v in derived):
+        empty = any(i is not None and 0 in self.shape(i) for i in ins)  # made without data, for a Concat to leave out
+        if not empty and any(0 in v.shape for v in derived):
             raise Misfit(f"it makes a tensor of size zero, {derived[0]}")
         if any(map(has_sizes, attrs.values())):
             attrs = spelled(op, attrs, self.shape(ins[0] or ""), derived[0].shape)

@@ -29,7 +29,7 @@ from .builder import Builder
 from .check import check
 from .dims import chosen_sizes, dynamic_axes
 from .fold import Room
-from .names import Branch, Names, Op, defined, repeated
+from .names import Branch, Misfit, Names, Op, defined, repeated
 from .probe import Converted, Prober, guessed
 from .process import OnnxProcess
 from .read import captured, check_model, in_order, initialisers, opset_of, read_model
@@ -74,7 +74,22 @@ class Parsed:
             builder.convert(op)
         for output in self.model.graph.output:
             builder.read(self.names.clean(output.name))
+        self._check_sizes(builder)
         return builder
+
+    def _check_sizes(self, builder: Builder) -> None:
+        """Raise Misfit where the outputs need a tensor without data that no Concat left out."""
+        needed = set(builder.outputs)
+        for node in reversed(builder.nodes):
+            if not any(v.name in needed for v in node.outputs):
+                continue
+            needed.update(i for i in node.inputs if i is not None)
+            empty = next((v for v in node.outputs if 0 in v.shape), None)
+            if empty is not None and node.op != "opaque":
+                raise Misfit(
+                    f"{self.label}: {node.op} '{node.label}' makes a tensor of size zero, {empty}, which the outputs "
+                    "need; export the model without it"
+                )
 
 
 def load(

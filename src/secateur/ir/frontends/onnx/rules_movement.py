@@ -82,7 +82,15 @@ def _unsqueeze(b: Builder, op: Op) -> None:
 
 def _concat(b: Builder, op: Op) -> None:
     axis = norm_axis(op.attrs.get("axis", 1), len(b.shape(op.input(0))))
-    b.result("concat", op.inputs, op, axis=axis)
+    parts = [i for i in op.inputs if i is None or b.shape(i)[axis] != 0]
+    if len(parts) in (0, len(op.inputs)):
+        b.result("concat", op.inputs, op, axis=axis)
+        return
+    b.exact = False  # an empty part adds nothing, and the graph holds no empty tensors
+    if len(parts) == 1:
+        b.result("identity", parts, op)
+    else:
+        b.result("concat", parts, op, axis=axis)
 
 
 def _split(b: Builder, op: Op) -> None:
