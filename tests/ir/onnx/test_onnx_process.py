@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -136,3 +137,9 @@ def test_an_output_that_is_named_twice_comes_twice(process: OnnxProcess) -> None
     model.graph.output.append(model.graph.output[0])
     loaded = process.open(model.SerializeToString())
     assert [y.tolist() for y in process.run(loaded, {"x": np.array([-1, 1], np.float32)})] == [[0, 2], [0, 2]]
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_it(process: OnnxProcess) -> None:
+    process.start()
+    child = process._child
+    assert child is not None and os.getpgid(child.pid) != os.getpgid(0)  # the terminal signals a whole group

@@ -81,8 +81,9 @@ class OnnxProcess:
         paths = [os.path.abspath(p) for p in sys.path if p]  # this very secateur, wherever it was found
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self._child = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-        )
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            start_new_session=True,  # Ctrl-C is for the command, which ends this one; else it looks like a crash
+        )  # fmt: skip
         self._ready = False
         self._finalizer = weakref.finalize(self, _end, self._child)
 
