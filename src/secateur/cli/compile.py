@@ -74,9 +74,11 @@ def compile_model(job: CompileJob, team: Team) -> None:
         raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
                          "native, or start one process without torchrun")  # fmt: skip
 
-    from secateur import api
-
     with progress(team.speaks) as tell, OnnxProcess() as process:
+        if not job.trust:
+            process.start()  # it loads its libraries while this process loads its own
+        from secateur import api
+
         done = api.compile(
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -187,6 +186,8 @@ def _level(equal: Array, widest: Array, width: int, sizes: Array, least: Array) 
 
 def _nearest(rows: Array, sums: Array, wanted: Array, least: Array, most: Array) -> Array | None:
     """The whole numbers between ``least`` and ``most`` with ``rows @ x == sums`` that differ least from ``wanted``."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # half a second that few networks need
+
     n = len(wanted)
     zeros, eye = np.zeros_like(rows), np.eye(n)
     constraints = [
