@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Global, Uniform, select
+from secateur.passes.allocate import Allocation, Global, Uniform
 from secateur.passes.allocate.budget import Vectors
 from secateur.passes.allocate.select import by_score, by_share, climb
 from secateur.passes.allocate.widths import SLACKS, stops
@@ -20,6 +20,7 @@ from secateur.passes.notes import Channels, Constraint, Coupling, KeepMask, Slot
 from secateur.passes.rewrite.slim import Slim, slim_shapes
 from secateur.passes.score import L1, Slimming
 from support.nets import chain, residual
+from support.selection import select
 
 
 def pools(

@@ -11,14 +11,19 @@ from hypothesis import given, settings
 
 from secateur.ir import Array, BudgetError
 from secateur.passes.allocate.solver.branch import FITS
-from secateur.passes.allocate.solver.choice import answer, dynamic, greedy, programme, solve
+from secateur.passes.allocate.solver.choice import answer, programme
 from secateur.passes.allocate.solver.elimination import Elimination, buckets
 from secateur.passes.allocate.solver.polish import polish
 from secateur.passes.allocate.solver.problem import Problem
+from support.choices import dynamic, greedy
 
 # (cost, loss): A (4, 0) (2, 1) (1, 4); B (6, 0) (3, 2) (2, 5).
 COST = [np.array([4, 2, 1]), np.array([6, 3, 2])]
 LOSS = [np.array([0.0, 1, 4]), np.array([0.0, 2, 5])]
+
+
+def solve(problem: Problem, gap: float = 1e-4) -> list[int]:
+    return answer(problem, gap).chosen
 
 
 def test_by_hand() -> None:
@@ -59,7 +64,7 @@ def test_all_ways_agree(groups: list[list[tuple[int, int]]], budget: int) -> Non
                 run()
         return
     problem = Problem(loss, cost, {}, budget)
-    for chosen in (solve(problem, gap=0), programme(problem, gap=0), dynamic(loss, cost, budget)):
+    for chosen in (solve(problem, gap=0), programme(problem, 0, 10).chosen, dynamic(loss, cost, budget)):
         assert problem.cost_of(chosen) <= budget + 1e-6
         np.testing.assert_allclose(problem.loss_of(chosen), least, atol=1e-6)
     chosen, bound = greedy(loss, cost, budget)
@@ -83,7 +88,7 @@ def test_products_of_widths_are_exact(groups: int, levels: int, share: float, se
     problem = Problem(loss, cost, pairs, share * top)
     # A choice that misses the budget by a rounding error may count as within it.
     loosely = best(loss, cost, pairs, problem.budget * (1 + 1e-9))
-    for chosen in (solve(problem, gap=0), programme(problem, gap=0)):
+    for chosen in (solve(problem, gap=0), programme(problem, 0, 10).chosen):
         assert problem.cost_of(chosen) <= problem.budget * (1 + 1e-6)
         assert loosely - 1e-6 <= problem.loss_of(chosen) <= least + 1e-6
 

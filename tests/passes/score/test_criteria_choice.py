@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from secateur.ir import Array
 from secateur.passes.score.ccp import removal
 from secateur.passes.score.dcp import selection_order
-from secateur.passes.score.lasso import grid_path, lasso_path, path_scores, support_of
+from secateur.passes.score.lasso import grid_path, lasso_path, path_scores
 from secateur.passes.score.positions import by_order
-from secateur.passes.score.quadratic import exact, project, relaxed, solve, swapped, value
+from secateur.passes.score.quadratic import project, relaxed, solve, swapped, value
+from support.choices import exact, support_of
 
 SEEDS = st.integers(0, 2**16)
 

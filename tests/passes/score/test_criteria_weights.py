@@ -15,8 +15,8 @@ from secateur.passes.score.clusters import gaussian_affinity, spectral_clusters,
 from secateur.passes.score.l2 import euclidean
 from secateur.passes.score.scsp import cluster_scores
 from secateur.passes.score.slots import position_norms
-from secateur.passes.score.snip import connection_sensitivity, top_connections
 from support.network import Net
+from support.selection import connection_sensitivity, top_connections
 
 SEEDS = st.integers(0, 2**16)
 

@@ -4,7 +4,6 @@ from .budget import LANES, Allocation, Amount, Baseline, Vectors
 from .global_ import Global
 from .knapsack import Knapsack
 from .rounds import Rounds
-from .select import select
 from .sensitivity import Sensitivity
 from .timed import Cost, Timed
 from .uniform import Uniform
@@ -22,5 +21,4 @@ __all__ = [
     "Timed",
     "Uniform",
     "Vectors",
-    "select",
 ]

@@ -17,8 +17,6 @@ import numpy as np
 from secateur.ir import Array
 from secateur.passes.notes import Coupling
 
-from .widths import stops
-
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
@@ -123,27 +121,6 @@ def _share(ladder: Ladder) -> Array:
     """f64[rungs]: the share of its orbit down to the middle of each rung."""
     result: Array = (ladder.rank + 0.5) / ladder.length[ladder.orbit]
     return result
-
-
-def select(
-    coupling: Coupling,
-    scores: Array,
-    *,
-    fraction: float | None = None,
-    threshold: float | None = None,
-    round_to: int = 1,
-    floor: float = 0.0,
-) -> Array:
-    """bool[units]: keep ``fraction`` of every pool, or what scores at least ``threshold``, at widths that pay."""
-    ladder = climb(coupling, scores, floor)
-    if fraction is not None:
-        order = by_share(ladder)
-        count = count_for_share(ladder, order, fraction)
-    else:
-        order = by_score(ladder)
-        least = -np.inf if threshold is None else threshold
-        count = int(np.searchsorted(-ladder.score[order], -least, side="right"))
-    return ladder.mask(stops(coupling, ladder, round_to).rounded(ladder.kept(order, count)))
 
 
 def _axes(coupling: Coupling) -> Iterable[Array]:

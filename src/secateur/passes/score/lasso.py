@@ -95,13 +95,3 @@ def grid_path(gram: Array, target: Array) -> tuple[Array, Array]:
             Xy=known, tol=TOLERANCE, max_iter=ROUNDS, check_input=False, copy_X=False,
         )  # fmt: skip
     return np.asarray(alphas) * size * scale, np.asarray(factors)
-
-
-def support_of(gram: Array, target: Array, most: int) -> Array:
-    """bool[c]: the largest support on the path with at most ``most`` channels."""
-    _, factors = lasso_path(gram, target)
-    counts = (factors != 0).sum(0)
-    fits = np.flatnonzero(counts <= most)
-    best = fits[counts[fits].argmax()] if len(fits) else 0
-    result: Array = factors[:, best] != 0
-    return result

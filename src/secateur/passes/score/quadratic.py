@@ -1,6 +1,6 @@
 """Choosing k of c by a quadratic programme: min -u'd + d'S d, d in {0, 1}^c, sum d = k, S positive semidefinite.
 
-``solve`` relaxes, rounds and swaps; ``exact`` proves by branch and bound, for small c.
+``solve`` relaxes, rounds and swaps.
 """
 
 from __future__ import annotations
@@ -114,29 +114,3 @@ def greedy(u: Array, s: Array, items: Array, before: Array) -> tuple[Array, Arra
         order[step], added[step], left[j] = j, cost[j], False
         h += 2 * s[j]
     return order, added
-
-
-def exact(u: Array, s: Array, k: int) -> tuple[Array, float]:
-    """(bool[c], objective) proven best, by branch and bound with the relaxed bound; meant for c up to about 40."""
-    best = solve(u, s, k)
-    least = value(u, s, best.astype(np.float64))
-    open_: list[tuple[Array, Array]] = [(np.zeros(len(u)), np.ones(len(u)))]
-    while open_:
-        low, high = open_.pop()
-        if low.sum() > k or high.sum() < k:
-            continue
-        d, bound = relaxed(u, s, k, low, high)
-        if bound >= least - 1e-9 * (1 + abs(least)):
-            continue
-        whole = (d > 0.5).astype(np.float64)
-        if whole.sum() == k and (found := value(u, s, whole)) < least and np.all((whole >= low) & (whole <= high)):
-            best, least = whole > 0.5, found
-        free = np.flatnonzero(high > low)
-        if not len(free):
-            continue
-        i = free[np.abs(d[free] - 0.5).argmin()]
-        for bound_to in (0.0, 1.0) if d[i] > 0.5 else (1.0, 0.0):
-            one_low, one_high = low.copy(), high.copy()
-            one_low[i] = one_high[i] = bound_to
-            open_.append((one_low, one_high))
-    return best, least

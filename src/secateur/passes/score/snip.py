@@ -51,19 +51,3 @@ def _sum(rows: Array) -> Array:
 def _weights(graph: Graph, coupling: Coupling) -> list[str]:
     names = dict.fromkeys(s.weight for s in coupling.slots if s.role == "out" and graph.weights[s.weight].ndim > 1)
     return [n for n in names if graph.weights[n].dtype.name in FLOATS]
-
-
-def connection_sensitivity(weight: Array, gradient: Array) -> Array:
-    """abs(w * g) over its sum: the score of single connections, adding up to 1 (all equal where all are 0)."""
-    products = np.abs(weight.astype(np.float64) * gradient)
-    total = products.sum()
-    result: Array = products / total if total > 0 else np.full(products.shape, 1.0 / max(products.size, 1))
-    return result
-
-
-def top_connections(scores: Array, keep: int) -> Array:
-    """bool[..]: the ``keep`` highest scores; among equals the first stay, so masks of rising ``keep`` are nested."""
-    order = np.argsort(-scores.reshape(-1), kind="stable")
-    mask = np.zeros(scores.size, bool)
-    mask[order[:keep]] = True
-    return mask.reshape(scores.shape)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx
 
 from secateur.ir.errors import VerifyError
 from secateur.ir.graph import Array, Attr, Node, Source, Value, dtype_of, numpy_dtype
 from secateur.ir.infer import infer_node
 
-from .arrays import COMPLEX, TORCH_DTYPES, short_name
+from .arrays import COMPLEX, short_name
 
 Result = Any  # a Value, or a (nested) sequence of Values
 Rule = Callable[["Builder", "Args"], Result]
@@ -269,8 +268,3 @@ def bind(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Args:
             values[argument.name] = None
     defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     return Args(values, node.meta.get("val"), node.target, defaults)
-
-
-def torch_dtype(short: str) -> torch.dtype:
-    """The torch type of an IR element type."""
-    return TORCH_DTYPES[short]

@@ -1,19 +1,16 @@
 """Solvers of the multiple-choice knapsack.
 
-``solve`` is the one that allocation uses; ``programme`` hands the same problem to HiGHS, for networks where so many
-layers read each other that elimination has no small tables. ``dynamic`` and ``greedy`` solve the problem without pairs
-in other ways and serve as checks.
+``answer`` is the one that allocation uses. Networks where so many layers read each other that elimination has no small
+tables go on to ``programme``, which solves the same problem with HiGHS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from secateur.ir import Array, BudgetError
+from secateur.ir import BudgetError
 
 from .branch import Search
 from .elimination import buckets
@@ -35,23 +32,13 @@ def answer(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> Answer
     """
     turns = buckets([len(v) for v in problem.loss], problem.pairs)
     if turns is None:
-        return _programme(problem, gap, seconds)
+        return programme(problem, gap, seconds)
     search = Search(problem, turns, gap, seconds)
     return Answer(search.run(), search.left)
 
 
-def solve(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
-    """``answer`` without the gap."""
-    return answer(problem, gap, seconds).chosen
-
-
-def programme(problem: Problem, gap: float = 1e-4, seconds: float = 10.0) -> list[int]:
-    """The option of each group, within ``gap`` of the least loss, by mixed integer programming (HiGHS)."""
-    return _programme(problem, gap, seconds).chosen
-
-
-def _programme(problem: Problem, gap: float, seconds: float) -> Answer:
-    """``answer`` by HiGHS.
+def programme(problem: Problem, gap: float, seconds: float) -> Answer:
+    """``answer`` by mixed integer programming (HiGHS).
 
     Pairs enter as transport plans between the two groups' options, which makes their cost linear and exact. Raises
     BudgetError where no choice fits.
@@ -105,79 +92,3 @@ def _programme(problem: Problem, gap: float, seconds: float) -> Answer:
     chosen = [int(np.argmax(found.x[s : s + n])) for s, n in zip(starts, sizes, strict=False)]
     left = getattr(found, "mip_gap", None)
     return Answer(chosen, max(0.0, float(left)) if left is not None else 0.0)
-
-
-def dynamic(loss: Sequence[Array], cost: Sequence[Array], budget: int) -> list[int]:
-    """The exact choice for whole costs, by dynamic programming: O(options * budget) time and memory.
-
-    Raises BudgetError where no choice fits.
-    """
-    best = np.full(budget + 1, np.inf)
-    best[0] = 0.0
-    taken: list[Array] = []
-    for values, prices in zip(loss, cost, strict=True):
-        following, choice = np.full(budget + 1, np.inf), np.full(budget + 1, -1)
-        for k, (value, price) in enumerate(zip(values, prices, strict=True)):
-            price = int(price)
-            if price > budget:
-                continue
-            with_k = np.full(budget + 1, np.inf)
-            with_k[price:] = best[: budget + 1 - price] + value
-            better = with_k < following
-            following, choice = np.where(better, with_k, following), np.where(better, k, choice)
-        best = following
-        taken.append(choice)
-    if not np.isfinite(best).any():
-        raise BudgetError(f"no choice of widths costs at most {budget:,}")
-    at, chosen = int(np.argmin(best)), []
-    for choice, prices in zip(reversed(taken), reversed(cost), strict=True):
-        chosen.append(int(choice[at]))
-        at -= int(prices[chosen[-1]])
-    return chosen[::-1]
-
-
-def greedy(loss: Sequence[Array], cost: Sequence[Array], budget: float) -> tuple[list[int], float]:
-    """(a choice that fits, a lower bound of the loss): steps down the convex hull of each group, cheapest loss first.
-
-    All but the last step are those of the linear relaxation, so the loss is at most one step above the least. Raises
-    BudgetError where no choice fits.
-    """
-    hulls = [_hull(v, c) for v, c in zip(loss, cost, strict=True)]
-    at = [0] * len(hulls)
-    spent = sum(float(c[h[0]]) for c, h in zip(cost, hulls, strict=True))
-    lost = bound = sum(float(v[h[0]]) for v, h in zip(loss, hulls, strict=True))
-    steps = sorted(
-        (float(v[b] - v[a]) / float(c[a] - c[b]), g, i)
-        for g, (v, c, h) in enumerate(zip(loss, cost, hulls, strict=True))
-        for i, (a, b) in enumerate(pairwise(h))
-    )
-    for rate, g, i in steps:
-        over = spent - budget
-        if over <= 1e-12 * max(budget, 1.0):
-            break
-        a, b = hulls[g][i], hulls[g][i + 1]
-        saved = float(cost[g][a] - cost[g][b])
-        bound = lost + rate * min(over, saved)
-        at[g] = i + 1
-        spent, lost = spent - saved, lost + float(loss[g][b] - loss[g][a])
-    if spent > budget * (1 + 1e-12):
-        raise BudgetError(f"no choice of widths costs at most {budget:,.0f}; the least is {spent:,.0f}")
-    return [h[i] for h, i in zip(hulls, at, strict=True)], bound
-
-
-def _hull(loss: Array, cost: Array) -> list[int]:
-    """Options on the lower convex hull, from the least loss to the least cost."""
-    order = sorted(range(len(loss)), key=lambda k: (-cost[k], loss[k]))
-    front: list[int] = []
-    for k in order:  # costs fall: an option that loses no more than a dearer one makes that one pointless
-        while front and loss[front[-1]] >= loss[k]:
-            front.pop()
-        if front and cost[front[-1]] == cost[k]:
-            continue
-        while len(front) >= 2:
-            a, b = front[-2], front[-1]
-            if (loss[b] - loss[a]) * (cost[b] - cost[k]) < (loss[k] - loss[b]) * (cost[a] - cost[b]):
-                break
-            front.pop()
-        front.append(k)
-    return front
