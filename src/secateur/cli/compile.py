@@ -105,12 +105,14 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: Onn
 
     Returns the report, which then lists what the library says too, and a line for each file.
     """
+    from secateur.codegen.emit.loading import load_tvm
     from secateur.reading import checked_jobs
     from secateur.report.html import page
 
     jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
     report: Report = done.report
     if job.shared_object is not None:
+        load_tvm()
         tell("build the library")
         built = done.build(
             job.target or "native", tune=job.tune, records=job.records,

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from secateur.calibration.arrays import ArrayFile
 from secateur.capture import load
+from secateur.codegen.emit.loading import load_tvm
 from secateur.deploy import Progress as Tell
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
@@ -41,6 +42,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     graph = _load(source, shapes, process)
     reading = None if trust else check_reading(source, graph, process=process)
     process.stop()
+    load_tvm()
     with _bar() as tell:
         library = build(graph, target, time, threads, records, tell, batch)
     library.save(out)
@@ -58,6 +60,7 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
     graph = _load(source, shapes)
+    load_tvm()
     with _bar() as tell:
         outcome, notes = tune(graph, records, time, target, threads, tell, batch)
     for note in (*notes, *outcome.notes):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.kernels.family import templates
 from secateur.codegen.runtime import ffi, use_threads
@@ -29,8 +30,9 @@ DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 def run(channels: Mapping[int, Connection], target: Target, threads: int) -> None:
     """Keep a worker alive at each pipe until the parent closes it."""
+    load_tvm()  # once, before the workers are forked
     ffi()
-    templates(FAMILIES)  # TVM is imported here, once
+    templates(FAMILIES)
 
     workers = {_fork(channel, target, threads): i for i, channel in channels.items()}
     while workers:
