@@ -22,11 +22,11 @@ from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import CRITERIA, PASSES, Pipeline, parse_spec
 from secateur.passes.allocate import Global
 from secateur.passes.analysis.cost import totals
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
-from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 
 REPAIR = {"fashion": "refit", "imagenet": "refit{ridge=10%},reestimate_bn"}
@@ -58,7 +58,9 @@ def criteria(seed: int) -> dict[str, Criterion]:
 
 def swept(module: nn.Module, x: Tensor, data: Any, kind: str, judge: Judge, seed: int) -> Subject:
     """Trace, couple, and sweep once for all criteria."""
-    graph = Pipeline((Canonicalize(), Couple()))(secateur.trace(module, (x,))).with_note(Calibration(data, seed))
+    graph = in_context(
+        Pipeline((Canonicalize(), Couple()))(secateur.trace(module, (x,))), calibration=Calibration(data, seed)
+    )
     start = time.perf_counter()
     graph = Gather(tuple(criteria(seed).values()))(graph)
     return Subject(graph, kind, judge, time.perf_counter() - start, seed)

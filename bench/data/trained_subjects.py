@@ -19,9 +19,8 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import to_module
 from secateur.ir.frontends.onnx.load import load
 from secateur.ir.frontends.torch.trace import trace
-from secateur.passes.compensate.original import Original
 from secateur.passes.compensate.refit import Refit
-from secateur.passes.sweep.data import Calibration
+from secateur.passes.context import Calibration, in_context
 
 TRAINING, HELD = 14, 6  # photos
 CHOOSING = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")  # those in colour
@@ -128,7 +127,7 @@ def refitted(subject: Subject, graph: Graph) -> Graph:
     Fully connected layers stay as they are: 96 pictures say too little of a thousand columns.
     """
     feed = {graph.inputs[0].name: np.ascontiguousarray(subject.train.x[:SEEN].numpy())}
-    known = graph.with_note(Original(subject.graph)).with_note(Calibration([feed]))
+    known = in_context(graph, original=subject.graph, calibration=Calibration([feed]))
     after = Refit(examples=SEEN)(known)
     kept = {name for node in graph.nodes if node.op == "linear" for name in node.inputs[1:] if name is not None}
     return after.rewrite(weights={n: graph.weights[n] if n in kept else w for n, w in after.weights.items()})

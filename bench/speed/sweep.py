@@ -27,10 +27,10 @@ from bench.lib import common
 from bench.nets import networks
 from secateur.ir import Error, Graph
 from secateur.passes import CRITERIA, Pipeline
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.score import Criterion
-from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 
 BATCH = 8
@@ -42,7 +42,7 @@ def prepared(name: str, examples: int, seed: int) -> tuple[networks.Network, Gra
     network = networks.capture(name, seed, dynamic_batch=True)
     rng = np.random.default_rng(seed)
     data = [rng.standard_normal((BATCH, *network.x.shape[1:]), np.float32) for _ in range(max(1, examples // BATCH))]
-    graph = Pipeline((Canonicalize(), Couple()))(network.graph).with_note(Calibration(data, seed))
+    graph = in_context(Pipeline((Canonicalize(), Couple()))(network.graph), calibration=Calibration(data, seed))
     return network, graph, data
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from secateur.ir import Graph, InputError, LawError, Unsupported
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.passes import Pipeline
-from secateur.passes.allocate import LANES, Allocation, Cost, Vectors
+from secateur.passes.allocate import LANES, Allocation
+from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
 from secateur.passes.notes import Coupling
@@ -20,7 +21,6 @@ from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
-from secateur.passes.sweep.data import Calibration
 
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -34,7 +34,7 @@ from .report.collect import Progress, Trail, make_report, remarks_of
 from .report.report import Report
 from .restructure import AFTER, met_already, restructure, steps_of
 from .timing.agreement import measure
-from .timing.never_slower import clock, compare
+from .timing.never_slower import compare, latency_model
 from .verification import verify
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def compile(
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
     dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes)))
-    dense = dense.with_note(Vectors(lanes))
+    dense = in_context(dense, lanes=lanes)
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
@@ -106,9 +106,10 @@ def compile(
     if verify and not trust:
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
-    start = dense if chosen.budget[0] != "latency_ms" else dense.with_note(_clock(target, seed, tell))
+    start = dense if chosen.budget[0] != "latency_ms" else in_context(dense, latency=_measured(target, seed, tell))
     if data is not None:
-        start = start.with_note(Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples")))
+        known = Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples"))
+        start = in_context(start, calibration=known)
     made = restructure(start, chosen.structure(), trail.see, Runner(keep=2), trail.start)
     slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
@@ -229,20 +230,20 @@ def _lanes(target: str | None) -> int:
         return LANES
 
 
-def _clock(target: str | None, seed: int, tell: Progress) -> Cost:
+def _measured(target: str | None, seed: int, tell: Progress) -> LatencyModel:
     """What allocation measures with. Raises InputError for another machine than this one."""
     if target not in (None, "native"):
         raise InputError(
             f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
             "budget in macs"
         )
-    milliseconds = clock(seed)
+    measure_latency = latency_model(seed)
 
     def told(graph: Graph) -> float:
         tell("measure the latency")
-        return milliseconds(graph)
+        return measure_latency(graph)
 
-    return Cost(told)
+    return told
 
 
 def _only_this_version(sparsity: float | None) -> None:

@@ -16,12 +16,11 @@ from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.ir.files import write_all
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.torch_origin import TorchOrigin
-from secateur.passes.allocate import Allocation, Cost
+from secateur.passes.allocate import Allocation
 from secateur.passes.analysis.cost import cost
-from secateur.passes.compensate.original import Original
+from secateur.passes.context import Context
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.layers import Rewritten
-from secateur.passes.sweep.data import Calibration
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -177,8 +176,8 @@ def reread(graph: Graph, like: Graph, example_inputs: Any = None) -> Graph | Non
 
 
 def fresh(graph: Graph) -> Graph:
-    """The graph without what an earlier run left on it or knew of its data and clock: a model like any other."""
-    return graph.without(Allocation, Calibration, Cost, Original, Recipe, Rewritten)
+    """The graph without what an earlier run left on it or knew of its data and target: a model like any other."""
+    return graph.without(Allocation, Context, Recipe, Rewritten)
 
 
 def check_weights(graph: Graph) -> None:

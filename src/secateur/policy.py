@@ -98,7 +98,7 @@ class Policy:
         return (Canonicalize(), *scored, self._allocation(scored), Slim())
 
     def _allocation(self, again: tuple[Pass, ...]) -> Pass:
-        """The allocator, in the rounds and under the clock that it asks for; ``again`` couples and scores."""
+        """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores."""
         method: Any = self._allocator()
         step: Any = dataclasses.replace(method, rounds=1, latency_ms=None)
         if method.rounds != 1:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from secateur.ir import Graph, LawError, PassError
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Baseline
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
 from secateur.passes.notes import Coupling, KeepMask
@@ -97,7 +97,7 @@ def rewritten(recipe: Recipe, graph: Graph) -> Graph:
 
 def with_baseline(graph: Graph) -> Graph:
     """The graph with its own cost as what shares of a budget refer to."""
-    return graph.with_note(Baseline(cost(graph)))
+    return in_context(graph, baseline=cost(graph))
 
 
 def _quiet(stage: str) -> None:

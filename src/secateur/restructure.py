@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from secateur.ir import Graph, InputError
 from secateur.passes import REWRITES, Pipeline, parse_spec, recipe_schema
-from secateur.passes.allocate import Baseline
 from secateur.passes.allocate.budget import Amount
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import context_of
 from secateur.passes.law import random_inputs, relative_error
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, print_pass
 from secateur.passes.recipe import Recipe
@@ -61,10 +61,10 @@ def _as_run(ran: Ran) -> str:
 
 def met_already(graph: Graph, budget: tuple[str, float | int]) -> tuple[str, ...]:
     """A remark if rewrites alone meet a budget, which counts from the network as it was given."""
-    noted, (kind, value) = graph.note(Baseline), budget
-    if noted is None or kind == "latency_ms":
+    baseline, (kind, value) = context_of(graph).baseline, budget
+    if baseline is None or kind == "latency_ms":
         return ()
-    before, now = noted.costs.totals()[kind], cost(graph).totals()[kind]
+    before, now = baseline.totals()[kind], cost(graph).totals()[kind]
     if not before or now > Amount(kind, value).limit(before):
         return ()
     return (f"the rewrites alone left {now / before:.2%} of the {kind}, which meets the budget: nothing was pruned",)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import __version__
 from secateur.ir import Graph
-from secateur.passes.allocate import Allocation, Baseline
+from secateur.passes.allocate import Allocation
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import context_of
 from secateur.passes.law import Verification
 from secateur.passes.notes import Coupling
 from secateur.passes.pipeline import Pass, Ran, print_pass
@@ -78,8 +79,7 @@ def make_report(
     budget = None
     if done is not None:
         budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
-    noted = dense.note(Baseline)
-    before = noted.costs if noted else cost(dense)
+    before = context_of(dense).baseline or cost(dense)
     return Report(
         model=title,
         policy=policy,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.ir import Graph, InputError, SlowerError, Unsupported
+from secateur.passes.context import LatencyModel
 
 from .runtimes import Timing, installed, measure
 
@@ -35,7 +36,7 @@ def compare(dense: Graph, slim: Graph, seed: int) -> tuple[Mapping[str, Any], tu
     return _entry(before, after), tuple(f"{sentence}; run it in {runtimes[0]}" for sentence in worse)
 
 
-def clock(seed: int) -> Callable[[Graph], float]:
+def latency_model(seed: int) -> LatencyModel:
     """Milliseconds of one run on one thread, the median: in the first runtime that is here and can run the network.
 
     Raises InputError where none is here.
@@ -46,7 +47,7 @@ def clock(seed: int) -> Callable[[Graph], float]:
             "budget latency_ms: no runtime is here to measure in; install onnxruntime, or give a budget in macs"
         )
 
-    def milliseconds(graph: Graph) -> float:
+    def measure_latency(graph: Graph) -> float:
         for runtime in here:
             try:
                 return measure({"network": graph}, (runtime,), repeats=REPEATS, seed=seed)[0].median
@@ -54,7 +55,7 @@ def clock(seed: int) -> Callable[[Graph], float]:
                 continue
         raise Unsupported(f"budget latency_ms: '{graph.name}' runs in none of {', '.join(here)}; give a budget in macs")
 
-    return milliseconds
+    return measure_latency
 
 
 def _measure(models: Mapping[str, Graph], repeats: int, seed: int) -> list[Timing]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Uniform
-from secateur.passes.allocate.budget import Vectors
 from secateur.passes.allocate.select import by_score, by_share, climb
 from secateur.passes.allocate.widths import SLACKS, stops
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Channels, Constraint, Coupling, KeepMask, Slot
 from secateur.passes.rewrite.slim import Slim, slim_shapes
@@ -197,7 +197,7 @@ def test_auto_rounding_gives_way_and_says_so() -> None:
     assert note.round_to < 8
     assert "multiples of" in note.remarks[0]
     assert allocate(chain(), Uniform(macs=0.51))[1].round_to == 8
-    wide = chain().with_note(Vectors(16))
+    wide = in_context(chain(), lanes=16)
     assert allocate(wide, Uniform(macs=0.28))[1].round_to == 16
     assert allocate(wide, Uniform(macs=0.28, round_to=4))[1].round_to == 4
 
@@ -215,7 +215,7 @@ def test_finer_widths_use_what_wide_ones_leave() -> None:
 def test_the_number_that_auto_came_to_gives_the_same_again(method: type, share: float) -> None:
     """On any machine: the note about vectors no longer matters."""
     for graph in (chain(), residual()):
-        _, note, mask = allocate(graph.with_note(Vectors(16)), method(macs=share))
+        _, note, mask = allocate(in_context(graph, lanes=16), method(macs=share))
         again = allocate(graph, method(macs=share, round_to=note.round_to))[2]
         assert np.array_equal(mask, again)
 

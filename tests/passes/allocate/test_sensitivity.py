@@ -14,11 +14,11 @@ from secateur.passes.allocate import Allocation, Sensitivity
 from secateur.passes.allocate.select import Ladder, climb
 from secateur.passes.allocate.sensitivity import STAY, by_change, changes
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, Importance, KeepMask
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import L1
-from secateur.passes.sweep.data import Calibration
 from support.nets import chain, residual
 
 X = np.random.default_rng(3).standard_normal((4, 3, 8, 8)).astype(np.float32)
@@ -91,7 +91,7 @@ def test_a_set_gives_up_its_ranks_from_the_last(steps: list[list[float]], length
 @given(st.sampled_from(["macs", "params", "bytes"]), st.floats(0.3, 0.9), st.integers(0, 3))
 @settings(max_examples=12, deadline=None)
 def test_the_budget_is_met_to_within_a_step(kind: str, share: float, seed: int) -> None:
-    graph = residual().with_note(Calibration([X], seed))
+    graph = in_context(residual(), calibration=Calibration([X], seed))
     done = Pipeline((Couple(), L1(), Sensitivity(**{kind: share}, round_to=1)))(graph)  # type: ignore[arg-type]
     slim, whole = getattr(cost(Slim()(done)), kind), getattr(cost(graph), kind)
     assert slim <= share * whole
@@ -108,7 +108,8 @@ def test_changes_never_fall_and_begin_at_nothing() -> None:
 
 
 def test_it_says_what_it_measured_on() -> None:
-    for graph, words in ((chain(), "random inputs"), (chain().with_note(Calibration([X[:1]])), "calibration data")):
+    given = in_context(chain(), calibration=Calibration([X[:1]]))
+    for graph, words in ((chain(), "random inputs"), (given, "calibration data")):
         done = Pipeline((Couple(), L1(), Sensitivity(macs=0.5)))(graph)
         note = done.note(Allocation)
         assert note is not None
@@ -133,6 +134,6 @@ def test_senseless_options_are_refused(options: dict[str, object], message: str)
 
 @pytest.mark.parametrize(("data", "message"), [([], "no example"), ([X[:, :2]], "shape"), ([X * np.nan], "NaN")])
 def test_unusable_data_is_refused(data: list[np.ndarray], message: str) -> None:
-    graph = chain().with_note(Calibration(data))
+    graph = in_context(chain(), calibration=Calibration(data))
     with pytest.raises(InputError, match=message):
         Pipeline((Couple(), L1(), Sensitivity(macs=0.5)))(graph)

@@ -1,9 +1,8 @@
-"""A budget in milliseconds, under a clock that can be foretold."""
+"""A budget in milliseconds, under a latency model that can be foretold."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,16 +11,17 @@ import secateur
 from secateur import api
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Cost, Global, Rounds, Timed
+from secateur.passes.allocate import Allocation, Global, Rounds, Timed
 from secateur.passes.allocate.timed import MEASUREMENTS, at_share
 from secateur.passes.analysis.cost import cost
+from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import KeepMask
 from secateur.passes.score import L1
 from support.nets import chain, residual
 
 
-class Clock:
+class Latency:
     """10 ms for the whole network, from ``floor`` up; counts what it is asked."""
 
     def __init__(self, graph: Graph, floor: float = 0.0, power: float = 1.0) -> None:
@@ -33,8 +33,8 @@ class Clock:
         return self.floor + (10 - self.floor) * share**self.power
 
 
-def allocated(graph: Graph, clock: Callable[[Graph], float], budget: float, rounds: int = 1) -> Graph:
-    scored = Pipeline((Couple(), L1()))(graph.with_note(Cost(clock)))
+def allocated(graph: Graph, model: LatencyModel, budget: float, rounds: int = 1) -> Graph:
+    scored = Pipeline((Couple(), L1()))(in_context(graph, latency=model))
     step = Rounds(rounds, Global(round_to=1), (Couple(), L1())) if rounds > 1 else Global(round_to=1)
     return Timed(budget, functools.partial(at_share, step))(scored)
 
@@ -44,43 +44,43 @@ def allocated(graph: Graph, clock: Callable[[Graph], float], budget: float, roun
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_the_budget_is_met_and_used(floor: float, power: float, budget: float, rounds: int) -> None:
     graph = residual()
-    clock = Clock(graph, floor, power)
-    done = allocated(graph, clock, budget, rounds).note(Allocation)
+    model = Latency(graph, floor, power)
+    done = allocated(graph, model, budget, rounds).note(Allocation)
     assert done is not None
     assert done.amount.kind == "latency_ms"
     least = 0.8 if rounds == 1 else 0.6  # the shares that rounds leave of so small a network jump
     assert least * budget < done.reached <= budget
     assert done.achieved == done.reached
-    assert clock.asked <= MEASUREMENTS + 1
+    assert model.asked <= MEASUREMENTS + 1
 
 
 def test_a_fast_network_is_left_alone() -> None:
     graph = chain()
-    clock = Clock(graph)
-    done = allocated(graph, clock, 12.0)
+    model = Latency(graph)
+    done = allocated(graph, model, 12.0)
     assert done.note(KeepMask).mask.all()  # type: ignore[union-attr]
     assert done.note(Allocation).remarks == ("the original is fast enough: nothing was removed",)  # type: ignore[union-attr]
-    assert clock.asked == 1
+    assert model.asked == 1
 
 
-def test_a_clock_that_stands_still_ends_in_an_error() -> None:
+def test_a_latency_that_never_falls_ends_in_an_error() -> None:
     graph = chain()
-    clock = Clock(graph, floor=9.0)
+    model = Latency(graph, floor=9.0)
     with pytest.raises(BudgetError, match=r"latency_ms=5 is out of reach: the original takes 10 ms, the fastest of"):
-        allocated(graph, clock, 5.0)
-    assert clock.asked <= MEASUREMENTS + 1
+        allocated(graph, model, 5.0)
+    assert model.asked <= MEASUREMENTS + 1
     with pytest.raises(BudgetError, match="smaller networks 10;"):
         allocated(graph, lambda g: 10.0, 5.0)
 
 
-def test_without_a_clock_it_is_refused() -> None:
+def test_without_a_latency_model_it_is_refused() -> None:
     with pytest.raises(InputError, match="nobody measures here"):
         Timed(5.0, lambda share: Global(macs=share))(Pipeline((Couple(), L1()))(chain()))
 
 
 def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain()
-    monkeypatch.setattr(api, "clock", lambda seed: Clock(graph))
+    monkeypatch.setattr(api, "latency_model", lambda seed: Latency(graph))
     done = secateur.compile(graph, "l1,global{rounds=2},slim", latency_ms=5, round_to=1)
     assert done.report.budget is not None
     assert done.report.budget["kind"] == "latency_ms"

@@ -12,10 +12,10 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import COMPENSATION
 from secateur.passes.compensate import FoldConstants, ReestimateBN, Refit
 from secateur.passes.compensate.refit import _Sums
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import Slim
-from secateur.passes.sweep.data import Calibration
 from support.network import Net, random_keep
 
 SEEDS = st.integers(0, 2**16)
@@ -29,7 +29,7 @@ def coupling_of(graph: Graph) -> Coupling:
 
 def cut(graph: Graph, keep: Array, data: list[Array] | None) -> Graph:
     coupled = Couple()(graph)
-    noted = coupled if data is None else coupled.with_note(Calibration(data))
+    noted = coupled if data is None else in_context(coupled, calibration=Calibration(data))
     return Slim()(noted.with_note(KeepMask(keep)))
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import CRITERIA
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score import subspace
@@ -21,7 +22,6 @@ from secateur.passes.score.positions import over_norm
 from secateur.passes.score.subspace import NEAREST, fold, map_scores, representatives, self_expression
 from secateur.passes.sweep import Gates
 from secateur.passes.sweep.accumulate import accumulator
-from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 from secateur.passes.sweep.needs import GateSums
 from secateur.passes.sweep.read_sites import taps, units_at
@@ -41,7 +41,7 @@ def scored(graph: Graph, name: str, x: Array, **options: object) -> Array:
     """Scores of the channels that the first convolution produces."""
     criterion = CRITERIA[name](**options)
     coupled = Couple()(graph)
-    note = criterion(Gather((criterion,))(coupled.with_note(Calibration([x])))).note(Importance)
+    note = criterion(Gather((criterion,))(in_context(coupled, calibration=Calibration([x])))).note(Importance)
     assert note is not None
     first = next(n for n in graph.nodes if n.op == "conv")
     return note.scores[coupling_of(coupled).channels[first.name].units]

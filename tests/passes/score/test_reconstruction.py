@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from secateur.ir import Array, Graph, PassError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import CRITERIA
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score.reconstruction import contributions
 from secateur.passes.score.thinet import removal_order
 from secateur.passes.sweep import Statistics
-from secateur.passes.sweep.data import Calibration
 from secateur.passes.sweep.gather import Gather
 from support.network import Net
 
@@ -26,7 +26,7 @@ COLUMNS = np.array([[3.0, -3, 1], [0, 1, 1]])
 
 
 def gathered(graph: Graph, name: str, data: list[Array]) -> Graph:
-    return Gather((CRITERIA[name](),))(Couple()(graph).with_note(Calibration(data)))
+    return Gather((CRITERIA[name](),))(in_context(Couple()(graph), calibration=Calibration(data)))
 
 
 def grouped(batch: int = 3) -> Graph:

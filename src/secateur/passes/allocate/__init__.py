@@ -1,24 +1,21 @@
 """Allocation: scores and one budget in, a keep mask out."""
 
-from .budget import LANES, Allocation, Amount, Baseline, Vectors
+from .budget import LANES, Allocation, Amount
 from .global_ import Global
 from .knapsack import Knapsack
 from .rounds import Rounds
 from .sensitivity import Sensitivity
-from .timed import Cost, Timed
+from .timed import Timed
 from .uniform import Uniform
 
 __all__ = [
     "LANES",
     "Allocation",
     "Amount",
-    "Baseline",
-    "Cost",
     "Global",
     "Knapsack",
     "Rounds",
     "Sensitivity",
     "Timed",
     "Uniform",
-    "Vectors",
 ]

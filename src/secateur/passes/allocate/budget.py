@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, BudgetError, Graph, InputError, PassError
-from secateur.passes.analysis.cost import Costs, totals
+from secateur.passes.analysis.cost import totals
+from secateur.passes.context import context_of
 from secateur.passes.notes import Coupling, Importance, KeepMask
 
 from .estimate import Count, estimator, work_of_weights
@@ -37,22 +38,6 @@ class Amount:
     def limit(self, before: int) -> int:
         """The absolute number."""
         return int(self.value * before) if self.share else int(self.value)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What shares of a budget refer to: the cost of the model as it was given."""
-
-    outlives_rewrites = True
-    costs: Costs
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """How many channels a vector of the machine holds: what ``round_to=auto`` follows. Whoever knows it adds this."""
-
-    outlives_rewrites = True
-    lanes: int
 
 
 @dataclass(frozen=True)
@@ -143,8 +128,7 @@ def notes_of(graph: Graph, method: str, rounds: int = 1) -> tuple[Coupling, Impo
 def roundings(graph: Graph, round_to: int | str) -> tuple[int, ...]:
     """The vector widths to try, in order. Raises InputError."""
     if round_to == "auto":
-        noted = graph.note(Vectors)
-        lanes = noted.lanes if noted else LANES
+        lanes = context_of(graph).lanes or LANES
         return tuple(lanes >> k for k in range(lanes.bit_length()))
     if not isinstance(round_to, int) or round_to < 1:
         raise InputError(f"round_to={round_to}: give 'auto' or a whole number from 1 up")
@@ -294,5 +278,4 @@ def counter(graph: Graph, kind: str) -> Count:
 
 def before(graph: Graph, kind: str) -> int:
     """What the model cost as it was given, or, where nobody noted it, what the graph costs."""
-    noted = graph.note(Baseline)
-    return int(getattr(noted.costs if noted else totals(graph), kind))
+    return int(getattr(context_of(graph).baseline or totals(graph), kind))

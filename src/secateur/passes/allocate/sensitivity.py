@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.passes.context import context_of
 from secateur.passes.law import random_inputs
-from secateur.passes.sweep.data import Calibration
 
 from .budget import Allocation, Budgeted, meet, notes_of
 from .select import Ladder, climb
@@ -47,7 +47,7 @@ class Sensitivity(Budgeted):
             )
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
-        calibration = graph.note(Calibration)
+        calibration = context_of(graph).calibration
         seed = calibration.seed if calibration else 0
         data = calibration.data if calibration else [random_inputs(graph, seed + i) for i in range(DRAWN)]
         order = by_change(ladder, changes(graph, ladder, data, self.examples))

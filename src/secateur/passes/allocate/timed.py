@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import BudgetError, Graph, InputError
+from secateur.passes.context import LatencyModel, context_of
 from secateur.passes.notes import KeepMask
 
 from .budget import Allocation, Amount, notes_of
@@ -17,14 +18,6 @@ from .budget import Allocation, Amount, notes_of
 MEASUREMENTS = 6
 NEAR = 0.95  # a budget used to this share is used
 AIM = 0.98  # the next network is made for this share of the budget
-
-
-@dataclass(frozen=True)
-class Cost:
-    """How long a graph takes, in milliseconds. Whoever can measure adds this note."""
-
-    outlives_rewrites: ClassVar[bool] = True
-    milliseconds: Callable[[Graph], float] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -37,18 +30,18 @@ class Timed:
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
-        cost = graph.note(Cost)
-        if cost is None:
+        latency = context_of(graph).latency
+        if latency is None:
             raise InputError(
                 f"budget latency_ms={self.latency_ms:g}: nobody measures here; use secateur.compile or the command "
-                "line, or give the graph a Cost note"
+                "line, or give the graph a latency model: in_context(graph, latency=..)"
             )
         coupling, _ = notes_of(graph, self.name)
-        whole = cost.milliseconds(graph)
+        whole = latency(graph)
         if whole <= self.latency_ms:
             remark = "the original is fast enough: nothing was removed"
             return self._noted(graph.with_note(KeepMask(np.ones(coupling.size, bool))), whole, whole, 1, remark)
-        best, reached, seen = self._search(graph, cost, whole)
+        best, reached, seen = self._search(graph, latency, whole)
         if best is None:
             least = (
                 f"the fastest of {seen} smaller networks {reached:.4g}" if seen else "and no smaller network was found"
@@ -61,7 +54,7 @@ class Timed:
         rounded = note.round_to if note else 1
         return self._noted(best, whole, reached, rounded, f"found with {seen + 1} measurements")
 
-    def _search(self, graph: Graph, cost: Cost, whole: float) -> tuple[Graph | None, float, int]:
+    def _search(self, graph: Graph, latency: LatencyModel, whole: float) -> tuple[Graph | None, float, int]:
         """(allocated graph or None, its or the least milliseconds, measurements made)."""
         from secateur.passes.rewrite.slim import slim
 
@@ -76,7 +69,7 @@ class Timed:
                 break
             mask = allocated.note(KeepMask)
             assert mask is not None
-            took, seen = cost.milliseconds(slim(graph, mask.mask)), seen + 1
+            took, seen = latency(slim(graph, mask.mask)), seen + 1
             least = min(least, took)
             if took <= self.latency_ms:
                 fast = (share, took)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node
+from secateur.passes.context import context_of
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.fold_constants import fold_exact
 
-from .original import EXAMPLES, Original, channel_axis, kept_rows, noted, refuse_both
+from .original import EXAMPLES, channel_axis, kept_rows, noted, refuse_both
 from .refit import bias_of, solvable
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class FoldConstants:
         """Raises InputError behind ``slim`` without data, and behind ``refit``."""
         if self.examples < 1:
             raise InputError(f"fold_constants{{examples={self.examples}}}: give 1 or more")
-        if graph.note(Original) is None:
+        if context_of(graph).original is None:
             return fold_exact(graph)
         refuse_both(graph, self.name, "refit")
         from .lockstep import lockstep

@@ -15,10 +15,8 @@ import torch
 from secateur.ir import Graph, InputError, Node, PassError
 from secateur.ir.exporters.torch.module import flat_module
 from secateur.ir.frontends.torch.arrays import to_torch
+from secateur.passes.context import context_of
 from secateur.passes.sweep.batches import batches
-from secateur.passes.sweep.data import Calibration
-
-from .original import Original
 
 Tensor = torch.Tensor
 
@@ -106,7 +104,7 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
     changed at a stop are used from then on. Raises PassError where there is no original, InputError where there are
     no data.
     """
-    original, calibration = graph.note(Original), graph.note(Calibration)
+    original, calibration = context_of(graph).original, context_of(graph).calibration
     if original is None:
         raise PassError(f"'{name}' mends a slim network after its original: put it behind slim")
     if calibration is None:
@@ -114,7 +112,7 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
             f"'{name}' compares the slim network with the original on data, so it needs calibration: give "
             "calibration=batches in Python, or --calibration FILE.npz or a folder of images; no labels are needed"
         )
-    known = {n.name: i for i, n in enumerate(original.graph.nodes)}
+    known = {n.name: i for i, n in enumerate(original.nodes)}
     fed: list[dict[str, Tensor]] = []
     counts: list[int] = []
     for item in batches(graph, calibration.data, 32):
@@ -124,11 +122,11 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
         counts.append(min(item.examples, examples - sum(counts)))
     if not sum(counts):
         raise InputError("calibration: the data hold no example; give at least one batch")
-    dense, slim = Stepper(original.graph, [dict(f) for f in fed]), Stepper(graph, fed)
+    dense, slim = Stepper(original, [dict(f) for f in fed]), Stepper(graph, fed)
     stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
     for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
         at = known[node.name]
-        for name in (node.name, original.graph.nodes[at].inputs[0] or ""):
+        for name in (node.name, original.nodes[at].inputs[0] or ""):
             dense.last[name] = max(dense.last.get(name, 0), at + 1)
     for number, node in stops:
         slim.reach(number)

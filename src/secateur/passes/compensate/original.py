@@ -1,9 +1,8 @@
-"""What a slim network was cut from, as a note: compensation compares the two."""
+"""What compensation passes share: what they leave in the recipe, and which rows of a weight were kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,14 +10,6 @@ from secateur.ir import Array, Graph, InputError, Node
 from secateur.passes.recipe import Recipe
 
 EXAMPLES = 256  # as many as are looked at unless told otherwise: the memory for a layer's outputs grows with them
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """The network before ``slim``, which leaves this note."""
-
-    outlives_rewrites: ClassVar[bool] = True
-    graph: Graph = field(repr=False)
 
 
 def noted(graph: Graph, spec: str) -> Graph:

@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, prune_dead
+from secateur.passes.context import context_of
 from secateur.passes.law import random_inputs
 from secateur.passes.pipeline import print_pass
-from secateur.passes.sweep.data import Calibration
 
 from .layers import LAYERS, Row, chosen, noted, price
 from .shortcuts import Shortcut, shortcuts
@@ -95,7 +95,7 @@ class DropLayer:
         from secateur.passes.sweep.batches import batches
 
         watched = graph.rewrite(outputs=[v for s in picked for v in (s.last, s.join.name)])
-        given = graph.note(Calibration)
+        given = context_of(graph).calibration
         feeds: list[dict[str, Array]] = [random_inputs(graph, 0)]
         if given is not None:
             feeds, seen = [], 0

@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
-from secateur.passes.compensate.original import Original
+from secateur.passes.context import in_context
 from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot
 from secateur.passes.recipe import recipe_of
 
@@ -43,7 +43,7 @@ class Slim:
         keep = graph.note(KeepMask)
         if keep is None:
             raise PassError("slim needs a keep mask: run an allocation (uniform, global) before it")
-        return slim(graph, keep.mask).with_note(Original(graph))
+        return in_context(slim(graph, keep.mask), original=graph)
 
 
 def slim(graph: Graph, keep: Array) -> Graph:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from secateur.ir import Graph, InputError
-
-from .data import Calibration
+from secateur.passes.context import context_of
 
 if TYPE_CHECKING:
     from secateur.passes.score.criterion import Criterion
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 class Gather:
     """Sweep once over the calibration data for everything that these criteria need.
 
-    The data are the graph's ``Calibration`` note. ``batch``: examples that are run at a time, which bounds the memory.
+    The data are those of the graph's ``Context``. ``batch``: examples that are run at a time, which bounds the memory.
     """
 
     name: ClassVar[str] = "gather"
@@ -29,7 +28,7 @@ class Gather:
         asking = [c for c in self.criteria if c.needs(graph)]
         if not asking:
             return graph
-        calibration = graph.note(Calibration)
+        calibration = context_of(graph).calibration
         if calibration is None:
             raise InputError(
                 f"criterion '{asking[0].name}' looks at what flows through the network, so it needs calibration data: "

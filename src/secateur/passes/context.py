@@ -1,0 +1,65 @@
+"""What the caller of the passes knows, kept apart from what analyses find (``notes``).
+
+A graph carries one ``Context``. Whoever drives the passes adds to it (``in_context``), passes read it (``context_of``),
+and it outlives rewrites: the model's cost before anything was done, the target's vectors, a way to measure time, data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypedDict, Unpack
+
+from secateur.ir import Graph
+
+from .analysis.cost import Costs
+
+LatencyModel = Callable[[Graph], float]  # milliseconds of one run of a graph
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Batches that can be gone through more than once.
+
+    ``seed``: of what passes draw from them. ``progress(examples)`` is called with how many have been seen.
+    """
+
+    data: Iterable[Any] = field(repr=False)
+    seed: int = 0
+    progress: Callable[[int], None] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the caller knows; None where nobody said.
+
+    ``baseline``: what shares of a budget refer to, the cost of the model as it was given. ``lanes``: channels in a
+    vector of the target, which ``round_to=auto`` follows. ``latency``: milliseconds of a graph. ``calibration``: data.
+    ``original``: the network that ``slim`` cut, which compensation compares with.
+    """
+
+    outlives_rewrites: ClassVar[bool] = True
+    baseline: Costs | None = None
+    lanes: int | None = None
+    latency: LatencyModel | None = field(default=None, repr=False)
+    calibration: Calibration | None = None
+    original: Graph | None = field(default=None, repr=False)
+
+
+class _Known(TypedDict, total=False):
+    baseline: Costs | None
+    lanes: int | None
+    latency: LatencyModel | None
+    calibration: Calibration | None
+    original: Graph | None
+
+
+def context_of(graph: Graph) -> Context:
+    """What is known beside this graph; an empty context where nobody added one."""
+    return graph.note(Context) or Context()
+
+
+def in_context(graph: Graph, **known: Unpack[_Known]) -> Graph:
+    """The same graph, with these fields of its context set."""
+    return graph.with_note(dataclasses.replace(context_of(graph), **known))
