@@ -16,7 +16,8 @@ from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
 
-from .report import Report, group_rows, keep_of, layer_rows, versions
+from .report import Report, versions
+from .rows import group_rows, keep_of, layer_rows
 
 if TYPE_CHECKING:
     from secateur.reading import Reading
