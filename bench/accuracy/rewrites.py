@@ -124,8 +124,8 @@ def cell(
         with torch.no_grad():
             expected = slim(x[:8]).numpy()
     row |= {
-        "macs": before["macs"], "params": before["params"],
-        "pruned_macs": after["macs"], "pruned_params": after["params"],
+        "macs": before.macs, "params": before.params,
+        "pruned_macs": after.macs, "pruned_params": after.params,
         "law": dict(law), "onnx_error": float(np.abs(answers - expected).max() / np.abs(expected).max()),
     }  # fmt: skip
     return row

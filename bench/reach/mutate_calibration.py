@@ -276,7 +276,8 @@ def _used(path: Path, compiled: bool) -> str:
         report = secateur.compile(
             network(), "taylor,uniform{params=60%,round_to=1},slim,refit", calibration=path
         ).report
-        if not (report.verification or {})["passed"] or (report.quality or {})["held_out"] != found.held_out:
+        law, quality = report.verification, report.quality
+        if law is None or not law.passed or quality is None or quality.held_out != found.held_out:
             return "wrong"
     return "accepted"
 

@@ -311,7 +311,8 @@ def of_policy(number: int, quick: bool = False) -> str:
         if quick or read.budget[0] == "latency_ms":
             return "accepted"
         done = secateur.compile(network(), read, calibration=data())
-        return "accepted" if (done.report.verification or {})["passed"] else "wrong"
+        law = done.report.verification
+        return "accepted" if law is not None and law.passed else "wrong"
 
     return _judged(use)
 

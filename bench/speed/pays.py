@@ -35,7 +35,7 @@ def pruned(graph: Graph) -> Iterator[tuple[str, Graph, dict[str, Any]]]:
             done = secateur.compile(graph, f"l1,{method}", macs=share, verify=False)
             about = {"method": method, "macs": share, "policy": done.report.policy, "remarks": done.report.remarks}
             assert done.report.budget is not None
-            yield f"{method} {share:.0%}", done.graph, {**about, "achieved": done.report.budget["achieved"]}
+            yield f"{method} {share:.0%}", done.graph, {**about, "achieved": done.report.budget.achieved}
 
 
 def time_one(name: str, runtime: str, repeats: int, seed: int) -> list[dict[str, Any]]:

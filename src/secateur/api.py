@@ -31,6 +31,7 @@ from .policy import Policy
 from .reading import RandomError, check_reading, unread
 from .replay import apply, with_baseline
 from .report.collect import Progress, Trail, make_report, remarks_of
+from .report.parts import Latency
 from .report.report import Report
 from .restructure import AFTER, met_already, restructure, steps_of
 from .timing.agreement import measure
@@ -129,7 +130,7 @@ def compile(
         found = dataclasses.replace(found, rewrites=(*made.specs, CUT, *found.rewrites))
     found = dataclasses.replace(found, digests=digests(dense, made.graph, cut, slim))
     quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
-    latency: Mapping[str, Any] | None = None
+    latency: Latency | None = None
     warnings: tuple[str, ...] = ()
     if target not in (None, "native"):
         warnings = (

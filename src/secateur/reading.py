@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from secateur.ir import Array, Error, Graph, InputError, LawError, Sym
+from secateur.ir.fields import Fields, Json
 from secateur.ir.files import Job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
@@ -56,8 +57,8 @@ class Original(Protocol):
         """Free what it holds."""
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, eq=False)
+class Reading(Fields):
     """The outcome, as the report prints it. ``passed`` is None where nothing could be run, and ``note`` says why.
 
     ``max_rel_err``: the largest difference over the largest value of the reference; ``runs``: inputs compared.
@@ -69,9 +70,9 @@ class Reading:
     reference: str
     note: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The fields of the report's JSON; the note where there is one."""
-        found = dataclasses.asdict(self)
+        found = super().to_dict()
         return found if self.note is not None else {k: v for k, v in found.items() if k != "note"}
 
 

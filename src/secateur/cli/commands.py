@@ -44,7 +44,7 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
     with progress() as tell:
         tell("check the law")
         found = api.verify(original, slim, known, seed=seed, given=inputs, trust=trust)
-    say(law(found.to_dict()))
+    say(law(found))
     if not found.passed:
         why = found.reason or f"it differs by {found.max_rel_err:.1e} from the {found.reference}"
         raise LawError(f"'{slim}' is not what '{recipe}' makes of '{original}': {why}")
@@ -65,7 +65,8 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
         done.save(out)
     for remark in done.report.remarks:
         say(remark)
-    say(law(done.report.verification or {}))
+    if done.report.verification is not None:
+        say(law(done.report.verification))
     say(f"wrote {out}")
 
 

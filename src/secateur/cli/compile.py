@@ -126,7 +126,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: Onn
 
     def final() -> Report:
         """The report with what was found of the file, which is written first."""
-        return dataclasses.replace(report, written=written[0].to_dict()) if written else report
+        return dataclasses.replace(report, written=written[0]) if written else report
 
     if job.report is not None:
         jobs.append(late_job(job.report, lambda: page(final())))

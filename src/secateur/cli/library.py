@@ -51,7 +51,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     for note in library.metadata.notes:
         say(note)
     if reading is not None:
-        say(shown("reading", reading.to_dict()))
+        say(shown("reading", reading))
     say(f"wrote {out} for {library.metadata.target.name}, threads {threads}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, Value, numpy_dtype
+from secateur.ir.fields import Fields, Json
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import tolerance as tolerance_of
 from secateur.ir.precision import widened, widened_feed
@@ -30,8 +31,8 @@ Feed = Mapping[str, Array]
 Run = Callable[[Graph, Feed], Sequence[Array]]
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, eq=False)
+class Verification(Fields):
     """The outcome, as the report prints it. ``max_rel_err`` is relative to the reference's largest value.
 
     ``compared`` says what was; ``changed`` are weights that were changed on purpose after the cut, ``distance`` is how
@@ -48,11 +49,11 @@ class Verification:
     distance: float | None = None
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The fields as the report has them; of the last four those that say something."""
-        found = dataclasses.asdict(self)
+        found = super().to_dict()
         bare = {f.name for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
-        return {name: x for name, x in found.items() if name not in bare or x not in ("function", (), None)}
+        return {name: x for name, x in found.items() if name not in bare or x not in ("function", [], None)}
 
 
 def check(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from secateur import __version__
 from secateur.ir import Graph
@@ -16,6 +16,7 @@ from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
 
+from .parts import Budget, Latency, PassRun, Quality, Totals
 from .report import Report, versions
 from .rows import group_rows, keep_of, layer_rows
 
@@ -29,7 +30,7 @@ class Trail:
     """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
 
     def __init__(self, tell: Progress) -> None:
-        self.ran: list[dict[str, Any]] = []
+        self.ran: list[PassRun] = []
         self.coupled: Graph | None = None
         self.tell = tell
 
@@ -38,7 +39,7 @@ class Trail:
         self.tell(step.name)
 
     def see(self, ran: Ran) -> None:
-        self.ran.append({"spec": print_pass(ran.step), "seconds": round(ran.seconds, 4)})
+        self.ran.append(PassRun(print_pass(ran.step), round(ran.seconds, 4)))
         if ran.after.note(Coupling) is not None:
             self.coupled = ran.after
         elif ran.before.note(Coupling) is not None:
@@ -68,8 +69,8 @@ def make_report(
     seed: int,
     verification: Verification | None,
     remarks: tuple[str, ...],
-    quality: Mapping[str, Any] | None = None,
-    latency: Mapping[str, Any] | None = None,
+    quality: Quality | None = None,
+    latency: Latency | None = None,
     reading: Reading | None = None,
 ) -> Report:
     """Put together what the passes found and did."""
@@ -79,24 +80,24 @@ def make_report(
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
     if done is not None:
-        budget = {"kind": done.amount.kind, "target": done.amount.value, "achieved": done.achieved, "gap": done.gap}
+        budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap)
     before = context_of(dense).baseline or cost(dense)
     return Report(
         model=title,
         policy=policy,
         seed=seed,
         versions=versions(),
-        before=before.totals(),
-        after=cost(slim).totals() if slim is not None else None,
+        before=Totals(**before.totals()),
+        after=Totals(**cost(slim).totals()) if slim is not None else None,
         budget=budget,
-        verification=verification.to_dict() if verification else None,
+        verification=verification,
         groups=tuple(group_rows(coupling, keep)) if coupling else (),
         layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
         passes=tuple(trail.ran),
-        rewrites=tuple(row.to_dict() for row in changed.rows),
+        rewrites=changed.rows,
         remarks=(*capture_remarks(dense), *remarks),
         quality=quality,
         latency_ms=latency,
-        reading=reading.to_dict() if reading else None,
+        reading=reading,
         secateur=__version__,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .text import UNIT_NAMES, closing
 
 if TYPE_CHECKING:
+    from .parts import Widths
     from .report import Report
 
 STYLE = """
@@ -36,7 +37,7 @@ PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page as text."""
-    failed = report.verification is not None and not report.verification["passed"]
+    failed = report.verification is not None and not report.verification.passed
     lines = "".join(f"<p{' class=failed' if failed else ''}>{escape(line)}</p>" for line in closing(report))
     return PAGE.format(
         title=escape(report.model),
@@ -51,7 +52,7 @@ def page(report: Report) -> str:
         rewrites=_rewrites(report),
         groups=_groups(report),
         passes=_table(
-            ("pass", "seconds"), [(f"<code>{escape(p['spec'])}</code>", f"{p['seconds']:.3f}") for p in report.passes]
+            ("pass", "seconds"), [(f"<code>{escape(p.spec)}</code>", f"{p.seconds:.3f}") for p in report.passes]
         ),
     )
 
@@ -75,8 +76,8 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tup
 def _totals(report: Report) -> str:
     rows = []
     for key, name in UNIT_NAMES.items():
-        before = report.before[key]
-        after = report.after[key] if report.after else None
+        before = report.before.of(key)
+        after = report.after.of(key) if report.after else None
         left = after / before if after is not None and before else 1.0
         shown = f"{after:,}" if after is not None else ""
         rows.append((name, f"{before:,}", shown, f"{left:.1%}" if after is not None else "", bar(left)))
@@ -86,15 +87,15 @@ def _totals(report: Report) -> str:
 def _layers(report: Report) -> str:
     rows = []
     for row in report.layers:
-        (before, after), (params, params_after) = row["macs"], row["params"]
+        (before, after), (params, params_after) = row.macs, row.params
         left = after / before if after is not None and before else 1.0
-        wide, slim = row["widths"]
-        state = f'<span class="{row["state"]}">{row["state"]}</span>'
-        if row["reason"]:
-            state += ": " + escape(row["reason"])
+        wide, slim = row.widths
+        state = f'<span class="{row.state}">{row.state}</span>'
+        if row.reason:
+            state += ": " + escape(row.reason)
         rows.append(
             (
-                f"<code>{escape(row['name'])}</code>", escape(row["op"]), _widths(wide, slim), _pair(before, after),
+                f"<code>{escape(row.name)}</code>", escape(row.op), _widths(wide, slim), _pair(before, after),
                 _pair(params, params_after), bar(left), state,
             )
         )  # fmt: skip
@@ -106,16 +107,16 @@ def _rewrites(report: Report) -> str:
         return ""
     rows = []
     for row in report.rewrites:
-        said = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
-        said += f" ({row['measure']})" if row["measure"] else ""
-        outcome = f"left alone: {row['reason']}" if row["reason"] else said
-        name, spec = escape(row["layer"]), escape(row["pass"])
+        said = "to be trained" if row.error is None else f"{row.error:.3g}"
+        said += f" ({row.measure})" if row.measure else ""
+        outcome = f"left alone: {row.reason}" if row.reason else said
+        name, spec = escape(row.layer), escape(row.spec)
         rows.append(
             (
                 f"<code>{spec}</code>",
                 f"<code>{name}</code>",
-                _pair(*row["macs"]),
-                _pair(*row["params"]),
+                _pair(*row.macs),
+                _pair(*row.params),
                 escape(outcome),
             )
         )
@@ -125,14 +126,14 @@ def _rewrites(report: Report) -> str:
 def _groups(report: Report) -> str:
     rows = []
     for group in report.groups:
-        why = "<br>".join(escape(line) for line in group["why"])
-        slots = " ".join(f"<code>{escape(s)}</code>" for s in group["slots"])
-        detail = f"<details><summary>{len(group['slots'])} slots</summary>{slots}<p>{why}</p></details>"
-        rows.append((group["id"], f"{group['kept']} / {group['size']}", detail, escape(group["frozen"] or "")))
+        why = "<br>".join(escape(line) for line in group.why)
+        slots = " ".join(f"<code>{escape(s)}</code>" for s in group.slots)
+        detail = f"<details><summary>{len(group.slots)} slots</summary>{slots}<p>{why}</p></details>"
+        rows.append((group.id, f"{group.kept} / {group.size}", detail, escape(group.frozen or "")))
     return _table(("group", "kept", "slots and ties", "frozen because"), rows, (1,))
 
 
-def _widths(wide: Any, slim: Any) -> str:
+def _widths(wide: Widths, slim: Widths | None) -> str:
     before = f"{wide[0]} &rarr; {wide[1]}"
     return before if slim is None or slim == wide else f"{before}<br>{slim[0]} &rarr; {slim[1]}"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from secateur.ir import Graph
+from secateur.ir import Array, Graph
 from secateur.passes import CRITERIA
 from secateur.passes.notes import Coupling, Importance, KeepMask
 
@@ -18,7 +16,7 @@ class Reasons:
 
     def __init__(self, graph: Graph) -> None:
         coupling = graph.note(Coupling)
-        self.outs: dict[str, list[np.ndarray[Any, Any]]] = {}
+        self.outs: dict[str, list[Array]] = {}
         self.frozen_units = np.zeros(0, bool)
         self.group_of = np.zeros(0, np.int64)
         self.coupling = coupling
@@ -63,6 +61,6 @@ class Reasons:
         why = getattr(CRITERIA.get(name), "unscored", "")
         return f"'{name}' has no score for it" + (f": {why}" if why else "")
 
-    def _units(self, node: str) -> np.ndarray[Any, Any]:
+    def _units(self, node: str) -> Array:
         found = [np.ravel(u)[np.ravel(u) >= 0] for u in self.outs.get(node, ())]
         return np.concatenate(found) if found else np.zeros(0, np.int64)

@@ -6,55 +6,63 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from secateur.ir.fields import Json, as_json
 from secateur.ir.files import write_text
+
+from .parts import Budget, Group, Latency, Layer, PassRun, Quality, Totals
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from secateur.passes.law import Verification
+    from secateur.passes.rewrite.layers import Row
+    from secateur.reading import Reading
+
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The fields of the report's JSON, under the same names. ``after`` is None for an inspection."""
+    """The fields of the report's JSON, under the same names. ``after`` is None for an inspection.
+
+    What they hold answers to the JSON's names too: ``report.after.macs`` is ``report.after["macs"]``.
+    """
 
     model: str
     policy: str
     seed: int
     versions: Mapping[str, str]
-    before: Mapping[str, int]
-    after: Mapping[str, int] | None
-    budget: Mapping[str, Any] | None
-    verification: Mapping[str, Any] | None
-    groups: tuple[Mapping[str, Any], ...]
-    layers: tuple[Mapping[str, Any], ...]
-    passes: tuple[Mapping[str, Any], ...]
-    latency_ms: Mapping[str, Any] | None = None
-    quality: Mapping[str, Any] | None = None
+    before: Totals
+    after: Totals | None
+    budget: Budget | None
+    verification: Verification | None
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    passes: tuple[PassRun, ...]
+    latency_ms: Latency | None = None
+    quality: Quality | None = None
     remarks: tuple[str, ...] = ()
-    rewrites: tuple[Mapping[str, Any], ...] = ()
-    reading: Mapping[str, Any] | None = None
-    written: Mapping[str, Any] | None = None
+    rewrites: tuple[Row, ...] = ()
+    reading: Reading | None = None
+    written: Reading | None = None
     secateur: str = field(default="")
     schema: int = 1
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The JSON's content, in the order in which it is written."""
         names = (
             "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading",
             "written", "verification",
             "groups", "layers", "rewrites", "latency_ms", "quality", "passes", "remarks",
         )  # fmt: skip
-        return {name: _plain(getattr(self, name)) for name in names}
+        return {name: as_json(getattr(self, name)) for name in names}
 
     def to_json(self) -> str:
         """The report as JSON text, one line for each group and layer."""
         parts = []
         for name, value in self.to_dict().items():
             text = json.dumps(value, ensure_ascii=False)
-            if name in ("groups", "layers", "rewrites", "passes") and value:
+            if name in ("groups", "layers", "rewrites", "passes") and isinstance(value, list) and value:
                 text = "[\n  " + ",\n  ".join(json.dumps(v, ensure_ascii=False) for v in value) + "\n ]"
             parts.append(f" {json.dumps(name)}: {text}")
         return "{\n" + ",\n".join(parts) + "\n}\n"
@@ -86,18 +94,6 @@ class Report:
         from .html import frame
 
         return frame(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None  # JSON has no infinity
-    return value
 
 
 def versions() -> dict[str, str]:

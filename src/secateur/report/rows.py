@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import numpy as np
-
-from secateur.ir import Graph
+from secateur.ir import Array, Graph
 from secateur.passes.analysis.cost import Costs, LayerCost, cost
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.layers import Rewritten
 
+from .parts import Group, Layer, State, Widths
 from .reasons import Reasons
 
 
-def group_rows(coupling: Coupling, keep: np.ndarray[Any, Any] | None) -> Iterable[dict[str, Any]]:
+def group_rows(coupling: Coupling, keep: Array | None) -> Iterable[Group]:
     """One row for each channel group; ``keep`` is bool[units], None when nothing was chosen."""
     for group in coupling.groups:
         kept = group.size if keep is None else int(keep[group.units].sum())
-        yield {
-            "id": group.id, "size": group.size, "kept": kept, "slots": list(group.slots), "why": list(group.why),
-            "frozen": group.frozen,
-        }  # fmt: skip
+        yield Group(group.id, group.size, kept, tuple(group.slots), tuple(group.why), group.frozen)
 
 
 def layer_rows(
     original: Costs, coupled: Graph | None, slim: Graph | None, rewritten: Rewritten | None = None
-) -> list[dict[str, Any]]:
+) -> list[Layer]:
     """One row for each layer with weights. ``coupled``: the graph whose notes say what was frozen and chosen.
 
     A layer that was rewritten has the sums over what took its place.
@@ -35,25 +30,27 @@ def layer_rows(
     places = _places(rewritten)
     after = {row.node: row for row in cost(slim).layers} if slim is not None else None
     reasons = Reasons(coupled) if coupled is not None else None
-    rows = []
+    rows: list[Layer] = []
     for row in original.layers:
         if row.widths is None:
             continue
         now, spec = _now(row, after, places)
         gone = after is not None and now is None
-        widths = [list(row.widths), _widths(now, gone)]
         state, reason = _state(row, now, gone, reasons)
         if spec:
             more = f"; {reason}" if reason and reasons else ""  # a rewrite alone prunes nothing, and need not say so
             reason = f"removed by {spec}" if gone else f"rewritten by {spec}{more}"
         rows.append(
-            {
-                "name": row.label, "op": row.op,
-                "macs": [row.macs, now.macs if now else 0 if gone else None],
-                "params": [row.params, now.params if now else 0 if gone else None],
-                "widths": widths, "state": state, "reason": reason,
-            }
-        )  # fmt: skip
+            Layer(
+                row.label,
+                row.op,
+                (row.macs, now.macs if now else 0 if gone else None),
+                (row.params, now.params if now else 0 if gone else None),
+                (row.widths, _widths(now, gone)),
+                state,
+                reason,
+            )
+        )
     return rows
 
 
@@ -90,13 +87,13 @@ def _now(
     return whole, spec
 
 
-def _widths(now: LayerCost | None, gone: bool) -> list[int] | None:
+def _widths(now: LayerCost | None, gone: bool) -> Widths | None:
     if gone:
-        return [0, 0]
-    return list(now.widths) if now is not None and now.widths is not None else None
+        return 0, 0
+    return None if now is None else now.widths
 
 
-def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: Reasons | None) -> tuple[str, str | None]:
+def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: Reasons | None) -> tuple[State, str | None]:
     node = now.node if now is not None else row.node
     frozen = reasons.frozen(node) if reasons else None
     if gone:
@@ -111,7 +108,7 @@ def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: Reasons |
     )
 
 
-def keep_of(graph: Graph) -> np.ndarray[Any, Any] | None:
+def keep_of(graph: Graph) -> Array | None:
     """The keep mask that was chosen, if one was."""
     note = graph.note(KeepMask)
     return None if note is None else note.mask

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,10 @@ from rich.table import Table
 from secateur.ir.plain import printable
 
 if TYPE_CHECKING:
+    from secateur.passes.law import Verification
+    from secateur.reading import Reading
+
+    from .parts import Quality, Widths
     from .report import Report
 
 WIDTH = 80
@@ -52,7 +55,7 @@ def _shown(text: str) -> str:
 
 def headline(report: Report) -> str:
     """Model, and multiply-accumulates and parameters before and after, in a few words."""
-    pairs = (f"{short(report.before[kind])}" + (f" -> {short(report.after[kind])}" if report.after else "") +
+    pairs = (f"{short(report.before.of(kind))}" + (f" -> {short(report.after.of(kind))}" if report.after else "") +
              f" {UNIT_NAMES[kind]}" for kind in ("macs", "params"))  # fmt: skip
     return f"{report.model}, {', '.join(pairs)}"
 
@@ -61,7 +64,7 @@ def closing(report: Report) -> list[str]:
     """Budget, law and remarks, a line each."""
     lines = []
     if report.budget:
-        kind, target, achieved = (report.budget[k] for k in ("kind", "target", "achieved"))
+        kind, target, achieved = report.budget.kind, report.budget.target, report.budget.achieved
         shown = "{:.4g}".format if kind == "latency_ms" else _amount
         lines.append(f"budget: {kind} at most {shown(target)}, reached {shown(achieved)}")
     for name, found in (("reading", report.reading), ("written", report.written)):
@@ -75,43 +78,43 @@ def closing(report: Report) -> list[str]:
     if report.latency_ms:
         t = report.latency_ms
         lines.append(
-            f"latency: {t['before']['median']:.2f} ms before, {t['after']['median']:.2f} ms after, "
-            f"{t['ratio']:.2f} times as fast ({t['runtime']}, threads {t['threads']}, medians side by side)"
+            f"latency: {t.before.median:.2f} ms before, {t.after.median:.2f} ms after, "
+            f"{t.ratio:.2f} times as fast ({t.runtime}, threads {t.threads}, medians side by side)"
         )
-    frozen = [g for g in report.groups if g["frozen"]]
+    frozen = [g for g in report.groups if g.frozen]
     lines.append(f"groups: {len(report.groups)}, of these frozen {len(frozen)}")
     return lines + list(report.remarks)
 
 
-def quality(found: Mapping[str, Any]) -> str:
+def quality(found: Quality) -> str:
     """Top-1 and agreement in one line, and on what they were measured."""
-    top1 = "no labels, " if found["top1"] is None else "top-1 {:.2%} before, {:.2%} after, ".format(*found["top1"])
-    which = "held out" if found["held_out"] else "that were fitted"
-    return f"quality: {top1}agreement {found['agreement']:.2%} on {found['examples']} {which}"
+    top1 = "no labels, " if found.top1 is None else "top-1 {:.2%} before, {:.2%} after, ".format(*found.top1)
+    which = "held out" if found.held_out else "that were fitted"
+    return f"quality: {top1}agreement {found.agreement:.2%} on {found.examples} {which}"
 
 
-def reading(name: str, check: Mapping[str, Any]) -> str:
+def reading(name: str, check: Reading) -> str:
     """The comparison with the original, or of what was written, in one line."""
-    if check["passed"] is None:
-        return f"{name}: {check['note']}"
-    note = f" ({check['note']})" if check.get("note") else ""
-    runs = f"{check['runs']} run{'s' if check['runs'] > 1 else ''}"
-    return f"{name}: computes what {check['reference']} does, error {check['max_rel_err']:.1e} in {runs}{note}"
+    if check.passed is None:
+        return f"{name}: {check.note}"
+    note = f" ({check.note})" if check.note else ""
+    runs = f"{check.runs} run{'s' if check.runs > 1 else ''}"
+    return f"{name}: computes what {check.reference} does, error {check.max_rel_err:.1e} in {runs}{note}"
 
 
-def law(check: Mapping[str, Any]) -> str:
+def law(check: Verification) -> str:
     """The outcome of the law's check: what holds of what, what was compared, and what was changed on purpose."""
-    outcome = "holds" if check["passed"] else "FAILS"
-    error, inputs = check["max_rel_err"], check["inputs"]
-    line = f"law: {outcome} ({check['law']}), error {error:.1e} on {inputs} inputs, against the {check['reference']}"
-    changed = check.get("changed") or ()
+    outcome = "holds" if check.passed else "FAILS"
+    error, inputs = check.max_rel_err, check.inputs
+    line = f"law: {outcome} ({check.law}), error {error:.1e} on {inputs} inputs, against the {check.reference}"
+    changed = check.changed
     if changed:
         named = ", ".join(changed[:MANY]) + (", .." if len(changed) > MANY else "")
         line += f", for the network as it was cut\n{len(changed)} weights were changed on purpose afterwards: {named}"
-        if check.get("distance") is not None:
-            line += f"\nwith them outputs are {check['distance']:.1e} (relative) from the {check['reference']}"
-    if check.get("compared") not in (None, "function"):
-        line += f"\ncompared: {check['compared']}"
+        if check.distance is not None:
+            line += f"\nwith them outputs are {check.distance:.1e} (relative) from the {check.reference}"
+    if check.compared != "function":
+        line += f"\ncompared: {check.compared}"
     return line
 
 
@@ -125,10 +128,10 @@ def _totals(report: Report) -> Table:
     for name in ("before", "after", "left") if report.after else ("",):
         table.add_column(name, justify="right")
     for key, name in UNIT_NAMES.items():
-        before = report.before[key]
+        before = report.before.of(key)
         row = [name, f"{before:,}"]
         if report.after:
-            after = report.after[key]
+            after = report.after.of(key)
             row += [f"{after:,}", f"{after / before:.1%}" if before else "-"]
         table.add_row(*row)
     return table
@@ -144,10 +147,10 @@ def _layers(report: Report) -> Table:
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("state, reason", overflow="fold", ratio=4)
     for row in report.layers:
-        state = f"[{COLOURS[row['state']]}]{row['state']}[/]"
-        reason = f": {_shown(row['reason'])}" if row["reason"] else ""
-        name, op = _shown(row["name"]), row["op"].replace("conv_transpose", "convT")
-        table.add_row(name, op, _widths(row["widths"]), _pair(row["macs"]), _pair(row["params"]), state + reason)
+        state = f"[{COLOURS[row.state]}]{row.state}[/]"
+        reason = f": {_shown(row.reason)}" if row.reason else ""
+        name, op = _shown(row.name), row.op.replace("conv_transpose", "convT")
+        table.add_row(name, op, _widths(row.widths), _pair(row.macs), _pair(row.params), state + reason)
     return table
 
 
@@ -163,11 +166,11 @@ def _rewrites(report: Report) -> Table:
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column(f"error (weights:{NORM}), or why it was left", overflow="fold", ratio=4)
     for row in report.rewrites:
-        error = "to be trained" if row["error"] is None else f"{row['error']:.3g}"
-        said = error + (f" ({row['measure'].replace(f',{NORM}', '')})" if row["measure"] else "")
+        error = "to be trained" if row.error is None else f"{row.error:.3g}"
+        said = error + (f" ({row.measure.replace(f',{NORM}', '')})" if row.measure else "")
         table.add_row(
-            _shown(row["pass"]), _shown(row["layer"]), _pair(row["macs"]), _pair(row["params"]),
-            _shown(f"left alone: {row['reason']}" if row["reason"] else said),
+            _shown(row.spec), _shown(row.layer), _pair(row.macs), _pair(row.params),
+            _shown(f"left alone: {row.reason}" if row.reason else said),
         )  # fmt: skip
     return table
 
@@ -179,20 +182,20 @@ def _groups(report: Report) -> Table:
     table.add_column("slots", overflow="fold", ratio=3)
     table.add_column("ties and reasons", overflow="fold", ratio=3)
     for group in report.groups:
-        why = [f"frozen: {group['frozen']}"] if group["frozen"] else []
-        reasons = "; ".join([*why, *group["why"]])
-        slots = [*group["slots"][:MANY], "..."] if len(group["slots"]) > MANY else group["slots"]
-        table.add_row(group["id"], str(group["size"]), _shown(" ".join(slots)), _shown(reasons))
+        why = [f"frozen: {group.frozen}"] if group.frozen else []
+        reasons = "; ".join([*why, *group.why])
+        slots = (*group.slots[:MANY], "...") if len(group.slots) > MANY else group.slots
+        table.add_row(group.id, str(group.size), _shown(" ".join(slots)), _shown(reasons))
     return table
 
 
-def _widths(widths: Any) -> str:
+def _widths(widths: tuple[Widths, Widths | None]) -> str:
     before, after = widths
     arrow = f"{before[0]}>{before[1]}"
     return arrow if after is None or after == before else f"{arrow} {after[0]}>{after[1]}"
 
 
-def _pair(pair: Any) -> str:
+def _pair(pair: tuple[int, int | None]) -> str:
     """The number, and what is left of it if that is less."""
     before, after = pair
     if after is None or after == before or not before:

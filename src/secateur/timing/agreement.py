@@ -9,15 +9,15 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.sweep.batches import batches, classes_of
+from secateur.report.parts import Quality
 
 Run = Callable[[Graph, Mapping[str, Array]], Sequence[Array]]
 
 
-def measure(dense: Graph, slim: Graph, data: Iterable[Any], held_out: bool, run: Run) -> dict[str, Any] | None:
-    """``{"agreement": .., "top1": [before, after] | None, "examples": n, "held_out": bool}``.
+def measure(dense: Graph, slim: Graph, data: Iterable[Any], held_out: bool, run: Run) -> Quality | None:
+    """How both answer on ``data``; None where the first output is not scores by class.
 
-    None where the first output is not scores by class. ``agreement`` is the share of examples whose most likely class
-    is the same, ``top1`` None without labels. Raises InputError where the original answers with NaN or infinity.
+    Raises InputError where the original answers with NaN or infinity.
     """
     if classes_of(dense) is None:
         return None
@@ -35,5 +35,7 @@ def measure(dense: Graph, slim: Graph, data: Iterable[Any], held_out: bool, run:
         if batch.labels is not None:
             right += [(before == batch.labels).sum(), (after == batch.labels).sum()]
             labelled += batch.examples
-    top1 = (right / labelled).tolist() if labelled and labelled == examples else None
-    return {"agreement": same / examples, "top1": top1, "examples": examples, "held_out": held_out}
+    top1 = None
+    if labelled and labelled == examples:
+        top1 = float(right[0] / labelled), float(right[1] / labelled)
+    return Quality(same / examples, top1, examples, held_out)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from secateur.ir import Graph, InputError, SlowerError, Unsupported
 from secateur.passes.context import LatencyModel
+from secateur.report.parts import Latency, Quantiles
 
 from .runtimes import Timing, installed, measure
 
@@ -15,7 +15,7 @@ REPEATS = 20
 OFTEN = 0.9  # slower in so many rounds is slower: of two equally fast networks one in 5000 would be
 
 
-def compare(dense: Graph, slim: Graph, seed: int) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def compare(dense: Graph, slim: Graph, seed: int) -> tuple[Latency, tuple[str, ...]]:
     """The report's ``latency_ms``, and a warning where another runtime got slower. One thread, interleaved.
 
     A network that is slower is measured again, twice as long. Raises SlowerError if it still is.
@@ -67,12 +67,9 @@ def _measure(models: Mapping[str, Graph], repeats: int, seed: int) -> list[Timin
         return measure(models, tuple(r for r in runtimes if r != "secateur"), repeats=repeats, seed=seed)
 
 
-def _entry(before: Timing, after: Timing) -> Mapping[str, Any]:
-    """Milliseconds; ``ratio`` is how many times as fast the slim network is."""
-    times = {
-        t.model: {"median": round(t.median, 4), "p10": round(t.p10, 4), "p90": round(t.p90, 4)} for t in (before, after)
-    }
-    return {"runtime": after.runtime, "threads": after.threads, **times, "ratio": round(after.ratio, 4)}
+def _entry(before: Timing, after: Timing) -> Latency:
+    dense, slim = (Quantiles(round(t.median, 4), round(t.p10, 4), round(t.p90, 4)) for t in (before, after))
+    return Latency(after.runtime, after.threads, dense, slim, round(after.ratio, 4))
 
 
 def _sentence(before: Timing, after: Timing) -> str:

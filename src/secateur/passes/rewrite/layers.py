@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, Value, prune_dead, reinfer
+from secateur.ir.fields import Fields, Json
 from secateur.passes.analysis.cost import FLOATS, Costs, cost
 from secateur.passes.pipeline import Pass, print_pass
 
@@ -23,7 +24,7 @@ BLANK: Any = ()  # the shape of a value that is inferred when the edit is applie
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Fields):
     """One layer that a rewrite looked at.
 
     ``error`` is relative and says by what measure in ``measure``; ``reason`` is why the layer was left alone, None
@@ -41,7 +42,7 @@ class Row:
     pieces: tuple[str, ...] = ()
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The row as the report's JSON has it."""
         return {
             "layer": self.layer, "pass": self.spec, "state": "left" if self.reason else "rewritten",
