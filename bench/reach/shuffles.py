@@ -17,7 +17,7 @@ import torch
 from bench.lib import common
 from bench.nets import networks
 from secateur.capture import evaluate
-from secateur.codegen.kernels.copies.spec import CopySpec, MoveSpec, TableCopySpec
+from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.targets import get_target
 from secateur.codegen.tune.tuner import Tuner, open_records

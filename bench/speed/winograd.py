@@ -25,9 +25,9 @@ from bench.lib import common
 from bench.nets.networks import capture
 from secateur import codegen
 from secateur.codegen.kernels.conv.spec import ConvSpec
-from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.kernels.winograd import transform as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.runtime import use_threads
 from secateur.codegen.tune import timing as measure
 from secateur.codegen.tune.tuner import candidates

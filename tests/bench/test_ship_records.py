@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bench.speed.ship_records import fastest, write
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
-from secateur.codegen.kernels.family import Workload
 from secateur.codegen.kernels.strassen.spec import StrassenChoice, StrassenSpec
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.family import Workload
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Record, Records, key_of, record_of
 
 PLANE = Strides(1024, 1024, 128, 16)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Record, Records, record_of
 from secateur.codegen.tune.tuner import doubts
 from secateur.ir import InputError

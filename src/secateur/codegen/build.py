@@ -10,9 +10,9 @@ from typing import Any
 from secateur.ir import Graph, InputError, Unsupported
 
 from .kernels.families import FAMILIES
-from .kernels.family import choices, exact_families, family_of
 from .library import Library, built
 from .metadata import Metadata, Port
+from .plan.family import choices, exact_families, family_of
 from .plan.lower import lower
 from .plan.program import Program
 from .plan.text import show

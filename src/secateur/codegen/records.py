@@ -22,7 +22,7 @@ from typing import Any
 from secateur.ir import InputError
 
 from .kernels.families import FAMILIES
-from .kernels.family import Workload, choices
+from .plan.family import Workload, choices
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises

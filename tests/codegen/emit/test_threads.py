@@ -15,10 +15,10 @@ from secateur.codegen.emit.builder import Kernel, const
 from secateur.codegen.emit.machine_code import compile_module
 from secateur.codegen.emit.threads import Step, together
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import templates
 from secateur.codegen.kernels.partition import whole
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.family import templates
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Call
 from secateur.codegen.plan.tensors import Buffer, Place

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import Family, heads, templates
+from secateur.codegen.plan.family import Family, heads, templates
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[3] / "src" / "secateur"
 
 SPEC = """
 from dataclasses import dataclass
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.strides import Strides
 
 @dataclass(frozen=True)
 class RunningSpec:
@@ -34,7 +34,7 @@ class RunningSpec:
 
 PLAN = """
 from secateur.codegen.kernels.call_window import call_window
-from secateur.codegen.kernels.family import Head
+from secateur.codegen.plan.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
 from secateur.codegen.plan.placement import strides
 from .spec import RunningSpec
@@ -58,7 +58,7 @@ HEADS = {"cumsum": Head(accepts, running)}
 TEMPLATE = """
 from secateur.codegen.emit.builder import Kernel, const
 from secateur.codegen.kernels.conv.template import y_index
-from secateur.codegen.kernels.family import Template
+from secateur.codegen.plan.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from .spec import RunningSpec
 

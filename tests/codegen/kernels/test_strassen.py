@@ -17,8 +17,8 @@ from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen import sums as strassen
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.strassen.template import space
-from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.plan.lower import lower
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.targets import TARGETS, Target, native
 from secateur.codegen.tune.tuner import Tuner, candidates

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from secateur import codegen
-from secateur.codegen.kernels.copies.spec import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.kernels.elementwise.spec import MapSpec
 from secateur.codegen.plan.copies import Memories, as_matrix, view
+from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.tensors import Blocked, Buffer, Plane, natural_channels
 from secateur.codegen.targets import Target

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import native
 from secateur.codegen.tune.pool import Pool
 from secateur.ir import Unsupported

@@ -18,10 +18,10 @@ from secateur import codegen
 from secateur.codegen.build import workloads
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import templates
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
-from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.family import templates
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import SHIPPED, Outcome, Tuner, candidates, open_records, versions

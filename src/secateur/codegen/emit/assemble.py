@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import templates
+from secateur.codegen.plan.family import templates
 from secateur.codegen.plan.lower import OUTPUT
 from secateur.codegen.plan.program import Argument, Call, Port, Program, Table, Weight
 from secateur.codegen.plan.tensors import Place

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
+from secateur.codegen.plan.family import Family
+
 from .conv import plan as conv
 from .conv import transposed
 from .conv.spec import ConvChoice, ConvSpec
-from .copies.spec import CopySpec, FillSpec, MoveSpec, TableCopySpec
 from .elementwise.spec import MapSpec, MeanSpec
-from .family import Family
 from .grouped.spec import GroupedChoice, GroupedSpec
 from .matmul import plan as matmul
 from .matmul.spec import MatmulSpec

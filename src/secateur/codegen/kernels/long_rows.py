@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from secateur.codegen.plan.strides import Strides
+
 from .conv.spec import ConvSpec
 from .elementwise.spec import MapSpec
 from .rows.spec import RowSpec
-from .strides import Strides
 
 S = TypeVar("S", ConvSpec, MapSpec, RowSpec)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.kernels.copies.spec import TableCopySpec
+from secateur.codegen.plan.copy_specs import TableCopySpec
 
 from .axes import picture
 from .program import Argument, Port, Program, Table, Weight

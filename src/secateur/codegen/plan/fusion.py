@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secateur.codegen.kernels.post_ops.spec import FUSABLE_BINARY, FUSABLE_UNARY
+from secateur.codegen.plan.post_ops import FUSABLE_BINARY, FUSABLE_UNARY
 from secateur.ir import Node
 
 from .axes import Forms, Picture, broadcast

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from secateur.codegen.kernels.post_ops.spec import FUSABLE_UNARY
+from secateur.codegen.plan.post_ops import FUSABLE_UNARY
 from secateur.ir import Graph, Node, Value
 from secateur.ir.graph import dtype_of, prune_dead
 from secateur.ir.onnx_origin import OnnxOrigin

@@ -8,7 +8,7 @@ import numpy as np
 
 from secateur.codegen.kernels.elementwise.plan import elementwise
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import Family, heads
+from secateur.codegen.plan.family import Family, heads
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node, Unsupported
 

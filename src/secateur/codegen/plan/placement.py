@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.kernels.copies.spec import CopySpec, FillSpec, MoveSpec
-from secateur.codegen.kernels.family import Family, accepted
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec
+from secateur.codegen.plan.family import Family, accepted
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node
 from secateur.ir.graph import numpy_dtype

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import Workload, templates
 from secateur.codegen.library import aligned
+from secateur.codegen.plan.family import Workload, templates
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target
 

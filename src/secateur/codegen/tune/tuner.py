@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import Workload, choices, templates
+from secateur.codegen.plan.family import Workload, choices, templates
 from secateur.codegen.records import Doubt, Record, Records, choice_of, key_of, record_of, stored
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target, get_target

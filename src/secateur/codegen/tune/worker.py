@@ -19,7 +19,7 @@ from typing import Any
 
 from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.family import templates
+from secateur.codegen.plan.family import templates
 from secateur.codegen.runtime import ffi, use_threads
 from secateur.codegen.targets import Target
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from secateur.codegen.kernels.accepts import constant, constant_picture
 from secateur.codegen.kernels.call_window import call_window
-from secateur.codegen.kernels.family import Head, choices
 from secateur.codegen.kernels.grouped.plan import cost, grouped
 from secateur.codegen.kernels.long_rows import flatten, long_rows
 from secateur.codegen.kernels.partition import whole
 from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
 from secateur.codegen.kernels.window.spec import WindowSpec
 from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.family import Head, choices
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument, Table

@@ -16,8 +16,8 @@ import numpy as np
 
 from secateur.codegen.emit.builder import Expr, Kernel, even_tile, segments
 from secateur.codegen.kernels.arrays import random_floats, reach, written
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import ConvChoice, ConvSpec

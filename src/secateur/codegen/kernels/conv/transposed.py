@@ -11,9 +11,9 @@ import numpy as np
 
 from secateur.codegen.kernels.conv.fold import fold
 from secateur.codegen.kernels.conv.plan import as_picture, padded, write_dense, write_depthwise
-from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import plan_epilogue
 from secateur.codegen.plan.aliases import margin
+from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout
 from secateur.codegen.plan.tensors import Blocked

@@ -9,10 +9,9 @@ from tvm import tirx
 
 from secateur.codegen.emit.builder import Expr, Kernel, number
 from secateur.codegen.kernels.elementwise.template import FEW
-from secateur.codegen.kernels.family import Template
+from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
-
-from .spec import CopySpec, FillSpec, MoveSpec, TableCopySpec
 
 
 def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:

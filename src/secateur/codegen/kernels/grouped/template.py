@@ -22,9 +22,9 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, segments
 from secateur.codegen.kernels.arrays import random_floats, reach
 from secateur.codegen.kernels.conv.template import x_index
-from secateur.codegen.kernels.family import Template
-from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.kernels.post_ops.template import apply, operand_pointers
+from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.targets import Target
 
 from .spec import QUAD, GroupedChoice, GroupedSpec

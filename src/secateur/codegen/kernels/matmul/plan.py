@@ -7,12 +7,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from secateur.codegen.kernels.conv.plan import linear
-from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
-from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.plan.axes import Forms, broadcast
+from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.plan.tensors import Blocked, Plane, natural_channels
 from secateur.ir import Node
 

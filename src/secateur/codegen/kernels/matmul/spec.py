@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.codegen.kernels.post_ops.spec import PostOp
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.post_ops import PostOp
+from secateur.codegen.plan.strides import Strides
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import numpy as np
 from secateur.codegen.kernels.accepts import constant_picture
 from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.elementwise.spec import MapSpec
-from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, plan_epilogue
-from secateur.codegen.kernels.post_ops.spec import PostOp
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, block_table, strides
+from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.program import Argument, Table
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.plan.tensors import Blocked, Place, Plane
 
 from .spec import GroupSpec, MomentSpec

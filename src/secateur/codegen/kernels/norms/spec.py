@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.strides import Strides
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from tvm import tirx
 
 from secateur.codegen.emit.builder import Expr, Kernel, number, segments
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import block_base
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import GroupSpec, MomentSpec

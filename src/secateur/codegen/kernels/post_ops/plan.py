@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.kernels.strides import Strides
 from secateur.codegen.plan.axes import Picture, broadcast
 from secateur.codegen.plan.fusion import Operand, operand
 from secateur.codegen.plan.placement import Layout, block_table, strides
+from secateur.codegen.plan.post_ops import FUSABLE_BINARY, PostOp
 from secateur.codegen.plan.program import Argument, Table, Weight
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.plan.tensors import Blocked, Buffer, Ints
 from secateur.ir import Graph, Node
-
-from .spec import FUSABLE_BINARY, PostOp
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
 UNBOUNDED = frozenset({"div", "reciprocal", "rsqrt", "sqrt"})  # may not be finite in lanes that hold nothing

@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 from secateur.codegen.emit.builder import Expr, Kernel
 from secateur.codegen.emit.maths import BINARY, UNARY
-from secateur.codegen.kernels.strides import Strides
-
-from .spec import PostOp
+from secateur.codegen.plan.post_ops import PostOp
+from secateur.codegen.plan.strides import Strides
 
 
 class Position(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 from secateur.codegen.emit.builder import Expr, Kernel, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
-from secateur.codegen.kernels.family import Template
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import RecurrentSpec

@@ -7,8 +7,8 @@ from typing import Any
 
 from secateur.codegen.emit.builder import Expr, Kernel
 from secateur.codegen.kernels.conv.template import y_index
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import ResizeSpec

@@ -10,13 +10,13 @@ import numpy as np
 from secateur.codegen.kernels.accepts import any_node, constant
 from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.elementwise.plan import mean
-from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, per_lane, plan_epilogue
-from secateur.codegen.kernels.post_ops.spec import PostOp
 from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.tensors import Blocked, natural_channels
 from secateur.ir import Node
 

@@ -13,8 +13,8 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, number, segments
 from secateur.codegen.emit.maths import exp
 from secateur.codegen.kernels.conv.template import y_index
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import RowSpec

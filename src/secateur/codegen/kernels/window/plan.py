@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from secateur.codegen.kernels.call_window import call_window
-from secateur.codegen.kernels.family import Head
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
 from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.tensors import Blocked

@@ -16,8 +16,8 @@ from tvm import tirx
 from secateur.codegen.emit.builder import Expr, Kernel, even_tile
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import WindowChoice, WindowSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from secateur.codegen.kernels.post_ops.spec import PostOp
-from secateur.codegen.kernels.strides import Strides
+from secateur.codegen.plan.post_ops import PostOp
+from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
 WINOGRAD_TILES = (4, 2)

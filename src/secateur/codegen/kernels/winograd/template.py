@@ -24,8 +24,8 @@ from secateur.codegen.emit.shares import share
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
-from secateur.codegen.kernels.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .spec import WinogradChoice, WinogradSpec

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from secateur.codegen.kernels.conv.packing import Floats
+    from secateur.codegen.kernels.conv.spec import ConvSpec
     from secateur.codegen.plan.axes import Forms
     from secateur.codegen.plan.fusion import Chain
     from secateur.codegen.plan.placement import Layout
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from secateur.codegen.plan.tensors import Blocked, Ints
     from secateur.codegen.targets import Target
     from secateur.ir import Node
-
-    from .conv.spec import ConvSpec
 
 
 class Workload(Protocol):
@@ -115,7 +114,7 @@ class Family:
     @property
     def templates(self) -> Mapping[type, Template]:
         """How each kind of spec is written. TVM is imported for it."""
-        found: Mapping[type, Template] = import_module(f"{__package__}.{self.name}.template").TEMPLATES
+        found: Mapping[type, Template] = import_module(f"secateur.codegen.kernels.{self.name}.template").TEMPLATES
         return found
 
 
