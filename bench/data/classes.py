@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.codegen import Target, get_target
+from secateur.codegen.backends import backend_for
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.tune import timing as measure
 from secateur.codegen.tune.tuner import Tuner, open_records
@@ -50,7 +51,9 @@ def layer_class(graph: Graph, node: Node) -> str:
 def classes(graph: Graph, records: Path | None, threads: int) -> dict[str, dict[str, float]]:
     """By class: macs, padded, ms, share and padded_share of the peak, untimed; and the peak in GFLOP/s."""
     target = get_target("native")
-    program = lower(graph, target, threads, Tuner(target, threads, open_records(target, records)).choose)
+    program = lower(
+        graph, target, threads, Tuner(target, threads, open_records(target, records)).choose, backend_for(target)
+    )
     nodes = {node.name: node for node in graph.nodes}
     rows: dict[str, dict[str, float]] = {}
     class_of: dict[str, str] = {}

@@ -17,6 +17,7 @@ import torch
 from bench.lib import common
 from bench.nets import networks
 from secateur.capture import evaluate
+from secateur.codegen.backends import backend_for
 from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.targets import get_target
@@ -54,7 +55,7 @@ def without(graph: Graph) -> Graph:
 def copies(graph: Graph) -> int:
     """Kernels in the network's program that only move data."""
     target = get_target("native")
-    calls = lower(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose).calls
+    calls = lower(graph, target, 1, Tuner(target, 1, open_records(target, None)).choose, backend_for(target)).calls
     return sum(isinstance(call.spec, CopySpec | MoveSpec | TableCopySpec) for call in calls)
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional as f
 import secateur
 from bench.lib import common
 from secateur import codegen
+from secateur.codegen.backends import backend_for
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records
 from secateur.codegen.targets import native
@@ -140,7 +141,7 @@ def captured(family: Family, batch: int, seed: int = 0) -> Graph:
 def specs(graph: Graph, threads: int = 1) -> set[str]:
     """The kinds of kernels that this machine computes a graph with, where nobody measured any."""
     target = native()
-    calls = lower(graph, target, threads, Tuner(target, threads, Records()).choose).calls
+    calls = lower(graph, target, threads, Tuner(target, threads, Records()).choose, backend_for(target)).calls
     return {type(call.spec).__name__ for call in calls}
 
 

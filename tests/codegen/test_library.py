@@ -161,13 +161,14 @@ def test_targets() -> None:
 
 
 def test_code_for_another_processor_can_be_generated() -> None:
+    from secateur.codegen.backends import CPU, backend_for
     from secateur.codegen.emit.assemble import kernel
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.tune.tuner import default_choice
 
     target = TARGETS["aarch64-neon"]
-    program = lower(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target))
-    assert all(kernel(c.spec, c.choice, target) is not None for c in program.calls)
+    program = lower(draw(RESIDUAL), target, 1, lambda s, *_: default_choice(s, target), backend_for(target))
+    assert all(kernel(c.spec, c.choice, target, CPU.templates) is not None for c in program.calls)
 
 
 def test_a_process_that_only_runs_a_library_loads_neither_compiler_nor_torch(lib: Library, tmp_path: Path) -> None:
@@ -290,12 +291,15 @@ def test_importing_loads_no_tvm() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_profile_has_every_call_in_its_order(threads: int) -> None:
+    from secateur.codegen.backends import backend_for
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.tune.profile import profile
     from secateur.codegen.tune.tuner import Tuner, open_records
 
     graph, target = draw(RESIDUAL), codegen.get_target("native")
-    calls = lower(graph, target, threads, Tuner(target, threads, open_records(target, None)).choose).calls
+    calls = lower(
+        graph, target, threads, Tuner(target, threads, open_records(target, None)).choose, backend_for(target)
+    ).calls
     found = profile(graph, threads=threads, rounds=3)
     assert [kernel for t in found for kernel in t.kernels] == [(c.spec, c.choice) for c in calls]
     assert [t.label for t in found] == [[c.label for c in calls if c.step == i][-1] for i in range(calls[-1].step + 1)]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from secateur.codegen.backends import backend_for
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
@@ -38,5 +39,5 @@ def always(kind: type, which: int = 0) -> Iterator[list[Any]]:
 def kernels(graph: Graph, choose: Callable[..., Any] | None = None) -> list[type]:
     """What computes each convolution of a graph on this machine."""
     target = native()
-    calls = lower(graph, target, 1, choose or Tuner(target, 1, Records()).choose).calls
+    calls = lower(graph, target, 1, choose or Tuner(target, 1, Records()).choose, backend_for(target)).calls
     return [type(c.spec) for c in calls if isinstance(c.spec, ConvSpec | WinogradSpec | StrassenSpec)]

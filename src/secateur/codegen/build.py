@@ -9,10 +9,11 @@ from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
-from .kernels.families import FAMILIES
+from .backends import backend_for
 from .library import Library, built
 from .metadata import Metadata, Port
-from .plan.family import choices, exact_families, family_of
+from .plan.backend import Backend
+from .plan.family import choices, family_of
 from .plan.lower import lower
 from .plan.program import Program
 from .plan.text import show
@@ -41,19 +42,18 @@ def build(
     Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
-    from .emit.assemble import compile_program
-
+    backend = backend_for(tuner.target)
     outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
-    families = FAMILIES if fast else exact_families(FAMILIES)
-    program = lower(graph, tuner.target, threads, tuner.choose, families)
-    compiled = compile_program(program, graph, tuner.target)
+    backend = backend if fast else backend.exact()
+    program = lower(graph, tuner.target, threads, tuner.choose, backend)
+    compiled = backend.assemble(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
         tuple(Port(v.name, tuple(map(int, v.shape)), v.dtype) for v in graph.inputs),
         tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
-        kernels=_count(program),
+        kernels=_count(program, backend),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
 
@@ -63,7 +63,8 @@ def show_plan(
 ) -> str:
     """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
     tuner = _tuner(graph, target, threads, records, False)
-    return show(lower(graph, tuner.target, threads, tuner.choose), FAMILIES)
+    backend = backend_for(tuner.target)
+    return show(lower(graph, tuner.target, threads, tuner.choose, backend), backend.families)
 
 
 def tune(
@@ -104,26 +105,28 @@ def _tuner(
 def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
     seen: dict[Any, int] = {}
+    backend = backend_for(target)
+    tuned = choices(backend.families)
 
     def note(spec: Any, *rivals: Any) -> Any:
-        for rival in (spec, *rivals) if type(spec) in choices(FAMILIES) else ():
+        for rival in (spec, *rivals) if type(spec) in tuned else ():
             work = rival.workload()
             seen[work] = seen.get(work, 0) + rival.macs
         return default_choice(spec, target)
 
-    lower(graph, target, threads, note)
+    lower(graph, target, threads, note, backend)
     return sorted(seen, key=lambda s: -seen[s])
 
 
-def _count(program: Program) -> dict[str, int]:
+def _count(program: Program, backend: Backend) -> dict[str, int]:
     """How many calls are of each kernel family, the largest number first."""
-    families = [family_of(call.spec, FAMILIES) for call in program.calls]
+    families = [family_of(call.spec, backend.families) for call in program.calls]
     return dict(Counter("tvm" if f is None else f.name for f in families).most_common())
 
 
 def approximate(metadata: Metadata) -> bool:
     """Does a library hold kernels whose rounding is coarser than that of a sum in another order?"""
-    return any(metadata.kernels.get(f.name, 0) for f in FAMILIES if not f.exact)
+    return any(metadata.kernels.get(f.name, 0) for f in backend_for(metadata.target).families if not f.exact)
 
 
 def check(graph: Graph) -> None:

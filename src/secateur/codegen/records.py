@@ -14,15 +14,14 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from secateur.ir import InputError
 
-from .kernels.families import FAMILIES
-from .plan.family import Workload, choices
+from .plan.family import Workload
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises
@@ -239,11 +238,6 @@ def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def choice_of(spec: Workload, stored: Sequence[Any]) -> Any:
-    """A stored choice as its template takes it. Raises TypeError where it has other fields."""
-    return choices(FAMILIES)[type(spec)](*stored)
-
-
 def stored(choice: Any) -> tuple[Any, ...]:
-    """The inverse of ``choice_of``."""
+    """The fields of a choice, as a record has them."""
     return tuple(asdict(choice).values())

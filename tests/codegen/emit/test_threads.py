@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 
 from secateur import codegen
+from secateur.codegen.backends import backend_for
 from secateur.codegen.emit.builder import Kernel, const
 from secateur.codegen.emit.machine_code import compile_module
 from secateur.codegen.emit.threads import Step, together
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.kernels.partition import whole
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.templates import templates
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
-from secateur.codegen.plan.family import templates
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Call
 from secateur.codegen.plan.tensors import Buffer, Place
@@ -46,7 +47,7 @@ def unit(groups: int = 8, width: int = 16, size: int = 7) -> Graph:
 
 def planned(graph: Graph, threads: int) -> list[Call]:
     target = native()
-    return lower(graph, target, threads, Tuner(target, threads, Records()).choose).calls
+    return lower(graph, target, threads, Tuner(target, threads, Records()).choose, backend_for(target)).calls
 
 
 def written(calls: list[Call]) -> str:
@@ -103,7 +104,7 @@ def test_groups_are_whole_and_their_margin_is_of_their_step() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_calls_of_one_step_never_share_memory(threads: int) -> None:
     target = native()
-    program = lower(unit(), target, threads, Tuner(target, threads, Records()).choose)
+    program = lower(unit(), target, threads, Tuner(target, threads, Records()).choose, backend_for(target))
     program.arena.place()
     buffers: list[Buffer] = program.arena.buffers
     for a in buffers:
@@ -139,7 +140,7 @@ def test_threads_do_not_part_again_for_fast_algorithms(kind: type) -> None:
     target = native()
     for which in range(200):
         with always(kind, which):
-            calls = lower(graph, target, 2, Tuner(target, 2, Records()).choose).calls
+            calls = lower(graph, target, 2, Tuner(target, 2, Records()).choose, backend_for(target)).calls
             if any(getattr(c.choice, "outer", "") == "blocks" and type(c.spec) is kind for c in calls):
                 text = written(calls)
                 assert text.count("pragma_parallel_launch_point") == 1

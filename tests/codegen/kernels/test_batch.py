@@ -7,7 +7,7 @@ import pytest
 from bench.speed.batch import BAD, FAMILIES, captured, changed, specs
 from secateur import codegen
 from secateur.codegen.kernels import families
-from secateur.codegen.plan.family import templates
+from secateur.codegen.kernels.templates import templates
 
 BATCHES = (2, 3, 5, 16)
 

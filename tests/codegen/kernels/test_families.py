@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.plan.family import Family, heads, templates
+from secateur.codegen.kernels.templates import templates
+from secateur.codegen.plan.family import Family, heads
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from secateur.codegen.backends import backend_for
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Program
@@ -22,7 +23,7 @@ ODD = {"registers": 17, "l1": 7777, "l2": 123457, "fmas": 3, "latency": 7, "load
 
 
 def plan(name: str, target: Target, threads: int = 1) -> Program:
-    return lower(NETWORKS[name](), target, threads, Tuner(target, threads, Records()).choose)
+    return lower(NETWORKS[name](), target, threads, Tuner(target, threads, Records()).choose, backend_for(target))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -40,7 +41,9 @@ def test_plans_follow_the_facts(fact: dict[str, int]) -> None:
 def test_small_caches_change_the_space_of_tiles() -> None:
     target = TARGETS["x86-avx512"]
     net = Net(1, 16, 8, 8)
-    calls = lower(net.graph(net.conv("x", 48, 1)), target, 1, Tuner(target, 1, Records()).choose).calls
+    calls = lower(
+        net.graph(net.conv("x", 48, 1)), target, 1, Tuner(target, 1, Records()).choose, backend_for(target)
+    ).calls
     spec = next(call.spec for call in calls if isinstance(call.spec, ConvSpec))
     one, other = (candidates(spec, t)[0] for t in (target, replace(target, l1=256)))
     assert (one.outer, other.outer) == ("pixels", "blocks")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from secateur.codegen.backends import CPU
 from secateur.codegen.build import workloads
-from secateur.codegen.emit.assemble import compile_program
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen import sums as strassen
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
@@ -128,7 +128,7 @@ def test_all_widths_of_vector(target: Target) -> None:
             if target in runnable():
                 check(graph, target)
             else:
-                compile_program(lower(graph, target, 1, Tuner(target, 1, Records()).choose), graph, target)
+                CPU.assemble(lower(graph, target, 1, Tuner(target, 1, Records()).choose, CPU), graph, target)
         assert len(taken) == 1
 
 

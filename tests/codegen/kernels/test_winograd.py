@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from secateur.codegen.backends import CPU, backend_for
 from secateur.codegen.build import workloads
-from secateur.codegen.emit.assemble import compile_program
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.winograd import transform as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradChoice, WinogradSpec
@@ -109,7 +109,7 @@ def test_all_widths_of_vector(target: Target) -> None:
             if target in runnable():
                 check(graph, target)
             else:
-                compile_program(lower(graph, target, 1, Tuner(target, 1, Records()).choose), graph, target)
+                CPU.assemble(lower(graph, target, 1, Tuner(target, 1, Records()).choose, CPU), graph, target)
         assert len(taken) == 1
 
 
@@ -190,7 +190,7 @@ def test_the_size_of_tile_follows_the_picture() -> None:
     target = native()
     choose = Tuner(target, 1, Records()).choose
     for size, m in ((7, 2), (28, 4)):
-        calls = lower(layer(512, size, pad=PAD), target, 1, choose).calls
+        calls = lower(layer(512, size, pad=PAD), target, 1, choose, backend_for(target)).calls
         assert [c.choice.m for c in calls if isinstance(c.choice, WinogradChoice)] == [m]
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from secateur import codegen
+from secateur.codegen.backends import backend_for
 from secateur.codegen.kernels.elementwise.spec import MapSpec
 from secateur.codegen.plan.copies import Memories, as_matrix, view
 from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
@@ -165,7 +166,7 @@ def test_a_value_read_along_two_axes() -> None:
 def copies(graph: Graph) -> list[str]:
     """Which values a plan copies, each once; what brings the input into its form or an output out of it is left out."""
     target = codegen.get_target("x86-avx512")
-    calls = lower(graph, target, 1, lambda spec, *_: default_choice(spec, target)).calls
+    calls = lower(graph, target, 1, lambda spec, *_: default_choice(spec, target), backend_for(target)).calls
     at_the_ends = {f"pad {graph.inputs[0].name}", f"to blocks {graph.inputs[0].name}"}
     at_the_ends |= {f"from blocks {name}" for name in graph.outputs}
     moved = dict.fromkeys(c.label for c in calls if isinstance(c.spec, (CopySpec, TableCopySpec, MoveSpec)))
@@ -191,7 +192,10 @@ def test_an_activation_of_joined_values_is_applied_where_each_is_made(shared: bo
     y = net.node("relu", net.node("concat", pooled, other, axis=1))
     graph = outputs(net, conv(net, y, 8, (1, 1)), *((other,) if shared else ()))
     target = codegen.get_target("native")
-    specs = [type(c.spec) for c in lower(graph, target, 1, lambda spec, *_: default_choice(spec, target)).calls]
+    specs = [
+        type(c.spec)
+        for c in lower(graph, target, 1, lambda spec, *_: default_choice(spec, target), backend_for(target)).calls
+    ]
     assert (MapSpec in specs) is shared
     check(graph)
 

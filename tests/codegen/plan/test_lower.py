@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from secateur.codegen.backends import backend_for
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.text import show
@@ -20,5 +21,5 @@ pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_plan(name: str, golden: Callable[[str, str], None]) -> None:
     target = TARGETS["x86-avx512"]
-    program = lower(NETWORKS[name](), target, 1, Tuner(target, 1, Records()).choose)
+    program = lower(NETWORKS[name](), target, 1, Tuner(target, 1, Records()).choose, backend_for(target))
     golden(f"plans/{name}.txt", show(program, FAMILIES))

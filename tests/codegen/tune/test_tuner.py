@@ -19,8 +19,8 @@ from secateur.codegen.build import workloads
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.templates import templates
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
-from secateur.codegen.plan.family import templates
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Records, record_of
 from secateur.codegen.targets import native

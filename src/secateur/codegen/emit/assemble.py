@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import tvm
 from numpy.typing import NDArray
 from tvm import tirx
 
-from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.plan.family import templates
-from secateur.codegen.plan.lower import OUTPUT
-from secateur.codegen.plan.program import Argument, Call, Port, Program, Table, Weight
+from secateur.codegen.plan.backend import Compiled
+from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.program import OUTPUT, Argument, Call, Port, Program, Table, TensorSpec, Weight
 from secateur.codegen.plan.tensors import Place
 from secateur.codegen.targets import Target
 from secateur.ir import Graph
@@ -26,26 +24,22 @@ from .threads import Step, together
 from .topi import build_tensor_op
 
 
-@dataclass(frozen=True, eq=False)
-class Compiled:
-    """Machine code, constants and the sizes of what a caller must provide."""
-
-    module: Any
-    weights: NDArray[np.float32]
-    tables: NDArray[np.int32]
-    arena_words: int
-
-
-def kernel(spec: Any, choice: Any, target: Target) -> Any:
-    """The function of a spec: its template's, or TVM's own."""
-    template = templates(FAMILIES).get(type(spec))
-    return build_tensor_op(spec) if template is None else template.build(spec, choice, target)
+def kernel(spec: Any, choice: Any, target: Target, templates: Mapping[type, Template]) -> Any:
+    """The function of a spec: its template's, or TVM's own. Raises ValueError for a spec without a template."""
+    if isinstance(spec, TensorSpec):
+        return build_tensor_op(spec)
+    if type(spec) not in templates:
+        raise ValueError(f"no template writes a {type(spec).__name__}: its family has no row for it")
+    return templates[type(spec)].build(spec, choice, target)
 
 
-def compile_program(program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
+def compile_program(
+    program: Program, graph: Graph, target: Target, templates: Mapping[type, Template], clock: bool = False
+) -> Compiled:
     """Place the buffers, write all functions, compile them.
 
-    ``clock``: ``main`` takes one more array, int64, and writes the cycle counter to it before and after every step.
+    ``templates`` say by kind of spec how its kernel is written. ``clock``: ``main`` takes one more array, int64, and
+    writes the cycle counter to it before and after every step.
     """
     words = program.arena.place()
     tables = Tables()
@@ -56,7 +50,7 @@ def compile_program(program: Program, graph: Graph, target: Target, clock: bool 
         key = (call.spec, call.choice)
         if key not in names:
             names[key] = tvm.ir.GlobalVar(f"k{len(names)}")
-            functions[names[key]] = kernel(call.spec, call.choice, target)
+            functions[names[key]] = kernel(call.spec, call.choice, target, templates)
         places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
         calls.append((functions[names[key]], names[key], call, places))
     blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)

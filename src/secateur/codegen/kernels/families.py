@@ -8,6 +8,7 @@ from secateur.codegen.plan.family import Family
 from .conv import plan as conv
 from .conv import transposed
 from .conv.spec import ConvChoice, ConvSpec
+from .elementwise import plan as elementwise
 from .elementwise.spec import MapSpec, MeanSpec
 from .grouped.spec import GroupedChoice, GroupedSpec
 from .matmul import plan as matmul
@@ -33,7 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False),
     Family("grouped", {GroupedSpec: GroupedChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),
-    Family("elementwise", {MapSpec: None, MeanSpec: None}),
+    Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),
     Family("resize", {ResizeSpec: None}, resize.HEADS),
     Family("rows", {RowSpec: None}, rows.HEADS),
     Family("norms", {MomentSpec: None, GroupSpec: None}, norms.HEADS),

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from secateur.codegen.kernels.conv.phases import reach
-from secateur.ir import Graph, Node
+from secateur.ir import Node
 
 from .axes import Forms
 
@@ -74,8 +73,8 @@ def _renames(forms: Forms, node: Node, data: list[str]) -> bool:
     return order == sorted(order) and a["perm"][to] == axis
 
 
-def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], padded: Iterable[Node]) -> dict[str, int]:
-    """The margin each value's blocks need, by value: the widest that the convolutions ``padded`` read."""
+def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], read: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The margin each value's blocks need, by value: the widest of those that kernels ``read`` around a value."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -88,15 +87,7 @@ def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], padded: Iterable[
         for source in sources:
             parent[root(name)] = root(source)
     need: dict[str, int] = {}
-    for node in padded:
-        at = root(node.inputs[0] or "")
-        need[at] = max(need.get(at, 0), margin(forms.graph, node))
+    for name, margin in read:
+        at = root(name)
+        need[at] = max(need.get(at, 0), margin)
     return {name: need.get(root(name), 0) for name in forms.graph.values}
-
-
-def margin(graph: Graph, node: Node) -> int:
-    """The zeros that a convolution reads around its input."""
-    if node.op == "conv_transpose":
-        return reach(node.attrs, graph.value(node.inputs[1] or "").shape, graph.value(node.inputs[0] or "").shape,
-                     node.out.shape)  # fmt: skip
-    return int(max(node.attrs["pad"], default=0))

@@ -18,7 +18,7 @@ from secateur.ir.ops import BINARY, UNARY
 Shape = tuple[int, ...]
 Picture = tuple[int, int, int]
 if TYPE_CHECKING:
-    from secateur.codegen.plan.family import Accepts
+    from .family import Accepts
 
 SECOND = frozenset(
     {"conv", "conv_transpose", "batch_norm", "group_norm", "instance_norm", "lrn", "max_pool", "avg_pool",

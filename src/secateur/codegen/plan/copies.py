@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.plan.copy_specs import TableCopySpec
-
 from .axes import picture
+from .copy_specs import TableCopySpec
 from .program import Argument, Port, Program, Table, Weight
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane
 

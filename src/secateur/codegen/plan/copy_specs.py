@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.codegen.plan.strides import Strides
+from .strides import Strides
 
 
 @dataclass(frozen=True)

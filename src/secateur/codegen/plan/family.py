@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from secateur.codegen.kernels.conv.packing import Floats
-    from secateur.codegen.kernels.conv.spec import ConvSpec
-    from secateur.codegen.plan.axes import Forms
-    from secateur.codegen.plan.fusion import Chain
-    from secateur.codegen.plan.placement import Layout
-    from secateur.codegen.plan.program import Argument, Weight
-    from secateur.codegen.plan.tensors import Blocked, Ints
     from secateur.codegen.targets import Target
-    from secateur.ir import Node
+    from secateur.ir import Graph, Node
+
+    from .axes import Forms
+    from .fusion import Chain
+    from .placement import Layout
+    from .program import Argument, Weight
+    from .tensors import Blocked, Floats, Ints
 
 
 class Workload(Protocol):
@@ -65,11 +62,13 @@ class Head:
     """An operator that can head a chain.
 
     ``accepts(axes, node, shape of the first input)``: is the node of the kind that the family computes? ``plan(layout,
-    chain)`` writes the calls and returns where the result lies.
+    chain)`` writes the calls and returns where the result lies. ``halo(graph, node)``: the zeros that its kernel reads
+    around the first input, None where it reads none.
     """
 
     accepts: Accepts
     plan: Planner
+    halo: Callable[[Graph, Node], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ class Whole:
 class Alternative(Protocol):
     """Another algorithm for a dense convolution: which specs it offers, and what its call begins with."""
 
-    def alternatives(self, spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[Any, ...]:
-        """Specs that compute the same as ``spec`` and promise to be faster, exact enough with these weights."""
+    def alternatives(self, spec: Any, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[Any, ...]:
+        """Specs that compute the same as the dense ``spec``, promise to be faster and are exact enough."""
         ...
 
     def arguments(
@@ -110,12 +109,6 @@ class Family:
     nodes: Mapping[str, Whole] = field(default_factory=lambda: MappingProxyType({}))
     alternative: Alternative | None = None
     exact: bool = True
-
-    @property
-    def templates(self) -> Mapping[type, Template]:
-        """How each kind of spec is written. TVM is imported for it."""
-        found: Mapping[type, Template] = import_module(f"secateur.codegen.kernels.{self.name}.template").TEMPLATES
-        return found
 
 
 def choices(families: Iterable[Family]) -> Mapping[type, type]:
@@ -147,17 +140,3 @@ def family_of(spec: Any, families: Iterable[Family]) -> Family | None:
 def exact_families(families: Iterable[Family]) -> tuple[Family, ...]:
     """Those whose rounding depends on the order of sums alone."""
     return tuple(family for family in families if family.exact)
-
-
-@cache
-def templates(families: tuple[Family, ...]) -> Mapping[type, Template]:
-    """How each kind of spec is written. TVM is imported for it.
-
-    Raises ValueError where a family's template lacks a row for one of its specs.
-    """
-    found: dict[type, Template] = {}
-    for family in families:
-        if set(family.templates) != set(family.choices):
-            raise ValueError(f"kernel family '{family.name}': its specs and its templates have other rows")
-        found.update(family.templates)
-    return MappingProxyType(found)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secateur.codegen.plan.post_ops import FUSABLE_BINARY, FUSABLE_UNARY
 from secateur.ir import Node
 
 from .axes import Forms, Picture, broadcast
+from .post_ops import FUSABLE_BINARY, FUSABLE_UNARY
 
+ELEMENTWISE = FUSABLE_UNARY | FUSABLE_BINARY | {"batch_norm", "prelu"}  # what templates may apply to vectors
 LONGEST = 8  # operators looked ahead for where a value's uses come together again
 
 

@@ -15,13 +15,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from secateur.codegen.plan.post_ops import FUSABLE_UNARY
 from secateur.ir import Graph, Node, Value
 from secateur.ir.graph import dtype_of, prune_dead
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.ops import BINARY, REDUCE
 
 from .moves import MOVE, move
+from .post_ops import FUSABLE_UNARY
 from .sampling import INVERSE
 
 SHORT = 8  # slices that a sum is taken apart into at most

@@ -6,41 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.kernels.elementwise.plan import elementwise
-from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.plan.family import Family, heads
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node, Unsupported
 
 from .aliases import RESHAPE, shuffles
-from .fusion import Chain, chains, is_elementwise
+from .backend import Backend
+from .family import heads
+from .fusion import ELEMENTWISE, Chain, chains
 from .legalize import prepare
 from .moves import moves_only
-from .placement import SAME_ROWS, Choose, Layout, address
-from .program import Argument, Port, Program, TensorSpec
+from .placement import SAME_ROWS, Choose, address
+from .program import OUTPUT, Argument, Port, Program, TensorSpec
 from .tensors import Blocked, Ints, Plain, join, select
 
-OUTPUT = "output:"  # the port of a result begins with this
 RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
 
 
-def lower(
-    graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...] = FAMILIES
-) -> Program:
-    """The program of a graph. ``choose`` says how to tile a kernel; ``families`` are those that may compute it."""
-    return Lowering(prepare(graph), target, threads, choose, families).run()
+def lower(graph: Graph, target: Target, threads: int, choose: Choose, backend: Backend) -> Program:
+    """The program of a graph. ``choose`` says how to tile a kernel; ``backend`` places values and has the kernels.
+
+    Raises Unsupported for an operator without code generation, ValueError where no family of the backend computes an
+    operator that fusion takes for element-wise.
+    """
+    return Lowering(prepare(graph), target, threads, choose, backend).run()
 
 
 class Lowering:
     """Walks the graph once and writes a ``Program``."""
 
-    def __init__(
-        self, graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...]
-    ) -> None:
+    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose, backend: Backend) -> None:
         self.graph = graph
-        self.layout = Layout(graph, target, threads, choose, families)
-        self.heads = heads(families)
-        self.whole = {op: whole for family in families for op, whole in family.nodes.items()}
+        self.layout = backend.placement(graph, target, threads, choose)
+        self.heads = heads(backend.families)
+        if missing := sorted(ELEMENTWISE - set(self.heads)):
+            raise ValueError(f"no kernel family computes {', '.join(missing)}: a row of heads is missing")
+        self.whole = {op: whole for family in backend.families for op, whole in family.nodes.items()}
         forms = self.layout.forms
         self.chains, self.moves, self.shuffles = chains(forms), self.layout.moves, shuffles(forms)
 
@@ -68,8 +68,6 @@ class Lowering:
 
     def _plan_chain(self, chain: Chain) -> Blocked:
         """The kernels of a head and its tail."""
-        if is_elementwise(self.layout.forms, chain.head):
-            return elementwise(self.layout, chain)
         return self.heads[chain.head.op].plan(self.layout, chain)
 
     def _needed(self) -> set[str]:

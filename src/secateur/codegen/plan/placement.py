@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec
-from secateur.codegen.plan.family import Family, accepted
-from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node
 from secateur.ir.graph import numpy_dtype
@@ -19,9 +16,12 @@ from secateur.ir.graph import numpy_dtype
 from .aliases import margins, moves
 from .axes import Forms, default_axis, picture
 from .copies import Memories, Writer, as_matrix, view
+from .copy_specs import CopySpec, FillSpec, MoveSpec
+from .family import Family, Head, accepted, heads
 from .fusion import is_head
 from .moves import move
 from .program import Argument, Port, Program, Table, Weight
+from .strides import Strides
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
 Choose = Callable[..., Any]
@@ -45,8 +45,7 @@ class Layout:
         self.start = Place(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
         self.forms = Forms(graph, accepted(families))
         self.moves = moves(self.forms)
-        padded = [n for n in graph.nodes if n.op in {"conv", "conv_transpose"} and is_head(self.forms, n)]
-        self.margins = margins(self.forms, self.moves, padded)
+        self.margins = margins(self.forms, self.moves, self._read_around(heads(families)))
         self.memories = Memories()
         self.blocked: dict[str, Blocked] = {}
         self.turned: dict[tuple[str, int], Blocked] = {}  # in blocks, but along another axis than the value's own
@@ -55,6 +54,13 @@ class Layout:
         self.constants: dict[str, Weight] = {}  # that were moved into a value
         for value in graph.inputs:
             self.plain[value.name] = Plain(value.shape, value.dtype, port=value.name)
+
+    def _read_around(self, rows: Mapping[str, Head]) -> Iterator[tuple[str, int]]:
+        """What kernels read outside of a value: its name, and how many zeros around it."""
+        for node in self.graph.nodes:
+            row = rows.get(node.op)
+            if row is not None and row.halo is not None and is_head(self.forms, node):
+                yield node.inputs[0] or "", row.halo(self.graph, node)
 
     # --- in blocks --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.codegen.plan.strides import Strides
+from .strides import Strides
 
 # Element-wise operators the templates can apply to a vector (``maths`` holds a row for each).
 FUSABLE_UNARY = frozenset(

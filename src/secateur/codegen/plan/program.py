@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from .tensors import Arena, Buffer, Place
 
+OUTPUT = "output:"  # the port of a result begins with this
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from secateur.codegen.plan.family import Family, family_of
-
+from .family import Family, family_of
 from .program import Call, Program, TensorSpec
 
 

@@ -45,7 +45,8 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     """The calls of each step, and a function that runs the network once and returns the microseconds of each step."""
     import tvm_ffi
 
-    from secateur.codegen.emit.assemble import compile_program, ports
+    from secateur.codegen.backends import backend_for
+    from secateur.codegen.emit.assemble import ports
     from secateur.codegen.library import aligned
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.runtime import use_threads
@@ -53,8 +54,9 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     from .tuner import Tuner, open_records
 
     chosen = get_target(target)
-    program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose)
-    compiled = compile_program(program, graph, chosen, clock=True)
+    backend = backend_for(chosen)
+    program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose, backend)
+    compiled = backend.assemble(program, graph, chosen, clock=True)
     rng = np.random.default_rng(0)
     inputs, outputs = ports(graph)
     given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]

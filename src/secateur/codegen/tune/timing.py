@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.backends import backend_for
 from secateur.codegen.library import aligned
-from secateur.codegen.plan.family import Workload, templates
+from secateur.codegen.plan.family import Workload
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target
 
@@ -32,7 +32,7 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     from secateur.codegen.emit.machine_code import compile_module
     from secateur.codegen.emit.threads import Step, together
 
-    template = templates(FAMILIES)[type(spec)]
+    template = backend_for(target).templates[type(spec)]
     assert template.arrays is not None
     arrays, first = template.arrays(spec, target)
     name = tvm.ir.GlobalVar("kernel")
@@ -54,7 +54,7 @@ def arguments(spec: Workload, target: Target, memory: int = MEMORY) -> list[list
     in the cache. Timed on weights that stay in the cache, choices win that cost ResNet-50 6 % (bench/cold_weights.py).
     ``memory``: bytes that all copies take together; 0 makes one copy.
     """
-    template = templates(FAMILIES)[type(spec)]
+    template = backend_for(target).templates[type(spec)]
     assert template.arrays is not None
     arrays, _ = template.arrays(spec, target)
     view = ffi().from_dlpack

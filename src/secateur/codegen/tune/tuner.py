@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.plan.family import Workload, choices, templates
-from secateur.codegen.records import Doubt, Record, Records, choice_of, key_of, record_of, stored
+from secateur.codegen.backends import backend_for
+from secateur.codegen.plan.family import Workload, choices
+from secateur.codegen.records import Doubt, Record, Records, key_of, record_of, stored
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target, get_target
 from secateur.ir import InputError
@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 def candidates(spec: Any, target: Target) -> list[Any]:
     """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
-    template = templates(FAMILIES).get(type(spec))
+    template = backend_for(target).templates.get(type(spec))
     return [None] if template is None or template.space is None else list(template.space(spec, target))
 
 
@@ -57,9 +57,10 @@ def open_records(target: str | Target, path: str | Path | Records | None, known:
     if known and path is not None and not Path(path).exists():
         raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
     ffi()  # before TVM, which would load torch
-    revisions = {spec.__name__: template.revision for spec, template in templates(FAMILIES).items()}
+    chosen = get_target(target)
+    revisions = {spec.__name__: template.revision for spec, template in backend_for(chosen).templates.items()}
     doubt = doubts(revisions, versions()["apache-tvm"])
-    return Records(path, doubt, under=Records(SHIPPED / f"{get_target(target).name}.jsonl", doubt))
+    return Records(path, doubt, under=Records(SHIPPED / f"{chosen.name}.jsonl", doubt))
 
 
 def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
@@ -119,6 +120,8 @@ class Tuner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.target, self.threads, self.records = target, threads, records
+        self.backend = backend_for(target)
+        self.kinds = choices(self.backend.families)  # of spec, each with that of its choice
         self.team, self.clock = team, clock
         self.near: dict[Workload, str] = {}
 
@@ -142,18 +145,26 @@ class Tuner:
         """
         if rivals:
             return self.choose(self._fastest((spec, *rivals)))
-        if type(spec) not in choices(FAMILIES):
+        if type(spec) not in self.kinds:
             return None
         work = spec.workload()
         space = candidates(work, self.target)
         record = self.records.find(self.target.name, work)
-        if record is not None and (choice := _fitting(work, record, space)) is not None:
+        if record is not None and (choice := self._fitting(work, record, space)) is not None:
             return choice
         record = self.records.nearest(self.target.name, work)
-        if record is not None and (choice := _fitting(work, record, space)) is not None:
+        if record is not None and (choice := self._fitting(work, record, space)) is not None:
             self.near[work] = work.title
             return choice
         return space[0]
+
+    def _fitting(self, spec: Workload, record: Record, space: Sequence[Any]) -> Any:
+        """The record's choice if it is one of the space, else None."""
+        try:
+            choice = self.kinds[type(spec)](*record.choice)
+        except TypeError:  # it has other fields
+            return None
+        return choice if choice in space else None
 
     def _fastest(self, specs: Sequence[Any]) -> Any:
         """By measured seconds if one file has such for all, else by their estimates."""
@@ -219,7 +230,7 @@ class Tuner:
         timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
         self.records.add(record_of(
             self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
-            revision=templates(FAMILIES)[type(spec)].revision))  # fmt: skip
+            revision=self.backend.templates[type(spec)].revision))  # fmt: skip
         return True
 
 
@@ -229,12 +240,3 @@ def contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
     for spec in specs:
         found.setdefault(spec.computes, []).append(spec)
     return found.values()
-
-
-def _fitting(spec: Workload, record: Record, space: Sequence[Any]) -> Any:
-    """The record's choice if it is one of the space, else None."""
-    try:
-        choice = choice_of(spec, record.choice)
-    except TypeError:
-        return None
-    return choice if choice in space else None

@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from secateur.codegen.backends import backend_for
 from secateur.codegen.emit.loading import load_tvm
-from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.plan.family import templates
 from secateur.codegen.runtime import ffi, use_threads
 from secateur.codegen.targets import Target
 
@@ -32,7 +31,7 @@ def run(channels: Mapping[int, Connection], target: Target, threads: int) -> Non
     """Keep a worker alive at each pipe until the parent closes it."""
     load_tvm()  # once, before the workers are forked
     ffi()
-    templates(FAMILIES)
+    _ = backend_for(target).templates
 
     workers = {_fork(channel, target, threads): i for i, channel in channels.items()}
     while workers:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from secateur.codegen.kernels.post_ops.plan import Flow, affine, flows
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout
+from secateur.codegen.plan.tensors import Floats
 from secateur.ir import Node
-
-from .packing import Floats
 
 
 @dataclass(frozen=True)

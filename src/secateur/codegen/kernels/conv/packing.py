@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from secateur.codegen.plan.tensors import Ints, natural_channels
+from secateur.codegen.plan.tensors import Floats, Ints, natural_channels
 
 from .spec import ConvSpec
-
-Floats = NDArray[np.float32]
 
 
 def block_channels(outputs: int, groups: int, lanes: int) -> Ints:

@@ -24,7 +24,7 @@ from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Blocked, Ints, Place
-from secateur.ir import Node
+from secateur.ir import Graph, Node
 
 from .fold import Folded, fold
 from .packing import block_channels, dense_weight, groups_of, pack
@@ -200,4 +200,9 @@ def padded(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
     return constant_picture(forms, node, shape) and min(node.attrs["pad"]) >= 0
 
 
-HEADS: Mapping[str, Head] = MappingProxyType({"conv": Head(padded, conv), "linear": Head(constant, linear)})
+def halo(graph: Graph, node: Node) -> int:
+    """The zeros that a convolution reads around its input."""
+    return int(max(node.attrs["pad"], default=0))
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"conv": Head(padded, conv, halo), "linear": Head(constant, linear)})

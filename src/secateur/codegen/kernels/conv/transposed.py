@@ -12,13 +12,13 @@ import numpy as np
 from secateur.codegen.kernels.conv.fold import fold
 from secateur.codegen.kernels.conv.plan import as_picture, padded, write_dense, write_depthwise
 from secateur.codegen.kernels.post_ops.plan import plan_epilogue
-from secateur.codegen.plan.aliases import margin
 from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Layout
 from secateur.codegen.plan.tensors import Blocked
+from secateur.ir import Graph, Node
 
-from .phases import phases
+from .phases import phases, reach
 
 
 def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
@@ -32,7 +32,7 @@ def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
     name = node.inputs[0] or ""
     x = layout.get_blocked(name, 1)
     deep = groups == i and o == 1
-    x = layout.with_margin(layout.together(name, x) if deep else x, margin(layout.graph, node))
+    x = layout.with_margin(layout.together(name, x) if deep else x, halo(layout.graph, node))
     out = layout.new_blocked(work.name, x.channels if deep else None)
     epilogue = plan_epilogue(layout, work.tail, out)
     lone = 4 - len(node.out.shape)
@@ -56,4 +56,10 @@ def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
     return out
 
 
-HEADS: Mapping[str, Head] = MappingProxyType({"conv_transpose": Head(padded, conv_transpose)})
+def halo(graph: Graph, node: Node) -> int:
+    """How far outside of its input a transposed convolution reads."""
+    return reach(node.attrs, graph.value(node.inputs[1] or "").shape, graph.value(node.inputs[0] or "").shape,
+                 node.out.shape)  # fmt: skip
+
+
+HEADS: Mapping[str, Head] = MappingProxyType({"conv_transpose": Head(padded, conv_transpose, halo)})

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
-from secateur.codegen.plan.fusion import Chain, base_input
+from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.family import Head
+from secateur.codegen.plan.fusion import ELEMENTWISE, Chain, base_input, is_elementwise
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.tensors import Blocked
+from secateur.ir import Node
 
 from .spec import MapSpec, MeanSpec
 
@@ -39,3 +45,10 @@ def elementwise(layout: Layout, chain: Chain) -> Blocked:
     ))  # fmt: skip
     call_window(layout, spec, x, out, [], epilogue, node.label)
     return out
+
+
+def _applies(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+    return is_elementwise(forms, node)
+
+
+HEADS: Mapping[str, Head] = MappingProxyType(dict.fromkeys(ELEMENTWISE, Head(_applies, elementwise)))

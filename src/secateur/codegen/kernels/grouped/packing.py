@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from secateur.codegen.kernels.conv.packing import Floats
-from secateur.codegen.plan.tensors import Ints
+from secateur.codegen.plan.tensors import Floats, Ints
 
 from .spec import QUAD
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.codegen.kernels.conv.fold import Folded
-from secateur.codegen.kernels.conv.packing import Floats, block_channels, groups_of
+from secateur.codegen.kernels.conv.packing import block_channels, groups_of
 from secateur.codegen.kernels.post_ops.plan import others, partner, per_lane, plan_epilogue
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument, Table
-from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.codegen.plan.tensors import Blocked, Floats, Ints, Place
 
 from .packing import pack_quads, quad_channels
 from .spec import QUAD, GroupedChoice, GroupedSpec

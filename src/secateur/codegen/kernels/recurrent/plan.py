@@ -8,13 +8,12 @@ from types import MappingProxyType
 import numpy as np
 
 from secateur.codegen.kernels.conv.fold import Folded
-from secateur.codegen.kernels.conv.packing import Floats
 from secateur.codegen.kernels.conv.plan import write_dense
 from secateur.codegen.kernels.post_ops.plan import Epilogue
 from secateur.codegen.plan.family import Whole
 from secateur.codegen.plan.placement import Layout, strides
 from secateur.codegen.plan.program import Argument
-from secateur.codegen.plan.tensors import Blocked, Place, Plane, natural_channels
+from secateur.codegen.plan.tensors import Blocked, Floats, Place, Plane, natural_channels
 from secateur.ir import Node
 
 from .spec import RecurrentSpec

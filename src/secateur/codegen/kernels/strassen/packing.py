@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from secateur.codegen.kernels.conv.packing import Floats, _tiles
+from secateur.codegen.kernels.conv.packing import _tiles
+from secateur.codegen.plan.tensors import Floats
 
 from .spec import StrassenChoice, StrassenSpec
 from .sums import weight_sums

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.codegen.kernels.conv.packing import Floats
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.plan.placement import Layout
 from secateur.codegen.plan.program import Argument, Table, Weight
-from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.codegen.plan.tensors import Blocked, Floats, Ints, Place
 from secateur.codegen.targets import Target
 
 from .packing import pack_strassen

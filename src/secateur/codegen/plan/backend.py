@@ -1,0 +1,59 @@
+"""What planning and building ask of a kind of machine: where values lie, which kernels there are, how they are called.
+
+Planning knows no kernel and no memory: it is handed a backend. ``codegen.backends`` has them by target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.codegen.targets import Target
+from secateur.ir import Graph
+
+from .family import Family, Template
+from .placement import Choose, Layout
+from .program import Program
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Machine code, constants, and the size in 4-byte words of the arena that a caller must provide."""
+
+    module: Any
+    weights: NDArray[np.float32]
+    tables: NDArray[np.int32]
+    arena_words: int
+
+
+class Backend(Protocol):
+    """A kind of machine, as planning and building see it."""
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The kernels that a plan may use, a row for each family."""
+        ...
+
+    @property
+    def templates(self) -> Mapping[type, Template]:
+        """How each kind of spec of the families is written. TVM is imported for it."""
+        ...
+
+    def exact(self) -> Self:
+        """The same without families whose rounding depends on more than the order of sums."""
+        ...
+
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose) -> Layout:
+        """Where the values of a graph lie while it is planned, with the program that is written meanwhile."""
+        ...
+
+    def assemble(self, program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
+        """Machine code of a program. ``clock``: it also writes the cycle counter before and after every step."""
+        ...
