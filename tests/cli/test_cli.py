@@ -85,6 +85,24 @@ def test_compile_writes_all_and_keeps_stdout_for_json(call: Call, model: Path) -
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_layers_of_the_table(call: Call, model: Path) -> None:
+    shown = call("inspect", model, "--layers", "2").err
+    assert "and 3 lighter layers: " in shown and "--layers all" in shown
+    assert "lighter" not in call("inspect", model, "--layers", "all").err
+    for wrong in ("0", "few"):
+        done = call("compile", model, model.with_name("o.onnx"), "--layers", wrong)
+        assert done.code == 2
+        assert f"--layers {wrong}: give all, or a whole number" in done.err
+
+
+def test_every_command_lists_what_it_writes(call: Call, model: Path) -> None:
+    out, recipe, again, page = (model.with_name(n) for n in ("o.onnx", "r.json", "again.onnx", "i.json"))
+    assert call("compile", model, out, "--recipe", recipe).code == 0
+    said = call("apply", recipe, model, again).err
+    assert f"wrote {again}, {again.stat().st_size / 1000:.3g} kB" in said
+    assert f"wrote {page}, " in call("inspect", model, "--json", page).err
+
+
 def test_verify_fails_with_1(call: Call, model: Path) -> None:
     recipe = model.with_name("r.json")
     assert call("compile", model, model.with_name("o.onnx"), "--recipe", recipe).code == 0

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from secateur.capture import load
 from secateur.ir import Graph
-from secateur.ir.files import write_text
+from secateur.ir.files import text_job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import random_inputs
@@ -24,7 +24,7 @@ from secateur.sizes import seconds_of
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
-from .terminal import say
+from .terminal import say, write_listed
 
 
 def bench_models(
@@ -55,7 +55,8 @@ def bench_models(
     if json == "-":
         typer.echo(text)
     elif json is not None:
-        write_text(json, text)
+        for line in write_listed([text_job(Path(json), text)]):
+            say(line)
 
 
 def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) -> None:

@@ -9,17 +9,22 @@ from pathlib import Path
 import typer
 
 from secateur.ir import InputError, LawError
-from secateur.ir.files import same_file, write_text
+from secateur.ir.files import same_file, text_job
 
 from .shapes import shapes_of
-from .terminal import check_outputs, json_out, json_path, progress, say, show_report
+from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
 
 
 def inspect_model(
-    source: Path, protect: tuple[str, ...], json: str | None, shapes: tuple[str, ...], trust: bool = False
+    source: Path,
+    protect: tuple[str, ...],
+    json: str | None,
+    shapes: tuple[str, ...],
+    layers: str | None = None,
+    trust: bool = False,
 ) -> None:
     """``secateur inspect``."""
-    target, given = json_path(json), shapes_of(shapes)
+    target, given, limit = json_path(json), shapes_of(shapes), limit_of(layers)
     if target is not None:
         check_outputs(source, target, [], False, False, ending=None)
 
@@ -28,10 +33,11 @@ def inspect_model(
     with progress() as tell:
         tell("read the model")
         report = api.inspect(source, protect=protect, trust=trust, shapes=given)
-    show_report(report, groups=True)
+    show_report(report, limit, groups=True, page=False)
     json_out(report, json)
     if target is not None:
-        write_text(target, report.to_json())
+        for line in write_listed([text_job(target, report.to_json())]):
+            say(line)
 
 
 def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, ...], seed: int, trust: bool) -> None:
@@ -57,17 +63,19 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
         raise InputError(f"'{out}' is the recipe itself; name another output")
 
     from secateur import api
+    from secateur.reading import checked_jobs
     from secateur.report.text import law
 
     with progress() as tell:
         done = api.apply(recipe, source, progress=tell, trust=trust)
         tell("write")
-        done.save(out)
+        lines = write_listed(checked_jobs(done.graph, out, trust)[0])
     for remark in done.report.remarks:
         say(remark)
     if done.report.verification is not None:
         say(law(done.report.verification))
-    say(f"wrote {out}")
+    for line in lines:
+        say(line)
 
 
 def list_passes(name: str | None) -> None:

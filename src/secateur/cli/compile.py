@@ -15,7 +15,7 @@ from secateur.ir.frontends.onnx.process import OnnxProcess
 
 from .images import ImageOptions
 from .shapes import shapes_of
-from .terminal import check_outputs, json_out, json_path, progress, say, show_report, write_listed
+from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
 
 if TYPE_CHECKING:
     from secateur.report.report import Report
@@ -46,6 +46,7 @@ class CompileJob:
     holdout: str = "25%"
     trust: bool = False
     shapes: tuple[str, ...] = ()
+    layers: str | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -68,7 +69,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
     for kind, value in job.budgets.items():
         if value is not None:
             policy.with_budget(kind, value)
-    round_to, shapes = _round_to(job.round_to), shapes_of(job.shapes)
+    round_to, shapes, limit = _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
     if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
                           job.budgets["latency_ms"] is not None):  # fmt: skip
         raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
@@ -94,7 +95,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
         report = done.report
         if not job.dry_run:
             report, lines = _write(job, done, tell, process)
-    show_report(report)
+    show_report(report, limit)
     json_out(report, job.json)
     for line in lines:
         say(line)

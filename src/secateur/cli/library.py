@@ -18,7 +18,7 @@ from secateur.codegen.emit.loading import load_tvm
 from secateur.deploy import Progress as Tell
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
-from secateur.ir.files import Job, check_writable, same_file, write_all
+from secateur.ir.files import Job, check_writable, same_file
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.reading import check_reading
 from secateur.report.collect import capture_remarks
@@ -26,7 +26,7 @@ from secateur.report.text import reading as shown
 
 from .errors import INTERRUPTED
 from .shapes import shapes_of
-from .terminal import say
+from .terminal import say, write_listed
 
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
@@ -45,14 +45,15 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     load_tvm()
     with _bar() as tell:
         library = build(graph, target, time, threads, records, tell, batch)
-    library.save(out)
+    lines = write_listed([(out, library.write)])
     if show:
         typer.echo(show_plan(graph, target, threads, records, batch), nl=False)
     for note in library.metadata.notes:
         say(note)
     if reading is not None:
         say(shown("reading", reading))
-    say(f"wrote {out} for {library.metadata.target.name}, threads {threads}")
+    for line in lines:
+        say(f"{line}, for {library.metadata.target.name}, threads {threads}")
 
 
 def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None,
@@ -115,7 +116,8 @@ def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make '{folder}': {error.strerror}; name another folder with --output") from error
-    write_all([_array_job(folder / name, array) for name, array in arrays.items()])
+    for line in write_listed([_array_job(folder / name, array) for name, array in arrays.items()]):
+        say(line)
 
 
 def _array_job(path: Path, array: Any) -> Job:

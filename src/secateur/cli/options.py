@@ -18,6 +18,10 @@ Shape = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME:1,3,320,320", help="Sizes of an input to count and time at, where the file has none."),
 ]
+Layers = Annotated[
+    str | None,
+    typer.Option(metavar="all|N", help="Layers in the table: all, or the N heaviest; of more than 60 the 15 heaviest."),
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - is stdout.")]
 Calibration = Annotated[
     Path | None,

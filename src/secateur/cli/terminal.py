@@ -17,6 +17,7 @@ from secateur.ir.plain import printable
 
 if TYPE_CHECKING:
     from secateur.report.report import Report
+    from secateur.report.table import Limit
 
 
 def check_outputs(
@@ -80,14 +81,29 @@ def json_out(report: Report, json: str | None) -> None:
             raise InputError(f"cannot write the report to standard output: {why}") from error
 
 
-def show_report(report: Report, groups: bool = False) -> None:
+def limit_of(layers: str | None) -> Limit:
+    """``--layers``. Raises InputError."""
+    if layers is None:
+        return None
+    if layers == "all":
+        return "all"
+    if not layers.isdecimal() or int(layers) < 1:
+        raise InputError(f"--layers {layers}: give all, or a whole number from 1 up")
+    return int(layers)
+
+
+def show_report(report: Report, layers: Limit, groups: bool = False, page: bool = True) -> None:
+    """In a terminal's width and colours, or unwrapped where something else reads it. ``page``: --report exists here."""
+    from secateur.report.table import Signs
     from secateur.report.text import show, text
 
     console = Console(stderr=True)
+    signs = Signs.of(sys.stderr.encoding)
+    more = "--layers all" + ("; --report page.html has every one" if page else "; --json has every one")
     if console.is_terminal:
-        show(report, console, groups=groups)
+        show(report, console, groups=groups, layers=layers, signs=signs, more=more)
     else:
-        say(text(report, groups=groups))
+        say(text(report, groups=groups, layers=layers, signs=signs, more=more))
 
 
 @contextlib.contextmanager

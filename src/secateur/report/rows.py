@@ -100,7 +100,7 @@ def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: Reasons |
         return "pruned", "removed: nothing needs it any more"
     if now is not None and now.widths != row.widths:
         narrower = now.widths and row.widths and now.widths[1] < row.widths[1]
-        return "pruned", None if narrower or not frozen else f"all outputs stay: {frozen}"
+        return "pruned", None if narrower or not frozen else f"inputs only, all outputs stay: {frozen}"
     if frozen:
         return "frozen", frozen
     return "kept", (reasons.unscored(node) if reasons else None) or (

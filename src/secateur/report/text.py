@@ -1,48 +1,81 @@
-"""The report as tables: in colour and the terminal's width, or plain and 80 columns wide."""
+"""The report as tables: in colour and the terminal's width, or plain and unwrapped."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from secateur.ir.plain import printable
+from secateur.ir.plain import one_line, printable
+
+from .table import PLACES, Limit, Signs, layer_lines, pair, short
 
 if TYPE_CHECKING:
     from secateur.passes.law import Verification
     from secateur.reading import Reading
 
-    from .parts import Quality, Widths
+    from .parts import Group, Quality
     from .report import Report
 
-WIDTH = 80
-MANY = 12  # slots of a group that are shown; the JSON has all
-COLOURS = {"pruned": "green", "frozen": "yellow", "kept": "cyan"}
+UNWRAPPED = 100_000  # columns, for what goes to a file: whoever looks for a name there finds it
+SLOTS = 12  # slots of a group that are shown; the JSON has all
 NORM = " relative Frobenius norm"
 UNIT_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes of weights", "nodes": "nodes"}
 
 
-def text(report: Report, width: int = WIDTH, *, groups: bool = False) -> str:
-    """Plain text, at most ``width`` columns."""
+def text(
+    report: Report,
+    width: int | None = None,
+    *,
+    groups: bool = False,
+    layers: Limit = None,
+    signs: Signs | None = None,
+    more: str = PLACES,
+) -> str:
+    """Plain text: in at most ``width`` columns (60 or more), or unwrapped. For the rest see ``show``."""
     stream = io.StringIO()
     console = Console(
-        file=stream, width=width, color_system=None, force_terminal=False, force_jupyter=False, highlight=False
+        file=stream,
+        width=UNWRAPPED if width is None else width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        highlight=False,
     )
-    show(report, console, groups=groups)
+    show(report, console, groups=groups, layers=layers, signs=signs, more=more)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def show(report: Report, console: Console, *, groups: bool = False) -> None:
-    """Print headline, layers, groups if asked for, totals, and what was checked."""
+def show(
+    report: Report,
+    console: Console,
+    *,
+    groups: bool = False,
+    layers: Limit = None,
+    signs: Signs | None = None,
+    more: str = PLACES,
+) -> None:
+    """Print headline, layers, groups if asked for, totals, and what was checked, in the console's width and colours.
+
+    ``layers``: "all", or how many of the heaviest; without it all of up to 60, and of more the 15 heaviest. ``more``
+    says where the others are. ``signs``: what stands for an arrow where the console has none.
+    """
     console.print(f"[bold]{_shown(report.model)}[/bold]  policy {_shown(report.policy)}", highlight=False)
-    console.print(_layers(report))
+    signs = signs or Signs()
+    for row in layer_lines(report.layers, console.width, layers, signs, more):
+        console.print(row, no_wrap=True, overflow="ignore", crop=False, highlight=False)
     if report.rewrites:
-        console.print(_rewrites(report))
+        console.print(_rewrites(report, signs))
     if groups:
-        console.print(_groups(report))
+        if console.width < UNWRAPPED:
+            console.print(_groups(report))
+        else:
+            for line in _group_lines(report):
+                console.print(line, markup=False)
     console.print(_totals(report))
     for line in closing(report):
         console.print(_shown(line), highlight=False)
@@ -109,7 +142,7 @@ def law(check: Verification) -> str:
     line = f"law: {outcome} ({check.law}), error {error:.1e} on {inputs} inputs, against the {check.reference}"
     changed = check.changed
     if changed:
-        named = ", ".join(changed[:MANY]) + (", .." if len(changed) > MANY else "")
+        named = ", ".join(changed[:SLOTS]) + (", .." if len(changed) > SLOTS else "")
         line += f", for the network as it was cut\n{len(changed)} weights were changed on purpose afterwards: {named}"
         if check.distance is not None:
             line += f"\nwith them outputs are {check.distance:.1e} (relative) from the {check.reference}"
@@ -137,24 +170,7 @@ def _totals(report: Report) -> Table:
     return table
 
 
-def _layers(report: Report) -> Table:
-    """Names and reasons fold where the terminal is narrow; numbers never do."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer", overflow="fold", ratio=3)
-    table.add_column("op", no_wrap=True)
-    table.add_column("widths", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("state, reason", overflow="fold", ratio=4)
-    for row in report.layers:
-        state = f"[{COLOURS[row.state]}]{row.state}[/]"
-        reason = f": {_shown(row.reason)}" if row.reason else ""
-        name, op = _shown(row.name), row.op.replace("conv_transpose", "convT")
-        table.add_row(name, op, _widths(row.widths), _pair(row.macs), _pair(row.params), state + reason)
-    return table
-
-
-def _rewrites(report: Report) -> Table:
+def _rewrites(report: Report, signs: Signs) -> Table:
     """Each layer that a rewrite looked at: what it cost before and after, and its error, or why it was left alone.
 
     The head says once by what norm, which the JSON and the page repeat in every row.
@@ -169,7 +185,7 @@ def _rewrites(report: Report) -> Table:
         error = "to be trained" if row.error is None else f"{row.error:.3g}"
         said = error + (f" ({row.measure.replace(f',{NORM}', '')})" if row.measure else "")
         table.add_row(
-            _shown(row.spec), _shown(row.layer), _pair(row.macs), _pair(row.params),
+            _shown(row.spec), _shown(row.layer), pair(row.macs, signs), pair(row.params, signs),
             _shown(f"left alone: {row.reason}" if row.reason else said),
         )  # fmt: skip
     return table
@@ -182,30 +198,21 @@ def _groups(report: Report) -> Table:
     table.add_column("slots", overflow="fold", ratio=3)
     table.add_column("ties and reasons", overflow="fold", ratio=3)
     for group in report.groups:
-        why = [f"frozen: {group.frozen}"] if group.frozen else []
-        reasons = "; ".join([*why, *group.why])
-        slots = (*group.slots[:MANY], "...") if len(group.slots) > MANY else group.slots
-        table.add_row(group.id, str(group.size), _shown(" ".join(slots)), _shown(reasons))
+        slots, why = _described(group)
+        table.add_row(group.id, str(group.size), _shown(slots), _shown(why))
     return table
 
 
-def _widths(widths: tuple[Widths, Widths | None]) -> str:
-    before, after = widths
-    arrow = f"{before[0]}>{before[1]}"
-    return arrow if after is None or after == before else f"{arrow} {after[0]}>{after[1]}"
+def _group_lines(report: Report) -> Iterator[str]:
+    """The same, a line each, for what is not read in columns: the longest list of slots would set the width of all."""
+    yield "groups: size: slots (ties and reasons)"
+    for group in report.groups:
+        slots, why = _described(group)
+        yield one_line(f"{group.id}: {group.size}: {slots}" + (f" ({why})" if why else ""))
 
 
-def _pair(pair: tuple[int, int | None]) -> str:
-    """The number, and what is left of it if that is less."""
-    before, after = pair
-    if after is None or after == before or not before:
-        return short(before)
-    return f"{short(before)} {after / before:.0%}"
-
-
-def short(number: int) -> str:
-    """Three digits and a unit: 1230000 -> 1.23M."""
-    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
+def _described(group: Group) -> tuple[str, str]:
+    """Its slots, and why they are tied and frozen."""
+    frozen = (f"frozen: {group.frozen}",) if group.frozen else ()
+    slots = (*group.slots[:SLOTS], "...") if len(group.slots) > SLOTS else group.slots
+    return " ".join(slots), "; ".join((*frozen, *group.why))

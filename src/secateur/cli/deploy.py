@@ -1,0 +1,98 @@
+"""Options and help of the commands that build, measure and run libraries; what they do loads when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Batch, Debug, Json, Seed, Shape, Source, Target, Threads, Trust
+
+LATER = "Not available in this version."
+
+
+def build_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.so", help="The library.", show_default=False)],
+    target: Target = "native",
+    threads: Threads = 1,
+    records: Annotated[Path | None, typer.Option(metavar="DB", help="Choices that were measured before.")] = None,
+    tune: Annotated[str | None, typer.Option(metavar="60s", help="Measure what DB lacks, for this long.")] = None,
+    batch: Batch = None,
+    show_plan: Annotated[
+        bool, typer.Option("--show-plan", help="Print every kernel of the library, on stdout.")
+    ] = False,
+    trust: Trust = False,
+    shape: Shape = None,
+    debug: Debug = False,
+) -> None:
+    """Compile IN.onnx to one file with code, weights and metadata, at the sizes the model states."""
+    from .errors import guard
+
+    with guard(debug):
+        from .library import build_model
+
+        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan)
+
+
+def tune_command(
+    source: Source,
+    records: Annotated[Path, typer.Option(metavar="DB", help="File of records; it grows.", show_default=False)],
+    target: Target = "native",
+    time: Annotated[str, typer.Option(metavar="60s", help="How long.")] = "60s",
+    threads: Threads = 1,
+    batch: Batch = None,
+    shape: Shape = None,
+    tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
+    from .errors import guard, refuse
+
+    with guard(debug):
+        refuse({"--tracker": tracker, "--key": key})
+        from .library import tune_model
+
+        tune_model(source, target, threads, records, time, batch, tuple(shape or ()))
+
+
+def run_command(
+    library: Annotated[Path, typer.Argument(metavar="LIB.so", show_default=False)],
+    inputs: Annotated[list[str], typer.Option("--input", metavar="NAME=x.npy", show_default=False)],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write each output there as .npy.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run LIB.so on the arrays given by input name."""
+    from .errors import guard
+
+    with guard(debug):
+        from .library import run_library
+
+        run_library(library, inputs, output)
+
+
+def bench_command(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN.onnx [OTHER.onnx]...", help="Models, the original first.", show_default=False),
+    ],
+    runtimes: Annotated[
+        str, typer.Option(help="Which, with commas: secateur, onnxruntime, openvino, torch.")
+    ] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads that each run may use.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each model in each runtime.")] = 20,
+    shape: Shape = None,
+    seed: Seed = 0,
+    json_: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Time models side by side: interleaved repeats, medians, ratios to the first model."""
+    from .bench import bench_models
+    from .errors import guard
+
+    with guard(debug):
+        bench_models(
+            models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_, tuple(shape or ())
+        )

@@ -1,0 +1,181 @@
+"""Options and help of the commands that make and check a slim network; what they do loads when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Bgr,
+    Calibration,
+    Debug,
+    Holdout,
+    Json,
+    Layers,
+    Mean,
+    Overwrite,
+    Protect,
+    Scale,
+    Seed,
+    Shape,
+    Size,
+    Source,
+    Std,
+    Trust,
+)
+
+LATER = "Not available in this version."
+
+
+def compile_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
+    policy: Annotated[str, typer.Option(help="A preset (l1, none), a spec line, or a TOML file.")] = "l1",
+    macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
+    params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
+    bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
+    latency_ms: Annotated[
+        str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
+    ] = None,
+    calibration: Calibration = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
+    scale: Scale = None,
+    size: Size = None,
+    holdout: Holdout = "25%",
+    protect: Protect = None,
+    round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="native|T", help="Follow its vectors; native: time it beside the original.")
+    ] = None,
+    library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
+    tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
+    records: Annotated[Path | None, typer.Option(metavar="DB", help="File that keeps what was measured.")] = None,
+    sparsity: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    block: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    json_: Json = None,
+    layers: Layers = None,
+    shape: Shape = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Prune IN.onnx under a budget and write OUT.onnx, checked against the original.
+
+    A budget is what remains: --macs 50% leaves at most half of the multiply-accumulates.
+    Exit codes: 0 done, 1 budget missed or a check failed (nothing is written), 2 unusable input.
+    """
+    from . import compile as cli_compile
+    from .errors import guard, refuse
+    from .images import ImageOptions
+
+    with guard(debug, several=True) as team:
+        refuse({"--sparsity": sparsity, "--block": block})
+        job = cli_compile.CompileJob(
+            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
+            calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
+            library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
+            layers,
+        )  # fmt: skip
+        cli_compile.compile_model(job, team)
+
+
+def rewrite_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The rewritten model.", show_default=False)],
+    passes: Annotated[
+        str, typer.Option(metavar="SPEC", help="Rewrites, as in 'separable{rank=1},fold_bn'.", show_default=False)
+    ],
+    calibration: Calibration = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
+    scale: Scale = None,
+    size: Size = None,
+    holdout: Holdout = "25%",
+    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was done, to replay it.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    json_: Json = None,
+    layers: Layers = None,
+    shape: Shape = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    overwrite: Overwrite = False,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Rewrite layers of IN.onnx and write OUT.onnx; the report lists each with its error, or why it stayed."""
+    from . import compile as cli_compile
+    from .errors import guard
+    from .images import ImageOptions
+
+    with guard(debug, several=True) as team:
+        from secateur.restructure import steps_of
+
+        steps_of(passes)
+        budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
+        job = cli_compile.CompileJob(
+            source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite,
+            images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout, trust=trust,
+            shapes=tuple(shape or ()), layers=layers,
+        )  # fmt: skip
+        cli_compile.compile_model(job, team)
+
+
+def inspect_command(
+    source: Source,
+    protect: Protect = None,
+    shape: Shape = None,
+    json_: Json = None,
+    layers: Layers = None,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Show layers, cost, channel groups with the reasons of their ties, and what is frozen and why."""
+    from . import commands as cli_work
+    from .errors import guard
+
+    with guard(debug):
+        cli_work.inspect_model(source, tuple(protect or ()), json_, tuple(shape or ()), layers, trust)
+
+
+def verify_command(
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL.onnx", show_default=False)],
+    slim: Annotated[Path, typer.Argument(metavar="SLIM.onnx", show_default=False)],
+    recipe: Annotated[Path, typer.Option(metavar="R.json", help="What was kept.", show_default=False)],
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", metavar="FILE.npz", help="Inputs by name, beside the random ones.")
+    ] = None,
+    seed: Seed = 0,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Check that SLIM equals ORIGINAL with the dropped channels at zero. Exit code 1 if it does not."""
+    from . import commands as cli_work
+    from .errors import guard
+
+    with guard(debug):
+        cli_work.verify_models(original, slim, recipe, tuple(inputs or ()), seed, trust)
+
+
+def apply_command(
+    recipe: Annotated[Path, typer.Argument(metavar="R.json", help="A recipe.", show_default=False)],
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
+    overwrite: Overwrite = False,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Replay a recipe on a model of the same network, for example after fine-tuning; checked as in compile."""
+    from . import commands as cli_work
+    from .errors import guard
+
+    with guard(debug):
+        cli_work.apply_recipe(recipe, source, out, overwrite, trust)
