@@ -1,14 +1,22 @@
 """Policies: file, spec line and preset say the same, and mistakes are named."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import secateur
 from bench.reach import mutate_recipes
-from secateur.ir import InputError
+from secateur.ir import Graph, InputError
+from secateur.passes.compensate import FoldConstants, Refit
+from secateur.passes.notes import Coupling, Importance
+from secateur.passes.score import L1, Criterion, OfWeights
 from secateur.policy import Policy, from_spec, from_toml
+from support.nets import residual
 
 GLOBS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8)
 POLICIES = st.builds(
@@ -107,7 +115,7 @@ def test_compensation_is_part_of_a_policy() -> None:
     policy = from_toml(
         "[compensate]\nrefit = true\nreestimate_bn = false\nfold_constants = 'fold_constants{varying=false}'"
     )
-    assert policy.compensate == ("refit", "fold_constants{varying=false}")
+    assert policy.compensate == (Refit(), FoldConstants(varying=False))
     assert from_toml(policy.to_toml()) == policy
     assert Policy.parse(policy.spec) == policy
     with pytest.raises(InputError, match="refitt"):
@@ -168,3 +176,46 @@ def test_mutants_are_refused_or_mean_what_they_say() -> None:
     """Read and printed; that they compile as well is for bench/reach/mutate_recipes.py, and for a few here."""
     for number in range(2000):
         assert mutate_recipes.of_policy(number, quick=number >= 20) in ("refused", "accepted"), number
+
+
+@dataclass(frozen=True)
+class Largest(OfWeights):
+    """The largest weight of a channel's filters, from its producers alone: a criterion of a user's own."""
+
+    name: ClassVar[str] = "largest"
+    power: float = 1.0
+
+    def __call__(self, graph: Graph) -> Graph:
+        coupling = graph.note(Coupling)
+        assert coupling is not None
+        scores = np.zeros(coupling.size)
+        for slot in coupling.slots:
+            if slot.role == "out" and graph.weights[slot.weight].ndim > 1:
+                top = np.abs(graph.weights[slot.weight]).reshape(len(slot.units), -1).max(1) ** self.power
+                np.maximum.at(scores, slot.units[slot.units >= 0], top[slot.units >= 0])
+        return graph.with_note(Importance(scores, self.name))
+
+
+class Plain(Largest):
+    """One that is no dataclass of its own."""
+
+    name = "plain"
+
+
+@pytest.mark.parametrize(("criterion", "line"), [(Largest(power=2.0), "largest{power=2.0}"), (Plain(), "plain")])
+def test_a_criterion_of_the_users_own_prunes(criterion: Criterion, line: str) -> None:
+    policy = Policy(criterion=criterion, method="global{rounds=2}", budget=("macs", 0.6))
+    done = secateur.compile(residual(), policy, round_to=1, params="70%")
+    assert done.report.policy == f"{line},global{{params=70%,round_to=1,rounds=2}},slim"
+    assert done.report.verification is not None
+    assert done.report.verification["passed"]
+    assert done.report.budget is not None
+    assert done.report.budget["achieved"] <= 0.7
+    with pytest.raises(InputError, match=f"'{criterion.name}' is code of your own"):
+        policy.to_toml()
+
+
+@pytest.mark.parametrize("wrong", [Largest, object(), 3, L1])
+def test_what_is_no_criterion_is_named(wrong: object) -> None:
+    with pytest.raises(InputError, match="lacks"):
+        Policy(criterion=wrong)  # type: ignore[arg-type]

@@ -15,7 +15,11 @@ import secateur
 from secateur.cli import app as cli
 from secateur.ir import InputError
 from secateur.ir.exporters.onnx.write import save
+from secateur.passes.compensate import FoldConstants
 from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.fold_bn import FoldBN
+from secateur.passes.rewrite.low_rank import LowRank
+from secateur.passes.rewrite.separable import Separable
 from secateur.policy import Policy, from_spec, from_toml
 from support.nets import chain, residual
 
@@ -92,21 +96,21 @@ def test_a_budget_counts_from_the_original_and_a_rewrite_may_meet_it() -> None:
 def test_policy_forms() -> None:
     policy = from_spec(SPEC)
     assert policy.spec == SPEC
-    assert policy.rewrites == ("separable{layers=[c2]}", "low_rank{rank=2,layers=[fc]}")
+    assert policy.rewrites == (Separable(layers=("c2",)), LowRank(rank=2, layers=("fc",)))
     assert from_toml(policy.to_toml()) == policy
     alone = from_spec("separable{rank=2},fold_bn")
     assert alone.criterion is None
     assert alone.spec == "separable{rank=2},fold_bn"
     assert from_toml(alone.to_toml()) == alone
-    assert from_spec("fold_constants,l1,slim,fold_constants").compensate == ("fold_constants",)
-    assert from_spec("fold_constants,l1,slim,fold_constants").rewrites == ("fold_constants",)
-    assert from_toml('[rewrite]\npasses = "fold_bn"\n').rewrites == ("fold_bn",)
+    assert from_spec("fold_constants,l1,slim,fold_constants").compensate == (FoldConstants(),)
+    assert from_spec("fold_constants,l1,slim,fold_constants").rewrites == (FoldConstants(),)
+    assert from_toml('[rewrite]\npasses = "fold_bn"\n').rewrites == (FoldBN(),)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("l1,slim,separable", "'separable' stands behind other passes; rewrites come first"),
+        ("l1,slim,separable", "'separable' stands after other passes; rewrites come first"),
         ("separable,global{macs=50%}", "names no criterion"),
         ("separable{ranks=1},l1", "no option 'ranks' (did you mean rank"),
         ("seperable,l1", "did you mean separable"),

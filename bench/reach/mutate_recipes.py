@@ -12,7 +12,6 @@ print and parse to itself, and compile to a network for which the law holds, or 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import random
 import signal
@@ -35,7 +34,7 @@ from secateur.ir import Graph, parse_graph, reinfer
 from secateur.passes import PASSES, Pipeline
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check
-from secateur.passes.pipeline import split_outside
+from secateur.passes.pipeline import options_of, split_outside
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.replay import rewritten
@@ -156,7 +155,7 @@ def _optioned(rng: random.Random, line: str) -> str:
     steps = split_outside(line, ",")
     at = rng.randrange(len(steps))
     name, _, options = steps[at].partition("{")
-    fields = [f.name for f in dataclasses.fields(PASSES[name])] if name in PASSES else []
+    fields = [f.name for f in options_of(PASSES[name])] if name in PASSES else []
     value = rng.choice((*TEXTS, *map(str, NUMBERS), "2", "3", "16", "20%", "80%", "[a]", "[b,c]", "auto", "product"))
     new = f"{rng.choice(fields or ['groups'])}={value}"
     steps[at] = f"{name}{{{','.join([*filter(None, [options.rstrip('}')]), new])}}}"

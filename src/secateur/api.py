@@ -17,7 +17,6 @@ from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
 from secateur.passes.notes import Coupling
-from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
 from secateur.passes.recipe_schema import CUT
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -111,7 +110,7 @@ def compile(
     if data is not None:
         known = Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples"))
         start = in_context(start, calibration=known)
-    made = restructure(start, chosen.structure(), trail.see, Runner(keep=2), trail.start)
+    made = restructure(start, chosen.rewrites, trail.see, Runner(keep=2), trail.start)
     slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
     verification = None
@@ -202,7 +201,7 @@ def rewrite(
     The report lists each rewritten layer with its error, and each that was left alone with the reason. Raises
     InputError.
     """
-    chosen = Policy(None, rewrites=tuple(print_pass(step) for step in steps_of(passes)))
+    chosen = Policy(None, rewrites=steps_of(passes))
     return compile(
         model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress,
         preparation=preparation, holdout=holdout, trust=trust, shapes=shapes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect as reflect
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
 def list_passes(name: str | None) -> None:
     """``secateur passes [NAME]``: on stdout."""
     from secateur.passes import PASSES
-    from secateur.passes.pipeline import print_value
+    from secateur.passes.pipeline import options_of, print_value
 
     if name is not None and name not in PASSES:
         import difflib
@@ -90,7 +89,7 @@ def list_passes(name: str | None) -> None:
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise InputError(f"there is no pass '{name}'{hint}; `secateur passes` lists them")
     for made in PASSES.values() if name is None else (PASSES[name],):
-        options = [f"{f.name}={print_value(f.default)}" for f in dataclasses.fields(made)]
+        options = [f"{f.name}={print_value(f.default)}" for f in options_of(made)]
         text = reflect.getdoc(made) or ""
         typer.echo(made.name + (f"{{{', '.join(options)}}}" if options else ""))
         for line in text.splitlines()[:1] if name is None else text.splitlines():

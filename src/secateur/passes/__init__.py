@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
+from .allocate.budget import Allocator
 from .allocate.global_ import Global
 from .allocate.knapsack import Knapsack
 from .allocate.sensitivity import Sensitivity
@@ -13,20 +13,22 @@ from .analysis.modularity import Modularity
 from .compensate import ALL as ALL_COMPENSATION
 from .compensate.constants import FoldConstants
 from .coupling.couple import Couple
+from .notes import Coupling, Importance, KeepMask
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
 from .rewrite import ALL as ALL_REWRITES
 from .rewrite.slim import Slim
 from .score import ALL as ALL_CRITERIA
-from .score import Criterion
+from .score import Criterion, OfWeights
 
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
-ALLOCATORS: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in (Uniform, Global, Sensitivity, Knapsack)})
-COMPENSATION: Mapping[str, type[Any]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
-# ``fold_constants`` is exact before slim and mends behind it.
-REWRITES: Mapping[str, type[Any]] = MappingProxyType(
+ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack)
+ALLOCATORS: Mapping[str, type[Allocator]] = MappingProxyType({p.name: p for p in ALL_ALLOCATORS})
+COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
+# ``fold_constants`` is exact before slim and repairs after it.
+REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
 )
-PASSES: Mapping[str, type[Any]] = MappingProxyType(
+PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in (Couple, CountCost, Modularity, Slim)}
     | dict(REWRITES)
     | dict(CRITERIA)
@@ -35,5 +37,6 @@ PASSES: Mapping[str, type[Any]] = MappingProxyType(
 )
 
 __all__ = [
-    "ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "REWRITES", "Pass", "Pipeline", "parse_spec", "print_spec",
+    "ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "REWRITES", "Allocator", "Coupling", "Criterion", "Importance",
+    "KeepMask", "OfWeights", "Pass", "Pipeline", "parse_spec", "print_spec",
 ]  # fmt: skip

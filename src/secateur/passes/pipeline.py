@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from secateur.ir import Error, Graph, InputError, PassError, VerifyError, verify
 
@@ -27,6 +27,9 @@ class Pass(Protocol):
     name: ClassVar[str]
 
     def __call__(self, graph: Graph) -> Graph: ...
+
+
+P = TypeVar("P", bound=Pass)
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,29 @@ def print_spec(passes: Sequence[Pass]) -> str:
 def print_pass(step: Pass) -> str:
     """One pass: its name, and in braces the options that are not at their default (fields without repr are none)."""
     parts = []
-    for item in dataclasses.fields(typing.cast(Any, step)):
-        if not item.repr:
-            continue
+    for item in options_of(step):
         value = getattr(step, item.name)
         if value != item.default or type(value) is not type(item.default):
             parts.append(f"{item.name}={print_value(value)}")
     return f"{step.name}{{{','.join(parts)}}}" if parts else step.name
 
 
-def parse_spec(text: str, table: Mapping[str, type[Any]]) -> tuple[Pass, ...]:
+def options_of(step: Pass | type[Pass]) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields that are options: all of a dataclass but those without repr; none of another class."""
+    found: object = step
+    return tuple(item for item in dataclasses.fields(found) if item.repr) if dataclasses.is_dataclass(found) else ()
+
+
+def with_options(step: P, **options: object) -> P:
+    """The same pass with these options, which it has."""
+    return typing.cast(P, dataclasses.replace(typing.cast(Any, step), **options))
+
+
+def parse_spec(text: str, table: Mapping[str, type[P]]) -> tuple[P, ...]:
     """Read a spec line with the passes of ``table``. Raises InputError that names the part at fault."""
     if not text.strip():
         raise InputError("no pass is named; `secateur passes` lists them, and commas stand between several")
-    steps: list[Pass] = []
+    steps: list[P] = []
     for part in split_outside(text, ","):
         if not part.strip():
             raise InputError(f"spec '{text}': a pass is missing between two commas; write 'l1,global{{macs=50%}},slim'")
@@ -112,7 +124,7 @@ def parse_spec(text: str, table: Mapping[str, type[Any]]) -> tuple[Pass, ...]:
     return tuple(steps)
 
 
-def parse_pass(text: str, table: Mapping[str, type[Any]]) -> Pass:
+def parse_pass(text: str, table: Mapping[str, type[P]]) -> P:
     """Read one pass such as ``global{macs=50%}``."""
     name, brace, rest = text.partition("{")
     if brace and not rest.endswith("}"):
@@ -128,25 +140,25 @@ def parse_pass(text: str, table: Mapping[str, type[Any]]) -> Pass:
     return build(name.strip(), options, table)
 
 
-def build(name: str, options: Mapping[str, Any], table: Mapping[str, type[Any]]) -> Pass:
+def build(name: str, options: Mapping[str, object], table: Mapping[str, type[P]]) -> P:
     """Make the pass ``name`` from options, given as text or as values. Raises InputError."""
     made = table.get(name)
     if made is None:
         raise InputError(f"there is no pass '{name}'{_close(name, table)}; `secateur passes` lists them")
     hints = typing.get_type_hints(made)
-    fields = [item.name for item in dataclasses.fields(made)]
+    fields = [item.name for item in dataclasses.fields(typing.cast(Any, made))]
     values: dict[str, Any] = {}
     for key, value in options.items():
         if key not in fields:
             known = f"its options are {', '.join(fields)}" if fields else "it has no options"
             raise InputError(f"pass '{name}' has no option '{key}'{_close(key, fields)}; {known}")
         values[key] = convert(value, hints[key], f"option '{key}' of pass '{name}'")
-    return typing.cast(Pass, made(**values))
+    return made(**values)
 
 
-def check_numbers(step: Pass) -> Pass:
+def check_numbers(step: P) -> P:
     """The pass itself. Raises InputError for an option below 0 or beyond 2^53, which no pass of ours takes."""
-    for item in dataclasses.fields(typing.cast(Any, step)):
+    for item in options_of(step):
         value = getattr(step, item.name)
         if isinstance(value, int | float) and not 0 <= value <= LARGEST:
             shown = str(value)[:LONGEST]
@@ -159,7 +171,7 @@ def _close(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
-def print_value(value: Any) -> str:
+def print_value(value: object) -> str:
     """An option's value: shares as per cent, tuples in brackets, odd strings in quotes."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
@@ -204,7 +216,7 @@ def number(text: str) -> int | float | str:
     return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else float(digits)
 
 
-def convert(value: Any, hint: Any, where: str) -> Any:
+def convert(value: object, hint: Any, where: str) -> Any:
     """Give the value, or what text means, the type that the field declares. Raises InputError."""
     return _typed(_literal(value) if isinstance(value, str) else value, hint, where)
 

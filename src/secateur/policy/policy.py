@@ -1,127 +1,100 @@
-"""What to prune by and how much: a policy as a value, a TOML file, a preset or a one-line spec."""
+"""A policy: what to prune by and how much, as passes; text only where it is read and printed."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from secateur.ir import InputError
 from secateur.ir.files import write_text
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Rounds, Timed
-from secateur.passes.allocate.budget import check_amount
+from secateur.passes.allocate.budget import Allocator
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.pipeline import (
-    Pass,
-    build,
-    check_numbers,
-    number,
-    parse_pass,
-    parse_spec,
-    print_pass,
-    print_spec,
-    print_value,
-)
+from secateur.passes.pipeline import Pass, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
+from secateur.passes.score import Criterion
 from secateur.passes.sweep.gather import Gather
 
-UNMET = (
-    "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
-    "'separable{{rank=1}},l1', or leave the budget out"
-)
-BUDGETS = ("macs", "params", "bytes", "latency_ms")
+from .parts import NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
+from .spec import read_spec, write_spec
+from .toml import read_toml, write_toml
 
 
-@dataclass(frozen=True)
-class Policy:
+@dataclass(frozen=True, init=False)
+class Policy(Parts):
     """A criterion, an allocation under one budget, and layers to leave alone.
 
-    ``criterion`` and ``method`` are passes with their options, without braces where there are none (``"l1"``,
-    ``"global{floor=20%,rounds=3}"``); ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes and
-    what remains of it: a share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of layer
-    names, ``rewrites`` passes that restructure the network first, in this order (``"separable{rank=1}"``), also where
-    ``criterion`` is None, and ``compensate`` passes that mend the result from calibration data (``"refit"``,
-    ``"reestimate_bn"``).
+    ``criterion`` and ``method`` are passes, or the text that spells them, without braces where there are no options
+    (``"l1"``, ``"global{floor=20%,rounds=3}"``); a criterion may be code of your own (``secateur.passes.Criterion``).
+    ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes and what remains of it: a share (0.5) or
+    an absolute whole number; or latency_ms. ``protect`` are globs of layer names, ``rewrites`` passes that restructure
+    the network first, in this order (``"separable{rank=1}"``), also where ``criterion`` is None, and ``compensate``
+    passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``).
     """
 
-    criterion: str | None = "l1"
-    method: str = "global"
-    budget: tuple[str, float | int] = ("macs", 0.5)
-    round_to: int | str = "auto"
-    protect: tuple[str, ...] = ()
-    compensate: tuple[str, ...] = ()
-    rewrites: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        criterion: Criterion | str | None = "l1",
+        method: Allocator | str = "global",
+        budget: tuple[str, float | int] = ("macs", 0.5),
+        round_to: int | str = "auto",
+        protect: Sequence[str] = (),
+        compensate: Sequence[Pass | str] = (),
+        rewrites: Sequence[Pass | str] = (),
+    ) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
-        for field in ("protect", "compensate", "rewrites"):
-            _of_texts(getattr(self, field), f"'{field}'")
-        _of_texts((self.method, *([] if self.criterion is None else [self.criterion])), "'criterion' and 'method'")
-        kind, value = self.budget
-        check_budget(kind, value)
-        if self.criterion is not None:
-            _of_kind(parse_pass(self.criterion, PASSES), CRITERIA, "criterion")
-            _of_kind(self._allocator(), ALLOCATORS, "allocation method")
-        for text in self.rewrites:
-            _of_kind(parse_pass(text, PASSES), REWRITES, "rewrite")
-        for text in self.compensate:
-            _of_kind(parse_pass(text, PASSES), COMPENSATION, "compensation")
+        super().__init__(
+            criterion_of(criterion),
+            method_of(method),
+            budget,
+            round_to,
+            of_texts(protect, "'protect'"),
+            passes_of(compensate, "'compensate'"),
+            passes_of(rewrites, "'rewrites'"),
+        )
+        check_parts(self)
 
     @property
     def changes(self) -> bool:
         """Does this policy prune or rewrite anything?"""
         return self.criterion is not None or bool(self.rewrites)
 
-    def structure(self) -> tuple[Pass, ...]:
-        """What rewrites the network before anything is pruned."""
-        return tuple(parse_pass(text, REWRITES) for text in self.rewrites)
-
     def passes(self, seed: int = 0) -> tuple[Pass, ...]:
-        """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were not given one."""
-        if self.criterion is None:
+        """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were given none but 0."""
+        score = self.criterion
+        if score is None:
             return (Canonicalize(),)
-        score: Any = parse_pass(self.criterion, PASSES)
-        if "seed" in {f.name for f in dataclasses.fields(score)} and "seed=" not in self.criterion:
-            score = dataclasses.replace(score, seed=seed)
+        if any(item.name == "seed" and getattr(score, "seed", None) == item.default for item in options_of(score)):
+            score = with_options(score, seed=seed)
         gather = (Gather((score,)),) if score.data else ()
         scored = (Couple(protect=self.protect), *gather, score)
         return (Canonicalize(), *scored, self._allocation(scored), Slim())
 
     def _allocation(self, again: tuple[Pass, ...]) -> Pass:
         """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores."""
-        method: Any = self._allocator()
-        step: Any = dataclasses.replace(method, rounds=1, latency_ms=None)
-        if method.rounds != 1:
-            step = Rounds(method.rounds, step, again)
+        method = self.allocator()
+        once = with_options(method, rounds=1, latency_ms=None)
+        step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
         return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
 
     @property
     def uses_data(self) -> bool:
         """Does any part of it look at calibration data?"""
-        steps = self.structure()
+        steps: tuple[Pass, ...] = self.rewrites
         if self.criterion is not None:
-            steps = (*steps, parse_pass(self.criterion, PASSES), self._allocator())
+            steps = (*steps, self.criterion, self.method)
         return bool(self.compensation()) or any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
-        """What mends the slim network, after the law was checked on it."""
-        return tuple(parse_pass(text, COMPENSATION) for text in self.compensate) if self.criterion is not None else ()
-
-    def _allocator(self) -> Pass:
-        method = parse_pass(self.method, PASSES)
-        kind, value = self.budget
-        options: dict[str, Any] = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
-        return build(method.name, {**options, kind: value, "round_to": self.round_to}, PASSES)
+        """What repairs the slim network, after the law was checked on it."""
+        return self.compensate if self.criterion is not None else ()
 
     def with_budget(self, kind: str, value: object) -> Policy:
         """The same policy under another budget; ``value`` may be text such as ``50%`` or ``120M``.
@@ -135,34 +108,14 @@ class Policy:
     @property
     def spec(self) -> str:
         """The one-line form: ``separable,l1,global{macs=50%},slim``; rewrites alone, or ``none``."""
-        if self.criterion is None:
-            return print_spec(self.structure()) or "none"
-        steps = [*self.structure(), parse_pass(self.criterion, PASSES), self._allocator(), Slim(), *self.compensation()]
-        if self.protect:
-            steps.insert(len(self.rewrites), Couple(protect=self.protect))
-        return print_spec(steps)
+        return write_spec(self)
 
     def __str__(self) -> str:
         return self.spec
 
     def to_toml(self) -> str:
-        """The policy file."""
-        if self.criterion is None:
-            rewrites = f"[rewrite]\npasses = {_toml(self.rewrites)}\n\n" if self.rewrites else ""
-            return rewrites + '[score]\ncriterion = "none"\n'
-        kind, value = self.budget
-        shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
-        lines = ["[budget]", f"{kind} = {_toml(shown)}", "", "[score]"]
-        if self.rewrites:
-            lines[-1:] = ["", "[rewrite]", f"passes = {_toml(self.rewrites)}", "", "[score]"]
-        lines += _options("criterion", self.criterion)
-        lines += ["", "[allocate]", *_options("method", self.method), f"round_to = {_toml(self.round_to)}"]
-        lines += ["", "[protect]", f"layers = {_toml(self.protect)}"]
-        if self.compensate:
-            lines += ["", "[compensate]"]
-            lines += [f"{text} = true" if "{" not in text else f"{text.partition('{')[0]} = {_toml(text)}"
-                      for text in self.compensate]  # fmt: skip
-        return "\n".join(lines) + "\n"
+        """The policy file. Raises InputError for a criterion of the user's own."""
+        return write_toml(self)
 
     def save(self, path: str | Path) -> None:
         """Write the policy file, whole or not at all. Raises InputError."""
@@ -196,175 +149,18 @@ class Policy:
             raise InputError(f"policy file '{path}': {error}") from error
 
 
-def check_budget(kind: str, value: float | int) -> None:
-    """Raises InputError for a budget that does not exist or makes no sense."""
-    if kind not in BUDGETS:
-        raise InputError(f"there is no budget '{kind}'{_close(kind, BUDGETS)}; give one of {BUDGETS}")
-    check_amount(kind, value)
-
-
-def amount(kind: str, value: object) -> float | int:
-    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000; numbers as they are. Raises InputError."""
-    found = number(value.strip()) if isinstance(value, str) else value
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
-    check_budget(kind, found)
-    return float(found) if kind == "latency_ms" else found
-
-
 def from_spec(text: str) -> Policy:
     """Read ``taylor,knapsack{macs=50%},slim``. Couple and slim may be left out. Raises InputError."""
-    if text.strip() == "none":
-        return PRESETS["none"]
-    rewrites: list[str] = []
-    steps = list(parse_spec(text, PASSES))
-    while steps and steps[0].name in REWRITES:
-        rewrites.append(print_pass(steps.pop(0)))
-    rewrites = [spec for spec in rewrites if spec != Canonicalize.name]  # it runs before every analysis in any case
-    if not steps:
-        return Policy(None, rewrites=tuple(rewrites))
-    criterion: Pass | None = None
-    allocator: Pass | None = None
-    protect: tuple[str, ...] = ()
-    compensate: list[str] = []
-    for step in steps:
-        if step.name in CRITERIA and criterion is None:
-            criterion = step
-        elif step.name in ALLOCATORS and allocator is None:
-            allocator = step
-        elif isinstance(step, Couple):
-            protect = step.protect
-        elif step.name in COMPENSATION:
-            compensate.append(print_pass(step))
-        elif not isinstance(step, Slim | Canonicalize):
-            raise InputError(_misplaced(text, step))
-    if criterion is None:
-        raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
-    default = Policy()
-    if allocator is None:
-        return Policy(print_pass(criterion), protect=protect, compensate=tuple(compensate), rewrites=tuple(rewrites))
-    budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
-    if len(budgets) > 1:
-        raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
-    if "channels" in budgets:
-        raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
-    plain = dataclasses.replace(allocator, round_to="auto", **dict.fromkeys(budgets))  # type: ignore[type-var]
-    budget = next(iter(budgets.items()), default.budget)
-    return Policy(
-        print_pass(criterion), print_pass(plain), budget, allocator.round_to,  # type: ignore[attr-defined]
-        protect, tuple(compensate), tuple(rewrites),
-    )  # fmt: skip
-
-
-def _misplaced(text: str, step: Pass) -> str:
-    if step.name in REWRITES:
-        return (
-            f"policy '{text}': '{step.name}' stands behind other passes; rewrites come first, so that what they make "
-            "is scored and pruned"
-        )
-    return (
-        f"policy '{text}': '{step.name}' does not fit; a policy is rewrites ({', '.join(REWRITES)}), a criterion "
-        f"({', '.join(CRITERIA)}), an allocation ({', '.join(ALLOCATORS)}), slim and compensation "
-        f"({', '.join(COMPENSATION)}), as in 'l1,global{{macs=50%}},slim'"
-    )
+    return _policy(read_spec(text))
 
 
 def from_toml(text: str) -> Policy:
     """Read the policy file's text. Raises InputError for unknown sections and keys."""
-    data = tomllib.loads(text)
-    _known(data, ("budget", "rewrite", "score", "allocate", "protect", "compensate"), "section")
-    for name, section in data.items():
-        if not isinstance(section, dict):
-            raise InputError(f"'{name}' stands alone; write it as a section, [{name}]")
-    result = Policy()
-    score, allocate = dict(data.get("score", {})), dict(data.get("allocate", {}))
-    protect, compensate = data.get("protect", {}), data.get("compensate", {})
-    rewrites, protected = _texts(data.get("rewrite", {}), "passes", "rewrite"), _texts(protect, "layers", "protect")
-    _known(compensate, tuple(COMPENSATION), "key of [compensate]")
-    for name, value in compensate.items():
-        if not isinstance(value, bool | str):
-            raise InputError(
-                f"[compensate] {name} = {value!r}: write true, false, or the pass with its options as text"
-            )
-    round_to = allocate.pop("round_to", result.round_to)
-    criterion = score.pop("criterion", result.criterion)
-    if criterion == "none":
-        for kind, value in data.get("budget", {}).items():
-            raise InputError(UNMET.format(what='criterion = "none"', budget=f"[budget] {kind} = {value!r}"))
-        for name in compensate:
-            raise InputError(f"[compensate] {name} mends a pruned network, but criterion = \"none\" prunes nothing; "
-                             "name a criterion such as \"l1\", or leave [compensate] out")  # fmt: skip
-        return dataclasses.replace(result, criterion=None, rewrites=rewrites)
-    budget = data.get("budget", {})
-    if len(budget) > 1:
-        raise InputError(f"[budget] names {len(budget)} budgets ({', '.join(budget)}); give one")
-    return Policy(
-        print_pass(build(str(criterion), score, CRITERIA)),
-        print_pass(build(str(allocate.pop("method", result.method)), allocate, ALLOCATORS)),
-        next(((kind, amount(kind, value)) for kind, value in budget.items()), result.budget),
-        round_to,
-        protected,
-        tuple(value if isinstance(value, str) else name for name, value in compensate.items() if value),
-        rewrites,
-    )
+    return _policy(read_toml(text))
 
 
-def _texts(section: Mapping[str, Any], key: str, name: str) -> tuple[str, ...]:
-    """A list of texts, or one alone, under this key of a section. Raises InputError."""
-    _known(section, (key,), f"key of [{name}]")
-    found = section.get(key, ())
-    found = (found,) if isinstance(found, str) else found
-    _of_texts(found, f"[{name}] {key}")
-    return tuple(found)
+def _policy(parts: Parts) -> Policy:
+    return Policy(**{item.name: getattr(parts, item.name) for item in dataclasses.fields(parts)})
 
 
-def _of_texts(found: object, what: str) -> None:
-    """Raises InputError for anything but a list or tuple of text."""
-    if not isinstance(found, list | tuple):
-        raise InputError(f"{what} is {repr(found)[:40]}; write a list of text in quotes")
-    wrong = [item for item in found if not isinstance(item, str)]
-    if wrong:
-        raise InputError(f"{what} holds {repr(wrong[0])[:40]}, which is no text; put it in quotes")
-
-
-def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
-    for key in given:
-        if key not in names:
-            raise InputError(f"unknown {what} '{key}'{_close(key, names)}; known are {', '.join(names)}")
-
-
-def _close(word: str, names: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    return f" (did you mean {', '.join(near)}?)" if near else ""
-
-
-def _of_kind(step: Pass, table: Mapping[str, Any], what: str) -> None:
-    check_numbers(step)
-    if step.name not in table:
-        raise InputError(f"'{step.name}' is no {what}; choose one of {', '.join(table)}")
-
-
-def _options(key: str, spec: str) -> list[str]:
-    """``name`` and its options as TOML lines."""
-    name = spec.partition("{")[0]
-    lines = [f"{key} = {_toml(name)}"]
-    if name != "none":
-        step = parse_pass(spec, PASSES)
-        for item in dataclasses.fields(step):  # type: ignore[arg-type]
-            value = getattr(step, item.name)
-            if value != item.default and value is not None:
-                lines.append(f"{item.name} = {_toml(value)}")
-    return lines
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
-
-
-PRESETS: Mapping[str, Policy] = MappingProxyType({"l1": Policy(), "none": Policy(criterion=None)})
+PRESETS: Mapping[str, Policy] = MappingProxyType({"l1": Policy(), "none": _policy(NOTHING)})

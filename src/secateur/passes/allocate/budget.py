@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from secateur.ir import Array, BudgetError, Graph, InputError, PassError
 from secateur.passes.analysis.cost import totals
 from secateur.passes.context import context_of
 from secateur.passes.notes import Coupling, Importance, KeepMask
+from secateur.passes.pipeline import Pass
 
 from .estimate import Count, estimator, work_of_weights
 from .select import Ladder
@@ -61,6 +62,28 @@ class Allocation:
     def achieved(self) -> float | int:
         """In the terms of the target: a share, or an absolute number."""
         return self.reached / self.before if self.amount.share and self.before else self.reached
+
+
+class Allocator(Pass, Protocol):
+    """A pass that divides one budget by scores: coupling and ``Importance`` in, ``KeepMask`` and ``Allocation`` out."""
+
+    @property
+    def macs(self) -> float | int | None: ...
+
+    @property
+    def params(self) -> float | int | None: ...
+
+    @property
+    def bytes(self) -> float | int | None: ...
+
+    @property
+    def latency_ms(self) -> float | None: ...
+
+    @property
+    def round_to(self) -> int | str: ...
+
+    @property
+    def rounds(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.notes import Coupling, KeepMask
-from secateur.passes.pipeline import Pass, Pipeline
+from secateur.passes.pipeline import Pass, Pipeline, with_options
 
-from .budget import Allocation, Amount, before, counter, notes_of
+from .budget import Allocation, Allocator, Amount, before, counter, notes_of
 
 ALWAYS = 100  # rounds that any network may have
 
@@ -27,7 +27,7 @@ class Rounds:
 
     name: ClassVar[str] = "rounds"
     count: int
-    allocator: Any = field(repr=False)
+    allocator: Allocator = field(repr=False)
     again: tuple[Pass, ...] = field(repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
@@ -48,16 +48,17 @@ class Rounds:
         for number in range(1, self.count + 1):
             last = number == self.count
             limit = value if last else max(1, int(whole * (target / max(whole, 1)) ** (number / self.count)))
-            done = dataclasses.replace(self.allocator, **{kind: limit})(scored)
+            done = with_options(self.allocator, **{kind: limit})(scored)
             keep = keep & carried(done, coupling, keep)
             if not last:
                 scored = Pipeline(self.again)(slim(graph, keep))
         found = done.note(Allocation)
+        assert found is not None
         reached = counter(graph, kind)(keep)
         return graph.with_note(KeepMask(keep), dataclasses.replace(found, reached=reached))
 
 
-def budget_of(allocator: Any) -> tuple[str, float | int]:
+def budget_of(allocator: Allocator) -> tuple[str, float | int]:
     """The budget that an allocator was given in a unit that can be counted."""
     return next((k, getattr(allocator, k)) for k in ("macs", "params", "bytes") if getattr(allocator, k) is not None)
 

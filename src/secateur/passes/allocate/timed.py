@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes.context import LatencyModel, context_of
 from secateur.passes.notes import KeepMask
+from secateur.passes.pipeline import Pass, with_options
 
-from .budget import Allocation, Amount, notes_of
+from .budget import Allocation, Allocator, Amount, notes_of
+from .rounds import Rounds
 
 MEASUREMENTS = 6
 NEAR = 0.95  # a budget used to this share is used
@@ -26,7 +28,7 @@ class Timed:
 
     name: ClassVar[str] = "timed"
     latency_ms: float
-    at: Callable[[float], Any] = field(repr=False)
+    at: Callable[[float], Pass] = field(repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
@@ -84,8 +86,8 @@ class Timed:
         return graph.with_note(Allocation(Amount("latency_ms", self.latency_ms), whole, reached, round_to, remarks))
 
 
-def at_share(step: Any, share: float) -> Any:
+def at_share(step: Allocator | Rounds, share: float) -> Pass:
     """The same allocation, leaving this share of the multiply-accumulates."""
-    if hasattr(step, "allocator"):
-        return dataclasses.replace(step, allocator=at_share(step.allocator, share))
-    return dataclasses.replace(step, macs=float(share))
+    if isinstance(step, Rounds):
+        return dataclasses.replace(step, allocator=with_options(step.allocator, macs=float(share)))
+    return with_options(step, macs=float(share))

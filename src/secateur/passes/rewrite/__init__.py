@@ -1,6 +1,6 @@
 """Rewrites: other operators that compute the same, or nearly: the architectures that are efficient before training."""
 
-from typing import Any
+from secateur.passes.pipeline import Pass
 
 from .canonicalize import Canonicalize
 from .drop_layer import DropLayer
@@ -14,7 +14,7 @@ from .shuffled import Shuffled
 from .squeeze_excite import SqueezeExcite
 
 # In the order in which they are listed; ``slim`` cuts and stands for itself.
-ALL: tuple[type[Any], ...] = (
+ALL: tuple[type[Pass], ...] = (
     Canonicalize, SqueezeExcite, LowRank, Separable, Grouped, Shuffled, Regroup, DropLayer, FoldBN, FoldShuffle,
 )  # fmt: skip
 

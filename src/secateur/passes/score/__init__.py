@@ -2,7 +2,7 @@
 
 from .apoz import APoZ
 from .ccp import CCP
-from .criterion import Criterion
+from .criterion import Criterion, OfWeights, check_criterion
 from .dcp import DCP
 from .entropy import Entropy
 from .fpgm import FPGM
@@ -24,4 +24,4 @@ ALL = (
     Random,
 )  # fmt: skip
 
-__all__ = ["ALL", "Criterion"]
+__all__ = ["ALL", "L1", "Criterion", "OfWeights", "check_criterion"]

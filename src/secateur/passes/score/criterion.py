@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from secateur.ir import Graph
+from secateur.ir import Graph, InputError
 from secateur.passes.pipeline import Pass
 from secateur.passes.sweep.needs import Need
 
@@ -31,3 +31,16 @@ class OfWeights:
     def needs(self, graph: Graph) -> tuple[Need, ...]:
         """Nothing."""
         return ()
+
+
+def check_criterion(given: Criterion) -> Criterion:
+    """The criterion itself. Raises InputError where an object of the user's own lacks what a criterion has."""
+    lacks = [part for part in ("name", "data", "unscored", "needs") if not hasattr(given, part)]
+    if isinstance(given, type) or not callable(given):
+        lacks.append("__call__ (an object that is called with the graph, not a class)")
+    if lacks:
+        raise InputError(
+            f"criterion {given!r:.60} lacks {', '.join(lacks)}; derive it from secateur.passes.OfWeights, name it, and "
+            "let __call__(graph) return graph.with_note(Importance(scores, name))"
+        )
+    return given

@@ -1,0 +1,84 @@
+"""The one-line form of a policy: ``separable,l1,global{macs=50%},slim``."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from secateur.ir import InputError
+from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
+from secateur.passes.allocate.budget import Allocator
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.pipeline import Pass, parse_spec, print_spec
+from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.slim import Slim
+from secateur.passes.score import Criterion
+
+from .parts import BUDGETS, NOTHING, Parts, without_budget
+
+
+def read_spec(text: str) -> Parts:
+    """Read ``taylor,knapsack{macs=50%},slim``. Couple and slim may be left out. Raises InputError."""
+    if text.strip() == "none":
+        return NOTHING
+    steps = list(parse_spec(text, PASSES))
+    first = next((i for i, step in enumerate(steps) if step.name not in REWRITES), len(steps))
+    # canonicalize runs before every analysis in any case
+    rewrites = tuple(step for step in steps[:first] if not isinstance(step, Canonicalize))
+    if first == len(steps):
+        return Parts(None, rewrites=rewrites)
+    criterion: Criterion | None = None
+    allocator: Allocator | None = None
+    protect: tuple[str, ...] = ()
+    compensate: list[Pass] = []
+    for step in steps[first:]:
+        if _scores(step) and criterion is None:
+            criterion = step
+        elif _allocates(step) and allocator is None:
+            allocator = step
+        elif isinstance(step, Couple):
+            protect = step.protect
+        elif step.name in COMPENSATION:
+            compensate.append(step)
+        elif not isinstance(step, Slim | Canonicalize):
+            raise InputError(_misplaced(text, step))
+    if criterion is None:
+        raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
+    if allocator is None:
+        return Parts(criterion, protect=protect, compensate=tuple(compensate), rewrites=rewrites)
+    budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
+    if len(budgets) > 1:
+        raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
+    if "channels" in budgets:
+        raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
+    method = without_budget(allocator, *budgets)
+    budget = next(iter(budgets.items()), Parts().budget)
+    return Parts(criterion, method, budget, allocator.round_to, protect, tuple(compensate), rewrites)
+
+
+def write_spec(parts: Parts) -> str:
+    """The spec line; rewrites alone, or ``none``."""
+    if parts.criterion is None:
+        return print_spec(parts.rewrites) or "none"
+    protect = (Couple(protect=parts.protect),) if parts.protect else ()
+    return print_spec((*parts.rewrites, *protect, parts.criterion, parts.allocator(), Slim(), *parts.compensate))
+
+
+def _scores(step: Pass) -> TypeGuard[Criterion]:
+    return step.name in CRITERIA
+
+
+def _allocates(step: Pass) -> TypeGuard[Allocator]:
+    return step.name in ALLOCATORS
+
+
+def _misplaced(text: str, step: Pass) -> str:
+    if step.name in REWRITES:
+        return (
+            f"policy '{text}': '{step.name}' stands after other passes; rewrites come first, so that what they make "
+            "is scored and pruned"
+        )
+    return (
+        f"policy '{text}': '{step.name}' does not fit; a policy is rewrites ({', '.join(REWRITES)}), a criterion "
+        f"({', '.join(CRITERIA)}), an allocation ({', '.join(ALLOCATORS)}), slim and compensation "
+        f"({', '.join(COMPENSATION)}), as in 'l1,global{{macs=50%}},slim'"
+    )
