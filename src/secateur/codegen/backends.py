@@ -12,8 +12,8 @@ from .kernels.families import FAMILIES
 from .kernels.templates import templates
 from .plan.backend import Backend, Compiled
 from .plan.family import Family, Template, exact_families
-from .plan.placement import Choose, Layout
-from .plan.program import Program
+from .plan.placement import Layout
+from .plan.program import Choose, Program
 from .targets import Target
 
 
@@ -32,7 +32,7 @@ class CpuBackend:
         """Without Winograd's and Strassen's algorithms."""
         return replace(self, families=exact_families(self.families))
 
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose) -> Layout:
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Layout:
         """Values in blocks of ``target.lanes`` channels or row by row, all in one arena."""
         return Layout(graph, target, threads, choose, self.families)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from secateur.ir import Graph, InputError, Unsupported
 
@@ -13,13 +12,13 @@ from .backends import backend_for
 from .library import Library, built
 from .metadata import Metadata, Port
 from .plan.backend import Backend
-from .plan.family import choices, family_of
+from .plan.family import Workload, choices, family_of
 from .plan.lower import lower
 from .plan.program import Program
 from .plan.text import show
 from .records import Records
 from .targets import Target, get_target, missing_features
-from .tune.tuner import Outcome, Tuner, default_choice, open_records, versions
+from .tune.tuner import Outcome, Tuner, open_records, versions
 
 Progress = Callable[[int, int, str], None]
 PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})  # what takes a network's time
@@ -42,10 +41,10 @@ def build(
     Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
     """
     tuner = _tuner(graph, target, threads, records, tune is not None)
-    backend = backend_for(tuner.target)
-    outcome = Outcome() if tune is None else tuner.tune(workloads(graph, tuner.target, threads), tune, progress)
-    backend = backend if fast else backend.exact()
-    program = lower(graph, tuner.target, threads, tuner.choose, backend)
+    backend = backend_for(tuner.target) if fast else backend_for(tuner.target).exact()
+    program = lower(graph, tuner.target, threads, tuner.choose if tune is None else None, backend)
+    outcome = Outcome() if tune is None else tuner.tune(_open_workloads(program, backend), tune, progress)
+    program.settle(tuner.choose)  # weights are packed once, when it is known how
     compiled = backend.assemble(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
@@ -102,19 +101,19 @@ def _tuner(
     return Tuner(chosen, threads, open_records(chosen, records, not measures))
 
 
-def workloads(graph: Graph, target: Target, threads: int) -> list[Any]:
+def workloads(graph: Graph, target: Target, threads: int) -> list[Workload]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
-    seen: dict[Any, int] = {}
     backend = backend_for(target)
+    return _open_workloads(lower(graph, target, threads, None, backend), backend)
+
+
+def _open_workloads(program: Program, backend: Backend) -> list[Workload]:
+    """The distinct kernels that a program leaves open and that have a choice, the most expensive first."""
+    seen: dict[Workload, int] = {}
     tuned = choices(backend.families)
-
-    def note(spec: Any, *rivals: Any) -> Any:
-        for rival in (spec, *rivals) if type(spec) in tuned else ():
-            work = rival.workload()
-            seen[work] = seen.get(work, 0) + rival.macs
-        return default_choice(spec, target)
-
-    lower(graph, target, threads, note, backend)
+    for spec in (spec for late in program.open for spec in late.specs if type(spec) in tuned):
+        work = spec.workload()
+        seen[work] = seen.get(work, 0) + spec.macs
     return sorted(seen, key=lambda s: -seen[s])
 
 

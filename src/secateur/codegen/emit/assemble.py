@@ -53,7 +53,7 @@ def compile_program(
             functions[names[key]] = kernel(call.spec, call.choice, target, templates)
         places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
         calls.append((functions[names[key]], names[key], call, places))
-    blob = np.frombuffer(b"".join(program.weights) or bytes(64), np.float32)
+    blob = program.lay_out()
     main = _main(calls, graph, words, blob.size, tables.size, clock)
     functions[tvm.ir.GlobalVar("main")] = main
     module = compile_module(functions, target)

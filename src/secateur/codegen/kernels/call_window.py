@@ -26,4 +26,4 @@ def call_window(layout: Layout, spec: Blockwise, x: Blocked, out: Blocked,
     arguments: list[Argument] = [layout.start if spec.table else x.offset(0), *extra, *table]
     more, alive = epilogue.arguments(layout, 0, len(out.blocks))
     arguments += [*more, out.offset(0)]
-    layout.program.call(spec, layout.choose(spec), arguments, label, [b for b, _ in x.blocks] + alive)
+    layout.program.tiled([spec], lambda choice: (spec, arguments), label, [b for b, _ in x.blocks] + alive)

@@ -16,8 +16,8 @@ from secateur.codegen.targets import Target
 from secateur.ir import Graph
 
 from .family import Family, Template
-from .placement import Choose, Layout
-from .program import Program
+from .placement import Layout
+from .program import Choose, Program
 
 if TYPE_CHECKING:
     from typing import Self
@@ -50,7 +50,7 @@ class Backend(Protocol):
         """The same without families whose rounding depends on more than the order of sums."""
         ...
 
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose) -> Layout:
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Layout:
         """Where the values of a graph lie while it is planned, with the program that is written meanwhile."""
         ...
 

@@ -15,15 +15,17 @@ from .family import heads
 from .fusion import ELEMENTWISE, Chain, chains
 from .legalize import prepare
 from .moves import moves_only
-from .placement import SAME_ROWS, Choose, address
-from .program import OUTPUT, Argument, Port, Program, TensorSpec
+from .placement import SAME_ROWS, address
+from .program import OUTPUT, Argument, Choose, Port, Program, TensorSpec
 from .tensors import Blocked, Ints, Plain, join, select
 
 RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
 
 
-def lower(graph: Graph, target: Target, threads: int, choose: Choose, backend: Backend) -> Program:
-    """The program of a graph. ``choose`` says how to tile a kernel; ``backend`` places values and has the kernels.
+def lower(graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> Program:
+    """The program of a graph; ``backend`` places values and has the kernels.
+
+    ``choose`` says how kernels are tiled; None leaves it open, for ``Program.settle``.
 
     Raises Unsupported for an operator without code generation, ValueError where no family of the backend computes an
     operator that fusion takes for element-wise.
@@ -34,7 +36,7 @@ def lower(graph: Graph, target: Target, threads: int, choose: Choose, backend: B
 class Lowering:
     """Walks the graph once and writes a ``Program``."""
 
-    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose, backend: Backend) -> None:
+    def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> None:
         self.graph = graph
         self.layout = backend.placement(graph, target, threads, choose)
         self.heads = heads(backend.families)

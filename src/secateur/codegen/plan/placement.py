@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -20,28 +19,27 @@ from .copy_specs import CopySpec, FillSpec, MoveSpec
 from .family import Family, Head, accepted, heads
 from .fusion import is_head
 from .moves import move
-from .program import Argument, Port, Program, Table, Weight
+from .program import Argument, Choose, Port, Program, Table, Weight
 from .strides import Strides
 from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane, natural_channels
 
-Choose = Callable[..., Any]
 LOOSE = 2  # times the blocks that a value needs: from there on it is moved together before it is read block by block
 
 
 class Layout:
     """Values in blocks and row by row, converted when a reader asks for the other form. Writes into ``program``.
 
-    ``moved`` are values that nobody has asked for yet and that only move others. ``choose`` says how to tile a kernel;
-    given several specs that compute the same, it picks one by its choice.
+    ``moved`` are values that nobody has asked for yet and that only move others. ``choose`` says how to tile
+    kernels, None that the program leaves it open (see ``Program``).
     """
 
     def __init__(
-        self, graph: Graph, target: Target, threads: int, choose: Choose, families: tuple[Family, ...]
+        self, graph: Graph, target: Target, threads: int, choose: Choose | None, families: tuple[Family, ...]
     ) -> None:
-        self.graph, self.target, self.threads, self.choose = graph, target, threads, choose
+        self.graph, self.target, self.threads = graph, target, threads
         self.families = families
         self.lanes = target.lanes
-        self.program = Program()
+        self.program = Program(choose)
         self.start = Place(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
         self.forms = Forms(graph, accepted(families))
         self.moves = moves(self.forms)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .tensors import Arena, Buffer, Place
 
+T = TypeVar("T")
 OUTPUT = "output:"  # the port of a result begins with this
 
 
@@ -24,11 +25,29 @@ class TensorSpec:
     outputs: tuple[tuple[tuple[int, ...], str], ...]
 
 
+@dataclass(eq=False)
+class Constant:
+    """Bytes among the weights; ``offset``, in bytes, is known when all of them are laid out."""
+
+    data: bytes
+    offset: int = -1
+
+
 @dataclass(frozen=True)
 class Weight:
-    """An address in the weights, in bytes."""
+    """An address in the weights, ``delta`` bytes from where a constant begins."""
 
-    offset: int
+    constant: Constant
+    delta: int = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the weights."""
+        return self.constant.offset + self.delta
+
+    def at(self, delta: int) -> Weight:
+        """So many bytes further on."""
+        return Weight(self.constant, self.delta + delta)
 
 
 @dataclass(frozen=True)
@@ -73,25 +92,59 @@ class Call:
     worker: int | None = None
 
 
+Choose = Callable[..., Any]  # (spec, *others that compute the same) -> the choice of one of them, as its type says
+Write = Callable[[Any], tuple[Any, Sequence[Argument]]]  # a choice -> the spec it is of, and the arguments of the call
+
+
+@dataclass(frozen=True, eq=False)
+class Open:
+    """A call whose tiling is not chosen yet: by ``write``, once one of ``specs`` has its choice.
+
+    ``call`` is the index of the call, ``constants`` and ``buffers`` say where those that it adds belong.
+    """
+
+    call: int
+    specs: tuple[Any, ...]
+    write: Write
+    also: tuple[Buffer, ...]
+    constants: int
+    buffers: int
+
+
 @dataclass
 class Program:
-    """Calls in order, weights as bytes, and the arena."""
+    """Calls in order, constants, and the arena.
 
+    ``choose`` tiles the kernels; without it, calls that are tiled stay open until ``settle``, and their weights are
+    packed no sooner: who tunes plans once, measures what is open, and packs once.
+    """
+
+    choose: Choose | None = None
     calls: list[Call] = field(default_factory=list)
-    weights: list[bytes] = field(default_factory=list)
-    weight_bytes: int = 0
+    constants: list[Constant] = field(default_factory=list)
     arena: Arena = field(default_factory=Arena)
     by_library: list[str] = field(default_factory=list)  # nodes that no template computes
     step: int = 0  # of the next call
+    open: list[Open] = field(default_factory=list)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all constants."""
+        return sum(len(constant.data) for constant in self.constants)
 
     def weight(self, array: NDArray[Any]) -> Weight:
         """Store constants; returns their address, aligned to a cache line."""
         data = np.ascontiguousarray(array).tobytes()
-        data += bytes(-len(data) % 64 or (64 if not data else 0))
-        at = Weight(self.weight_bytes)
-        self.weights.append(data)
-        self.weight_bytes += len(data)
-        return at
+        self.constants.append(Constant(data + bytes(-len(data) % 64 or (64 if not data else 0))))
+        return Weight(self.constants[-1])
+
+    def lay_out(self) -> NDArray[np.float32]:
+        """All constants one after another; from here on weights have their offsets."""
+        at = 0
+        for constant in self.constants:
+            constant.offset = at
+            at += len(constant.data)
+        return np.frombuffer(b"".join(constant.data for constant in self.constants) or bytes(64), np.float32)
 
     def call(self, spec: Any, choice: Any, arguments: Sequence[Argument], label: str,
              also: Sequence[Buffer] = (), worker: int | None = None, more: bool = False) -> None:  # fmt: skip
@@ -100,11 +153,50 @@ class Program:
         ``worker``: see ``Call``. ``more``: the next call needs nothing of this one, so it is of the same step.
         """
         self.calls.append(Call(spec, choice, tuple(arguments), label, self.step, worker))
-        for argument in arguments:
+        self._touch(self.calls[-1], also)
+        self.step += not more
+
+    def tiled(self, specs: Sequence[Any], write: Write, label: str, also: Sequence[Buffer] = (),
+              worker: int | None = None, more: bool = False) -> None:  # fmt: skip
+        """Append the call of the one of ``specs`` (all compute the same) that is chosen, now or by ``settle``."""
+        if self.choose is not None:
+            choice = self.choose(*specs)
+            spec, arguments = write(choice)
+            self.call(spec, choice, arguments, label, also, worker, more)
+            return
+        marks = len(self.constants), len(self.arena.buffers)
+        self.open.append(Open(len(self.calls), tuple(specs), write, tuple(also), *marks))
+        self.calls.append(Call(specs[0], None, (), label, self.step, worker))
+        self.step += not more
+
+    def settle(self, choose: Choose) -> None:
+        """Write the calls that are open: the program is then the one that planning with ``choose`` makes."""
+        constants, buffers, more = self.constants, self.arena.buffers, (0, 0)
+        while self.open:
+            late = self.open.pop(0)
+            before = len(constants), len(buffers)
+            choice = choose(*late.specs)
+            spec, arguments = late.write(choice)
+            call = replace(self.calls[late.call], spec=spec, choice=choice, arguments=tuple(arguments))
+            self.calls[late.call] = call
+            self._touch(call, late.also)
+            more = (more[0] + _move_back(constants, before[0], late.constants + more[0]),
+                    more[1] + _move_back(buffers, before[1], late.buffers + more[1]))  # fmt: skip
+
+    @staticmethod
+    def _touch(call: Call, also: Sequence[Buffer]) -> None:
+        for argument in call.arguments:
             places = argument.entries if isinstance(argument, Table) else (argument,)
             for place in places if isinstance(places, tuple) else ():
                 if isinstance(place, Place):
-                    place.buffer.touch(self.step)
+                    place.buffer.touch(call.step)
         for buffer in also:
-            buffer.touch(self.step)
-        self.step += not more
+            buffer.touch(call.step)
+
+
+def _move_back(items: list[T], first: int, to: int) -> int:
+    """Move what stands from ``first`` on to ``to``; how many there were."""
+    new = items[first:]
+    del items[first:]
+    items[to:to] = new
+    return len(new)

@@ -35,7 +35,7 @@ class Buffer:
 
     def touch(self, step: int) -> None:
         """This step needs the buffer."""
-        self.first = step if self.first < 0 else self.first
+        self.first = step if self.first < 0 else min(self.first, step)
         self.last = max(self.last, step)
 
 

@@ -135,18 +135,21 @@ def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue:
     # only where an image is a sample.
     offers = [f.alternative for f in layout.families if f.alternative is not None] if work.pictures else []
     others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part, layout.target)}
-    choice = layout.choose(spec, *others)
-    bias = per_lane(layout, work.bias, channels)
-    kinds = choices(layout.families)
-    kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
-    if kernel is spec:
-        w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
-        arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
-    else:
-        arguments = others[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
     operands, alive = epilogue.arguments(layout, first, count)
-    arguments += [*operands, out.offset(first * lanes)]
-    layout.program.call(kernel, choice, arguments, work.node.label, [b for b, _ in x.blocks] + alive, worker, more)
+    kinds = choices(layout.families)
+
+    def write(choice: Any) -> tuple[Any, list[Argument]]:
+        bias = per_lane(layout, work.bias, channels)
+        kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
+        if kernel is spec:
+            w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
+            arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
+        else:
+            arguments = others[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
+        return kernel, [*arguments, *operands, out.offset(first * lanes)]
+
+    alive += [b for b, _ in x.blocks]
+    layout.program.tiled([spec, *others], write, work.node.label, alive, worker, more)
 
 
 def _reading(layout: Layout, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],

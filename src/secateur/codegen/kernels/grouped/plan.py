@@ -112,15 +112,15 @@ def _call(layout: Layout, x: Blocked, work: Folded, spec: GroupedSpec, channels:
     places = outputs.reshape(-1) * QUAD
     steps, more, alive = plan_epilogue(layout, work.tail, out, order).looked_up(layout, places)
     spec = replace(spec, y=strides(out.plane), steps=steps)
-    choice: GroupedChoice = layout.choose(spec)
-    w = pack_quads(_weights(x, work, channels, inputs, outputs), min(choice.quads, spec.quads))
     from_first = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
     taps = [x.offset(int(q) * QUAD) for q in inputs.reshape(-1)]
-    arguments: list[Argument] = [
-        layout.start, layout.program.weight(w), per_lane(layout, work.bias, order),
-        Table(tuple(Place(p.buffer, p.delta + from_first) for p in taps)), *more,
-        Table(tuple(out.offset(int(p)) for p in places)), layout.start,
-    ]  # fmt: skip
-    buffers = [b for b, _ in (*x.blocks, *out.blocks)]
-    layout.program.call(spec, choice, arguments, work.node.label, buffers + alive)
+    start = Table(tuple(Place(p.buffer, p.delta + from_first) for p in taps))
+    to = Table(tuple(out.offset(int(p)) for p in places))
+
+    def write(choice: GroupedChoice) -> tuple[GroupedSpec, list[Argument]]:
+        w = pack_quads(_weights(x, work, channels, inputs, outputs), min(choice.quads, spec.quads))
+        constants = layout.program.weight(w), per_lane(layout, work.bias, order)
+        return spec, [layout.start, *constants, start, *more, to, layout.start]
+
+    layout.program.tiled([spec], write, work.node.label, [b for b, _ in (*x.blocks, *out.blocks)] + alive)
     return out

@@ -56,7 +56,7 @@ class Epilogue:
         for step, (other, *_) in ((s, o) for s, o in zip(self.steps, self.operands, strict=True) if o):
             if isinstance(other, Weight):
                 skipped = layout.lanes if step.strides is None else step.strides.block
-                arguments.append(Weight(other.offset + first * skipped * 4))
+                arguments.append(other.at(first * skipped * 4))
                 continue
             if step.table:
                 arguments += [layout.start, block_table(other, first, count)]
@@ -84,7 +84,7 @@ class Epilogue:
 def _shifted(x: Weight | Blocked, floats: int) -> Weight | Blocked:
     """The same, seen from a later pixel."""
     if isinstance(x, Weight):
-        return Weight(x.offset + 4 * floats)
+        return x.at(4 * floats)
     return replace(x, blocks=tuple((b, at + floats) for b, at in x.blocks))
 
 
