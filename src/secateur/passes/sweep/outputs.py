@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from secateur.ir import Array, Graph, InputError
-from secateur.ir.exporters.torch.module import flat_module
+from secateur.ir.exporters.torch.module import flat_module, on_inputs
 from secateur.ir.frontends.torch.arrays import to_torch
 
 from .batches import Batch, batches
@@ -31,7 +31,7 @@ def outputs(graph: Graph, fed: Sequence[Batch]) -> list[Array]:
     module = flat_module(graph)[0]
     found: list[Array] = []
     for number, item in enumerate(fed):
-        with torch.inference_mode():
+        with torch.inference_mode(), on_inputs(graph, f"calibration, batch {number}: "):
             outs = module(*(to_torch(x) for x in item.inputs.values()))
         check_finite(graph, number, outs)
         floating = [out if out.dim() else out[None] for out in outs if out.is_floating_point()]

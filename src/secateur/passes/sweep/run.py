@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from secateur.ir import Graph, InputError, PassError
+from secateur.ir.exporters.torch.module import on_inputs
 from secateur.ir.frontends.torch.arrays import to_torch
 from secateur.passes.notes import Coupling
 
@@ -112,7 +113,8 @@ class _Runner:
         self.number, self.examples = number, item.examples
         asked = bool(self.gated or self.weights)
         with torch.set_grad_enabled(asked), np.errstate(invalid="ignore"):  # NaN is told below, by its output's name
-            outs = self.module(*map(to_torch, item.inputs.values()))
+            with on_inputs(self.graph, f"calibration, batch {number}: "):
+                outs = self.module(*map(to_torch, item.inputs.values()))
             check_finite(self.graph, number, outs)
             if not asked:
                 return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from .functional import SizeError
 from .lower import LOWER
 from .open_sizes import guard, opened
 
-__all__ = ["LOWER", "evaluate", "flat_module", "run_module", "to_module", "with_paths"]
+__all__ = ["LOWER", "evaluate", "flat_module", "on_inputs", "run_module", "to_module", "with_paths"]
+
+OUTSIDE = ("out of bounds", "out of range")  # what torch says of an index that a table does not have
 
 
 def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
@@ -51,12 +54,29 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
     if set(names) != set(inputs):
         raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
     module, _ = flat_module(graph)
-    try:
-        with torch.no_grad():
-            outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
-    except SizeError as error:
-        raise InputError(str(error)) from error
+    with torch.no_grad(), on_inputs(graph):
+        outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
     return [to_numpy(o) for o in outs]
+
+
+@contextlib.contextmanager
+def on_inputs(graph: Graph, where: str = "") -> Iterator[None]:
+    """What inputs are to blame for is an InputError: sizes, and numbers that a table or an axis has no entry for.
+
+    ``where`` the inputs come from, as in "calibration, batch 3: ".
+    """
+    try:
+        yield
+    except SizeError as error:
+        raise InputError(f"{where}{error}") from error
+    except (IndexError, RuntimeError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not isinstance(error, IndexError) and not any(words in said for words in OUTSIDE):
+            raise
+        raise InputError(
+            f"{where}network '{graph.name}' cannot be run on these inputs: {said}; check that integers are indices "
+            "which its tables have"
+        ) from error
 
 
 def with_paths(graph: Graph, copy: bool = True) -> tuple[fx.GraphModule, dict[str, tuple[str, bool]]]:
