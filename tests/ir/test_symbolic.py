@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.ir import Sym, parse_graph
+from secateur.ir.expr import Expr, parse
 from secateur.ir.followed import followed_shapes, said
-from secateur.ir.symbolic import Expr, Size, as_size, largest, least, parse, resized, scaled, unknown
+from secateur.ir.symbolic import Size, as_size, largest, least, resized, scaled, unknown
 from secateur.ir.text import reinfer
 
 NAMES = ("H", "W", "batch.1", "T_2")

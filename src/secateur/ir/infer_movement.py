@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from secateur.ir.expr import Expr
+
 from .graph import Node, Sym, Value
 from .ops import END
-from .symbolic import Expr, Size, is_fixed, largest, least, unknown
+from .symbolic import Size, is_fixed, largest, least, unknown
 
 Result = list[tuple[tuple[int, ...], str]]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import fx
 
+from secateur.ir.expr import Atom, Expr, parse
 from secateur.ir.graph import Node, Sym
-from secateur.ir.symbolic import Atom, Expr, has_sizes, map_sizes, parse
+from secateur.ir.symbolic import has_sizes, map_sizes
 from secateur.ir.torch_origin import Literal
 
 from . import functional as T

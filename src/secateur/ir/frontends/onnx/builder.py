@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from secateur.ir.expr import Expr
 from secateur.ir.graph import NUMPY_NAMES, Array, Attr, Node, Source, Value, dtype_of
 from secateur.ir.infer import infer_node
 from secateur.ir.infer_checks import check_sizes
 from secateur.ir.onnx_origin import Original, Part
-from secateur.ir.symbolic import Expr, has_sizes
+from secateur.ir.symbolic import has_sizes
 
 from .check_nodes import check_types
 from .check_tensors import Damage

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from secateur.ir.expr import Expr
 from secateur.ir.graph import Node, Source, Value, dtype_of
-from secateur.ir.symbolic import Expr, size
+from secateur.ir.symbolic import size
 
 from .follow import Following
 from .names import Odd, Op

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from secateur.ir.expr import Expr
 from secateur.ir.graph import Array
-from secateur.ir.symbolic import Expr, Size, size
+from secateur.ir.symbolic import Size, size
 
 Entry = Expr | Fraction
 

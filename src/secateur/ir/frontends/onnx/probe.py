@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 
 from secateur.ir.errors import InputError, Unsupported
+from secateur.ir.expr import Expr
 from secateur.ir.followed import said
 from secateur.ir.graph import Node, Sym, Value
-from secateur.ir.symbolic import Expr, Size, as_sym, has_sizes, map_sizes
+from secateur.ir.symbolic import Size, as_sym, has_sizes, map_sizes
 
 from .builder import Builder
 from .dims import Axis, input_values

@@ -11,8 +11,9 @@ import onnx
 from onnx import ModelProto, NodeProto, TypeProto
 
 from secateur.ir.errors import InputError
+from secateur.ir.expr import Expr
 from secateur.ir.graph import DTYPES, Array, Value, numpy_dtype
-from secateur.ir.symbolic import Expr, Size, unknown
+from secateur.ir.symbolic import Size, unknown
 
 from .check_tensors import KNOWN
 from .process import Crashed, OnnxProcess, Refused

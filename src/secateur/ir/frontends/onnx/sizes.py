@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from secateur.ir.symbolic import Atom, Expr, Size
+from secateur.ir.expr import Atom, Expr
+from secateur.ir.symbolic import Size
 
 
 class Pen(Protocol):
