@@ -10,7 +10,6 @@ import itertools
 import json
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -25,6 +24,8 @@ from secateur.ir.torch_origin import TorchOrigin
 from .arrays import short_name, to_numpy
 from .build import Args, Builder, Rule, Skip, bind
 from .capture import Capture
+from .constants import CREATES, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
+from .results import check, jsonable, replaced, settle, titled
 from .rules_layers import LAYERS
 from .rules_math import MATH
 from .rules_movement import MOVE
@@ -32,43 +33,7 @@ from .source import source_of
 
 RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS})
 
-# Their results hold only the shape of their tensor argument, not its data.
-_CREATE = frozenset(
-    {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
-)
-# Their second argument gives a shape or an element type.
-_TAKE_AFTER = frozenset({"type_as", "to", "expand_as", "view_as", "reshape_as"})
-# A weight that passes through one of these is normalised, by what pruning would take from it.
-_NORMALISES = frozenset(
-    {"batch_norm", "_native_batch_norm_legit", "native_batch_norm", "layer_norm", "instance_norm", "group_norm",
-     "mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "sum", "amax", "amin", "_weight_norm",
-     "_weight_norm_interface", "linalg_norm"}
-)  # fmt: skip
-# Layers, by the arguments whose channels can be pruned; of products those that are matrices.
-_LAYERS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d",
-             "conv_transpose3d", "linear", "embedding"), frozenset({"weight"})
-        ),
-        **dict.fromkeys(("matmul", "mm", "addmm"), frozenset({"self", "other", "mat1", "mat2"})),
-    }
-)  # fmt: skip
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
-
-
-@dataclass(frozen=True)
-class Const:
-    """A tensor known while importing, and the weights it was computed from.
-
-    ``name`` is set for a weight of the module as it stands; ``folded`` says that a normalisation
-    or reduction lies between the weights and this.
-    """
-
-    tensor: Any  # one tensor, or a sequence of them
-    origins: frozenset[str] = frozenset()
-    name: str = ""
-    folded: bool = False
 
 
 class Importer:
@@ -107,21 +72,13 @@ class Importer:
         for weight, _, kind in self.capture.bound.values():
             kinds[kind].add(weight)
         graph = Graph(name, tuple(self.inputs), tuple(self.b.nodes), tuple(outputs), self.b.weights)
-        graph = _settle(prune_dead(graph), self.rename)
+        graph = settle(prune_dead(graph), self.rename)
         origin = TorchOrigin(
             frozenset(kinds["parameter"]), frozenset(kinds["buffer"]),
             self.capture.in_spec, self.capture.out_spec, tuple(leaves), MappingProxyType(self.train_as),
-            capture_remarks=self._remarks(graph, kinds["parameter"]),
+            capture_remarks=replaced(graph, self.rename, kinds["parameter"]),
         )  # fmt: skip
         return graph.with_note(origin)
-
-    def _remarks(self, graph: Graph, parameters: set[str]) -> tuple[str, ...]:
-        wanted = {*self.rename, *self.rename.values()}
-        names = [name for name in graph.weights if name in wanted and name not in parameters]
-        if not names:
-            return ()
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        return (f"computed from parameters, which the result has no longer; kept as what they are now: {shown}",)
 
     def _placeholder(self, node: fx.Node) -> None:
         found = self.capture.bound.get(node.name)
@@ -233,28 +190,28 @@ class Importer:
 
     def _fold(self, node: fx.Node, base: str) -> bool:
         """Compute a call that depends on no input. True if it needs no IR node."""
-        known_by_shape = self._shown(node, base)
+        known_by_shape = hollow(node, base, self.consts)
         tensors = [n for n in node.all_input_nodes if not self._is_number(n) and n not in known_by_shape]
-        creates = base in _CREATE
+        creates = base in CREATES
         if not creates and any(n not in self.consts for n in tensors):
             return False
         known = [] if creates else [self.consts[n] for n in tensors]
         origins = frozenset(itertools.chain.from_iterable(c.origins for c in known))
-        if torch.Tag.nondeterministic_seeded in node.target.tags and not _rests(node):  # type: ignore[union-attr]
+        if torch.Tag.nondeterministic_seeded in node.target.tags and not rests(node):  # type: ignore[union-attr]
             return False
         if node.target._schema.is_mutable and known and known[0].name:  # type: ignore[union-attr]
             return False  # never write into the user's weights
         result: Any
         with torch.no_grad():
             if creates:
-                result = self._create(node, base)
+                result = create(node, base, self._args)
             else:
                 args = self._args(node.args, known_by_shape)
                 result = node.target(*args, **self._args(node.kwargs))  # type: ignore[operator]
         if not isinstance(result, torch.Tensor | tuple | list):
             self.env[node] = result  # a size
             return True
-        folded = any(c.folded for c in known) or (bool(origins) and base in _NORMALISES)
+        folded = any(c.folded for c in known) or (bool(origins) and base in NORMALISES)
         self.consts[node] = Const(result, origins, "", folded)
         tensors_out = [result] if isinstance(result, torch.Tensor) else result
         if not origins or not all(t.dtype.is_floating_point for t in tensors_out):
@@ -277,23 +234,6 @@ class Importer:
 
     def _is_number(self, node: fx.Node) -> bool:
         return node in self.env and not isinstance(self.env[node], Value | tuple | list)
-
-    def _create(self, node: fx.Node, base: str) -> torch.Tensor:
-        meta = node.meta["val"]
-        fill: Any = 1 if "ones" in base else 0
-        if "full" in base:
-            bound = bind(node, self._args(node.args), self._args(node.kwargs))
-            fill = bound.fill_value
-        return torch.full(tuple(int(d) for d in meta.shape), fill, dtype=meta.dtype)
-
-    def _shown(self, node: fx.Node, base: str) -> dict[fx.Node, torch.Tensor]:
-        """Arguments of which a call takes the shape or the element type alone, as tensors that hold nothing."""
-        if base not in _TAKE_AFTER or len(node.args) < 2 or not isinstance(node.args[1], fx.Node):
-            return {}
-        meta = node.args[1].meta.get("val")
-        if node.args[1] in self.consts or not isinstance(meta, torch.Tensor):
-            return {}
-        return {node.args[1]: torch.empty(tuple(int(d) for d in meta.shape), dtype=meta.dtype)}
 
     def _args(self, items: Any, shown: Mapping[fx.Node, torch.Tensor] = MappingProxyType({})) -> Any:
         def pick(node: fx.Node) -> Any:
@@ -323,7 +263,7 @@ class Importer:
 
     def _operands(self, node: fx.Node, base: str) -> Any:
         """What a rule is given for this call's arguments: normalised weights of layers are folded."""
-        slots = _LAYERS.get(base, frozenset()) if self.fold else frozenset()
+        slots = LAYER_WEIGHTS.get(base, frozenset()) if self.fold else frozenset()
         names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
         if not slots or all(n in self.consts for n in node.all_input_nodes):
             return fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
@@ -369,7 +309,7 @@ class Importer:
             if rule is None:
                 raise Skip(f"no rule for {base}")
             result = rule(b, args)
-            _check(result, args.meta)
+            check(result, args.meta)
             if args.ignored():
                 raise Skip(f"the rule for {base} says nothing of {', '.join(args.ignored())}")
         except (Skip, ValueError, KeyError, IndexError, TypeError, AttributeError):
@@ -379,14 +319,14 @@ class Importer:
             del b.nodes[begin:]
             b.start(node.name, source_of(node))
             result = self._opaque(node, args)
-        self.env[node] = result = self._title(node.name, result, begin)
+        self.env[node] = result = titled(b, node.name, result, begin)
         if b.train_as and isinstance(result, Value):
             self.train_as[result.name] = b.train_as
 
     def _opaque(self, node: fx.Node, args: Args) -> Any:
         operands: list[Value] = []
-        payload = json.dumps({"args": _plain(fx.map_arg(node.args, self._value), operands),
-                              "kwargs": _plain(fx.map_arg(node.kwargs, self._value), operands)})  # fmt: skip
+        payload = json.dumps({"args": jsonable(fx.map_arg(node.args, self._value), operands),
+                              "kwargs": jsonable(fx.map_arg(node.kwargs, self._value), operands)})  # fmt: skip
         metas = args.meta if isinstance(args.meta, list | tuple) else [args.meta]
         outputs: list[Value] = []
         result: list[Value | None] = []
@@ -403,88 +343,3 @@ class Importer:
         names = tuple(v.name for v in operands)
         self.b.append(Node("opaque", names, tuple(outputs), attrs, source_of(node)))
         return tuple(result) if isinstance(args.meta, list | tuple) else result[0]
-
-    def _title(self, name: str, result: Any, begin: int) -> Any:
-        """Give the results of the nodes just made the name of the torch node."""
-        b = self.b
-        made = {v.name for n in b.nodes[begin:] for v in n.outputs}
-        flat = list(result) if isinstance(result, list | tuple) else [result]
-        table: dict[str, str] = {}
-        for i, value in enumerate(flat):
-            if isinstance(value, Value) and value.name in made and value.name not in table:
-                wanted = name if not isinstance(result, list | tuple) else f"{name}_{i}"
-                while b.taken(wanted) or wanted in table.values():
-                    wanted += "_"
-                table[value.name] = wanted
-        if not table:
-            return result
-        for i in range(begin, len(b.nodes)):
-            b.nodes[i] = _renamed(b.nodes[i], table)
-            for value in b.nodes[i].outputs:
-                b.values[value.name] = value
-                b.made[value.name] = b.nodes[i]
-        titled = [b.values[table[v.name]] if isinstance(v, Value) and v.name in table else v for v in flat]
-        return tuple(titled) if isinstance(result, list | tuple) else titled[0]
-
-
-def _rests(node: fx.Node) -> bool:
-    """Is this a random call that is switched off, such as dropout in eval mode?"""
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    return "train" in names and dict(zip(names, node.args, strict=False)).get("train") is False
-
-
-def _renamed(node: Node, table: Mapping[str, str]) -> Node:
-    inputs = tuple(table.get(i, i) if i is not None else None for i in node.inputs)
-    outputs = tuple(Value(table.get(v.name, v.name), v.shape, v.dtype) for v in node.outputs)
-    return Node(node.op, inputs, outputs, node.attrs, node.source)
-
-
-def _settle(graph: Graph, rename: Mapping[str, str]) -> Graph:
-    """Folded weights take the names they asked for where those are still free."""
-    table: dict[str, str] = {}
-    for temporary, wanted in rename.items():
-        if temporary not in graph.weights:
-            continue
-        if wanted not in graph.weights and wanted not in table.values() and wanted not in graph.values:
-            table[temporary] = wanted
-    if not table:
-        return graph
-    weights = {table.get(name, name): array for name, array in graph.weights.items()}
-    outputs = [table.get(name, name) for name in graph.outputs]
-    return graph.rewrite(nodes=[_renamed(n, table) for n in graph.nodes], outputs=outputs, weights=weights)
-
-
-def _check(result: Any, meta: Any) -> None:
-    """Does what a rule built have the recorded shapes and types? Raises Skip."""
-    if isinstance(meta, list | tuple):
-        if not isinstance(result, list | tuple):
-            raise Skip("one result for several")
-        for one, m in zip(result, meta, strict=False):
-            if one is not None:
-                _check(one, m)
-        return
-    if not isinstance(result, Value):
-        raise Skip("no result")
-    have, want = (result.shape, result.dtype), (tuple(int(d) for d in meta.shape), short_name(meta.dtype))
-    if have != want:
-        raise Skip(f"the rule gives {have}, torch {want}")
-
-
-def _plain(item: Any, operands: list[Value]) -> Any:
-    """Call arguments as JSON, tensors as {"$": position among the node's inputs}."""
-    if isinstance(item, Value):
-        operands.append(item)
-        return {"$": len(operands) - 1}
-    if isinstance(item, list | tuple):
-        return [_plain(i, operands) for i in item]
-    if isinstance(item, Mapping):
-        return {key: _plain(i, operands) for key, i in item.items()}
-    if isinstance(item, torch.dtype | torch.layout | torch.memory_format):
-        return {"torch": str(item).removeprefix("torch.")}
-    if isinstance(item, torch.device):
-        return {"device": str(item)}
-    if isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
-        return {"float": str(item)}
-    if item is None or isinstance(item, bool | int | float | str):
-        return item
-    raise Unsupported(f"an argument of type {type(item).__name__} cannot be kept in an opaque node.")
