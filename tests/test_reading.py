@@ -19,12 +19,13 @@ import secateur
 from bench.reach import mutants
 from secateur import api
 from secateur.cli.app import app
+from secateur.comparison import RandomError
 from secateur.ir import Graph, Node
 from secateur.ir.exporters.onnx import write as exporter
 from secateur.ir.frontends.onnx import load as frontend
 from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
 from secateur.ir.frontends.torch import importer as torch_import
-from secateur.reading import RandomError, check_reading
+from secateur.reading import check_reading
 from secateur.sizes import other_sizes
 
 RNG = np.random.default_rng(0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.comparison import RandomError, unread
 from secateur.ir import Graph, InputError, LawError, Unsupported
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.passes import Pipeline
@@ -27,7 +28,7 @@ from .calibration.load import opened
 from .capture import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .compiled import Compiled
 from .policy import Policy
-from .reading import RandomError, check_reading, unread
+from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Progress, Trail, make_report, remarks_of
 from .report.parts import Latency

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from torch.nn import functional as f
 
 from secateur.codegen.plan.sampling import INVERSE, Taps, taps
-from secateur.ir.exporters.torch import functional as torch_functional
+from secateur.ir.exporters.torch.functional_resize import resize
 
 SIZES = (1, 2, 3, 7, 10, 16, 33)
 SCALES = (0.3, 0.6, 0.9, 1.1, 1.2, 1.7, 2.0, 3.0, 1 / 3, 1.0999999)
@@ -62,7 +62,7 @@ def test_taps_are_those_of_onnx_runtime(mode: str, rounding: str, coordinate: st
             (want,) = session.run(None, {"x": x, "n": n})
             found = applied(x[:, 0], taps(a, (size, 1), (out, 2))[0])
             np.testing.assert_allclose(found, want[:, 0], atol=1e-5, err_msg=f"{size} to {out}: {a}")
-            ours = torch_functional.resize(
+            ours = resize(
                 torch.from_numpy(x), mode, a["size"], a["scales"], coordinate, rounding
             )  # fmt: skip
             np.testing.assert_allclose(ours[:, 0].numpy(), want[:, 0], atol=1e-5, err_msg=f"{size} to {out}: {a}")

@@ -21,7 +21,7 @@ from .report import Report, versions
 from .rows import group_rows, keep_of, layer_rows
 
 if TYPE_CHECKING:
-    from secateur.reading import Reading
+    from secateur.comparison import Reading
 
 Progress = Callable[[str], None]
 

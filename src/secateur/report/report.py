@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from secateur.passes.law import Verification
     from secateur.passes.rewrite.layers import Row
-    from secateur.reading import Reading
+    from secateur.comparison import Reading
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,7 +16,7 @@ from .table import PLACES, Limit, Signs, layer_lines, pair, short
 
 if TYPE_CHECKING:
     from secateur.passes.law import Verification
-    from secateur.reading import Reading
+    from secateur.comparison import Reading
 
     from .parts import Group, Quality
     from .report import Report

@@ -20,6 +20,7 @@ from secateur.ir.graph import Node
 
 from . import functional as T
 from .emitter import Emitter
+from .functional_resize import resize
 from .lower_layers import LAYERS, Lower
 
 _TORCH_MODES = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear", ("cubic", 2): "bicubic"}
@@ -42,7 +43,7 @@ def _resize(e: Emitter, node: Node) -> fx.Node:
         return e.call(F.interpolate, x, mode=_TORCH_MODES[mode, d], align_corners=aligned, **target)
     sizes = None if size is None else list(size)
     factors = None if scales is None else list(scales)
-    return e.call(T.resize, x, mode, sizes, factors, coordinate, a["rounding"])
+    return e.call(resize, x, mode, sizes, factors, coordinate, a["rounding"])
 
 
 def _function(function: Callable[..., Any], *attrs: str, **named: str) -> Lower:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from secateur.ir.frontends.torch.rules_products import attention
 from secateur.ir.graph import Array, Value
 
 from .build import Args, Builder, Result, Rule, Skip, axis_of, ints
-from .rules_math import attention, max_or_min
+from .rules_math import max_or_min
 
 
 def _optional(*values: Value | None) -> list[Value | None]:
