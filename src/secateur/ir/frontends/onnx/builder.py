@@ -28,7 +28,7 @@ from .check_tensors import Damage
 from .computed import Computed
 from .fold import Overgrown, Room, fold
 from .follow import Following, entries, follow
-from .names import Branch, Misfit, Names, Odd, Op
+from .names import Branch, Misfit, Names, Odd, Op, operands
 from .read import DEFAULT_DOMAINS
 from .shapes import Observer, opaque_types
 from .spell import spelled, told
@@ -331,18 +331,9 @@ class Builder:
         node = made[0]
         if [v.name for v in node.outputs] != list(op.outputs[: len(node.outputs)]):
             return
-        taken: list[int | str | None] = []
-        for name in op.inputs:
-            if name is None:
-                taken.append(None)
-            elif name in node.inputs:
-                taken.append(node.inputs.index(name))
-            elif name in self.consts:
-                taken.append(name)
-            else:  # such as sizes, which the IR node states as they follow the inputs
-                return
-        if {i for i in taken if isinstance(i, int)} >= {i for i, n in enumerate(node.inputs) if n is not None}:
-            self.originals[node.name] = Original(op.proto.SerializeToString(), node, tuple(taken))
+        taken = operands(op, node, self.consts)
+        if taken is not None:
+            self.originals[node.name] = Original(op.proto.SerializeToString(), node, taken)
 
     def failure(self, op: Op, error: Misfit) -> str:
         """What a user reads when a node does not fit."""

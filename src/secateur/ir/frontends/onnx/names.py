@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import GraphProto, NodeProto
 
 from secateur.ir.errors import Unsupported
-from secateur.ir.graph import Array
+from secateur.ir.graph import Array, Node
 from secateur.ir.plain import UNSEEN, one_line
 
 UNCLEAN = re.compile(rf"[\s,()=#\"'{UNSEEN}]")
@@ -132,3 +132,22 @@ def unknown_shape(label: str, node: NodeProto) -> Unsupported:
         f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' gives a result whose shape neither the "
         "file nor a run in ONNX Runtime tells; add value_info for it (its own framework knows the shape)"
     )
+
+
+def operands(op: Op, node: Node, consts: Container[str]) -> tuple[int | str | None, ...] | None:
+    """Of each input of the file's node the position among those of ``node``, its one IR node, or a constant's name.
+
+    None where ``node`` reads something else than the file's node does, or leaves one of its own inputs unread there.
+    """
+    taken: list[int | str | None] = []
+    for name in op.inputs:
+        if name is None:
+            taken.append(None)
+        elif name in node.inputs:
+            taken.append(node.inputs.index(name))
+        elif name in consts:
+            taken.append(name)
+        else:  # such as sizes, which the IR node states as they follow the inputs
+            return None
+    read = {i for i in taken if isinstance(i, int)}
+    return tuple(taken) if read >= {i for i, n in enumerate(node.inputs) if n is not None} else None
