@@ -21,6 +21,8 @@ RESERVED = frozenset(
      "range", "tuple", "list", "dict", "set", "bool", "int", "float", "complex", "str", "bytes", "type", "object"}
 )  # fmt: skip
 
+Operand = Any  # of a call in the module that is built: an fx.Node, a number, a string, None, or a sequence of them
+
 
 def identifier(name: str) -> str:
     """A dotted path whose parts are fit for attributes."""
@@ -48,7 +50,7 @@ class Emitter:
         self.arguments: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
         self.paths: dict[str, str] = {}
-        self.built: dict[str, tuple[Any, ...]] = {}
+        self.built: dict[str, tuple[Operand, ...]] = {}
         self.origin = graph.note(TorchOrigin)
         self._plan_paths()
 
@@ -127,7 +129,7 @@ class Emitter:
 
     def exists(self, path: str) -> bool:
         """Is a module or tensor at this path already?"""
-        holder: Any = self.root
+        holder: Operand = self.root
         for part in path.split("."):
             if not isinstance(holder, nn.Module):
                 return False
@@ -166,18 +168,18 @@ class Emitter:
         """All inputs of a node."""
         return [self.arg(i) for i in node.inputs]
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+    def call(self, function: Callable[..., Operand], *args: Operand, **kwargs: Operand) -> fx.Node:
         """A call of a function; fx must not look into those of secateur when the module is traced or unpickled."""
         node = self.fx.call_function(function, args, kwargs)
         if function.__module__.startswith(__package__):
             node.meta["is_wrapped"] = True
         return node
 
-    def method(self, name: str, *args: Any, **kwargs: Any) -> fx.Node:
+    def method(self, name: str, *args: Operand, **kwargs: Operand) -> fx.Node:
         """A call of a tensor's method."""
         return self.fx.call_method(name, args, kwargs)
 
-    def layer(self, key: tuple[Any, ...], path: str, make: Callable[[], nn.Module], x: fx.Node | None) -> fx.Node:
+    def layer(self, key: tuple[Operand, ...], path: str, make: Callable[[], nn.Module], x: fx.Node | None) -> fx.Node:
         """Call the module at the path, made on first use; ``key`` says when two uses are the same module."""
         if self.built.get(path) != key:
             self.place(path, make())
@@ -194,7 +196,7 @@ class Emitter:
             path += "_"
         return path
 
-    def home(self, node: Node, roles: Mapping[int, str], key: tuple[Any, ...]) -> str | None:
+    def home(self, node: Node, roles: Mapping[int, str], key: tuple[Operand, ...]) -> str | None:
         """The path of the module whose weights these inputs are; None if their names do not tell.
 
         ``roles`` gives the attribute that each input must be called, as in {1: "weight", 2: "bias"}.

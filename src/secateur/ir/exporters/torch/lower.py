@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from secateur.ir.frontends.torch.arrays import TORCH_DTYPES
 from secateur.ir.graph import Node
 
 from . import functional as T
-from .emitter import Emitter
+from .emitter import Emitter, Operand
 from .functional_resize import resize
 from .lower_layers import LAYERS, Lower
 
@@ -46,7 +45,7 @@ def _resize(e: Emitter, node: Node) -> fx.Node:
     return e.call(resize, x, mode, sizes, factors, coordinate, a["rounding"])
 
 
-def _function(function: Callable[..., Any], *attrs: str, **named: str) -> Lower:
+def _function(function: Callable[..., Operand], *attrs: str, **named: str) -> Lower:
     """A call of the inputs, then these attributes in order, then attributes under other names."""
 
     def lower(e: Emitter, node: Node) -> fx.Node:
@@ -56,11 +55,11 @@ def _function(function: Callable[..., Any], *attrs: str, **named: str) -> Lower:
     return lower
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Operand) -> Operand:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _split(e: Emitter, node: Node) -> Any:
+def _split(e: Emitter, node: Node) -> Operand:
     parts = e.call(torch.split, e.arg(node.inputs[0]), list(node.attrs["sizes"]), node.attrs["axis"])
     return _items(e, parts, len(node.outputs))
 
@@ -94,7 +93,7 @@ def _reshape(e: Emitter, node: Node) -> fx.Node:
     return e.call(T.reshape, x, shape) if 0 in shape else e.call(torch.reshape, x, shape)
 
 
-def _reduce(function: Callable[..., Any]) -> Lower:
+def _reduce(function: Callable[..., Operand]) -> Lower:
     def lower(e: Emitter, node: Node) -> fx.Node:
         x = e.arg(node.inputs[0])
         axes = list(node.attrs["axes"])
@@ -120,20 +119,20 @@ def _variance(e: Emitter, node: Node) -> fx.Node:
     return e.call(torch.var, x, axes, correction=a["correction"], keepdim=a["keepdims"])
 
 
-def _lstm(e: Emitter, node: Node) -> Any:
+def _lstm(e: Emitter, node: Node) -> Operand:
     args = [*e.args(node), *[None] * 6][:6]
     out = e.call(T.lstm, *args, node.attrs["hidden"], node.attrs["direction"])
     return _items(e, out, len(node.outputs))
 
 
-def _gru(e: Emitter, node: Node) -> Any:
+def _gru(e: Emitter, node: Node) -> Operand:
     a = node.attrs
     args = [*e.args(node), *[None] * 5][:5]
     out = e.call(T.gru, *args, a["hidden"], a["direction"], int(a["linear_before_reset"]))
     return _items(e, out, len(node.outputs))
 
 
-def _opaque(e: Emitter, node: Node) -> Any:
+def _opaque(e: Emitter, node: Node) -> Operand:
     if node.attrs["kind"] != "torch":
         from secateur.ir.errors import Unsupported
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +15,15 @@ from torch import fx, nn
 from secateur.ir.graph import Node
 
 from . import functional as T
-from .emitter import Emitter
+from .emitter import Emitter, Operand
 
-Lower = Callable[[Emitter, Node], Any]
-
-
-_CONVS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Lower = Callable[[Emitter, Node], Operand]
 
 
-_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVS: tuple[Operand, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+_TRANSPOSED: tuple[Operand, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 _BATCH_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -52,7 +51,7 @@ def _absent(node: Node, index: int) -> bool:
     return index >= len(node.inputs) or node.inputs[index] is None
 
 
-def _key(node: Node) -> tuple[Any, ...]:
+def _key(node: Node) -> tuple[Operand, ...]:
     return (node.op, node.inputs[1:], tuple(sorted(node.attrs.items(), key=lambda kv: kv[0])))
 
 
@@ -70,7 +69,7 @@ def _conv(e: Emitter, node: Node) -> fx.Node:
             return e.layer(_key(node), path, lambda: _fill(e, _CONVS[d - 1](
                 w[1] * groups, w[0], w[2:], a["stride"], tuple(pad[:d]), a["dilation"], groups, biased, device="meta"
             ), node, roles), x)  # fmt: skip
-    function: Any = (F.conv1d, F.conv2d, F.conv3d)[d - 1]
+    function: Operand = (F.conv1d, F.conv2d, F.conv3d)[d - 1]
     b = None if _absent(node, 2) else e.arg(node.inputs[2])
     stride, dilation = list(a["stride"]), list(a["dilation"])
     return e.call(function, x, e.arg(node.inputs[1]), b, stride, list(pad[:d]), dilation, a["groups"])
@@ -81,7 +80,7 @@ def _conv_transpose(e: Emitter, node: Node) -> fx.Node:
     pad, extra = list(a["pad"]), list(a["output_padding"])
     crop = pad[:d] != pad[d:] or min(pad) < 0 or any(o >= max(s, t) for o, s, t in zip(
         extra, a["stride"], a["dilation"], strict=True))  # fmt: skip
-    function: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[d - 1]
+    function: Operand = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[d - 1]
     x, w = e.arg(node.inputs[0]), e.arg(node.inputs[1])
     b = None if _absent(node, 2) else e.arg(node.inputs[2])
     stride, dilation = list(a["stride"]), list(a["dilation"])
@@ -140,7 +139,7 @@ def _batch_norm(e: Emitter, node: Node) -> fx.Node:
     if path is None:
         path = e.free_path(f"{node.name}")
         e.moved({name: f"{path}.{roles[i]}" for i, name in enumerate(names) if i and name is not None})
-    kind: Any = _BATCH_NORMS[len(x.shape)]
+    kind: Operand = _BATCH_NORMS[len(x.shape)]
     if e.train_as(node) == "instance_norm" and len(x.shape) in _INSTANCE_NORMS:
         kind = _INSTANCE_NORMS[len(x.shape)]
     return e.layer(_key(node), path, lambda: _statistics(_fill(
@@ -206,14 +205,14 @@ def _prelu(e: Emitter, node: Node) -> fx.Node:
     if path is not None:
         make = lambda: _fill(e, nn.PReLU(w.shape[0], device="meta"), node, roles)  # noqa: E731
         return e.layer(_key(node), path, make, e.arg(node.inputs[0]))
-    function: Any = F.prelu if len(w.shape) == 1 else T.prelu
+    function: Operand = F.prelu if len(w.shape) == 1 else T.prelu
     return e.call(function, *e.args(node))
 
 
 def _dropout(e: Emitter, node: Node) -> fx.Node:
     path, key = e.free_path(node.source.name), (node.op, node.name)
     rank = len(node.out.shape)
-    kind: Any = {
+    kind: Operand = {
         "feature_dropout": {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d}.get(rank, nn.Dropout),
         "alpha_dropout": nn.AlphaDropout,
         "feature_alpha_dropout": nn.FeatureAlphaDropout,
@@ -227,7 +226,7 @@ def _max_pool(e: Emitter, node: Node) -> fx.Node:
     pad, kernel = list(a["pad"]), list(a["kernel"])
     lists = (kernel, list(a["stride"]))
     if pad[:d] == pad[d:] and all(0 <= 2 * p <= k for p, k in zip(pad, kernel, strict=False)):
-        function: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[d - 1]
+        function: Operand = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[d - 1]
         return e.call(function, x, *lists, pad[:d], list(a["dilation"]), a["ceil"])
     return e.call(T.max_pool, x, *lists, pad, list(a["dilation"]), a["ceil"])
 
@@ -237,12 +236,12 @@ def _avg_pool(e: Emitter, node: Node) -> fx.Node:
     d = len(a["kernel"])
     pad, kernel, stride = list(a["pad"]), list(a["kernel"]), list(a["stride"])
     if pad[:d] == pad[d:] and all(0 <= 2 * p <= k for p, k in zip(pad, kernel, strict=False)):
-        function: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[d - 1]
+        function: Operand = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[d - 1]
         return e.call(function, x, kernel, stride, pad[:d], a["ceil"], a["include_pad"])
     return e.call(T.avg_pool, x, kernel, stride, pad, a["ceil"], a["include_pad"])
 
 
-def _adaptive(*functions: Any) -> Lower:
+def _adaptive(*functions: Operand) -> Lower:
     def lower(e: Emitter, node: Node) -> fx.Node:
         size = list(node.attrs["size"])
         return e.call(functions[len(size) - 1], e.arg(node.inputs[0]), size)

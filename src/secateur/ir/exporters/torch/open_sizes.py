@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 from torch import fx
 
@@ -14,7 +13,7 @@ from secateur.ir.symbolic import has_sizes, map_sizes
 from secateur.ir.torch_origin import Literal
 
 from . import functional as T
-from .emitter import Emitter
+from .emitter import Emitter, Operand
 
 # What takes sizes that are computed in a run; other operators want numbers when the module is made.
 OPEN = frozenset({"reshape", "expand", "slice", "pad", "tile", "resize"})
@@ -68,17 +67,17 @@ def _open_sizes(e: Emitter, node: Node) -> Node:
     return node.with_attrs(**attrs)
 
 
-def _opened(e: Emitter, attr: Any) -> Any:
+def _opened(e: Emitter, attr: Operand) -> Operand:
     if isinstance(attr, tuple):
         return tuple(_opened(e, a) for a in attr)
     return _computed(e, parse(attr.name)) if isinstance(attr, Sym) else attr
 
 
-def _computed(e: Emitter, expr: Expr) -> Any:
+def _computed(e: Emitter, expr: Expr) -> Operand:
     """A whole-numbered expression as calls on the inputs' sizes."""
-    total: Any = None
+    total: Operand = None
     for monomial, c in expr.terms:
-        term: Any = int(c)
+        term: Operand = int(c)
         for atom in monomial:
             factor = _atom(e, atom)
             term = factor if isinstance(term, int) and term == 1 else e.call(operator.mul, factor, term)
@@ -86,7 +85,7 @@ def _computed(e: Emitter, expr: Expr) -> Any:
     return 0 if total is None else total
 
 
-def _atom(e: Emitter, atom: Atom) -> Any:
+def _atom(e: Emitter, atom: Atom) -> Operand:
     if atom.kind == "size":
         places = ((v.name, i) for v in e.graph.inputs for i, d in enumerate(v.shape)
                   if isinstance(d, Sym) and d.name == atom.name)  # fmt: skip
@@ -117,7 +116,7 @@ def opened(e: Emitter, node: Node) -> Node:
     return node.with_attrs(**attrs)
 
 
-def _number(e: Emitter, one: Literal) -> Any:
+def _number(e: Emitter, one: Literal) -> Operand:
     if not one.value:
         return -1
     found: fx.Node = e.method("size", e.env[one.value], one.axis)

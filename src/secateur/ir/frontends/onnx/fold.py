@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
-from secateur.ir.graph import Array
+from secateur.ir.graph import Array, Attr
 
 from .fold_sizes import SIZES, Ins, given, in_time
 
@@ -19,10 +18,10 @@ LARGEST = 1 << 27  # elements; a folded tensor larger than this stays a node
 MADE, SHARE = 1 << 28, 16  # bytes that a conversion may make, and how many times the file's weights beside them
 
 
-Fast = Callable[[Mapping[str, Any], Ins], Array]
+Fast = Callable[[Mapping[str, Attr], Ins], Array]
 
 
-def _constant(attrs: Mapping[str, Any], ins: Ins) -> Array:
+def _constant(attrs: Mapping[str, Attr], ins: Ins) -> Array:
     for key in ("value_float", "value_floats"):
         if key in attrs:
             return np.array(attrs[key], np.float32)
@@ -32,21 +31,21 @@ def _constant(attrs: Mapping[str, Any], ins: Ins) -> Array:
     return np.asarray(attrs["value"].values)
 
 
-def _constant_of_shape(attrs: Mapping[str, Any], ins: Ins) -> Array:
+def _constant_of_shape(attrs: Mapping[str, Attr], ins: Ins) -> Array:
     value = np.asarray(attrs["value"].values).reshape(-1)[:1] if "value" in attrs else np.zeros(1, np.float32)
     shape = tuple(int(d) for d in given(ins, 0))
     return np.full(shape, value[0], value.dtype)
 
 
-def _gather(attrs: Mapping[str, Any], ins: Ins) -> Array:
+def _gather(attrs: Mapping[str, Attr], ins: Ins) -> Array:
     return np.asarray(np.take(given(ins, 0), given(ins, 1), axis=attrs.get("axis", 0)))
 
 
-def _concat(attrs: Mapping[str, Any], ins: Ins) -> Array:
+def _concat(attrs: Mapping[str, Attr], ins: Ins) -> Array:
     return np.concatenate([given(ins, i) for i in range(len(ins))], axis=attrs["axis"])
 
 
-def _identity(attrs: Mapping[str, Any], ins: Ins) -> Array:
+def _identity(attrs: Mapping[str, Attr], ins: Ins) -> Array:
     return given(ins, 0)
 
 
@@ -82,7 +81,9 @@ class Room:
             raise Overgrown(f"it makes a constant of {made} bytes, more than constants of this file may grow to")
 
 
-def fold(proto: NodeProto, kind: str, attrs: Mapping[str, Any], ins: Ins, opset: int, room: Room) -> list[Array] | None:
+def fold(
+    proto: NodeProto, kind: str, attrs: Mapping[str, Attr], ins: Ins, opset: int, room: Room
+) -> list[Array] | None:
     """The node's outputs, or None where it must stay a node.
 
     Raises Overgrown, and ValueError or IndexError for operands that do not fit.

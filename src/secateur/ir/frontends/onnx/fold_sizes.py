@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from secateur.ir.graph import Array
+from secateur.ir.graph import Array, Attr
 from secateur.ir.infer import broadcast
 
 Ins = Sequence[Array | None]
-Size = Callable[[Mapping[str, Any], Ins], int]
+Size = Callable[[Mapping[str, Attr], Ins], int]
 
 SLOW = frozenset({"Resize", "Upsample", "Unique"})  # the evaluator computes one element after the other
 LITTLE = 1 << 16  # elements in and out of these that take a moment only
@@ -35,57 +34,57 @@ def _ints(ins: Ins, i: int) -> list[int]:
     return [int(v) for v in given(ins, i).reshape(-1)]
 
 
-def _same(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _same(attrs: Mapping[str, Attr], ins: Ins) -> int:
     return int(given(ins, 0).size)
 
 
-def _broadcast(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _broadcast(attrs: Mapping[str, Attr], ins: Ins) -> int:
     return math.prod(broadcast(*(i.shape for i in ins if i is not None)))
 
 
-def _joined(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _joined(attrs: Mapping[str, Attr], ins: Ins) -> int:
     return sum(int(i.size) for i in ins if i is not None)
 
 
-def _places(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _places(attrs: Mapping[str, Attr], ins: Ins) -> int:
     """Positions of elements: one number for each axis, or as many outputs of the input's size."""
     x = given(ins, 0)
     return int(x.size) * max(x.ndim, 4)
 
 
-def _constant(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _constant(attrs: Mapping[str, Attr], ins: Ins) -> int:
     return int(np.size(attrs["value"].values)) if "value" in attrs else 1
 
 
-def _gather(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _gather(attrs: Mapping[str, Attr], ins: Ins) -> int:
     x, axis = given(ins, 0), attrs.get("axis", 0)
     return int(x.size // max(x.shape[axis], 1) * given(ins, 1).size)
 
 
-def _gather_nd(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _gather_nd(attrs: Mapping[str, Attr], ins: Ins) -> int:
     x, index = given(ins, 0), given(ins, 1)
     return int(math.prod(index.shape[:-1]) * math.prod(x.shape[index.shape[-1] :]))
 
 
-def _product(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _product(attrs: Mapping[str, Attr], ins: Ins) -> int:
     a, b = given(ins, 0), given(ins, 1)
     rows = a.shape[1 if attrs.get("transA", 0) else -2] if a.ndim > 1 else 1
     columns = b.shape[0 if attrs.get("transB", 0) else -1] if b.ndim > 1 else 1
     return int(math.prod(broadcast(a.shape[:-2], b.shape[:-2], ())) * rows * columns)
 
 
-def _expand(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _expand(attrs: Mapping[str, Attr], ins: Ins) -> int:
     return math.prod(broadcast(given(ins, 0).shape, tuple(_ints(ins, 1))))
 
 
-def _range(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _range(attrs: Mapping[str, Attr], ins: Ins) -> int:
     start, limit, step = (given(ins, i).item() for i in range(3))
     if not step or not all(map(math.isfinite, (start, limit, step))):
         raise ValueError(f"a range from {start} to {limit} by {step}")
     return int(max(math.ceil((limit - start) / step), 0))
 
 
-def _pad(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _pad(attrs: Mapping[str, Attr], ins: Ins) -> int:
     x = given(ins, 0)
     pads = [int(p) for p in attrs["pads"]] if "pads" in attrs else _ints(ins, 1)
     axes = [a % x.ndim for a in _ints(ins, 3)] if len(ins) > 3 and ins[3] is not None else list(range(x.ndim))
@@ -97,7 +96,7 @@ def _pad(attrs: Mapping[str, Any], ins: Ins) -> int:
     return math.prod(max(d, 0) for d in shape)
 
 
-def _resize(attrs: Mapping[str, Any], ins: Ins) -> int:
+def _resize(attrs: Mapping[str, Attr], ins: Ins) -> int:
     x = given(ins, 0)
     at = 2 if len(ins) > 2 else 1  # before operator set 11 there was no region of interest
     axes = [a % x.ndim for a in attrs.get("axes", range(x.ndim))]

@@ -96,10 +96,10 @@ class Worker:
         options.add_session_config_entry(SPINNING, "0")  # the other process computes at the same time
         if not head["optimise"]:
             options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        model: Any = arrays[0].tobytes() if arrays else head["path"]
+        model: str | bytes = arrays[0].tobytes() if arrays else head["path"]
         if head["watch"]:
             if not arrays:
-                options.add_session_config_entry(FOLDER, str(Path(model).resolve().parent))
+                options.add_session_config_entry(FOLDER, str(Path(head["path"]).resolve().parent))
             model = _watched(model, head["watch"])
         session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._opened += 1
@@ -144,7 +144,7 @@ class Worker:
         return {}, []
 
 
-def _watched(model: Any, names: Sequence[str]) -> bytes:
+def _watched(model: str | bytes, names: Sequence[str]) -> bytes:
     """The model's bytes with those of these values that it makes among its outputs; data beside the file stay there."""
     import onnx
 

@@ -15,6 +15,7 @@ from secateur.ir.infer import infer_node
 from .arrays import COMPLEX, short_name
 
 Result = Any  # a Value, or a (nested) sequence of Values
+Argument = Any  # of a call: a Value, a number, a string, a torch type, None, or a (nested) sequence of them
 Rule = Callable[["Builder", "Args"], Result]
 
 
@@ -36,14 +37,16 @@ class Args:
     has asked for is remembered: see ``ignored``.
     """
 
-    def __init__(self, values: Mapping[str, Any], meta: Any, target: Any, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self, values: Mapping[str, Argument], meta: Argument, target: Argument, defaults: Mapping[str, Argument]
+    ) -> None:
         self._values = values
         self._defaults = defaults
         self._asked: set[str] = set(_WITHOUT_EFFECT)
         self.meta = meta
         self.target = target
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Argument:
         if name not in self._values:
             raise Skip(f"{self.target} has no argument {name}")
         self._asked.add(name)
@@ -55,12 +58,12 @@ class Args:
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: Argument = None) -> Argument:
         """An argument that not every overload has."""
         self._asked.add(name)
         return self._values.get(name, default)
 
-    def first(self) -> Any:
+    def first(self) -> Argument:
         """The first argument, whatever this overload calls it."""
         return self.get(next(iter(self._values)))
 
@@ -90,7 +93,7 @@ class Args:
         return tuple(int(d) for d in meta.shape)
 
 
-def _same(value: Any, default: Any) -> bool:
+def _same(value: Argument, default: Argument) -> bool:
     if isinstance(value, Value) or isinstance(default, Value):
         return value is default
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
@@ -178,11 +181,11 @@ class Builder:
             self._scalars[key] = value.name
         return value
 
-    def scalar(self, number: Any, dtype: str) -> Value:
+    def scalar(self, number: Argument, dtype: str) -> Value:
         """A 0-d constant of this type."""
         return self.const(np.array(number).astype(numpy_dtype(dtype)))
 
-    def lift(self, item: Any, dtype: str) -> Value:
+    def lift(self, item: Argument, dtype: str) -> Value:
         """A tensor, or a Python number as a constant, in this element type."""
         if isinstance(item, Value):
             return self.cast(item, dtype)
@@ -207,7 +210,7 @@ class Builder:
 
     # Small compositions that several rules share.
 
-    def binary(self, op: str, a: Any, b: Any, dtype: str) -> Value:
+    def binary(self, op: str, a: Argument, b: Argument, dtype: str) -> Value:
         """An element-wise operator of two operands in this type."""
         return self.emit(op, [self.lift(a, dtype), self.lift(b, dtype)])
 
@@ -235,7 +238,7 @@ def axis_of(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
+def axes_of(axes: Argument, rank: int) -> tuple[int, ...]:
     """Non-negative axes; None and the empty list mean all."""
     if axes is None or (isinstance(axes, list | tuple) and not axes):
         return tuple(range(rank))
@@ -244,7 +247,7 @@ def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
     return tuple(axis_of(a, rank) for a in axes)
 
 
-def ints(value: Any, count: int) -> tuple[int, ...]:
+def ints(value: Argument, count: int) -> tuple[int, ...]:
     """A tuple of ``count`` ints from an int or a list that may hold one for all."""
     if isinstance(value, int):
         return (value,) * count
@@ -252,10 +255,10 @@ def ints(value: Any, count: int) -> tuple[int, ...]:
     return items * count if len(items) == 1 else items
 
 
-def bind(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Args:
+def bind(node: fx.Node, args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> Args:
     """Arguments by schema name with defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]
-    values: dict[str, Any] = {}
+    values: dict[str, Argument] = {}
     positional = list(args)
     for i, argument in enumerate(schema.arguments):
         if i < len(positional):

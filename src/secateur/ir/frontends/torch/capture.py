@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +31,8 @@ class Capture:
     module: fx.GraphModule
     bound: Mapping[str, tuple[str, torch.Tensor, str]]
     results: tuple[Any, ...]
-    in_spec: Any
-    out_spec: Any
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
 
 
 @contextmanager
@@ -50,8 +50,12 @@ class _Apart(TorchFunctionMode):
     """Keeps what goes into a dropout that rests apart from what comes out: one tensor now, two in train mode."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         named = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         in_place = name.endswith("_") or named.get("inplace") or (len(args) > 3 and args[3])
@@ -60,7 +64,7 @@ class _Apart(TorchFunctionMode):
         return func(*args, **named)
 
 
-def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+def capture(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
     """Trace a module in eval mode and leave it as it was.
 
     Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
@@ -125,7 +129,7 @@ def _bound(program: torch.export.ExportedProgram) -> dict[str, tuple[str, torch.
     return bound
 
 
-def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+def _symbolic(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
     """torch.fx's symbolic trace, run on the example to give ATen calls with shapes.
 
     Where the symbolic trace fails too, the module itself is run: that fixes the control flow to
@@ -139,9 +143,9 @@ def _symbolic(module: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
         traced = module
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     flat, in_spec = pytree.tree_flatten((example_inputs, {}))
-    spec: list[Any] = []
+    spec: list[pytree.TreeSpec] = []
 
-    def run(state: dict[str, torch.Tensor], *leaves: Any) -> list[Any]:
+    def run(state: dict[str, torch.Tensor], *leaves: object) -> list[object]:
         args, kwargs = pytree.tree_unflatten(list(leaves), in_spec)
         out, out_spec = pytree.tree_flatten(torch.func.functional_call(traced, state, args, kwargs))
         spec.append(out_spec)

@@ -11,7 +11,7 @@ import json
 import operator
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from secateur.ir.graph import Graph, Node, Value, prune_dead
 from secateur.ir.torch_origin import TorchOrigin
 
 from .arrays import short_name, to_numpy
-from .build import Args, Builder, Rule, Skip, bind
+from .build import Args, Argument, Builder, Rule, Skip, bind
 from .capture import Capture
 from .constants import CREATES, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
 from .results import check, jsonable, replaced, settle, titled
@@ -49,7 +49,7 @@ class Importer:
         self.folded: dict[fx.Node, Value] = {}
         self.parameters = frozenset(name for name, _, kind in capture.bound.values() if kind == "parameter")
         self.b = Builder([name for name, _, _ in capture.bound.values()])
-        self.env: dict[fx.Node, Any] = {}
+        self.env: dict[fx.Node, Argument] = {}
         self.consts: dict[fx.Node, Const] = {}
         self.inputs: list[Value] = []
         self.names: dict[int, str] = {}
@@ -61,7 +61,7 @@ class Importer:
         """The graph, with dead nodes and weights dropped."""
         self._walk(self.capture.module, self._placeholder)
         outputs: list[str] = []
-        leaves: list[int | tuple[Any, ...]] = []
+        leaves: list[int | tuple[Argument, ...]] = []
         for result in self.capture.results:
             if isinstance(result, tuple):
                 leaves.append(result)
@@ -102,12 +102,12 @@ class Importer:
         if named:
             self.sizes[name] = tensor.numel()
 
-    def _walk(self, module: fx.GraphModule, placeholder: Any) -> Any:
+    def _walk(self, module: fx.GraphModule, placeholder: Argument) -> Argument:
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 placeholder(node)
             elif node.op == "get_attr":
-                found: Any = operator.attrgetter(node.target)(module)
+                found: Argument = operator.attrgetter(node.target)(module)
                 if isinstance(found, torch.Tensor):
                     self.consts[node] = Const(found)
                 else:
@@ -161,7 +161,7 @@ class Importer:
             raise Unsupported(f"call of {node.target} in '{source_of(node).name}' cannot be read.")
         self.env[node] = node.target(*args, **kwargs)
 
-    def _plain(self, node: fx.Node) -> Any:
+    def _plain(self, node: fx.Node) -> Argument:
         found = self.env.get(node)
         if isinstance(found, Value) or node in self.consts:
             raise Unsupported(
@@ -176,7 +176,7 @@ class Importer:
         given = iter(args)
 
         def bind_argument(inner: fx.Node) -> None:
-            outer: Any = next(given)
+            outer: Argument = next(given)
             if outer in self.consts:
                 self.consts[inner] = self.consts[outer]
             else:
@@ -201,7 +201,7 @@ class Importer:
             return False
         if node.target._schema.is_mutable and known and known[0].name:  # type: ignore[union-attr]
             return False  # never write into the user's weights
-        result: Any
+        result: Argument
         with torch.no_grad():
             if creates:
                 result = create(node, base, self._args)
@@ -235,15 +235,15 @@ class Importer:
     def _is_number(self, node: fx.Node) -> bool:
         return node in self.env and not isinstance(self.env[node], Value | tuple | list)
 
-    def _args(self, items: Any, shown: Mapping[fx.Node, torch.Tensor] = MappingProxyType({})) -> Any:
-        def pick(node: fx.Node) -> Any:
+    def _args(self, items: Argument, shown: Mapping[fx.Node, torch.Tensor] = MappingProxyType({})) -> Argument:
+        def pick(node: fx.Node) -> Argument:
             if node in shown:
                 return shown[node]
             return self.consts[node].tensor if node in self.consts else self.env.get(node)
 
         return fx.map_arg(items, pick)
 
-    def _value(self, node: fx.Node) -> Any:
+    def _value(self, node: fx.Node) -> Argument:
         """What a rule sees for this node: a Value, a sequence of them, or a number."""
         if node in self.env:
             return self.env[node]
@@ -251,7 +251,7 @@ class Importer:
         if const is None:
             raise Unsupported(f"'{source_of(node).name}': {node.name} is read but nothing defines it.")
         if not isinstance(const.tensor, torch.Tensor):
-            value: Any = tuple(self.b.const(to_numpy(t.contiguous())) for t in const.tensor)
+            value: Argument = tuple(self.b.const(to_numpy(t.contiguous())) for t in const.tensor)
         elif const.name:
             value = self.b.add_weight(const.name, to_numpy(const.tensor))
         elif const.origins:
@@ -261,7 +261,7 @@ class Importer:
         self.env[node] = value
         return value
 
-    def _operands(self, node: fx.Node, base: str) -> Any:
+    def _operands(self, node: fx.Node, base: str) -> Argument:
         """What a rule is given for this call's arguments: normalised weights of layers are folded."""
         slots = LAYER_WEIGHTS.get(base, frozenset()) if self.fold else frozenset()
         names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
@@ -275,7 +275,7 @@ class Importer:
         ]
         return tuple(args), fx.map_arg(node.kwargs, self._value)
 
-    def _folded_value(self, item: fx.Node, user: fx.Node) -> Any:
+    def _folded_value(self, item: fx.Node, user: fx.Node) -> Argument:
         const = self.consts.get(item)
         if const is None or not const.folded or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
             return self._value(item)
@@ -323,7 +323,7 @@ class Importer:
         if b.train_as and isinstance(result, Value):
             self.train_as[result.name] = b.train_as
 
-    def _opaque(self, node: fx.Node, args: Args) -> Any:
+    def _opaque(self, node: fx.Node, args: Args) -> Argument:
         operands: list[Value] = []
         payload = json.dumps({"args": jsonable(fx.map_arg(node.args, self._value), operands),
                               "kwargs": jsonable(fx.map_arg(node.kwargs, self._value), operands)})  # fmt: skip

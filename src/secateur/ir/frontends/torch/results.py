@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
 
 import torch
 
@@ -11,10 +10,10 @@ from secateur.ir.errors import Unsupported
 from secateur.ir.graph import Graph, Node, Value
 
 from .arrays import short_name
-from .build import Builder, Skip
+from .build import Argument, Builder, Skip
 
 
-def titled(b: Builder, name: str, result: Any, begin: int) -> Any:
+def titled(b: Builder, name: str, result: Argument, begin: int) -> Argument:
     """Give the results of the nodes just made the name of the torch node."""
     made = {v.name for n in b.nodes[begin:] for v in n.outputs}
     flat = list(result) if isinstance(result, list | tuple) else [result]
@@ -57,7 +56,7 @@ def settle(graph: Graph, rename: Mapping[str, str]) -> Graph:
     return graph.rewrite(nodes=[renamed(n, table) for n in graph.nodes], outputs=outputs, weights=weights)
 
 
-def check(result: Any, meta: Any) -> None:
+def check(result: Argument, meta: Argument) -> None:
     """Does what a rule built have the recorded shapes and types? Raises Skip."""
     if isinstance(meta, list | tuple):
         if not isinstance(result, list | tuple):
@@ -73,7 +72,7 @@ def check(result: Any, meta: Any) -> None:
         raise Skip(f"the rule gives {have}, torch {want}")
 
 
-def jsonable(item: Any, operands: list[Value]) -> Any:
+def jsonable(item: Argument, operands: list[Value]) -> Argument:
     """Call arguments as JSON, tensors as {"$": position among the node's inputs}."""
     if isinstance(item, Value):
         operands.append(item)
