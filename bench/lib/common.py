@@ -155,7 +155,7 @@ class Finished:
 def environment(threads: int | None = None) -> dict[str, str]:
     """This process's environment for a child: this checkout's code, and so many threads for the pools that ask it."""
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "bench")])
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(pools if threads else (), str(threads))}
 
 

@@ -1,0 +1,153 @@
+"""This checkout beside an earlier commit of the project: is anything slower than it was?
+
+    python -m bench.speed.versions 593d9ae                  commands, a build, and three networks by turns
+    python -m bench.speed.versions 593d9ae --rounds 7 --only compile
+
+Both run in this environment, each with its own sources. Commands are whole processes that take turns; libraries of both
+are built with the records that each ships, loaded into one process, and run by turns. Ratios are now / before, medians
+of the ratios within a round, and the row holds all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.lib import common
+
+NETWORKS = ("ref/resnet50", "tv/mobilenet_v2", "ref/shufflenet_v1_g3")
+RUNS = 12  # of each library in a round; their median counts
+BUILD = (
+    "import sys, secateur; from secateur import codegen; "
+    "codegen.build(secateur.load(sys.argv[1]), threads=int(sys.argv[3])).save(sys.argv[2])"
+)
+Ratios = dict[str, list[float]]
+
+
+@contextlib.contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """The sources of a commit, in a folder that lasts as long as this."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "before")
+        git = ["git", "-C", str(common.ROOT), "worktree"]
+        subprocess.run([*git, "add", "--detach", "--quiet", str(tree), commit], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def seconds(tree: Path, command: Sequence[str]) -> float:
+    """Wall seconds of a command of Python with a tree's sources. Raises SystemExit where it fails."""
+    env = os.environ | {"PYTHONPATH": str(tree / "src")}
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{tree.name}: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return time.perf_counter() - start
+
+
+def by_turns(measure: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each of two gives in every round; who begins changes from one to the next."""
+    found: dict[str, list[float]] = {name: [] for name in measure}
+    for number in range(rounds):
+        for name in list(measure)[:: 1 if number % 2 else -1]:
+            found[name].append(measure[name]())
+    return found
+
+
+def commands(models: Mapping[str, Path], folder: Path) -> dict[str, list[str]]:
+    """What users wait for, by its name in the table."""
+    resnet = str(models["ref/resnet50"])
+    return {
+        "import secateur": ["-c", "import secateur"],
+        "secateur --help": ["-m", "secateur", "--help"],
+        "compile ResNet-50": ["-m", "secateur", "compile", resnet, str(folder / "slim.onnx"), "--macs", "50%"],
+        "build ResNet-50": ["-c", BUILD, resnet, str(folder / "resnet.so"), "1"],
+    }  # fmt: skip
+
+
+def latency(trees: Mapping[str, Path], model: Path, threads: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Milliseconds of a network in the libraries that both build."""
+    from secateur import load_library
+
+    x = np.load(model.parent / "input.npy")
+    runs: dict[str, Callable[[], float]] = {}
+    for name, tree in trees.items():
+        file = folder / f"{name}.so"
+        seconds(tree, ["-c", BUILD, str(model), str(file), str(threads)])
+        library = load_library(file)
+
+        def run(library: Callable[..., object] = library) -> float:
+            times = []
+            for _ in range(RUNS):
+                start = time.perf_counter()
+                library(x)
+                times.append(time.perf_counter() - start)
+            return 1000 * statistics.median(times)
+
+        run()
+        runs[name] = run
+    return by_turns(runs, rounds)
+
+
+def line(what: str, found: Mapping[str, Sequence[float]]) -> list[object]:
+    """The table's cells: both medians, and the median and the range of the ratios."""
+    ratios = sorted(now / before for now, before in zip(found["now"], found["before"], strict=True))
+    middle = statistics.median(ratios)
+    medians = [statistics.median(found[name]) for name in ("before", "now")]
+    return [what, *medians, f"{middle:.3f}", f"{ratios[0]:.2f}..{ratios[-1]:.2f}"]
+
+
+def measured(
+    options: argparse.Namespace, trees: Mapping[str, Path], folder: Path
+) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Everything that is asked for, one after the other."""
+    models = {name: folder / name.replace("/", "-") / "model.onnx" for name in NETWORKS}
+    for name, model in models.items():
+        model.parent.mkdir()
+        common.run([sys.executable, "-m", "bench.lib.prepare", name, str(model.parent), "--threads"])
+    for what, command in commands(models, folder).items():
+        if options.only in what:
+            turns = {name: partial(seconds, tree, command) for name, tree in trees.items()}
+            yield what, by_turns(turns, options.rounds)
+    for name, model in models.items():
+        for threads in (1, 2):
+            what = f"{name}, {threads} thread{'s' if threads > 1 else ''}, ms"
+            if options.only in what:
+                yield what, latency(trees, model, threads, 3 * options.rounds, folder)
+
+
+def main() -> int:
+    """Measure both by turns, print the table, append a row each."""
+    parser = common.parser(__doc__, "versions.jsonl")
+    parser.add_argument("before", help="the earlier commit")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each command, a third of a library's (default 5)"
+    )
+    parser.add_argument("--only", default="", help="lines of the table that hold this text")
+    options = parser.parse_args()
+    here = common.circumstances(options.seed)
+    cells = []
+    with checkout(options.before) as before, tempfile.TemporaryDirectory() as folder:
+        for what, found in measured(options, {"before": before, "now": common.ROOT}, Path(folder)):
+            cells.append(line(what, found))
+            common.append(options.output, [{"what": what, "before": options.before, "found": found} | here])
+            print(*cells[-1], flush=True)
+    print(common.table(["what", "before", "now", "now / before", "range"], cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
