@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secateur.ir import Sym, parse_graph
@@ -52,6 +52,7 @@ def _apply(kind: str, a: int, b: int) -> int:
 
 @settings(max_examples=80, deadline=None)
 @given(programs(), st.integers(1, 400), st.integers(1, 400), st.integers(1, 400), st.integers(1, 400))
+@example([("+", 0, 0), ("-", 2, 0), ("+", 0, 0), ("+", 0, 0), ("scale", 19, 2)], 1, 1, 1, 1)  # a scale below zero
 def test_expressions_give_the_numbers_at_every_size(
     program: list[tuple[str, int, int]], a: int, b: int, c: int, d: int
 ) -> None:

@@ -247,7 +247,13 @@ def _atom_bounds(a: Atom) -> tuple[Bound, Bound]:
     if a.kind == "max":
         known = [v for v in lows if v is not None]
         return max(known, default=None), (None if None in highs else max(h for h in highs if h is not None))
-    return Fraction(0), None
+    low, high = lows[0], highs[0]  # of "scale", whose argument is whole, and which never falls as that rises
+    if a.factor < 0:
+        return None, None
+    return (
+        _apply(lambda v: scaled_down(math.ceil(v), a.factor), low),
+        _apply(lambda v: scaled_down(math.floor(v), a.factor), high),
+    )
 
 
 def _apply(function: Callable[[Fraction], int], value: Bound) -> Bound:
