@@ -36,7 +36,7 @@ def compute(program: list[tuple[str, int, int]], sizes: list[int]) -> list[int]:
     for kind, i, j in program:
         a, b = values[i % len(values)], values[j % len(values)]
         if abs(a) > 1 << 20 or abs(b) > 1 << 20:
-            continue
+            break  # at other sizes too what follows could not be compared
         if kind == "//":
             values.append(a // (j % 7 + 1))
         elif kind == "scale":
