@@ -16,9 +16,9 @@ from .parts import Budget, Group, Latency, Layer, PassRun, Quality, Totals
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from secateur.comparison import Reading
     from secateur.passes.law import Verification
     from secateur.passes.rewrite.layers import Row
-    from secateur.comparison import Reading
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,8 +15,8 @@ from secateur.ir.plain import one_line, printable
 from .table import PLACES, Limit, Signs, layer_lines, pair, short
 
 if TYPE_CHECKING:
-    from secateur.passes.law import Verification
     from secateur.comparison import Reading
+    from secateur.passes.law import Verification
 
     from .parts import Group, Quality
     from .report import Report
