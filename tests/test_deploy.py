@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 from typer.testing import CliRunner
 
@@ -148,6 +150,17 @@ def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: p
         build.build(graph)
     monkeypatch.undo()
     assert build.build(graph).metadata.name == "net"
+
+
+def test_a_library_has_the_names_of_the_file(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["a\tb"], ["self"])
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, 4)) for n in ("a\tb", "self")]
+    onnx.save(helper.make_model(helper.make_graph([node], "net", ends[:1], ends[1:])), tmp_path / "odd.onnx")
+    library = build(secateur.load(tmp_path / "odd.onnx"))
+    assert [p.name for p in (*library.metadata.inputs, *library.metadata.outputs)] == ["a\tb", "self"]
+    assert library(**{"a\tb": -np.ones((1, 4), np.float32)}).sum() == 0
+    with pytest.raises(InputError, match=r"takes 'a\\tb' f32"):
+        library(**{"self": np.ones((1, 4), np.float32)})
 
 
 def test_durations() -> None:

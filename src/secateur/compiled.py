@@ -93,8 +93,9 @@ class Compiled:
             raise InputError(f"network '{graph.name}' takes the inputs {', '.join(wanted)}; given: {', '.join(given)}")
         self._libraries[:] = [(of, library) for of, library in self._libraries if of is graph]
         for _, library in self._libraries:
-            if all(tuple(np.shape(given[p.name])) == p.shape for p in library.metadata.inputs):
-                return library(**given)
+            ports = zip(wanted, library.metadata.inputs, strict=True)  # which have the names of the user's file
+            if all(tuple(np.shape(given[name])) == port.shape for name, port in ports):
+                return library(*(given[name] for name in wanted))
         tensors = any(type(x).__module__.partition(".")[0] == "torch" for x in given.values())
         outputs = self._run(graph, {name: _array(x) for name, x in given.items()})
         if tensors:

@@ -150,7 +150,7 @@ def _error(graph: Graph, library: Library) -> tuple[float, str]:
     from .capture import evaluate
 
     feed = random_inputs(graph, 0)
-    found = library(**feed)
+    found = library(*(feed[v.name] for v in graph.inputs))
     outputs = found if isinstance(found, tuple) else (found,)
     wide = widened(graph)
     exact, given = (graph, feed) if wide is None else (wide, widened_feed(feed))

@@ -20,6 +20,7 @@ from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
 from secateur.ir.frontends.onnx.process import OnnxProcess
+from secateur.ir.plain import one_line
 from secateur.reading import check_reading
 from secateur.report.collect import capture_remarks
 from secateur.report.text import reading as shown
@@ -98,7 +99,7 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
     results = library(**given)
     results = results if isinstance(results, tuple) else (results,)
     for port, array in zip(library.metadata.outputs, results, strict=True):
-        say(f"{port.name} {port.dtype}[{', '.join(map(str, array.shape))}]")
+        say(f"{one_line(port.name)} {port.dtype}[{', '.join(map(str, array.shape))}]")
     if output is not None:
         _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secateur.ir import Graph, InputError, Unsupported
+from secateur.ir.onnx_origin import OnnxOrigin
 
 from .backends import backend_for
 from .library import Library, built
@@ -48,13 +49,19 @@ def build(
     compiled = backend.assemble(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
-        tuple(Port(v.name, tuple(map(int, v.shape)), v.dtype) for v in graph.inputs),
-        tuple(Port(n, tuple(map(int, graph.value(n).shape)), graph.value(n).dtype) for n in graph.outputs),
+        tuple(_port(graph, v.name) for v in graph.inputs), tuple(_port(graph, name) for name in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
         kernels=_count(program, backend),
     )  # fmt: skip
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
+
+
+def _port(graph: Graph, name: str) -> Port:
+    """An input or output under the name that the user's file has for it."""
+    origin, value = graph.note(OnnxOrigin), graph.value(name)
+    spelled = name if origin is None else origin.names.get(name, name)
+    return Port(spelled, tuple(map(int, value.shape)), value.dtype)
 
 
 def show_plan(

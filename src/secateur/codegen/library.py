@@ -59,7 +59,7 @@ class Library:
         m = self.metadata
         return f"Library({m.name!r}, {m.target.name}, {', '.join(map(str, m.inputs))})"
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, /, *inputs: Any, **named: Any) -> Any:
         """Run it. Returns one output alone, several as a tuple; torch tensors if the first input is one, else NumPy.
 
         Raises InputError for a missing or unknown input, a wrong shape or element type.

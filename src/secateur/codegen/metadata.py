@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.ir.graph import DTYPES
+from secateur.ir.plain import one_line
 
 from .targets import Target
 
@@ -23,7 +24,7 @@ class Port:
     dtype: str
 
     def __str__(self) -> str:
-        return f"'{self.name}' {self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"'{one_line(self.name)}' {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
