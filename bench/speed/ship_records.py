@@ -89,7 +89,7 @@ def tune(tuner: Tuner, kernels: list[Any], share: float, end: float) -> Outcome:
     return tuner.tune(kernels, 0.0)
 
 
-def tell(done: int, total: int, what: str) -> None:
+def tell(done: int, total: int | None, what: str) -> None:
     """Progress, on a terminal."""
     if sys.stderr.isatty():
         print(f"\r{done}/{total} {what:40}", end="\n" if done == total else "", file=sys.stderr)

@@ -12,6 +12,7 @@ import numpy as np
 from secateur.comparison import RandomError, unread
 from secateur.ir import Graph, InputError, LawError, Unsupported
 from secateur.ir.frontends.onnx.process import OnnxProcess
+from secateur.ir.progress import Listener, listening, quiet
 from secateur.passes import Pipeline
 from secateur.passes.allocate import LANES, Allocation
 from secateur.passes.context import Calibration, LatencyModel, in_context
@@ -30,7 +31,7 @@ from .compiled import Compiled
 from .policy import Policy
 from .reading import check_reading
 from .replay import apply, with_baseline
-from .report.collect import Progress, Trail, make_report, remarks_of
+from .report.collect import Trail, make_report, remarks_of
 from .report.parts import Latency
 from .report.report import Report
 from .restructure import AFTER, met_already, restructure, steps_of
@@ -59,7 +60,7 @@ def compile(
     sparsity: float | None = None,
     verify: bool = True,
     trust: bool = False,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     recipe: Recipe | str | Path | None = None,
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
@@ -73,13 +74,14 @@ def compile(
     leave alone: globs of their names, or types or modules of ``model``. ``calibration``: batches ``x``, ``(x, y)`` or
     dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes inputs of. Where
     it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's quality, those with
-    the smallest digests under ``seed``. ``progress`` is told the name of each stage. With ``target`` "native" both
-    networks are timed side by side on this machine, on one thread, in code generated for it (if TVM is installed)
-    and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of
-    ``target``, of this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an ONNX file's inputs, by
-    name, to count and time at where it leaves sizes open; they stay open in what is written. The model as it was given
-    is run beside what was read from it, and so is each file that is written; ``trust`` leaves these checks out,
-    ``verify=False`` all of them.
+    the smallest digests under ``seed``. ``progress`` is told what
+    runs, by its name alone or as ``progress(done, total, what)`` with ``total`` None where nobody knows. With
+    ``target`` "native" both networks are timed side by side on this machine, on one thread, in code generated for it
+    (if TVM is installed) and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths
+    follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an
+    ONNX file's inputs, by name, to count and time at where it leaves sizes open; they stay open in what is written. The
+    model as it was given is run beside what was read from it, and so is each file that is written; ``trust`` leaves
+    these checks out, ``verify=False`` all of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
@@ -91,8 +93,8 @@ def compile(
     lanes = _lanes(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
     chosen = _policy(policy, round_to, budgets)
-    tell = progress or _quiet
-    tell("read the model")
+    tell = listening(progress)
+    tell(0, None, "read the model")
     process = OnnxProcess() if process is None else process
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
@@ -107,16 +109,17 @@ def compile(
     if verify and not trust:
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
-    start = dense if chosen.budget[0] != "latency_ms" else in_context(dense, latency=_measured(target, seed, tell))
+    start = in_context(dense, progress=tell)
+    if chosen.budget[0] == "latency_ms":
+        start = in_context(start, latency=_measured(target, seed))
     if data is not None:
-        known = Calibration(data.fit, seed, lambda n: tell(f"calibrate: {n} examples"))
-        start = in_context(start, calibration=known)
+        start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
     made = restructure(start, chosen.rewrites, trail.see, Runner(keep=2), trail.start)
     slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
-        tell("check the law")
+        tell(0, None, "check the law")
         verification = check(made.graph, slim, found, run=Runner(), seed=seed)
         if not verification.passed:
             raise LawError(failure(dense.name, verification))
@@ -137,7 +140,7 @@ def compile(
             f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
         )
     elif target is not None and chosen.criterion is not None:
-        tell("time both")
+        tell(0, None, "time both")
         latency, warnings = compare(dense, slim, seed)
     done = slim.note(Allocation)
     remarks = (
@@ -178,7 +181,7 @@ def inspect(
         except RandomError as error:  # nothing is compared here but this
             reading = unread(str(error))
     process.stop()
-    trail = Trail(_quiet)
+    trail = Trail(quiet)
     coupled = Pipeline((Canonicalize(), Couple(protect=names)), (trail.see,), trail.start)(dense)
     trail.coupled = coupled
     return make_report(_title(model, dense), dense, None, trail, "none", 0, None, (), reading=reading)
@@ -191,7 +194,7 @@ def rewrite(
     example_inputs: Any = None,
     calibration: Iterable[Any] | str | Path | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     trust: bool = False,
     preparation: Preparation | None = None,
     holdout: float | str = SHARE,
@@ -231,20 +234,14 @@ def _lanes(target: str | None) -> int:
         return LANES
 
 
-def _measured(target: str | None, seed: int, tell: Progress) -> LatencyModel:
+def _measured(target: str | None, seed: int) -> LatencyModel:
     """What allocation measures with. Raises InputError for another machine than this one."""
     if target not in (None, "native"):
         raise InputError(
             f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
             "budget in macs"
         )
-    measure_latency = latency_model(seed)
-
-    def told(graph: Graph) -> float:
-        tell("measure the latency")
-        return measure_latency(graph)
-
-    return told
+    return latency_model(seed)
 
 
 def _only_this_version(sparsity: float | None) -> None:
@@ -276,10 +273,6 @@ def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> No
 def _title(model: Model, graph: Graph) -> str:
     """The file's name, or what the graph is called."""
     return Path(model).name if isinstance(model, str | Path) else graph.name
-
-
-def _quiet(stage: str) -> None:
-    return None
 
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.ir.progress import Progress
 from secateur.passes.recipe import Recipe
 
 from .capture import Runner, save_onnx
@@ -135,7 +136,7 @@ class Compiled:
         tune: str | float | None = None,
         threads: int = 1,
         records: str | Path | None = None,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress | None = None,
         batch: int | None = None,
         fast: bool = True,
     ) -> Library:

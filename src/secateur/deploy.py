@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,12 @@ from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, re
 from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.precision import tolerance, widened, widened_feed
+from secateur.ir.progress import Progress, quiet
 from secateur.ir.symbolic import resized
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
 
-Progress = Callable[[int, int, str], None]
 TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
 FINE = 1e-4  # a library that is further off is built again without fast algorithms, in case that is why
 
@@ -35,9 +34,10 @@ def build(
     """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
-    that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured. Where
-    this machine can run it, it is run once beside the graph; if fast algorithms make it too coarse it is built without.
-    ``fast`` False leaves Winograd's and Strassen's algorithms out: slower, with the rounding of plain sums.
+    that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured;
+    ``progress(done, total, kernel)`` is told what is measured. Where this machine can run the library, it is run once
+    beside the graph; if fast algorithms make it too coarse it is built without. ``fast`` False leaves Winograd's and
+    Strassen's algorithms out: slower, with the rounding of plain sums.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -47,7 +47,7 @@ def build(
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     opened = codegen.open_records(target, records, tune is None)
     duration = None if tune is None else seconds(tune)
-    library = codegen.build(graph, target, duration, threads, opened, progress, fast)
+    library = codegen.build(graph, target, duration, threads, opened, progress or quiet, fast)
     if codegen.missing_features(library.metadata.target):
         return library
     (error, wrong), limit = _error(graph, library), tolerance(graph, TOLERANCE)
@@ -101,7 +101,7 @@ def tune(
     from secateur import codegen
 
     graph = settled(graph if batch is None else at_batch(graph, batch))
-    return codegen.tune(graph, seconds(time), records, target, threads, progress)
+    return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet)
 
 
 def settled(graph: Graph) -> Graph:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from secateur.ir.files import Job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.onnx_origin import OnnxOrigin
+from secateur.ir.progress import Progress, quiet
 from secateur.passes.sweep.batches import batches
 
 from .comparison import READ, WRITTEN, Comparison, Original, Reading, unread
@@ -36,7 +37,7 @@ def check_reading(
     data: Iterable[Any] | None = None,
     process: OnnxProcess | None = None,
     seed: int = 0,
-    tell: Callable[[str], None] | None = None,
+    tell: Progress = quiet,
 ) -> Reading | None:
     """Compare the original with the graph that was read from it; None where the model is a graph itself.
 
@@ -47,8 +48,7 @@ def check_reading(
 
     if isinstance(model, Graph | Compiled):
         return None
-    if tell is not None:
-        tell("compare with the original")
+    tell(0, None, "compare with the original")
     given = (
         [dict(batch.inputs) for _, batch in zip(range(1), batches(graph, data, GIVEN), strict=False)] if data else []
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.ir import Graph, LawError, PassError
 from secateur.ir.frontends.onnx.process import OnnxProcess
+from secateur.ir.progress import Listener, listening
 from secateur.passes import Pipeline
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import in_context
@@ -23,7 +24,7 @@ from secateur.passes.rewrite.slim import Slim
 from .capture import Runner, capture, check_weights, fresh
 from .compiled import Compiled
 from .reading import check_reading
-from .report.collect import Progress, Trail, make_report
+from .report.collect import Trail, make_report
 from .restructure import AFTER, of_recipe, restructure
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def apply(
     *,
     example_inputs: Any = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     trust: bool = False,
 ) -> Compiled:
     """Replay a recipe on a model of the same network, whatever its weights are now, and check the law.
@@ -59,9 +60,9 @@ def apply(
     cut is not: that needs data, and a remark in the report says so. Raises InputError where the recipe does not fit,
     and LawError.
     """
-    tell = progress or _quiet
+    tell = listening(progress)
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    tell("read the model")
+    tell(0, None, "read the model")
     process = OnnxProcess()
     dense = with_baseline(fresh(capture(model, example_inputs, process, fold=known.changes)))
     check_weights(dense)
@@ -76,7 +77,7 @@ def apply(
     found = dataclasses.replace(
         known, sha256=fingerprint(dense.weights), rewrites=before, digests=digests(dense, made.graph, slim, slim)
     )
-    tell("check the law")
+    tell(0, None, "check the law")
     verification = check(made.graph, slim, found, run=Runner(), seed=seed)
     if not verification.passed:
         raise LawError(failure(dense.name, verification))
@@ -98,7 +99,3 @@ def rewritten(recipe: Recipe, graph: Graph) -> Graph:
 def with_baseline(graph: Graph) -> Graph:
     """The graph with its own cost as what shares of a budget refer to."""
     return in_context(graph, baseline=cost(graph))
-
-
-def _quiet(stage: str) -> None:
-    return None

@@ -1,10 +1,12 @@
 """The command line: results, exit codes, messages, and no half-written files."""
 
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import secateur
 from secateur import api
 from secateur.cli import app as cli
 from secateur.cli import compile as cli_compile
+from secateur.cli import terminal
 from secateur.ir import files
 from secateur.ir.exporters.onnx.write import save
 from secateur.passes.law import Verification
@@ -198,6 +202,23 @@ def test_progress_names_what_runs(tmp_path: Path) -> None:
     told: list[str] = []
     secateur.compile(chain(), "fold_bn,l1", progress=lambda stage: told.append(stage))
     assert told[:7] == ["read the model", "fold_bn", "canonicalize", "couple", "l1", "global", "slim"]
+
+
+def test_a_terminal_shows_what_runs_and_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    screen = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(terminal, "Console", lambda **_: screen)
+    steps = [
+        ((0, None, "gather"), " gather 0:"), ((3, 12, "calibrate"), " calibrate  3/12 0:"),
+        ((4, 12, ""), " calibrate  4/12 0:"), ((0, None, "slim"), " slim 0:"),
+    ]  # fmt: skip
+    with terminal.progress() as tell:
+        for told, said in steps:
+            tell(*told)
+            deadline = time.monotonic() + 20
+            while said not in stream.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.02)  # the line is drawn ten times a second
+            assert said in stream.getvalue()
 
 
 def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

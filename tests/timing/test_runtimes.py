@@ -28,7 +28,10 @@ def small(width: int = 4, side: int = 4) -> Graph:
 def test_every_pair_is_measured_and_the_first_is_the_reference() -> None:
     seen: list[tuple[int, int]] = []
     found = measure.measure(
-        {"a": small(), "b": small(8)}, ("onnxruntime", "torch"), repeats=4, progress=lambda i, n: seen.append((i, n))
+        {"a": small(), "b": small(8)},
+        ("onnxruntime", "torch"),
+        repeats=4,
+        progress=lambda i, n, what: seen.append((i, n)),
     )
     assert [(t.model, t.runtime) for t in found] == [
         ("a", "onnxruntime"), ("a", "torch"), ("b", "onnxruntime"), ("b", "torch"),

@@ -23,13 +23,14 @@ Given = Iterable[Any] | str | Path | None
 class Parted:
     """``fit`` is what scores, fits and tuning see, ``judge`` what the quality is measured on.
 
-    ``held_out``: nothing of ``judge`` is in ``fit``, or nothing was fitted. ``examples`` counts what judges.
+    ``held_out``: nothing of ``judge`` is in ``fit``, or nothing was fitted. ``examples`` counts ``fit``.
     """
 
     fit: Iterable[Any]
     judge: Iterable[Any]
     held_out: bool
     remarks: tuple[str, ...]
+    examples: int
 
 
 def opened(
@@ -52,18 +53,19 @@ def opened(
     found = survey(graph, data, seed)
     total = len(found)
     if not fitted:
-        return Parted(data, data, True, remarks)
+        return Parted(data, data, True, remarks, total)
     if classes_of(graph) is None:  # no quality is measured, so all may be fitted
-        return Parted(data, data, False, remarks)
+        return Parted(data, data, False, remarks, total)
     held = held_out(found, share)
     if not held:
         alike = f"{total} examples cannot be parted" if total >= FEWEST else f"{total} examples are too few to part"
         why = alike if share else "nothing was held out, as was asked for"
-        return Parted(data, data, False, (*remarks, f"{why}: quality is measured on the examples that were fitted"))
+        said = f"{why}: quality is measured on the examples that were fitted"
+        return Parted(data, data, False, (*remarks, said), total)
     count = sum(digest in held for digest in found)
     said = f"{count} of {total} examples were held out: nothing was scored, fitted or tuned on them"
     parts = [Fold(graph, data, held, inside, n, seed) for inside, n in ((False, total - count), (True, count))]
-    return Parted(parts[0], parts[1], True, (*remarks, said))
+    return Parted(parts[0], parts[1], True, (*remarks, said), total - count)
 
 
 def feeds(graph: Graph, given: Iterable[Any], source: str = "given inputs") -> list[Mapping[str, Array]]:

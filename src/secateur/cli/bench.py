@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from secateur.capture import load
@@ -24,7 +23,7 @@ from secateur.sizes import seconds_of
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
-from .terminal import say, write_listed
+from .terminal import progress, say, write_listed
 
 
 def bench_models(
@@ -43,14 +42,9 @@ def bench_models(
         for remark in capture_remarks(graph):
             say(f"{name}: {remark}")
     _first_runs(models, graphs, seed)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measure", total=repeats)
-        timings = measure(
-            graphs, runtimes, threads=threads, repeats=repeats, seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done),
-        )  # fmt: skip
-    _show(timings, console)
+    with progress() as tell:
+        timings = measure(graphs, runtimes, threads=threads, repeats=repeats, seed=seed, progress=tell)
+    _show(timings, Console(stderr=True))
     text = encoder.dumps([asdict(t) for t in timings], indent=1)
     if json == "-":
         typer.echo(text)

@@ -30,7 +30,7 @@ def inspect_model(
     from secateur import api
 
     with progress() as tell:
-        tell("read the model")
+        tell(0, None, "read the model")
         report = api.inspect(source, protect=protect, trust=trust, shapes=given)
     show_report(report, limit, groups=True, page=False)
     json_out(report, json)
@@ -47,7 +47,7 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
 
     known = Recipe.load(recipe)
     with progress() as tell:
-        tell("check the law")
+        tell(0, None, "check the law")
         found = api.verify(original, slim, known, seed=seed, given=inputs, trust=trust)
     say(law(found))
     if not found.passed:
@@ -67,7 +67,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
 
     with progress() as tell:
         done = api.apply(recipe, source, progress=tell, trust=trust)
-        tell("write")
+        tell(0, None, "write")
         lines = write_listed(checked_jobs(done.graph, out, trust)[0])
     for remark in done.report.remarks:
         say(remark)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from secateur.distributed import Team
 from secateur.ir import InputError
 from secateur.ir.files import late_job, text_job
 from secateur.ir.frontends.onnx.process import OnnxProcess
+from secateur.ir.progress import Progress
 
 from .images import ImageOptions
 from .shapes import shapes_of
@@ -101,7 +102,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
         say(line)
 
 
-def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: OnnxProcess) -> tuple[Report, list[str]]:
+def _write(job: CompileJob, done: Any, tell: Progress, process: OnnxProcess) -> tuple[Report, list[str]]:
     """Build the library if one is asked for, and write all files.
 
     Returns the report, which then lists what the library says too, and a line for each file.
@@ -114,10 +115,10 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: Onn
     report: Report = done.report
     if job.shared_object is not None:
         load_tvm()
-        tell("build the library")
+        tell(0, None, "build the library")
         built = done.build(
             job.target or "native", tune=job.tune, records=job.records,
-            progress=lambda done, total, what: tell(f"time kernels {done}/{total} {what}"),
+            progress=tell,
         )  # fmt: skip
         jobs.append((job.shared_object, built.write))
         notes = (f"library: {note}" for note in built.metadata.notes)
@@ -134,7 +135,7 @@ def _write(job: CompileJob, done: Any, tell: Callable[[str], None], process: Onn
     target = json_path(job.json)
     if target is not None:
         jobs.append(late_job(target, lambda: final().to_json()))
-    tell("write")
+    tell(0, None, "write")
     lines = write_listed(jobs)
     return final(), lines
 

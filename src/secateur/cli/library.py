@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from secateur.calibration.arrays import ArrayFile
 from secateur.capture import load
 from secateur.codegen.emit.loading import load_tvm
-from secateur.deploy import Progress as Tell
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
@@ -27,7 +23,7 @@ from secateur.report.text import reading as shown
 
 from .errors import INTERRUPTED
 from .shapes import shapes_of
-from .terminal import say, write_listed
+from .terminal import progress, say, write_listed
 
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
@@ -44,7 +40,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     reading = None if trust else check_reading(source, graph, process=process)
     process.stop()
     load_tvm()
-    with _bar() as tell:
+    with progress() as tell:
         library = build(graph, target, time, threads, records, tell, batch)
     lines = write_listed([(out, library.write)])
     if show:
@@ -63,7 +59,7 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
     seconds(time)  # a mistake in it should show before the model is read
     graph = _load(source, shapes)
     load_tvm()
-    with _bar() as tell:
+    with progress() as tell:
         outcome, notes = tune(graph, records, time, target, threads, tell, batch)
     for note in (*notes, *outcome.notes):
         say(note)
@@ -131,19 +127,3 @@ def _array_job(path: Path, array: Any) -> Job:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Tell]:
-    """A bar with what is being measured, on a terminal only."""
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(bar_width=20),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=f"{done}/{total} {what}"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from secateur.ir import InputError
 from secateur.ir.files import WHY, Job, check_writable, same_file, write_all
 from secateur.ir.plain import printable
+from secateur.ir.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from secateur.report.report import Report
@@ -107,15 +108,24 @@ def show_report(report: Report, layers: Limit, groups: bool = False, page: bool 
 
 
 @contextlib.contextmanager
-def progress(shown: bool = True) -> Iterator[Callable[[str], None]]:
-    """A line with the stage and the time it takes, on a terminal only."""
+def progress(shown: bool = True) -> Iterator[Progress]:
+    """A line with what runs, the share of it that is done and the time that all took, on a terminal only."""
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
-        yield lambda stage: None
+        yield quiet
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich import progress as rich
 
-    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("start", total=None)
-        yield lambda stage: bar.update(task, description=stage)
+    said = rich.TextColumn("{task.description}", markup=False)
+    columns = (rich.BarColumn(bar_width=20), said, rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=console, transient=True) as bar:
+        number = bar.add_task("start", total=None)
+        (task,) = bar.tasks
+        name = [task.description]
+
+        def tell(done: int, total: int | None, what: str, /) -> None:
+            name[0] = printable(what) or name[0]
+            task.total = total  # ``update`` could not take a total back
+            bar.update(number, completed=done, description=name[0] + (f"  {done}/{total}" if total else ""))
+
+        yield tell

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from secateur.ir import Graph, InputError, Unsupported
 from secateur.ir.onnx_origin import OnnxOrigin
+from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
 from .library import Library, built
@@ -21,7 +21,6 @@ from .records import Records
 from .targets import Target, get_target, missing_features
 from .tune.tuner import Outcome, Tuner, open_records, versions
 
-Progress = Callable[[int, int, str], None]
 PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})  # what takes a network's time
 
 
@@ -31,7 +30,7 @@ def build(
     tune: float | None = None,
     threads: int = 1,
     records: str | Path | Records | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     fast: bool = True,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
@@ -79,7 +78,7 @@ def tune(
     records: str | Path,
     target: str | Target = "native",
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of a graph that ``records`` has no entry for, and append them.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict, Unpack
 
 from secateur.ir import Graph
+from secateur.ir.progress import Progress, quiet
 
 from .analysis.cost import Costs
 
@@ -22,12 +23,12 @@ LatencyModel = Callable[[Graph], float]  # milliseconds of one run of a graph
 class Calibration:
     """Batches that can be gone through more than once.
 
-    ``seed``: of what passes draw from them. ``progress(examples)`` is called with how many have been seen.
+    ``seed``: of what passes draw from them. ``examples``: how many there are, None where nobody counted.
     """
 
     data: Iterable[Any] = field(repr=False)
     seed: int = 0
-    progress: Callable[[int], None] | None = field(default=None, repr=False)
+    examples: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Context:
 
     ``baseline``: what shares of a budget refer to, the cost of the model as it was given. ``lanes``: channels in a
     vector of the target, which ``round_to=auto`` follows. ``latency``: milliseconds of a graph. ``calibration``: data.
-    ``original``: the network that ``slim`` cut, which compensation compares with.
+    ``original``: the network that ``slim`` cut, which compensation compares with. ``progress``: who is told what runs.
     """
 
     outlives_rewrites: ClassVar[bool] = True
@@ -45,6 +46,7 @@ class Context:
     latency: LatencyModel | None = field(default=None, repr=False)
     calibration: Calibration | None = None
     original: Graph | None = field(default=None, repr=False)
+    progress: Progress = field(default=quiet, repr=False)
 
 
 class _Known(TypedDict, total=False):
@@ -53,6 +55,7 @@ class _Known(TypedDict, total=False):
     latency: LatencyModel | None
     calibration: Calibration | None
     original: Graph | None
+    progress: Progress
 
 
 def context_of(graph: Graph) -> Context:

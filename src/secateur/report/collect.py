@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from secateur import __version__
 from secateur.ir import Graph
+from secateur.ir.progress import Progress
 from secateur.passes.allocate import Allocation
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of
@@ -23,8 +23,6 @@ from .rows import group_rows, keep_of, layer_rows
 if TYPE_CHECKING:
     from secateur.comparison import Reading
 
-Progress = Callable[[str], None]
-
 
 class Trail:
     """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
@@ -36,7 +34,7 @@ class Trail:
 
     def start(self, step: Pass) -> None:
         """Tell what runs from now on."""
-        self.tell(step.name)
+        self.tell(0, None, step.name)
 
     def see(self, ran: Ran) -> None:
         self.ran.append(PassRun(print_pass(ran.step), round(ran.seconds, 4)))

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.progress import Progress, quiet
 from secateur.passes.law import random_inputs
 
 PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
 
 Run = Callable[[], object]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ def measure(
     repeats: int = 20,
     warmups: int = 3,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> list[Timing]:
     """Time each model in each runtime on one random input of the captured size.
 
-    Raises InputError for an unknown runtime or one that is not installed, or counts below 1.
+    ``progress`` is told of each round. Raises InputError for an unknown runtime or one that is not installed, or counts
+    below 1.
     """
     if min(threads, repeats) < 1:
         raise InputError(f"threads={threads}, repeats={repeats}: both must be 1 or more")
@@ -77,8 +78,7 @@ def measure(
             start = time.perf_counter()
             runs[keys[k]]()
             times[keys[k]].append((time.perf_counter() - start) * 1e3)
-        if progress:
-            progress(done + 1, repeats)
+        progress(done + 1, repeats, "time")
     first = next(iter(models))
     return [
         _timing(name, runtime, threads, times[name, runtime], times[first, runtime])

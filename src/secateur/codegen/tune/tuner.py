@@ -16,13 +16,13 @@ from secateur.codegen.records import Doubt, Record, Records, key_of, record_of, 
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target, get_target
 from secateur.ir import InputError
+from secateur.ir.progress import Progress, quiet
 
 from .pool import Pool
 
 SHOWN = 3  # kernels that a note names
 NEAR = 1.01  # choices within this of the fastest are as good: then the first of them in the space is taken
 SHIPPED = Path(__file__).parents[1] / "shipped"
-Progress = Callable[[int, int, str], None]
 
 
 def candidates(spec: Any, target: Target) -> list[Any]:
@@ -177,7 +177,7 @@ class Tuner:
         estimates = [s.estimate(self.target) for s in specs]
         return specs[estimates.index(min(estimates))]
 
-    def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress | None = None) -> Outcome:
+    def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress = quiet) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
 
         Those without any record come first, in the order given; rivals are timed by turns. Ctrl-C ends it early. What
@@ -189,7 +189,6 @@ class Tuner:
         if not todo or seconds <= 0:
             return Outcome(left=len(todo))
         self.records.check_writable()
-        tell = progress or (lambda done, total, what: None)
         jobs = list(contests(todo))
         ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
         given, interrupted = 0, False
@@ -197,12 +196,12 @@ class Tuner:
             with self.team(self.target, self.threads) as team:
                 while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
                     while team.free and given < len(jobs):
-                        tell(len(ended), len(todo), jobs[given][0].title)
+                        progress(len(ended), len(todo), jobs[given][0].title)
                         team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
                         given += 1
                     for index, times in team.wait(left).items():
                         ended += self._keep_all(jobs[index], times)
-                        tell(len(ended), len(todo), "")
+                        progress(len(ended), len(todo), "")
         except KeyboardInterrupt:
             interrupted = True
         return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)

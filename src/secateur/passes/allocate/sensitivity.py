@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.ir.progress import Progress, quiet
 from secateur.passes.context import context_of
 from secateur.passes.law import random_inputs
 
@@ -47,10 +48,11 @@ class Sensitivity(Budgeted):
             )
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
-        calibration = context_of(graph).calibration
+        context = context_of(graph)
+        calibration = context.calibration
         seed = calibration.seed if calibration else 0
         data = calibration.data if calibration else [random_inputs(graph, seed + i) for i in range(DRAWN)]
-        order = by_change(ladder, changes(graph, ladder, data, self.examples))
+        order = by_change(ladder, changes(graph, ladder, data, self.examples, context.progress))
         done = meet(graph, amount, ladder, order, self.round_to)
         note = done.note(Allocation)
         assert note is not None
@@ -59,7 +61,7 @@ class Sensitivity(Budgeted):
         return done.with_note(dataclasses.replace(note, remarks=remarks))
 
 
-def changes(graph: Graph, ladder: Ladder, data: Any, examples: int) -> Array:
+def changes(graph: Graph, ladder: Ladder, data: Any, examples: int, progress: Progress = quiet) -> Array:
     """f64[orbits, 4]: the relative L2 change of the outputs with ``STAY`` of one orbit, never falling.
 
     Orbits that cannot shrink have 0. Raises InputError for unusable data.
@@ -71,7 +73,9 @@ def changes(graph: Graph, ladder: Ladder, data: Any, examples: int) -> Array:
     wanted = outputs(graph, fed)
     energy = sum(float((y * y).sum()) for y in wanted) or 1.0
     found = np.zeros((len(ladder.length), len(STAY)))
-    for orbit in np.unique(ladder.orbit[ladder.free()]).tolist():
+    orbits = np.unique(ladder.orbit[ladder.free()]).tolist()
+    for done, orbit in enumerate(orbits):
+        progress(done, len(orbits), "measure sensitivity")
         for column, share in enumerate(STAY):
             kept = ladder.length.copy()
             kept[orbit] = max(int(ladder.least[orbit]), round(share * int(ladder.length[orbit])))

@@ -18,6 +18,7 @@ from .budget import Allocation, Allocator, Amount, notes_of
 from .rounds import Rounds
 
 MEASUREMENTS = 6
+MEASURE = "measure the latency"
 NEAR = 0.95  # a budget used to this share is used
 AIM = 0.98  # the next network is made for this share of the budget
 
@@ -32,13 +33,15 @@ class Timed:
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
-        latency = context_of(graph).latency
+        context = context_of(graph)
+        latency = context.latency
         if latency is None:
             raise InputError(
                 f"budget latency_ms={self.latency_ms:g}: nobody measures here; use secateur.compile or the command "
                 "line, or give the graph a latency model: in_context(graph, latency=..)"
             )
         coupling, _ = notes_of(graph, self.name)
+        context.progress(0, MEASUREMENTS + 1, MEASURE)
         whole = latency(graph)
         if whole <= self.latency_ms:
             remark = "the original is fast enough: nothing was removed"
@@ -71,6 +74,7 @@ class Timed:
                 break
             mask = allocated.note(KeepMask)
             assert mask is not None
+            context_of(graph).progress(seen + 1, MEASUREMENTS + 1, MEASURE)
             took, seen = latency(slim(graph, mask.mask)), seen + 1
             least = min(least, took)
             if took <= self.latency_ms:

@@ -28,7 +28,8 @@ class Gather:
         asking = [c for c in self.criteria if c.needs(graph)]
         if not asking:
             return graph
-        calibration = context_of(graph).calibration
+        context = context_of(graph)
+        calibration = context.calibration
         if calibration is None:
             raise InputError(
                 f"criterion '{asking[0].name}' looks at what flows through the network, so it needs calibration data: "
@@ -39,5 +40,6 @@ class Gather:
 
         needs = [need for criterion in asking for need in criterion.needs(graph)]
         return sweep(
-            graph, calibration.data, needs, seed=calibration.seed, batch=self.batch, progress=calibration.progress
-        )
+            graph, calibration.data, needs, seed=calibration.seed, batch=self.batch, progress=context.progress,
+            examples=calibration.examples,
+        )  # fmt: skip

@@ -7,7 +7,7 @@ the batches, and the sums are joined at the end.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from secateur.ir import Graph, InputError, PassError
 from secateur.ir.exporters.torch.module import on_inputs
 from secateur.ir.frontends.torch.arrays import to_torch
+from secateur.ir.progress import Progress, quiet
 from secateur.passes.notes import Coupling
 
 from .accumulate import Accumulator, accumulator
@@ -27,8 +28,6 @@ from .parallel import joined, share
 from .read_sites import taps, units_at
 from .watch import Gate, watched
 
-Progress = Callable[[int], None]
-
 
 def sweep(
     graph: Graph,
@@ -37,13 +36,14 @@ def sweep(
     *,
     seed: int = 0,
     batch: int = 8,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
+    examples: int | None = None,
 ) -> Graph:
     """The graph with the note ``Statistics``: the results of ``needs`` over ``data``.
 
     ``graph`` carries its coupling. ``batch``: examples that are run at a time, which bounds the memory.
-    ``progress(examples)`` is told how many are done. Raises InputError for empty or unusable data, PassError without
-    coupling, and Unsupported where torch cannot run the graph.
+    ``progress`` is told how many are done, of all ``examples`` if somebody counted them. Raises InputError for empty or
+    unusable data, PassError without coupling, and Unsupported where torch cannot run the graph.
     """
     coupling = graph.note(Coupling)
     if coupling is None:
@@ -55,8 +55,7 @@ def sweep(
     for number, item in share(batches(graph, data, batch)):
         loss = runner.run(number, item)
         done += item.examples
-        if progress is not None:
-            progress(done)
+        progress(done, examples, "calibrate")
     total, results = joined(done, list(found.values()))
     if not total:
         raise InputError("calibration: the data hold no example; give at least one batch")
