@@ -79,6 +79,7 @@ REDUCE = frozenset(
     {"reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod", "reduce_l1", "reduce_l2",
      "reduce_var", "reduce_logsumexp"}
 )  # fmt: skip
+RESHAPES = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})  # the same numbers in the same order
 ELEMENTWISE = frozenset(UNARY) | BINARY | COMPARE | {"where", "cast"}
 
 ATTRS: dict[str, tuple[str, ...]] = {

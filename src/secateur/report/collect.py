@@ -80,17 +80,18 @@ def make_report(
     if done is not None:
         budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap)
     before = context_of(dense).baseline or cost(dense)
+    after = cost(slim) if slim is not None else None
     return Report(
         model=title,
         policy=policy,
         seed=seed,
         versions=versions(),
         before=Totals(**before.totals()),
-        after=Totals(**cost(slim).totals()) if slim is not None else None,
+        after=Totals(**after.totals()) if after is not None else None,
         budget=budget,
         verification=verification,
         groups=tuple(group_rows(coupling, keep)) if coupling else (),
-        layers=tuple(layer_rows(before, trail.coupled, slim, changed)),
+        layers=tuple(layer_rows(before, trail.coupled, after, changed)),
         passes=tuple(trail.ran),
         rewrites=changed.rows,
         remarks=(*capture_remarks(dense), *remarks),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from secateur.ir import Array, Graph
-from secateur.passes.analysis.cost import Costs, LayerCost, cost
+from secateur.passes.analysis.cost import Costs, LayerCost
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.layers import Rewritten
 
@@ -21,14 +21,14 @@ def group_rows(coupling: Coupling, keep: Array | None) -> Iterable[Group]:
 
 
 def layer_rows(
-    original: Costs, coupled: Graph | None, slim: Graph | None, rewritten: Rewritten | None = None
+    original: Costs, coupled: Graph | None, slim: Costs | None, rewritten: Rewritten | None = None
 ) -> list[Layer]:
     """One row for each layer with weights. ``coupled``: the graph whose notes say what was frozen and chosen.
 
     A layer that was rewritten has the sums over what took its place.
     """
     places = _places(rewritten)
-    after = {row.node: row for row in cost(slim).layers} if slim is not None else None
+    after = {row.node: row for row in slim.layers} if slim is not None else None
     reasons = Reasons(coupled) if coupled is not None else None
     rows: list[Layer] = []
     for row in original.layers:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from secateur.ir import Graph, Node, Value
-from secateur.passes.analysis.cost import Costs, CountCost, cost, totals
+from secateur.ir import OPS, Graph, Node, Value
+from secateur.passes.analysis.cost import FREE, MACS, WIDTHS, Costs, CountCost, cost, totals
 from support.nets import chain, residual
 
 
@@ -81,3 +81,9 @@ def test_the_pass_leaves_a_note() -> None:
     graph = CountCost()(chain())
     assert graph.note(Costs) == cost(graph)
     assert totals(graph).layers == ()
+
+
+def test_every_operator_counts_or_is_said_to_count_nothing() -> None:
+    assert set(MACS) | FREE == OPS
+    assert not set(MACS) & FREE
+    assert set(WIDTHS) <= set(MACS)

@@ -10,7 +10,7 @@ from tvm import te, tirx, topi
 
 from secateur.codegen.plan.program import TensorSpec
 from secateur.codegen.plan.sampling import Taps, taps
-from secateur.ir.ops import END
+from secateur.ir.ops import END, RESHAPES
 
 from .topi_math import Rule, scalar
 
@@ -145,7 +145,7 @@ def _reshape(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 MOVEMENT: Mapping[str, Rule] = MappingProxyType(
     {
         "concat": lambda s, x, a: topi.concatenate(tuple(x), a["axis"]), "split": _split, "slice": _slice,
-        "gather": _gather, "reshape": _reshape, "flatten": _reshape, "squeeze": _reshape, "unsqueeze": _reshape,
+        "gather": _gather, **dict.fromkeys(RESHAPES, _reshape),
         "transpose": lambda s, x, a: topi.transpose(x[0], a["perm"]),
         "expand": lambda s, x, a: topi.broadcast_to(x[0], s.outputs[0][0]),
         "tile": lambda s, x, a: topi.tile(x[0], a["repeats"]), "pad": _pad, "roll": _roll, "flip": _flip,

@@ -7,31 +7,23 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from secateur.ir import Node
+from secateur.ir import RESHAPES, Node
+from secateur.ir.shuffles import shuffle_ending_in
 
 from .axes import Forms
 
 ALIAS = frozenset({"identity", "dropout"})
-RESHAPE = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 
 
 def shuffles(forms: Forms) -> dict[str, tuple[str, int]]:
     """Channel shuffles spelt reshape, transpose, reshape: the result's name -> (input, groups)."""
-    graph = forms.graph
     found: dict[str, tuple[str, int]] = {}
-    for node in graph.nodes:
-        if node.op not in {"reshape", "flatten"} or not forms.blockable(node.out.name):
+    for node in forms.graph.nodes:
+        shuffle = shuffle_ending_in(forms.graph, node)
+        if shuffle is None or shuffle.turn != (1, 0) or shuffle.axis != 1:
             continue
-        turn = graph.producer.get(node.inputs[0] or "")
-        if turn is None or turn.op != "transpose" or tuple(turn.attrs["perm"]) != (0, 2, 1, 3, 4):
-            continue
-        cut = graph.producer.get(turn.inputs[0] or "")
-        if cut is None or cut.op != "reshape" or not forms.blockable(cut.inputs[0]):
-            continue
-        x = graph.value(cut.inputs[0] or "")
-        split = (cut.out.shape[1] * cut.out.shape[2], *cut.out.shape[3:])
-        if x.shape == node.out.shape and split == x.shape[1:] and forms.axes[x.name] == 1:
-            found[node.out.name] = (x.name, int(cut.out.shape[1]))
+        if forms.blockable(node.out.name) and forms.blockable(shuffle.source) and forms.axes[shuffle.source] == 1:
+            found[node.out.name] = (shuffle.source, shuffle.parts[0])
     return found
 
 
@@ -64,10 +56,10 @@ def _renames(forms: Forms, node: Node, data: list[str]) -> bool:
         if a["axis"] != axis or index is None or index.ndim != 1:
             return False
         return bool(np.unique(index % forms.graph.value(data[0]).shape[axis]).size == index.size)
-    if node.op not in RESHAPE | {"transpose"} or forms.picture(data[0]) != forms.picture(name):
+    if node.op not in RESHAPES | {"transpose"} or forms.picture(data[0]) != forms.picture(name):
         return False
     before, after, to = forms.graph.value(data[0]).shape, node.out.shape, forms.axes[name]
-    if node.op in RESHAPE:
+    if node.op in RESHAPES:
         return math.prod(before[axis + 1 :]) == math.prod(after[to + 1 :])
     order = [p for p in a["perm"] if p != axis and before[p] != 1]
     return order == sorted(order) and a["perm"][to] == axis

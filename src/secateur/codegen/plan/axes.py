@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from secateur.ir import Graph, Node
+from secateur.ir import RESHAPES, Graph, Node
 from secateur.ir.ops import BINARY, UNARY
 
 Shape = tuple[int, ...]
@@ -26,7 +26,6 @@ SECOND = frozenset(
 )  # fmt: skip
 LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm", "lstm", "gru"})
 SAME = frozenset({"concat", "split", "slice", "pad", "roll", "flip", "tile", "resize", "where", "cumsum"}) | set(UNARY)
-MERGED = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 
 
 def default_axis(rank: int) -> int:
@@ -104,7 +103,7 @@ Rule = Callable[[Node, Shape, Shape, int], "int | None"]
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **dict.fromkeys(SAME, lambda n, b, a, axis: axis),
-        **dict.fromkeys(MERGED, _reshape),
+        **dict.fromkeys(RESHAPES, _reshape),
         **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_var", "reduce_l2"), _reduce),
         "transpose": lambda n, b, a, axis: list(n.attrs["perm"]).index(axis),
         "expand": _expand,

@@ -9,7 +9,7 @@ import numpy as np
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node, Unsupported
 
-from .aliases import RESHAPE, shuffles
+from .aliases import shuffles
 from .backend import Backend
 from .family import heads
 from .fusion import ELEMENTWISE, Chain, chains
@@ -19,7 +19,7 @@ from .placement import SAME_ROWS, address
 from .program import OUTPUT, Argument, Choose, Port, Program, TensorSpec
 from .tensors import Blocked, Ints, Plain, join, select
 
-RENAMED = SAME_ROWS | RESHAPE | {"transpose"}
+RENAMED = SAME_ROWS | {"transpose"}
 
 
 def lower(graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> Program:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.ir import Node
+from secateur.ir import RESHAPES, Node
 from secateur.ir.infer_movement import slice_range
 
 from .sampling import taps
@@ -86,7 +86,7 @@ def _reshape(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
 MOVE: Mapping[str, Move] = MappingProxyType(
     {
         "concat": lambda x, a, s: np.concatenate(x, a["axis"]), "split": _split, "slice": _slice, "gather": _gather,
-        "reshape": _reshape, "flatten": _reshape, "squeeze": _reshape, "unsqueeze": _reshape,
+        **dict.fromkeys(RESHAPES, _reshape),
         "transpose": lambda x, a, s: x[0].transpose(a["perm"]),
         "expand": lambda x, a, s: np.broadcast_to(x[0], s), "tile": lambda x, a, s: np.tile(x[0], a["repeats"]),
         "pad": _pad, "roll": _roll, "flip": lambda x, a, s: np.flip(x[0], a["axes"]),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.codegen.targets import Target
-from secateur.ir import Graph, Node
+from secateur.ir import RESHAPES, Graph, Node
 from secateur.ir.graph import numpy_dtype
 
 from .aliases import margins, moves
@@ -241,7 +241,7 @@ class Layout:
         return move(node, [*arrays, *(self.graph.weights[i or ""] for i in node.inputs[len(known) :])], name)
 
 
-SAME_ROWS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze", "identity", "dropout"})
+SAME_ROWS = RESHAPES | {"identity", "dropout"}
 
 
 def row_strides(shape: Sequence[int], axis: int) -> tuple[Strides, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from secateur.ir import Graph, Node
+from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 
@@ -66,10 +66,9 @@ def cost(graph: Graph) -> Costs:
     total = 0
     learnable = _learnable(graph)
     for node in graph.nodes:
-        count = MACS.get(node.op)
-        if count is None:
+        if node.op in FREE:
             continue
-        macs = int(count(graph, node))
+        macs = int(MACS[node.op](graph, node))
         total += macs
         params = sum(learnable.get(name, 0) for name in dict.fromkeys(n for n in node.inputs if n))
         widths = WIDTHS[node.op](graph, node) if node.op in WIDTHS else None
@@ -159,13 +158,20 @@ def _rnn_widths(graph: Graph, node: Node) -> tuple[int, int]:
     return int(_shape(graph, node.inputs[0])[-1]), int(directions * node.attrs["hidden"])
 
 
-# Multiply-accumulates of one run of the node. Every operator that is not here counts 0, opaque ones too.
+# Multiply-accumulates of one run of the node. Every operator has a row here or stands in ``FREE``.
 MACS: Mapping[str, Callable[[Graph, Node], int]] = MappingProxyType(
     {
         "conv": _conv, "conv_transpose": _conv_transpose, "linear": _matmul, "matmul": _matmul,
         "einsum": _einsum, "lstm": _lstm, "gru": _lstm,
     }
 )  # fmt: skip
+FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
+    "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "lrn",
+    "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "prelu", "softmax", "log_softmax", "cumsum",
+    "concat", "split", "slice", "gather", "transpose", "expand", "tile", "pad", "roll", "flip", "resize",
+    "depth_to_space", "space_to_depth", "argmax", "argmin",
+    "opaque",  # what it multiplies nobody knows; reports name it
+}  # fmt: skip
 WIDTHS: Mapping[str, Callable[[Graph, Node], tuple[int, int]]] = MappingProxyType(
     {
         "conv": _conv_widths, "conv_transpose": _conv_transpose_widths, "linear": _linear_widths,

@@ -20,7 +20,6 @@ After::
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,7 +27,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import BINARY, COMPARE, Array, Graph, Node, prune_dead
-from secateur.ir.followed import followed_shapes, said
+from secateur.ir.followed import followed_shapes
+from secateur.ir.shuffles import shuffle_ending_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +47,13 @@ class Canonicalize:
 
 
 def _shuffle(graph: Graph, node: Node, weights: dict[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Node:
-    """The gather that stands for the movement chain which ends in this node, if that is one."""
-    if node.op not in ("reshape", "flatten"):
+    """The gather that stands for the movement chain which ends in this node, if that is one that nothing else reads."""
+    found = shuffle_ending_in(graph, node, shapes)
+    if found is None or any(len(graph.users.get(n, ())) != 1 or n in graph.outputs for n in found.inner):
         return node
-    middle = _single(graph, node.inputs[0], "transpose")
-    first = middle and _single(graph, middle.inputs[0], "reshape")
-    if middle is None or first is None or first.inputs[0] is None:
-        return node
-    source = graph.value(first.inputs[0])
-    start = shapes.get(source.name, source.shape)
-    index = _permutation(said(start), said(shapes[first.name]), middle.attrs["perm"], said(shapes[node.name]))
-    if index is None:
-        return node
-    axis, order = index
     name = f"{node.name}.index"
-    weights[name] = order
-    return dataclasses.replace(node, op="gather", inputs=(source.name, name), attrs={"axis": axis})
-
-
-def _single(graph: Graph, name: str | None, op: str) -> Node | None:
-    """The node that makes ``name``, if it is an ``op`` whose result is used once."""
-    if name is None or name in graph.outputs or len(graph.users.get(name, ())) != 1:
-        return None
-    maker = graph.producer.get(name)
-    return maker if maker is not None and maker.op == op else None
-
-
-def _permutation(
-    shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]
-) -> tuple[int, Array] | None:
-    """(axis, order) if reshape to ``split``, transpose and reshape back permute one axis only, of a fixed size.
-
-    A dimension that follows the inputs' sizes is its expression.
-    """
-    if shape != end:
-        return None
-    extra = len(split) - len(shape)
-    if extra < 1:
-        return None
-    for axis, size in enumerate(shape):
-        parts = split[axis : axis + extra + 1]
-        if not all(type(d) is int for d in (size, *parts)):
-            continue
-        if split[:axis] != shape[:axis] or split[axis + extra + 1 :] != shape[axis + 1 :] or math.prod(parts) != size:
-            continue
-        inner = perm[axis : axis + extra + 1]
-        outside = [p for p in perm if not axis <= p <= axis + extra]
-        if sorted(inner) != list(range(axis, axis + extra + 1)) or outside != sorted(outside):
-            continue
-        order = np.arange(size).reshape(parts).transpose([p - axis for p in inner]).reshape(-1)
-        return axis, order
-    return None
+    weights[name] = found.order
+    return dataclasses.replace(node, op="gather", inputs=(found.source, name), attrs={"axis": found.axis})
 
 
 def _compose(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Graph:

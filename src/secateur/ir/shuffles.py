@@ -1,0 +1,81 @@
+"""Channel shuffles: reshape, transpose and reshape back, which together permute one axis and move nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .followed import said
+from .graph import Array, Graph, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """A permutation of axis ``axis`` of the value ``source``: split into ``parts``, which change places as ``turn``.
+
+    ``inner`` are the values between, which nothing may read where the chain is to be replaced.
+    """
+
+    source: str
+    axis: int
+    parts: tuple[int, ...]
+    turn: tuple[int, ...]
+    inner: tuple[str, str]
+
+    @property
+    def order(self) -> Array:
+        """i64[size of the axis]: which position of the source each position of the result has."""
+        size = math.prod(self.parts)
+        order: Array = np.arange(size).reshape(self.parts).transpose(self.turn).reshape(-1)
+        return order
+
+
+def shuffle_ending_in(graph: Graph, node: Node, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Shuffle | None:
+    """The shuffle whose last operator is ``node``, if it is one.
+
+    ``shapes``: those of ``followed_shapes``, where a dimension that follows the inputs is to be compared at every size
+    that it may have; without them, shapes are compared as the graph was captured.
+    """
+    if node.op not in ("reshape", "flatten"):
+        return None
+    middle = graph.producer.get(node.inputs[0] or "")
+    if middle is None or middle.op != "transpose":
+        return None
+    first = graph.producer.get(middle.inputs[0] or "")
+    if first is None or first.op != "reshape" or first.inputs[0] is None:
+        return None
+    source = first.inputs[0]
+    start, split, end = (_shape(graph, name, shapes) for name in (source, first.name, node.name))
+    found = _permuted(start, split, tuple(middle.attrs["perm"]), end)
+    return None if found is None else Shuffle(source, *found, (first.name, middle.name))
+
+
+def _shape(graph: Graph, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> tuple[int, ...]:
+    shape = graph.value(name).shape
+    if shapes is None:
+        return shape
+    found: tuple[int, ...] = said(shapes.get(name, shape))
+    return found
+
+
+def _permuted(
+    shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]
+) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+    """(axis, parts, turn) if reshape to ``split``, transpose and reshape to ``end`` permute one axis of fixed size."""
+    extra = len(split) - len(shape)
+    if shape != end or extra < 1:
+        return None
+    for axis, size in enumerate(shape):
+        parts = split[axis : axis + extra + 1]
+        if not all(type(d) is int for d in (size, *parts)):
+            continue
+        if split[:axis] != shape[:axis] or split[axis + extra + 1 :] != shape[axis + 1 :] or math.prod(parts) != size:
+            continue
+        inner = perm[axis : axis + extra + 1]
+        outside = [p for p in perm if not axis <= p <= axis + extra]
+        if sorted(inner) == list(range(axis, axis + extra + 1)) and outside == sorted(outside):
+            return axis, parts, tuple(p - axis for p in inner)
+    return None
