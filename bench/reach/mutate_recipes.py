@@ -36,6 +36,8 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check
 from secateur.passes.pipeline import options_of, split_outside
 from secateur.passes.recipe import Recipe
+from secateur.passes.recipe.mask import keep_mask
+from secateur.passes.recipe.schema import read_steps
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.replay import rewritten
 
@@ -269,7 +271,7 @@ def _bounded() -> Iterator[None]:
 @lru_cache(maxsize=8)
 def coupled(rewrites: tuple[str, ...]) -> Graph:
     """The network after these rewrites with its coupling, which most recipes are refused by."""
-    known = Recipe("", {}, {}, rewrites=rewrites)
+    known = Recipe("", {}, {}, steps=read_steps(rewrites))
     return Pipeline((Canonicalize(), Couple()))(rewritten(known, network()))
 
 
@@ -280,7 +282,7 @@ def of_recipe(number: int, quick: bool = False) -> str:
     def use() -> str:
         known = Recipe.from_json(text)
         if quick:
-            known.keep_mask(coupled(known.rewrites))
+            keep_mask(known, coupled(known.rewrites))
         done = secateur.apply(known, network())
         found = check(rewritten(known, network()), done.graph, known, run=Runner())
         widths = all(

@@ -24,9 +24,12 @@ from bench.lib.common import Row, append, circumstances, parser, table
 from bench.reach.mutate_recipes import data, network
 from secateur.ir import Graph
 from secateur.passes import Pipeline
+from secateur.passes.compensate import Refit
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling
-from secateur.passes.recipe import Recipe, digest
+from secateur.passes.recipe import Recipe, Steps
+from secateur.passes.recipe.digests import digest
+from secateur.passes.recipe.mask import keep_mask
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import slim
 from secateur.replay import rewritten
@@ -86,16 +89,16 @@ def _drawn(name: str, graph: Graph, rng: np.random.Generator) -> Any:
 def one_word_in_the_recipe(done: secateur.Compiled, rng: np.random.Generator) -> Changed:
     """Random weights, and a recipe that says that refit made them."""
     graph, recipe = random_weights(done, rng)
-    return graph, dataclasses.replace(recipe, rewrites=(*recipe.rewrites, "refit"))
+    steps = Steps(recipe.steps.before, (*recipe.steps.after, Refit()))
+    return graph, dataclasses.replace(recipe, steps=steps)
 
 
 def digests_without_a_pass(done: secateur.Compiled, rng: np.random.Generator) -> Changed:
     """Random batch norm statistics with their digests in the recipe, which lists no pass that may change them."""
     mean = next((n for n in done.graph.weights if n == "n.bias"), _floats(done.graph)[0])
     graph, recipe = _with(done, new={mean: _drawn(mean, done.graph, rng)})
-    kept = tuple(r for r in recipe.rewrites if r not in COMPENSATION)
     stated = {**recipe.digests, mean: digest(graph.weights[mean])}
-    return graph, dataclasses.replace(recipe, rewrites=kept, digests=stated)
+    return graph, dataclasses.replace(recipe, steps=Steps(recipe.steps.before), digests=stated)
 
 
 def other_training(done: secateur.Compiled, rng: np.random.Generator) -> Changed:
@@ -156,7 +159,7 @@ def _other_cut(done: secateur.Compiled, rng: np.random.Generator) -> tuple[Graph
     coupled = Pipeline((Canonicalize(), Couple()))(rewritten(done.recipe, network()))
     coupling = coupled.note(Coupling)
     assert coupling is not None
-    keep = done.recipe.keep_mask(coupled)
+    keep = keep_mask(done.recipe, coupled)
     for cell in rng.permutation(np.unique(coupling.cell)):
         units = np.flatnonzero(coupling.cell == cell)
         kept, gone = units[keep[units]], units[~keep[units]]

@@ -19,8 +19,9 @@ from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
 from secateur.passes.notes import Coupling
-from secateur.passes.recipe import Recipe, digests, fingerprint, recipe_of
-from secateur.passes.recipe_schema import CUT
+from secateur.passes.recipe import Recipe, Steps
+from secateur.passes.recipe.build import recipe_of
+from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from .calibration.holdout import SHARE
@@ -123,15 +124,12 @@ def compile(
         verification = check(made.graph, slim, found, run=Runner(), seed=seed)
         if not verification.passed:
             raise LawError(failure(dense.name, verification))
-        if made.specs:
+        if made.steps:
             verification = dataclasses.replace(verification, reference=AFTER)
-    cut = slim
-    if chosen.compensation():
-        slim = Pipeline(chosen.compensation(), (trail.see,), trail.start)(slim)
-        found = dataclasses.replace(found, rewrites=getattr(slim.note(Recipe), "rewrites", ()))
-    if made.specs:  # before the cut, so they come first in what a replay has to do
-        found = dataclasses.replace(found, rewrites=(*made.specs, CUT, *found.rewrites))
-    found = dataclasses.replace(found, digests=digests(dense, made.graph, cut, slim))
+    cut, repair = slim, chosen.compensation()
+    if repair:
+        slim = Pipeline(repair, (trail.see,), trail.start)(slim)
+    found = dataclasses.replace(found, steps=Steps(made.steps, repair), digests=digests(dense, made.graph, cut, slim))
     quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
     latency: Latency | None = None
     warnings: tuple[str, ...] = ()
@@ -145,7 +143,7 @@ def compile(
     done = slim.note(Allocation)
     remarks = (
         *made.remarks,
-        *(met_already(made.graph, chosen.budget) if made.specs and chosen.criterion is not None else ()),
+        *(met_already(made.graph, chosen.budget) if made.steps and chosen.criterion is not None else ()),
         *warnings,
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, trail),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secateur.ir import Graph, InputError
-from secateur.passes import REWRITES, Pipeline, parse_spec, recipe_schema
+from secateur.passes import PASSES, REWRITES, Pipeline, parse_spec
 from secateur.passes.allocate.budget import Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of
 from secateur.passes.law import random_inputs, relative_error
-from secateur.passes.pipeline import Announce, Observer, Pass, Ran, print_pass
-from secateur.passes.recipe import Recipe
-from secateur.passes.recipe_schema import CUT
+from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass
 from secateur.passes.rewrite.layers import Rewritten
 
 from .capture import Runner
@@ -27,7 +24,7 @@ class Restructured:
     """A network after its rewrites, what was run (fit to be repeated), and sentences for the report."""
 
     graph: Graph
-    specs: tuple[str, ...] = ()
+    steps: tuple[Pass, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -37,26 +34,26 @@ def restructure(
     """Run the rewrites, and compare outputs before and after on random inputs."""
     if not steps:
         return Restructured(graph)
-    specs: list[str] = []
+    done: list[Pass] = []
 
     def record(ran: Ran) -> None:
         observer(ran)
-        specs.append(_as_run(ran))
+        done.append(_as_run(ran))
 
     after = Pipeline(tuple(steps), (record,), announce)(graph)
     feed = random_inputs(graph, 0)
     error = max(relative_error(a, b) for a, b in zip(run(graph, feed), run(after, feed), strict=True))
     note = after.note(Rewritten) or Rewritten()
-    done = sum(row.reason is None for row in note.rows)
-    said = f"rewrites: {done} layers changed, {len(note.rows) - done} left alone"
-    return Restructured(after, tuple(specs), (f"{said}; outputs differ by {error:.1e} (relative, random inputs)",))
+    changed = sum(row.reason is None for row in note.rows)
+    said = f"rewrites: {changed} layers changed, {len(note.rows) - changed} left alone"
+    return Restructured(after, tuple(done), (f"{said}; outputs differ by {error:.1e} (relative, random inputs)",))
 
 
-def _as_run(ran: Ran) -> str:
-    """The step's spec; one that chose by data names what it chose, so that it can be repeated without."""
+def _as_run(ran: Ran) -> Pass:
+    """The step; one that chose by data names what it chose, so that it can be repeated without."""
     before, after = (g.note(Rewritten) or Rewritten() for g in (ran.before, ran.after))
     new = after.rows[len(before.rows) :]
-    return new[-1].spec if new else print_pass(ran.step)
+    return parse_pass(new[-1].spec, REWRITES) if new else ran.step
 
 
 def met_already(graph: Graph, budget: tuple[str, float | int]) -> tuple[str, ...]:
@@ -70,19 +67,8 @@ def met_already(graph: Graph, budget: tuple[str, float | int]) -> tuple[str, ...
     return (f"the rewrites alone left {now / before:.2%} of the {kind}, which meets the budget: nothing was pruned",)
 
 
-def of_recipe(known: Recipe) -> tuple[tuple[Pass, ...], Recipe]:
-    """What a recipe did before its cut, and the recipe of the cut and what came after."""
-    if CUT not in known.rewrites:
-        return (), known
-    at = known.rewrites.index(CUT)
-    steps, _ = recipe_schema.steps_of(known.rewrites)
-    return steps, dataclasses.replace(known, rewrites=known.rewrites[at + 1 :])
-
-
 def steps_of(text: str) -> tuple[Pass, ...]:
     """The rewrites of a spec line. Raises InputError for passes of other kinds."""
-    from secateur.passes import PASSES
-
     steps = parse_spec(text, PASSES)
     for step in steps:
         if step.name not in REWRITES:

@@ -16,7 +16,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, dtype_of
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.passes.law import random_inputs, relative_error
-from secateur.passes.recipe import same
+from secateur.passes.recipe.digests import same
 
 from .capture import Runner, check_weights, close_names
 

@@ -20,16 +20,17 @@ from secateur.ir import Array, Graph, InputError, Sym
 from secateur.ir.compare import align
 from secateur.passes.compensate import may_change
 from secateur.passes.law import Verification, check, distance, random_inputs
-from secateur.passes.recipe import Recipe, digest, fingerprint, same
-from secateur.passes.recipe_fit import check_names
-from secateur.passes.recipe_schema import steps_of
+from secateur.passes.recipe import Recipe
+from secateur.passes.recipe.digests import digest, fingerprint, same
+from secateur.passes.recipe.mask import check_names
+from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from .calibration.load import feeds
 from .capture import Runner, capture, check_weights, fresh, reread
 from .reading import check_reading
 from .replay import rewritten
-from .restructure import AFTER, of_recipe
+from .restructure import AFTER
 
 if TYPE_CHECKING:
     from .capture import Model
@@ -83,10 +84,10 @@ def verify(
     inputs = feeds(dense, given)
     start = rewritten(known, dense)
     check_names(known, start)
-    cut = known.apply(Canonicalize()(start))
+    cut = replayed(known, Canonicalize()(start))
     bound = bind(known, dense, start, cut, small, example_inputs)
     shown = _shown(known, dense, start, cut, small, bound, seed, inputs)
-    return dataclasses.replace(shown, reference=AFTER) if of_recipe(known)[0] else shown
+    return dataclasses.replace(shown, reference=AFTER) if known.steps.before else shown
 
 
 def bind(known: Recipe, dense: Graph, start: Graph, cut: Graph, small: Graph, example_inputs: Any = None) -> Bound:
@@ -100,7 +101,7 @@ def bind(known: Recipe, dense: Graph, start: Graph, cut: Graph, small: Graph, ex
     if found.difference is not None:
         return Bound(found.difference)
     made = {name for name, w in start.weights.items() if not same(w, dense.weights.get(name))}
-    allowed = may_change(steps_of(known.rewrites)[1], cut)
+    allowed = may_change(known.steps.after, cut)
     equal, recorded, loose, changed, wrong = 0, list[str](), list[str](), list[str](), list[str]()
     for name, other in found.weights:
         mine, theirs = cut.weights[name], small.weights[other]
@@ -183,7 +184,7 @@ def _elsewhere(known: Recipe, difference: str) -> str:
 
 
 def _after(known: Recipe) -> list[str]:
-    return [step.name for step in steps_of(known.rewrites)[1]]
+    return [step.name for step in known.steps.after]
 
 
 def _same_interface(dense: Graph, small: Graph) -> Graph:

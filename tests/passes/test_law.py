@@ -15,6 +15,7 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.coupling.couple import couple
 from secateur.passes.law import check, masked, random_inputs, relative_error
 from secateur.passes.recipe import Recipe
+from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import cut_weights, slim, slim_shapes
 from support.network import Net, random_keep
@@ -156,7 +157,7 @@ def test_each_block_obeys_the_law(block: str) -> None:
 def check_note(small: Graph) -> bool:
     recipe = small.note(Recipe)
     assert recipe is not None
-    return any(m["statistics"] for m in recipe.mixing)
+    return any(m.statistics for m in recipe.mixing)
 
 
 def _pruned(small: Graph) -> bool:
@@ -189,13 +190,13 @@ def test_kept_weights_are_bit_identical_and_recipes_replay(blocks: list[str], se
     keep = random_keep(coupling, np.random.default_rng(seed))
     small = slim(graph.with_note(coupling), keep)
     recipe = Recipe.from_json(_recipe(small).to_json())
-    replayed = recipe.apply(graph)
+    again = replayed(recipe, graph)
     by_name = recipe.apply_state_dict(graph.weights)
     for name, weight in cut_weights(graph.weights, coupling, keep).items():
         if name not in small.weights:
             assert weight.dtype.kind in "iu", "only an index map may be replaced by another"
             continue
-        assert np.array_equal(replayed.weights[name], small.weights[name])
+        assert np.array_equal(again.weights[name], small.weights[name])
         if weight.dtype.kind == "f":
             assert np.array_equal(by_name[name], weight)
 

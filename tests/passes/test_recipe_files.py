@@ -15,7 +15,9 @@ import pytest
 import secateur
 from bench.reach import mutate_recipes
 from secateur.ir import InputError
-from secateur.passes.recipe import Recipe
+from secateur.passes.compensate import ReestimateBN, Refit
+from secateur.passes.recipe import Recipe, Steps
+from secateur.passes.rewrite.separable import Separable
 from support.nets import chain, residual
 
 MUTANTS = 2000
@@ -171,3 +173,11 @@ def test_files_follow_the_users_mask(tmp_path: Path) -> None:
     assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o644
     with pytest.raises(InputError, match="cannot write"):
         secateur.compile(chain()).recipe.save(tmp_path / "no" / "r.json")
+
+
+def test_the_passes_around_the_cut_are_read_back_with_their_options() -> None:
+    steps = Steps((Separable(rank=2),), (Refit(ridge=0.1), ReestimateBN()))
+    known = Recipe("", {}, {}, steps=steps)
+    assert known.rewrites == ("separable{rank=2}", "slim", "refit{ridge=10%}", "reestimate_bn")
+    assert Recipe.from_json(known.to_json()).steps == steps
+    assert Recipe("", {}, {}, steps=Steps(after=(Refit(),))).rewrites == ("refit",)

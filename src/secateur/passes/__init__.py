@@ -1,40 +1,10 @@
 """Graph in, graph out: analyses, criteria, allocation and rewrites, and the table of all of them."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from .allocate.budget import Allocator
-from .allocate.global_ import Global
-from .allocate.knapsack import Knapsack
-from .allocate.sensitivity import Sensitivity
-from .allocate.uniform import Uniform
-from .analysis.cost import CountCost
-from .analysis.modularity import Modularity
-from .compensate import ALL as ALL_COMPENSATION
-from .compensate.constants import FoldConstants
-from .coupling.couple import Couple
 from .notes import Coupling, Importance, KeepMask
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
-from .rewrite import ALL as ALL_REWRITES
-from .rewrite.slim import Slim
-from .score import ALL as ALL_CRITERIA
 from .score import Criterion, OfWeights
-
-CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
-ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack)
-ALLOCATORS: Mapping[str, type[Allocator]] = MappingProxyType({p.name: p for p in ALL_ALLOCATORS})
-COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
-# ``fold_constants`` is exact before slim and repairs after it.
-REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
-    {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
-)
-PASSES: Mapping[str, type[Pass]] = MappingProxyType(
-    {p.name: p for p in (Couple, CountCost, Modularity, Slim)}
-    | dict(REWRITES)
-    | dict(CRITERIA)
-    | dict(ALLOCATORS)
-    | dict(COMPENSATION)
-)
+from .tables import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 
 __all__ = [
     "ALLOCATORS", "COMPENSATION", "CRITERIA", "PASSES", "REWRITES", "Allocator", "Coupling", "Criterion", "Importance",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,8 @@ from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_input
 from secateur.ir.precision import tolerance as tolerance_of
 from secateur.ir.precision import widened, widened_feed
 
-from .recipe import Recipe
-from .recipe_places import readers
+from .recipe.places import readers
+from .recipe.recipe import Mixed, Recipe, groups_of
 
 __all__ = ["Probe", "Verification", "check", "failure", "masked", "probes", "random_inputs", "relative_error"]
 
@@ -73,7 +72,7 @@ def check(
     are compared in float32, since the law speaks of channels and not of roundings; ``tolerance`` is that of the type.
     """
     taps = probes(original, slim, recipe)
-    inexact = any(m.get("statistics") for m in recipe.mixing)
+    inexact = any(m.statistics for m in recipe.mixing)
     feeds = [random_inputs(original, seed + i) for i in range(inputs)] + list(given)
     pair = _Pair(original, slim, recipe, taps, run)
     if pair.wide:
@@ -217,13 +216,13 @@ def masked(graph: Graph, recipe: Recipe) -> Graph:
     for node in graph.nodes:
         _zero_columns(node, recipe, graph, weights)
     nodes: list[Node] = []
-    mixing: dict[str, list[Mapping[str, Any]]] = {}
+    mixing: dict[str, list[Mixed]] = {}
     for m in recipe.mixing:
         _, found = readers(graph, m)
         if not found:
-            raise InputError(f"recipe: network '{graph.name}' has no node {m['node']!r}")
+            raise InputError(f"recipe: network '{graph.name}' has no node {m.node!r}")
         for name, place in found:
-            mixing.setdefault(name, []).append({**m, "node": name, "input": place})
+            mixing.setdefault(name, []).append(dataclasses.replace(m, node=name, input=place))
     for node in graph.nodes:
         entries = mixing.get(node.name)
         if not entries:
@@ -246,9 +245,10 @@ def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, A
     original = graph.weights[name]
     lists = recipe.weights[name][axis]
     mask = np.zeros(original.shape[:2], bool)
-    if lists and isinstance(lists[0], list):
-        rows = original.shape[0] // len(lists)
-        for g, kept in enumerate(lists):
+    groups = groups_of(lists)
+    if groups is not None:
+        rows = original.shape[0] // len(groups)
+        for g, kept in enumerate(groups):
             mask[g * rows : (g + 1) * rows, kept] = True
     elif axis == 0:
         mask[lists] = True
@@ -259,30 +259,26 @@ def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, A
     )
 
 
-def _mask_input(
-    graph: Graph, node: Node, m: Mapping[str, Any], weights: dict[str, Array]
-) -> tuple[list[Node], Node, list[Node]]:
+def _mask_input(graph: Graph, node: Node, m: Mixed, weights: dict[str, Array]) -> tuple[list[Node], Node, list[Node]]:
     """Nodes before, the node itself and nodes after, so that it sees the missing channels as zero."""
-    name = node.inputs[m["input"]]
+    name = node.inputs[m.input]
     assert name is not None
-    value, axis = graph.value(name), m["axis"]
-    if m.get("statistics"):
+    value, axis = graph.value(name), m.axis
+    if m.statistics:
         return _over_kept(graph, node, m, weights)
     keep = np.zeros(value.shape[axis], numpy_dtype(value.dtype))
-    keep[m["kept"]] = 1
-    mask = f"{node.name}.mask{m['input']}"
+    keep[list(m.kept)] = 1
+    mask = f"{node.name}.mask{m.input}"
     weights[mask] = keep.reshape([-1 if i == axis else 1 for i in range(len(value.shape))])
-    zeroed = Value(f"{node.name}.masked{m['input']}", value.shape, value.dtype)
+    zeroed = Value(f"{node.name}.masked{m.input}", value.shape, value.dtype)
     before = [Node("mul", (name, mask), (zeroed,), {}, node.source)]
-    inputs = tuple(zeroed.name if i == m["input"] else n for i, n in enumerate(node.inputs))
+    inputs = tuple(zeroed.name if i == m.input else n for i, n in enumerate(node.inputs))
     return before, dataclasses.replace(node, inputs=inputs), []
 
 
-def _over_kept(
-    graph: Graph, node: Node, m: Mapping[str, Any], weights: dict[str, Array]
-) -> tuple[list[Node], Node, list[Node]]:
+def _over_kept(graph: Graph, node: Node, m: Mixed, weights: dict[str, Array]) -> tuple[list[Node], Node, list[Node]]:
     """A normalisation whose statistics run over the kept channels; the others come out as zero."""
-    kept, axis = np.asarray(m["kept"], np.int64), m["axis"]
+    kept, axis = np.asarray(m.kept, np.int64), m.axis
     name = str(node.inputs[0])
     value = graph.value(name)
     size = value.shape[axis]

@@ -56,7 +56,7 @@ class FoldConstants:
                     old = weights[name]
                     weights[name] = (old + sign * shift.reshape(old.shape)).astype(old.dtype)
                     step.slim.weights[name] = weights[name]
-        return noted(graph.rewrite(weights=weights), self.name)
+        return noted(graph.rewrite(weights=weights), self)
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:

@@ -7,21 +7,24 @@ from dataclasses import replace
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node
+from secateur.passes.pipeline import Pass
 from secateur.passes.recipe import Recipe
 
 EXAMPLES = 256  # as many as are looked at unless told otherwise: the memory for a layer's outputs grows with them
 
 
-def noted(graph: Graph, spec: str) -> Graph:
+def noted(graph: Graph, step: Pass) -> Graph:
     """The recipe says that weights were changed: the law holds for the network before this pass."""
     recipe = graph.note(Recipe)
-    return graph if recipe is None else graph.with_note(replace(recipe, rewrites=(*recipe.rewrites, spec)))
+    if recipe is None:
+        return graph
+    return graph.with_note(replace(recipe, steps=replace(recipe.steps, after=(*recipe.steps.after, step))))
 
 
 def refuse_both(graph: Graph, spec: str, other: str) -> None:
     """Raises InputError behind ``other``: each gives readers the mean of what they lost, both would do so twice."""
     recipe = graph.note(Recipe)
-    if recipe is not None and any(done.partition("{")[0] == other for done in recipe.rewrites):
+    if recipe is not None and any(done.name == other for done in recipe.steps.after):
         raise InputError(
             f"'{spec}' behind '{other}': each gives layers the mean of what they lost, so both would add it twice; "
             "leave one of them out (refit mends more)"

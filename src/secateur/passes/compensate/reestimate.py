@@ -43,7 +43,7 @@ class ReestimateBN:
             changed = mend(step, recipe, weights)
             weights.update(changed)
             step.slim.weights.update(changed)
-        return noted(graph.rewrite(weights=weights), self.name)
+        return noted(graph.rewrite(weights=weights), self)
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:

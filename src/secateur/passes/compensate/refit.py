@@ -52,7 +52,7 @@ class Refit:
             weights[weight] = step.slim.weights[weight] = solved[0]
             if bias is not None:
                 weights[bias] = step.slim.weights[bias] = solved[1]
-        return noted(graph.rewrite(weights=weights), self.name)
+        return noted(graph.rewrite(weights=weights), self)
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
+from secateur.passes.coupling.keep import check_keep
+from secateur.passes.notes import Coupling, Slot
 
-from .notes import Coupling, Slot
-from .recipe import Recipe, recipe_of
-from .recipe_places import readers
+from .build import recipe_of
+from .places import readers
+from .recipe import Indices, Recipe, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,12 +43,12 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
         read, found = readers(graph, m)
         if not found:
             nodes = [node.name for node in graph.nodes]
-            raise InputError(f"recipe: '{graph.name}' has no node '{m['node']}'{_close(m['node'], nodes)}")
+            raise InputError(f"recipe: '{graph.name}' has no node '{m.node}'{_close(m.node, nodes)}")
         shape = () if read is None else graph.value(read).shape
-        if m["axis"] >= len(shape) or max(m["kept"]) >= shape[m["axis"]]:
+        if m.axis >= len(shape) or max(m.kept) >= shape[m.axis]:
             raise InputError(
-                f"recipe: input {m['input']} of node '{m['node']}' has shape {tuple(map(int, shape))}; there is no "
-                f"channel {max(m['kept'])} along axis {m['axis']}"
+                f"recipe: input {m.input} of node '{m.node}' has shape {tuple(map(int, shape))}; there is no "
+                f"channel {max(m.kept)} along axis {m.axis}"
             )
 
 
@@ -56,8 +58,6 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
     Raises InputError where names or shapes do not fit, and where the recipe is not all of a removal that the coupling
     allows.
     """
-    from .rewrite.slim import check_keep
-
     coupling = graph.note(Coupling)
     assert coupling is not None
     check_names(recipe, graph)
@@ -75,7 +75,7 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
     return keep
 
 
-def _dropped(slot: Slot | None, name: str, axis: int, lists: list[Any], graph: Graph) -> Array:
+def _dropped(slot: Slot | None, name: str, axis: int, lists: Indices, graph: Graph) -> Array:
     """The units that this entry drops. Raises InputError where nothing can be removed along that axis."""
     place = f"recipe: weight '{name}', axis {axis}"
     size = graph.weights[name].shape[axis]
@@ -83,12 +83,12 @@ def _dropped(slot: Slot | None, name: str, axis: int, lists: list[Any], graph: G
         if lists == list(range(size)):
             return np.zeros(0, np.int64)
         raise InputError(f"{place}: no channel of '{graph.name}' can be removed along it; see `secateur inspect`")
-    grouped = bool(lists) and isinstance(lists[0], list)
-    if grouped != (slot.groups > 1) or (grouped and len(lists) != slot.groups):
-        raise InputError(f"{place}: it has {len(lists) if grouped else 'no'} lists of groups; "
+    groups = groups_of(lists)
+    if (groups is not None) != (slot.groups > 1) or (groups is not None and len(groups) != slot.groups):
+        raise InputError(f"{place}: it has {'no' if groups is None else len(groups)} lists of groups; "
                          f"'{slot.node}' has {slot.groups} group{'s' * (slot.groups > 1)}")  # fmt: skip
     live = np.zeros((slot.groups, len(slot.units) // slot.groups), bool)
-    for row, indices in zip(live, lists if grouped else [lists], strict=True):
+    for row, indices in zip(live, [lists] if groups is None else groups, strict=True):
         row[indices] = True
     units = slot.units[~live.reshape(-1)]
     if (units < 0).any():
@@ -117,8 +117,8 @@ def _complete(
                 f"recipe: weight '{name}', axis {axis} keeps channels that it loses with "
                 f"{_partner(recipe, slot, slots, coupling, keep)}: without channel {_some(gone)} it would fit"
             )
-    if _mixing(recipe) != _mixing(whole):
-        nodes = sorted({str(key[0]) for key in _mixing(recipe) ^ _mixing(whole)})
+    if set(recipe.mixing) != set(whole.mixing):
+        nodes = sorted({m.node for m in set(recipe.mixing) ^ set(whole.mixing)})
         raise InputError(
             f"recipe: what node '{nodes[0]}' keeps, under 'mixing', is not what the weights leave; it mixes channels, "
             "and needs an entry with those that are left"
@@ -134,12 +134,6 @@ def _partner(recipe: Recipe, slot: Slot, slots: Mapping[tuple[str, int], Slot], 
             if other is not None and other is not slot and gone & set(other.units.tolist()):
                 return f"'{name}', axis {axis}"
     return "the rest of the recipe"
-
-
-def _mixing(recipe: Recipe) -> set[tuple[Any, ...]]:
-    return {
-        (m["node"], m["input"], m["axis"], tuple(m["kept"]), bool(m.get("statistics", False))) for m in recipe.mixing
-    }
 
 
 def _some(channels: Array) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from secateur.ir import Graph
 from secateur.ir.onnx_origin import OnnxOrigin, Part
+from secateur.passes.notes import Coupling, Mixing
 
-from .notes import Coupling, Mixing
+if TYPE_CHECKING:
+    from .recipe import Mixed
 
 
 def _parts(graph: Graph) -> Mapping[str, Part]:
@@ -46,9 +48,9 @@ def in_file(graph: Graph, coupling: Coupling, m: Mixing) -> Mixing:
     return replace(m, node=name, input=part.inputs.index(value), axis=track.axis, units=track.units)
 
 
-def readers(graph: Graph, entry: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, int]]]:
+def readers(graph: Graph, entry: Mixed) -> tuple[str | None, list[tuple[str, int]]]:
     """The value that an entry speaks of, and each node here that reads it with the input; none where it is unknown."""
-    name, at = entry["node"], entry["input"]
+    name, at = entry.node, entry.input
     part = _parts(graph).get(name)
     if part is None:
         node = next((n for n in graph.nodes if n.name == name), None)

@@ -1,7 +1,7 @@
 """The schema of a recipe file: its structure, and what must hold of its numbers before any network is at hand.
 
 Everything that can be said of a recipe from the file alone is checked here and nowhere else: kinds, ranges, order, and
-that each rewrite is one. What needs the network (names, shapes, completeness) is checked by ``Recipe.keep_mask``.
+that each rewrite is one. What needs the network (names, shapes, completeness) is checked by ``mask.keep_mask``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import json
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TypeVar, cast
 
 import msgspec
 
 from secateur.ir import InputError
+from secateur.passes.pipeline import check_numbers, parse_spec
+from secateur.passes.tables import COMPENSATION, REWRITES
 
-from .pipeline import Pass, check_numbers, parse_spec
+from .recipe import CUT, SCHEMA, Indices, Kept, Mixed, Recipe, Steps, groups_of
 
-SCHEMA = 1
-CUT = "slim"  # in the list of rewrites: what stands before it was done before the cut
+S = TypeVar("S", bound=msgspec.Struct)
 MOST = 1 << 31  # indices along one axis, and sizes that a shape may have
 
 
@@ -40,89 +41,103 @@ class _Kept(msgspec.Struct):
     kept: dict[str, list[int | list[int]]]
 
 
-class Body(msgspec.Struct):
-    """A recipe file that fits the schema; see the contract of ``Recipe`` for what the fields mean."""
+class _Body(msgspec.Struct):
+    """A recipe file that fits the schema; see ``Recipe`` for what the fields mean."""
 
     schema: int
     original: _Original
-    weights: dict[str, Any]
+    weights: dict[str, msgspec.Raw]
     removed_nodes: list[str]
-    mixing: list[Any]
+    mixing: list[msgspec.Raw]
     rewrites: list[str]
     digests: dict[str, str] = {}
 
 
-def read(text: str, where: str) -> Body:
-    """The recipe in this JSON text; ``weights`` is {name: {axis: indices}} and ``mixing`` a list of dicts.
-
-    Raises InputError that names the entry at fault.
-    """
+def read(text: str, where: str) -> Recipe:
+    """The recipe in this JSON text. Raises InputError that names the entry at fault."""
     try:
-        body = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=Body)
+        body = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=_Body)
         _schema(body.schema, where)
-        for name, entry in body.weights.items():
-            body.weights[name] = _weight(name, _typed(entry, _Kept, where, f"weight '{name}'"), body, where)
-        met: set[tuple[str, int]] = set()
-        for number, entry in enumerate(body.mixing):
-            mixing = _typed(entry, _Mixing, where, f"entry {number} of 'mixing'")
-            _rising(mixing.kept, MOST, f"{where}: 'kept' of node '{mixing.node}' under 'mixing'")
-            if not 0 <= mixing.axis < 64 or not 0 <= mixing.input < MOST:
-                raise InputError(f"{where}: node '{mixing.node}' under 'mixing' has axis {mixing.axis} and input "
-                                 f"{mixing.input}; both count from 0 up")  # fmt: skip
-            if (mixing.node, mixing.input) in met:
-                raise InputError(f"{where}: input {mixing.input} of node '{mixing.node}' stands twice under 'mixing'")
-            met.add((mixing.node, mixing.input))
-            body.mixing[number] = msgspec.structs.asdict(mixing)
+        weights = {
+            name: _weight(name, _typed(entry, _Kept, where, f"weight '{name}'"), body, where)
+            for name, entry in body.weights.items()
+        }
+        mixing = _mixing(body, where)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{where}: not a secateur recipe: {_plainly(error)}") from error
     _digest(body.original.sha256, where, "'sha256' of the original", empty=True)
     for name, digest in body.digests.items():
         _digest(digest, where, f"'digests' of weight '{name}'")
-    steps_of(body.rewrites, where)
-    return body
+    return Recipe(
+        body.original.sha256,
+        {name: tuple(shape) for name, shape in body.original.weights.items()},
+        weights,
+        mixing,
+        tuple(body.removed_nodes),
+        read_steps(body.rewrites, where),
+        body.digests,
+    )
 
 
-def steps_of(rewrites: Sequence[str], where: str = "recipe") -> tuple[tuple[Pass, ...], tuple[Pass, ...]]:
+def read_steps(texts: Sequence[str], where: str = "recipe") -> Steps:
     """The passes before the cut and those after it. Raises InputError where one is none of its kind."""
-    from secateur.passes import COMPENSATION, REWRITES
-
-    at = rewrites.index(CUT) if CUT in rewrites else -1
-    before, after = rewrites[: max(at, 0)], rewrites[at + 1 :]
+    at = texts.index(CUT) if CUT in texts else -1
     try:
-        return (
-            tuple(check_numbers(step) for text in before for step in parse_spec(text, REWRITES)),
-            tuple(check_numbers(step) for text in after for step in parse_spec(text, COMPENSATION)),
+        return Steps(
+            tuple(check_numbers(step) for text in texts[: max(at, 0)] for step in parse_spec(text, REWRITES)),
+            tuple(check_numbers(step) for text in texts[at + 1 :] for step in parse_spec(text, COMPENSATION)),
         )
     except InputError as error:
         kinds = f"rewrites, '{CUT}', and compensation ({', '.join(COMPENSATION)})"
         raise InputError(f"{where}: 'rewrites' lists {kinds} in this order: {error}") from error
 
 
-def _weight(name: str, entry: _Kept, body: Body, where: str) -> dict[int, list[Any]]:
+def _mixing(body: _Body, where: str) -> tuple[Mixed, ...]:
+    found: dict[tuple[str, int], Mixed] = {}
+    for number, entry in enumerate(body.mixing):
+        given = _typed(entry, _Mixing, where, f"entry {number} of 'mixing'")
+        _rising(given.kept, MOST, f"{where}: 'kept' of node '{given.node}' under 'mixing'")
+        if not 0 <= given.axis < 64 or not 0 <= given.input < MOST:
+            raise InputError(f"{where}: node '{given.node}' under 'mixing' has axis {given.axis} and input "
+                             f"{given.input}; both count from 0 up")  # fmt: skip
+        if (given.node, given.input) in found:
+            raise InputError(f"{where}: input {given.input} of node '{given.node}' stands twice under 'mixing'")
+        found[given.node, given.input] = Mixed(given.node, given.input, given.axis, tuple(given.kept), given.statistics)
+    return tuple(found.values())
+
+
+def _weight(name: str, entry: _Kept, body: _Body, where: str) -> Kept:
     """{axis: kept indices, or one list per group}, checked against the shape that the file states."""
     shape = body.original.weights.get(name)
     if shape is None:
         raise InputError(f"{where}: weight '{name}' has no shape under 'original'; write the shape it had before")
     if not all(0 < size <= MOST for size in shape):
         raise InputError(f"{where}: weight '{name}' has shape {shape}; sizes are from 1 to {MOST}")
-    found: dict[int, list[Any]] = {}
+    found: Kept = {}
     for text, kept in entry.kept.items():
         place = f"{where}: weight '{name}', axis {text}"
         if not re.fullmatch(r"0|[1-9]\d?", text, re.ASCII) or int(text) >= len(shape):
             raise InputError(f"{place}: its shape is {shape}, so axes are 0 to {len(shape) - 1}")
-        axis, lists = int(text), [k for k in kept if isinstance(k, list)]
-        if not lists:
-            _rising(kept, shape[axis], place)
+        axis = int(text)
+        found[axis] = _indices(kept, place)
+        groups = groups_of(found[axis])
+        if groups is None:
+            _rising(cast("list[int]", found[axis]), shape[axis], place)
         else:
-            _groups(kept, lists, axis, shape, place)
-        found[axis] = kept
+            _groups(groups, axis, shape, place)
     return found
 
 
-def _groups(kept: Sequence[Any], lists: Sequence[list[int]], axis: int, shape: Sequence[int], place: str) -> None:
-    """One list per group, of equal length, along axis 1 alone."""
-    if len(lists) != len(kept):
+def _indices(kept: list[int | list[int]], place: str) -> Indices:
+    """Plain indices, or lists alone. Raises InputError where both stand side by side."""
+    lists = [k for k in kept if isinstance(k, list)]
+    if lists and len(lists) != len(kept):
         raise InputError(f"{place}: some entries are indices and some are lists; give indices, or one list per group")
+    return lists or [k for k in kept if not isinstance(k, list)]
+
+
+def _groups(lists: Sequence[list[int]], axis: int, shape: Sequence[int], place: str) -> None:
+    """One list per group, of equal length, along axis 1 alone."""
     if axis != 1 or shape[0] % len(lists):
         raise InputError(f"{place}: {len(lists)} lists, one per group, fit axis 1 of a weight whose rows they divide; "
                          f"its shape is {list(shape)}")  # fmt: skip
@@ -132,7 +147,7 @@ def _groups(kept: Sequence[Any], lists: Sequence[list[int]], axis: int, shape: S
         raise InputError(f"{place}: groups keep {sorted({len(row) for row in lists})} channels; each must keep as many")
 
 
-def _rising(kept: Sequence[Any], size: int, place: str) -> None:
+def _rising(kept: Sequence[int], size: int, place: str) -> None:
     """Indices in range, each once, in the order of the original, and at least one."""
     if not kept:
         raise InputError(f"{place}: nothing is kept; a network needs at least one channel there")
@@ -144,11 +159,11 @@ def _rising(kept: Sequence[Any], size: int, place: str) -> None:
             raise InputError(f"{place}: index {two} follows {one}; indices rise, and each stands once")
 
 
-def _typed(entry: Any, kind: type[Any], where: str, what: str) -> Any:
+def _typed(entry: msgspec.Raw, kind: type[S], where: str, what: str) -> S:
     """The entry as a struct of this kind. Raises InputError that names it."""
     try:
-        return msgspec.convert(entry, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+        return msgspec.json.decode(entry, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"{where}: {what}: {_plainly(error)}") from error
 
 
