@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,3 +189,16 @@ def test_torch_in_trainable_module_out() -> None:
     loss = nn.functional.cross_entropy(module(x), torch.tensor([0, 1]))
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(names["3.excite.weight"].grad.abs().sum()) > 0  # type: ignore[union-attr]
+
+
+def test_each_weight_is_factored_once_and_only_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = secateur.compile(residual(), "low_rank{ratio=60%},l1,global{macs=90%},slim")
+    rows = done.report.rewrites
+    assert {row.reason is None for row in rows} == {True, False}
+    factored: list[Any] = []
+    svd = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda a, **options: factored.append(a.shape) or svd(a, **options))
+    again = secateur.apply(done.recipe, residual())
+    assert len(factored) == sum(row.reason is None for row in rows)
+    for name, weight in done.graph.weights.items():
+        assert np.array_equal(again.graph.weights[name], weight)

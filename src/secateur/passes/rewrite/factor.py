@@ -18,7 +18,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, Node, Source
 
-from .layers import Edit, Misfit, Names, blank, narrow
+from .layers import Edit, Misfit, Names, Solved, blank, narrow, stand_in
 
 MEASURE = "weights, relative Frobenius norm"
 
@@ -61,32 +61,37 @@ def factored(
     """
     name = str(node.inputs[1])
     weight = graph.weights[name]
-    matrix = weight.T if node.attrs.get("transposed") else weight
-    made = factor(matrix, groups, rank)
+    transposed = bool(node.attrs.get("transposed", False))
+    outs, ins, *kernel = weight.shape[::-1] if transposed else weight.shape
+    between = groups * rank
     mid = names.free(f"{node.name}.{piece[0]}")
     one, two = names.weight(name, piece[0], "weight"), names.weight(name, piece[1], "weight")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    weights: dict[str, Array] = {}
+    shapes = ((between, ins // groups, *kernel), (outs, between, *(1,) * len(kernel)))
+    if transposed:
+        shapes = (shapes[0][::-1], shapes[1][::-1])
+    weights: dict[str, Array] = {n: stand_in(shape, weight) for n, shape in zip((one, two), shapes, strict=True)}
+
+    def solve() -> Solved:
+        made = factor(weight.T if transposed else weight, groups, rank)
+        arrays = (made.first.T, made.second.T) if transposed else (made.first, made.second)
+        found = {n: narrow(a.reshape(s), weight) for n, a, s in zip((one, two), arrays, shapes, strict=True)}
+        return found, None if norm else made.error
+
     if node.op == "linear":
-        transposed = bool(node.attrs["transposed"])
-        weights[one], weights[two] = (narrow(m.T if transposed else m, weight) for m in (made.first, made.second))
         attrs: dict[str, object] = {"transposed": transposed}
         after = attrs
     else:
-        rank_of_window = weight.ndim - 2
-        weights[one] = narrow(made.first, weight)
-        weights[two] = narrow(made.second.reshape(*made.second.shape, *(1,) * rank_of_window), weight)
-        attrs = {**node.attrs, "groups": groups}
-        after = plain_1x1(rank_of_window)
+        attrs, after = {**node.attrs, "groups": groups}, plain_1x1(len(kernel))
     nodes = [Node(node.op, (node.inputs[0], one), blank(mid), attrs, Source(f"{node.label}.{piece[0]}"))]
     if norm:
-        nodes += batch_norm_relu(names, nodes[-1], name, piece[0], made.first.shape[0], weight, weights)
+        nodes += batch_norm_relu(names, nodes[-1], name, piece[0], between, weight, weights)
     if bias in graph.weights:  # beside the weight, so that a module holds both
         weights[names.weight(name, piece[1], "bias")] = graph.weights[str(bias)]
         bias = next(reversed(weights))
     last = (nodes[-1].name, two) if bias is None else (nodes[-1].name, two, bias)
     nodes.append(Node(node.op, last, node.outputs, after, node.source))
-    return Edit(tuple(nodes), weights, None if norm else made.error, "" if norm else MEASURE)
+    return Edit(tuple(nodes), weights, None, "" if norm else MEASURE, solve)
 
 
 def plain_1x1(axes: int, groups: int = 1) -> dict[str, object]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from secateur.passes.analysis.cost import FLOATS, Costs, cost
 from secateur.passes.pipeline import Pass, print_pass
 
 LAYERS = frozenset({"conv", "linear"})
-BLANK: Any = ()  # the shape of a value that is inferred when the edit is applied
+Solved = tuple[Mapping[str, Array], float | None]  # weights, and their relative error
+BLANK: tuple[int, ...] = ()  # the shape of a value that is inferred when the edit is applied
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,22 @@ class Rewritten:
 class Edit:
     """Nodes that take a node's place, the last of which makes its value, and their weights.
 
-    ``error`` is relative, by ``measure``; None where nothing can be said before training.
+    ``error`` is relative, by ``measure``; None where nothing can be said before training. ``solve``: weights that take
+    work, and their error, for edits that are carried out; until then ``weights`` holds stand-ins of their shapes.
     """
 
     nodes: tuple[Node, ...]
     weights: Mapping[str, Array]
     error: float | None = 0.0
     measure: str = ""
+    solve: Callable[[], Solved] | None = None
+
+    def solved(self) -> Edit:
+        """The edit with its weights as they are to be."""
+        if self.solve is None:
+            return self
+        weights, error = self.solve()
+        return replace(self, weights={**self.weights, **weights}, error=error, solve=None)
 
 
 class Misfit(InputError):
@@ -123,7 +133,7 @@ def rewrite_layers(
         if isinstance(done, str):
             rows.append(Row(node.label, node.name, print_pass(step), *numbers, reason=done))
             continue
-        edits[node.name] = done
+        edits[node.name] = done = done.solved()
         pieces = tuple(n.name for n in done.nodes)
         rows.append(Row(node.label, node.name, print_pass(step), *numbers, done.error, done.measure, pieces))
     if misfits and len(misfits) == len(nodes):
@@ -208,6 +218,11 @@ class Names:
 def blank(name: str) -> tuple[Value, ...]:
     """One output whose shape the edit infers."""
     return (Value(name, BLANK, "f32"),)
+
+
+def stand_in(shape: Sequence[int], like: Array) -> Array:
+    """An array of this shape and of the type of ``like`` that takes no memory."""
+    return np.broadcast_to(np.zeros((), like.dtype), shape)
 
 
 def narrow(array: Array, like: Array) -> Array:

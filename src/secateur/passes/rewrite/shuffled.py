@@ -23,7 +23,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Node, Source
 
 from .factor import MEASURE, batch_norm_relu, check_groups, plain_1x1
-from .layers import Edit, Misfit, Names, blank, chosen, narrow, no_window, rewrite_layers
+from .layers import Edit, Misfit, Names, Solved, blank, chosen, narrow, no_window, rewrite_layers, stand_in
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,22 @@ class Shuffled:
     def _unit(self, graph: Graph, node: Node, names: Names, middle: int) -> Edit:
         old = str(node.inputs[1])
         weight = graph.weights[old]
-        fit = fit_unit(weight, self.groups, middle, 1 if self.norm else self.sweeps)
-        axes = weight.ndim - 2
-        one = (1,) * axes
-        weights: dict[str, Array] = {}
-        arrays = {
-            "squeeze": fit.squeeze.reshape(*fit.squeeze.shape, *one),
-            "expand": fit.expand.reshape(*fit.expand.shape, *one),
-            "depthwise": fit.depthwise.reshape(middle, 1, *weight.shape[2:]),
+        outs, ins, *kernel = weight.shape
+        axes = len(kernel)
+        one, groups = (1,) * axes, self.groups
+        shapes = {
+            "squeeze": (middle, ins // groups, *one), "depthwise": (middle, 1, *kernel),
+            "expand": (outs, middle // groups, *one),
         }  # fmt: skip
-        own = {piece: names.weight(old, piece, "weight") for piece in ("squeeze", "depthwise", "expand")}
-        weights.update((own[piece], narrow(arrays[piece], weight)) for piece in own)
+        own = {piece: names.weight(old, piece, "weight") for piece in shapes}
+        weights = {own[piece]: stand_in(shape, weight) for piece, shape in shapes.items()}
+
+        def solve() -> Solved:
+            fit = fit_unit(weight, groups, middle, 1 if self.norm else self.sweeps)
+            arrays = {"squeeze": fit.squeeze, "depthwise": fit.depthwise, "expand": fit.expand}
+            found = {own[piece]: narrow(arrays[piece].reshape(shapes[piece]), weight) for piece in own}
+            return found, None if self.norm else fit.error
+
         index = names.free(f"{node.name}.shuffle.index")
         weights[index] = shuffle_order(middle, self.groups)
         at = {piece: names.free(f"{node.name}.{piece}") for piece in ("squeeze", "shuffle", "depthwise")}
@@ -100,7 +105,7 @@ class Shuffled:
             rest = (bias,)
         last = (nodes[-1].name, own["expand"], *rest)
         nodes.append(Node("conv", last, node.outputs, plain_1x1(axes, self.groups), node.source))
-        return Edit(tuple(nodes), weights, None if self.norm else fit.error, "" if self.norm else MEASURE)
+        return Edit(tuple(nodes), weights, None, "" if self.norm else MEASURE, solve)
 
 
 def shuffle_order(width: int, groups: int) -> Array:
