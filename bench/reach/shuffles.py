@@ -24,7 +24,7 @@ from secateur.codegen.targets import get_target
 from secateur.codegen.tune.tuner import Tuner, open_records
 from secateur.deploy import build
 from secateur.ir import Graph, prune_dead
-from secateur.passes.law import relative_error
+from secateur.ir.numeric import relative_error
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.fold_shuffle import FoldShuffle, permutation
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secateur.ir import Graph, InputError
+from secateur.ir.numeric import random_inputs, relative_error
 from secateur.passes import PASSES, REWRITES, Pipeline, parse_spec
-from secateur.passes.allocate.budget import Amount
+from secateur.passes.allocate.amount import Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of
-from secateur.passes.law import random_inputs, relative_error
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass
 from secateur.passes.rewrite.layers import Rewritten
 

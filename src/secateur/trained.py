@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, dtype_of
+from secateur.ir.numeric import random_inputs, relative_error
 from secateur.ir.onnx_origin import OnnxOrigin
-from secateur.passes.law import random_inputs, relative_error
 from secateur.passes.recipe.digests import same
 
 from .capture import Runner, check_weights, close_names

@@ -18,8 +18,9 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Sym
 from secateur.ir.compare import align
+from secateur.ir.numeric import random_inputs
 from secateur.passes.compensate import may_change
-from secateur.passes.law import Verification, check, distance, random_inputs
+from secateur.passes.law import Verification, check, distance
 from secateur.passes.recipe import Recipe
 from secateur.passes.recipe.digests import digest, fingerprint, same
 from secateur.passes.recipe.mask import check_names

@@ -1,6 +1,6 @@
 """Graph in, graph out: analyses, criteria, allocation and rewrites, and the table of all of them."""
 
-from .allocate.budget import Allocator
+from .allocate.amount import Allocator
 from .notes import Coupling, Importance, KeepMask
 from .pipeline import Pass, Pipeline, parse_spec, print_spec
 from .score import Criterion, OfWeights

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .allocate.budget import Allocator
+from .allocate.amount import Allocator
 from .allocate.global_ import Global
 from .allocate.knapsack import Knapsack
 from .allocate.sensitivity import Sensitivity

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from secateur.ir import InputError
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
-from secateur.passes.allocate.budget import Allocator, check_amount
+from secateur.passes.allocate.amount import Allocator, check_amount
 from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass
 from secateur.passes.score import L1, Criterion, check_criterion
 

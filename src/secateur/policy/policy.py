@@ -13,7 +13,7 @@ from types import MappingProxyType
 from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes.allocate import Rounds, Timed
-from secateur.passes.allocate.budget import Allocator
+from secateur.passes.allocate.amount import Allocator
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, options_of, with_options

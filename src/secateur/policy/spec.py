@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 from secateur.ir import InputError
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
-from secateur.passes.allocate.budget import Allocator
+from secateur.passes.allocate.amount import Allocator
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, parse_spec, print_spec
 from secateur.passes.rewrite.canonicalize import Canonicalize

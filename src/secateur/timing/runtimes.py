@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.numeric import random_inputs
 from secateur.ir.progress import Progress, quiet
-from secateur.passes.law import random_inputs
 
 PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
 

@@ -18,7 +18,7 @@ from secateur.ir.exporters.torch.module import to_module
 from secateur.ir.frontends.onnx.load import OnnxOrigin, load
 from secateur.ir.graph import Array, Graph
 from secateur.ir.text import parse_graph
-from secateur.passes.law import masked
+from secateur.passes.masked import masked
 
 F, INT = TensorProto.FLOAT, TensorProto.INT64
 

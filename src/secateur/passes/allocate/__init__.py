@@ -1,6 +1,7 @@
 """Allocation: scores and one budget in, a keep mask out."""
 
-from .budget import LANES, Allocation, Amount
+from .amount import Allocation, Amount
+from .budget import LANES
 from .global_ import Global
 from .knapsack import Knapsack
 from .rounds import Rounds

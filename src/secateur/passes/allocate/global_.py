@@ -9,7 +9,8 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 
-from .budget import meet, notes_of, one_amount, share_of_channels
+from .amount import one_amount
+from .budget import meet, notes_of, share_of_channels
 from .select import Ladder, by_score, climb
 
 

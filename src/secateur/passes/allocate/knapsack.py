@@ -13,7 +13,8 @@ import numpy as np
 from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.notes import Coupling
 
-from .budget import Allocation, Budgeted, before, meet, notes_of, roundings
+from .amount import Allocation, Budgeted
+from .budget import before, meet, notes_of, roundings
 from .estimate import work_of_weights
 from .select import Ladder, by_score, climb
 from .solver.choice import answer

@@ -12,7 +12,8 @@ from secateur.ir import Array, Graph, InputError
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass, Pipeline, with_options
 
-from .budget import Allocation, Allocator, Amount, before, counter, notes_of
+from .amount import Allocation, Allocator, Amount
+from .budget import before, counter, notes_of
 
 ALWAYS = 100  # rounds that any network may have
 

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.ir.numeric import random_inputs
 from secateur.ir.progress import Progress, quiet
 from secateur.passes.context import context_of
-from secateur.passes.law import random_inputs
 
-from .budget import Allocation, Budgeted, meet, notes_of
+from .amount import Allocation, Budgeted
+from .budget import meet, notes_of
 from .select import Ladder, climb
 
 STAY = (1.0, 0.75, 0.5, 0.25)  # shares of a set that are tried; the first changes nothing

@@ -14,7 +14,8 @@ from secateur.passes.context import LatencyModel, context_of
 from secateur.passes.notes import KeepMask
 from secateur.passes.pipeline import Pass, with_options
 
-from .budget import Allocation, Allocator, Amount, notes_of
+from .amount import Allocation, Allocator, Amount
+from .budget import notes_of
 from .rounds import Rounds
 
 MEASUREMENTS = 6

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from secateur.ir import Graph
 
-from .budget import meet, notes_of, one_amount, share_of_channels
+from .amount import one_amount
+from .budget import meet, notes_of, share_of_channels
 from .select import by_share, climb, count_for_share
 
 

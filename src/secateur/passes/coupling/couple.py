@@ -1,6 +1,6 @@
 """``couple``: which channels live and die together, which may not die, and why.
 
-One forward sweep over the nodes records ties between atoms (``flow.py``); connected components make
+One walk over the nodes records ties between atoms (``flow.py``); connected components make
 units of them; random 64-bit signatures of the slots each unit appears in make groups of units. Both
 are linear in the size of the graph and use no recursion.
 """
@@ -19,6 +19,7 @@ from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing,
 from .flow import Flow, Rule
 from .partitions import components, partition, pools
 from .rules_compute import COMPUTE
+from .rules_constants import push_back
 from .rules_elementwise import ELEMENTWISE_RULES
 from .rules_movement import MOVEMENT
 
@@ -44,7 +45,7 @@ class Couple:
 
 def couple(graph: Graph, protect: tuple[str, ...] = ()) -> Coupling:
     """The coupling of a graph; see ``Couple``."""
-    flow = sweep(graph)
+    flow = follow(graph)
     _protect(flow, protect)
     for name in graph.outputs:
         flow.freeze_value(name, "graph output")
@@ -52,9 +53,9 @@ def couple(graph: Graph, protect: tuple[str, ...] = ()) -> Coupling:
     return _Units(flow).coupling()
 
 
-def sweep(graph: Graph) -> Flow:
+def follow(graph: Graph) -> Flow:
     """Apply the rule of every node in order."""
-    flow = Flow(graph)
+    flow = Flow(graph, push_back)
     for node in graph.nodes:
         inputs = [i for i in node.inputs if i is not None]
         if node.op in _CHAINS and all(flow.is_const(i) for i in inputs):

@@ -68,6 +68,7 @@ class Freeze:
     reason: str
 
 
+PushBack = Callable[["Flow", str, int, Array, Node, str], None]
 Tracks = list["Track | None"]
 Rule = Callable[["Flow", Node], Tracks]
 
@@ -77,6 +78,7 @@ class Flow:
     """What has been recorded so far, and the helpers that the rules share."""
 
     graph: Graph
+    push_back: PushBack  # gives a constant operand atoms, back to its weights: see rules_constants
     tracks: dict[str, Track] = field(default_factory=dict)
     const: set[str] = field(default_factory=set)
     atoms: int = 1
@@ -188,9 +190,7 @@ class Flow:
 
     def assign(self, name: str, axis: int, atoms: Array, node: Node, role: str = "tied") -> None:
         """Give a constant operand the atoms it meets, back through its chain to the weights."""
-        from .rules_constants import push_back
-
-        push_back(self, name, axis, atoms, node, role)
+        self.push_back(self, name, axis, atoms, node, role)
 
     def meet(self, atoms: Array, name: str, axis: int, node: Node) -> None:
         """The operand ``name`` lies full along ``axis`` beside these atoms: tie it, give them to it, or freeze them."""

@@ -22,8 +22,8 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, prune_dead
+from secateur.ir.numeric import random_inputs
 from secateur.passes.context import context_of
-from secateur.passes.law import random_inputs
 from secateur.passes.pipeline import print_pass
 
 from .layers import LAYERS, Row, chosen, noted, price

@@ -1,0 +1,124 @@
+"""How much may remain, and what every allocation is asked for and leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from secateur.ir import InputError
+from secateur.passes.pipeline import Pass
+
+KINDS = ("macs", "params", "bytes", "channels")
+UNITS = {"macs": "multiply-accumulates", "params": "parameters", "bytes": "bytes of weights", "channels": "channels"}
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What must remain at most: a share of the original (float up to 1), an absolute number (int), or milliseconds."""
+
+    kind: str
+    value: float | int
+
+    @property
+    def share(self) -> bool:
+        return isinstance(self.value, float) and self.kind != "latency_ms"
+
+    def limit(self, before: int) -> int:
+        """The absolute number."""
+        return int(self.value * before) if self.share else int(self.value)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
+
+    ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
+    ``gap``: of an allocation that minimises a loss, by which share of it a better choice may lose less; 1e-4 at most is
+    proven, None where nothing is minimised or nothing is known.
+    """
+
+    outlives_rewrites = True
+    amount: Amount
+    before: float
+    reached: float
+    round_to: int
+    remarks: tuple[str, ...] = ()
+    gap: float | None = None
+
+    @property
+    def achieved(self) -> float | int:
+        """In the terms of the target: a share, or an absolute number."""
+        return self.reached / self.before if self.amount.share and self.before else self.reached
+
+
+class Allocator(Pass, Protocol):
+    """A pass that divides one budget by scores: coupling and ``Importance`` in, ``KeepMask`` and ``Allocation`` out."""
+
+    @property
+    def macs(self) -> float | int | None: ...
+
+    @property
+    def params(self) -> float | int | None: ...
+
+    @property
+    def bytes(self) -> float | int | None: ...
+
+    @property
+    def latency_ms(self) -> float | None: ...
+
+    @property
+    def round_to(self) -> int | str: ...
+
+    @property
+    def rounds(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The options of allocations under one budget of multiply-accumulates, parameters, bytes or milliseconds."""
+
+    name: ClassVar[str]
+    macs: float | int | None = None
+    params: float | int | None = None
+    bytes: float | int | None = None
+    latency_ms: float | None = None
+    round_to: int | str = "auto"
+    rounds: int = 1
+
+    @property
+    def amount(self) -> Amount:
+        """The one that was given. Raises InputError as ``one_amount`` does."""
+        return one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes)
+
+
+def one_amount(method: str, **given: float | int | None) -> Amount:
+    """The one budget that was given. Raises InputError for none, for two, and for senseless values.
+
+    A latency is none that an allocator can count: a policy turns it into multiply-accumulates (``Timed``).
+    """
+    named = {kind: value for kind, value in given.items() if value is not None}
+    if len(named) != 1:
+        what = "no budget" if not named else f"the budgets {' and '.join(named)}"
+        raise InputError(
+            f"'{method}' was given {what}; name exactly one of {', '.join(KINDS)}, for example {method}{{macs=50%}}"
+        )
+    ((kind, value),) = named.items()
+    check_amount(kind, value)
+    return Amount(kind, value)
+
+
+def check_amount(kind: str, value: float | int) -> None:
+    """Raises InputError where the value is no share and no absolute number."""
+    if kind == "latency_ms":
+        if not 0 < value < float("inf"):
+            raise InputError(f"budget latency_ms={value:g}: give milliseconds above 0, such as 12.5")
+        return
+    if isinstance(value, float) and not 0 < value <= 1:
+        raise InputError(
+            f"budget {kind}={value:g}: a share lies above 0 and is at most 1 (100%), as what remains; "
+            "an absolute number is written whole, such as 120M or 120000000"
+        )
+    if isinstance(value, int) and (value <= 0 or kind == "channels"):
+        raise InputError(
+            f"budget {kind}={value}: give {'a share such as 50%' if kind == 'channels' else 'more than 0'}"
+        )
