@@ -105,7 +105,7 @@ def test_protected_layers_keep_their_channels() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protect": ["fcc*"]}, "'fcc\\*' matches no layer.*close are fc"),
+        ({"protect": ["fcc*"]}, "'fcc\\*' matches no layer.*did you mean fc"),
         ({"macs": 0.5, "params": 0.5}, "2 budgets"),
         ({"policy": "l9"}, "no pass 'l9'"),
         ({"macs": "lots"}, "no amount"),

@@ -154,7 +154,7 @@ def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     [
         (lambda s: {n: x for n, x in s.items() if n != "0.weight"}, "lacks '0.weight'"),
         (lambda s: s | {"9.weight": s["7.weight"]}, "holds '9.weight'.*does not have"),
-        (_renamed, "holds '7.wait'.*close are 7.weight"),
+        (_renamed, "holds '7.wait'.*did you mean 7.weight"),
         (lambda s: s | {"7.weight": s["7.weight"][:, :2]}, r"'7\.weight' has shape \(5, 2\)"),
         (lambda s: s | {"7.weight": s["7.weight"].half()}, "is f16.*convert it back"),
         (lambda s: s | {"7.bias": s["7.bias"] * float("nan")}, "NaN"),

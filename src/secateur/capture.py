@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +13,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
 from secateur.ir.files import write_all
+from secateur.ir.near import did_you_mean
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.torch_origin import TorchOrigin
 from secateur.passes.allocate import Allocation
@@ -232,12 +232,7 @@ def check_protect(graph: Graph, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not fnmatch.filter(labels, pattern) and not any(fnmatch.fnmatchcase(label, pattern) for label in labels):
             named = [row.label for row in cost(graph).layers] or labels
-            near = close_names(pattern.replace("*", ""), named) or f"; layers are named {', '.join(named[:5])}, ..."
+            near = did_you_mean(pattern, named) or f"; layers are named {', '.join(named[:5])}, ..."
             raise InputError(
                 f"protect: '{pattern}' matches no layer of '{graph.name}'{near}. `secateur inspect` lists them all"
             )
-
-
-def close_names(word: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.4)
-    return f"; close are {', '.join(near)}" if near else ""

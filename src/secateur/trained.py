@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, dtype_of
+from secateur.ir.near import did_you_mean
 from secateur.ir.numeric import random_inputs, relative_error
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.passes.recipe.digests import same
 
-from .capture import Runner, check_weights, close_names
+from .capture import Runner, check_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -133,7 +134,7 @@ def _same_names(graph: Graph, given: frozenset[str], known: frozenset[str], what
     if more:
         raise InputError(
             f"{what} holds '{more[0]}'{_and_more(more)}, which '{graph.name}' does not have"
-            f"{close_names(more[0], less or known)}; a network that was rebuilt is compiled anew, not taken in"
+            f"{did_you_mean(more[0], less or known)}; a network that was rebuilt is compiled anew, not taken in"
         )
     if less:
         raise InputError(f"{what} lacks '{less[0]}'{_and_more(less)}, which '{graph.name}' reads; give all weights")

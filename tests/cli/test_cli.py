@@ -89,6 +89,23 @@ def test_compile_writes_all_and_keeps_stdout_for_json(call: Call, model: Path) -
     assert again.read_bytes() == out.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (["prune", "a.onnx"], "no such command: prune (did you mean compile?)"),
+        (["bnch"], "no such command: bnch (did you mean bench?)"),
+        (["compile", "--verbose", "a", "b"], "no such option: --verbose (did you mean --debug?)"),
+        (["inspect", "--shap", "x:1", "a"], "no such option: --shap (did you mean --shape?)"),
+        (["--versoin"], "no such option: --versoin (did you mean --version?)"),
+        (["run", "--xyzzy"], "no such option: --xyzzy\n"),
+    ],
+)
+def test_what_was_probably_meant(call: Call, said: list[str], meant: str) -> None:
+    done = call(*said)
+    assert done.code == 2
+    assert meant in done.err
+
+
 def test_layers_of_the_table(call: Call, model: Path) -> None:
     shown = call("inspect", model, "--layers", "2").err
     assert "and 3 lighter layers: " in shown and "--layers all" in shown

@@ -105,7 +105,7 @@ def test_what_is_no_recipe(text: str) -> None:
         (lambda b: b["weights"]["b.weight"]["kept"].update({"1": [0, 1]}), "no lists of groups; 'b' has 2 groups"),
         (put("weights", "y.weight", "kept", "0", [0, 1]), "'y.bias', axis 0 is not listed, but loses channel 2"),
         (lambda b: b["mixing"].clear(), "node 't'.*under 'mixing'"),
-        (lambda b: b["mixing"][0].update(node="tt"), "has no node 'tt'; close are t"),
+        (lambda b: b["mixing"][0].update(node="tt"), "has no node 'tt' .did you mean t"),
         (lambda b: b["mixing"][0].update(axis=3), "node 't'.*(no channel|not what the weights leave)"),
         (lambda b: b["original"]["weights"].update({"a.bias": [9]}), r"'a.bias' of 'small' has shape \(8,\)"),
     ],

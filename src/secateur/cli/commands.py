@@ -9,6 +9,7 @@ import typer
 
 from secateur.ir import InputError, LawError
 from secateur.ir.files import same_file, text_job
+from secateur.ir.near import did_you_mean
 
 from .shapes import shapes_of
 from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
@@ -83,11 +84,7 @@ def list_passes(name: str | None) -> None:
     from secateur.passes.pipeline import options_of, print_value
 
     if name is not None and name not in PASSES:
-        import difflib
-
-        near = difflib.get_close_matches(name, list(PASSES), n=3, cutoff=0.4)
-        hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise InputError(f"there is no pass '{name}'{hint}; `secateur passes` lists them")
+        raise InputError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}; `secateur passes` lists them")
     for made in PASSES.values() if name is None else (PASSES[name],):
         options = [f"{f.name}={print_value(f.default)}" for f in options_of(made)]
         text = reflect.getdoc(made) or ""

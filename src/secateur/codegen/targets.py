@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError
+from secateur.ir.near import did_you_mean
 
 from .runtime import cores
 
@@ -116,7 +117,8 @@ def get_target(target: str | Target) -> Target:
     if target == "native":
         return native()
     if target not in TARGETS:
-        raise InputError(f"unknown target '{target}': choose native or one of {', '.join(TARGETS)}")
+        near = did_you_mean(str(target), TARGETS)
+        raise InputError(f"unknown target '{target}'{near}: choose native or one of {', '.join(TARGETS)}")
     return TARGETS[target]
 
 

@@ -7,7 +7,6 @@ fields of the pass's dataclass; those at their default are not printed. Parsing 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from secateur.ir import Error, Graph, InputError, PassError, VerifyError, verify
+from secateur.ir.near import did_you_mean
 
 
 @runtime_checkable
@@ -144,14 +144,14 @@ def build(name: str, options: Mapping[str, object], table: Mapping[str, type[P]]
     """Make the pass ``name`` from options, given as text or as values. Raises InputError."""
     made = table.get(name)
     if made is None:
-        raise InputError(f"there is no pass '{name}'{_close(name, table)}; `secateur passes` lists them")
+        raise InputError(f"there is no pass '{name}'{did_you_mean(name, table)}; `secateur passes` lists them")
     hints = typing.get_type_hints(made)
     fields = [item.name for item in dataclasses.fields(typing.cast(Any, made))]
     values: dict[str, Any] = {}
     for key, value in options.items():
         if key not in fields:
             known = f"its options are {', '.join(fields)}" if fields else "it has no options"
-            raise InputError(f"pass '{name}' has no option '{key}'{_close(key, fields)}; {known}")
+            raise InputError(f"pass '{name}' has no option '{key}'{did_you_mean(key, fields)}; {known}")
         values[key] = convert(value, hints[key], f"option '{key}' of pass '{name}'")
     return made(**values)
 
@@ -164,11 +164,6 @@ def check_numbers(step: P) -> P:
             shown = str(value)[:LONGEST]
             raise InputError(f"option '{item.name}' of pass '{step.name}' is {shown}; it takes numbers from 0 to 2^53")
     return step
-
-
-def _close(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def print_value(value: object) -> str:

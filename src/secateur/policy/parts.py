@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from secateur.ir import InputError
+from secateur.ir.near import did_you_mean
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
 from secateur.passes.allocate.amount import Allocator, check_amount
@@ -85,7 +85,7 @@ def passes_of(given: Iterable[Pass | str], what: str) -> tuple[Pass, ...]:
 def check_budget(kind: str, value: float | int) -> None:
     """Raises InputError for a budget that does not exist or makes no sense."""
     if kind not in BUDGETS:
-        raise InputError(f"there is no budget '{kind}'{_close(kind, BUDGETS)}; give one of {BUDGETS}")
+        raise InputError(f"there is no budget '{kind}'{did_you_mean(kind, BUDGETS)}; give one of {BUDGETS}")
     check_amount(kind, value)
 
 
@@ -112,7 +112,7 @@ def check_known(given: Iterable[str], names: tuple[str, ...], what: str) -> None
     """Raises InputError for the first that is not among ``names``."""
     for key in given:
         if key not in names:
-            raise InputError(f"unknown {what} '{key}'{_close(key, names)}; known are {', '.join(names)}")
+            raise InputError(f"unknown {what} '{key}'{did_you_mean(key, names)}; known are {', '.join(names)}")
 
 
 def without_budget(method: Allocator, *kinds: str) -> Allocator:
@@ -125,11 +125,6 @@ def _of_kind(step: Pass, table: Mapping[str, type[Pass]], what: str) -> None:
     check_numbers(step)
     if step.name not in table:
         raise InputError(f"'{step.name}' is no {what}; choose one of {', '.join(table)}")
-
-
-def _close(word: str, names: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 NOTHING = dataclasses.replace(Parts(), criterion=None)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir.near import did_you_mean
 from secateur.ir.numeric import random_inputs
 from secateur.ir.progress import Progress, quiet
 
@@ -100,7 +101,8 @@ def installed(runtime: str) -> bool:
 
 def _check(runtime: str) -> None:
     if runtime not in RUNTIMES:
-        raise InputError(f"there is no runtime '{runtime}'; known are {', '.join(RUNTIMES)}")
+        near = did_you_mean(runtime, RUNTIMES)
+        raise InputError(f"there is no runtime '{runtime}'{near}; known are {', '.join(RUNTIMES)}")
     if not installed(runtime):
         wanted = "'secateur[tvm]'" if runtime == "secateur" else runtime
         raise InputError(f"runtime '{runtime}' is not installed here; pip install {wanted}, or leave it out")

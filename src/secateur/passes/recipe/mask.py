@@ -6,22 +6,18 @@ different channels, is refused by the slot at fault, so that whatever is accepte
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
+from secateur.ir.near import did_you_mean
 from secateur.passes.coupling.keep import check_keep
 from secateur.passes.notes import Coupling, Slot
 
 from .build import recipe_of
 from .places import readers
 from .recipe import Indices, Recipe, groups_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 FEW = 5  # channels that a message lists
 
@@ -31,7 +27,7 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
     for name, stated in recipe.shapes.items():
         if name not in graph.weights:
             raise InputError(
-                f"recipe: '{graph.name}' has no weight '{name}'{_close(name, graph.weights)}; "
+                f"recipe: '{graph.name}' has no weight '{name}'{did_you_mean(name, graph.weights)}; "
                 "the recipe was made for another network"
             )
         if graph.weights[name].shape != tuple(stated):
@@ -43,7 +39,7 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
         read, found = readers(graph, m)
         if not found:
             nodes = [node.name for node in graph.nodes]
-            raise InputError(f"recipe: '{graph.name}' has no node '{m.node}'{_close(m.node, nodes)}")
+            raise InputError(f"recipe: '{graph.name}' has no node '{m.node}'{did_you_mean(m.node, nodes)}")
         shape = () if read is None else graph.value(read).shape
         if m.axis >= len(shape) or max(m.kept) >= shape[m.axis]:
             raise InputError(
@@ -139,8 +135,3 @@ def _partner(recipe: Recipe, slot: Slot, slots: Mapping[tuple[str, int], Slot], 
 def _some(channels: Array) -> str:
     shown = ", ".join(map(str, channels[:FEW].tolist()))
     return f"{shown}, .. ({len(channels)} in all)" if len(channels) > FEW else shown
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; close are {', '.join(near)}" if near else ""

@@ -6,7 +6,6 @@ A pass draws up an ``Edit`` for each layer that it can rewrite and a reason for 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError, Node, Value, prune_dead, reinfer
 from secateur.ir.fields import Fields, Json
+from secateur.ir.near import did_you_mean
 from secateur.passes.analysis.cost import FLOATS, Costs, cost
 from secateur.passes.pipeline import Pass, print_pass
 
@@ -94,10 +94,9 @@ def chosen(graph: Graph, step: Pass, patterns: Sequence[str], ops: Iterable[str]
         hits = [n for n in layers if fnmatch.fnmatchcase(n.label, pattern) or n.label == pattern]
         if not hits:
             labels = list(dict.fromkeys(n.label for n in layers))
-            near = difflib.get_close_matches(pattern.replace("*", ""), labels, n=3, cutoff=0.4)
-            hint = f"close are {', '.join(near)}" if near else f"its layers are {', '.join(labels[:5]) or 'none'}"
+            hint = did_you_mean(pattern, labels) or f"; its layers are {', '.join(labels[:5]) or 'none'}"
             raise InputError(
-                f"{step.name}: '{pattern}' matches no {' or '.join(sorted(ops))} layer of '{graph.name}'; {hint}. "
+                f"{step.name}: '{pattern}' matches no {' or '.join(sorted(ops))} layer of '{graph.name}'{hint}. "
                 "`secateur inspect` lists them all"
             )
         found.update((n.name, n) for n in hits)
