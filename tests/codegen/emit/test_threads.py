@@ -28,9 +28,9 @@ from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
+from support.alternatives import always
 from support.kernels import check, conv, outputs
 from support.network import Net
-from support.rivals import always
 
 SHARING = 16 << 10
 

@@ -25,16 +25,16 @@ from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.deploy import build
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
-from support import rivals
+from support import alternatives
+from support.alternatives import kernels
 from support.kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable
 from support.network import Net
-from support.rivals import kernels
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 NARROW = TARGETS["x86-avx2"]
 
 
-always = partial(rivals.always, StrassenSpec)
+always = partial(alternatives.always, StrassenSpec)
 
 
 def layer(inputs: int, width: int, size: int, **attrs: Any) -> Graph:

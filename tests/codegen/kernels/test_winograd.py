@@ -22,16 +22,16 @@ from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.deploy import build
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
-from support import rivals
+from support import alternatives
+from support.alternatives import kernels
 from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from support.network import Net
-from support.rivals import kernels
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 PAD = (1, 1, 1, 1)
 
 
-always = partial(rivals.always, WinogradSpec)
+always = partial(alternatives.always, WinogradSpec)
 
 
 # --- the mathematics ------------------------------------------------------------------------------------------------

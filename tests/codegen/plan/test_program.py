@@ -18,9 +18,9 @@ from secateur.codegen.plan.text import show
 from secateur.codegen.records import Records
 from secateur.codegen.targets import TARGETS
 from secateur.codegen.tune.tuner import Outcome, Tuner
+from support.alternatives import always
 from support.nets import RESIDUAL, draw
 from support.planned import NETWORKS
-from support.rivals import always
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 

@@ -20,7 +20,7 @@ from .builder import private
 from .machine_code import BLOCKS
 from .topi_compute import COMPUTE
 from .topi_math import MATH, Rule
-from .topi_movement import MOVEMENT
+from .topi_moves import MOVEMENT
 
 
 def build_tensor_op(spec: TensorSpec) -> Any:

@@ -31,7 +31,7 @@ import numpy as np
 from tvm import tirx
 
 from secateur.codegen.emit.builder import INT, Expr, Kernel, const, even_tile, segments
-from secateur.codegen.emit.shares import share
+from secateur.codegen.emit.partition import share
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers

@@ -20,7 +20,7 @@ import numpy as np
 from tvm import tirx
 
 from secateur.codegen.emit.builder import INT, Expr, Kernel, const, even_tile, segments
-from secateur.codegen.emit.shares import share
+from secateur.codegen.emit.partition import share
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
