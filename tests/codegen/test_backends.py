@@ -9,7 +9,7 @@ import pytest
 from secateur import InputError, codegen
 from secateur.codegen.backends import BACKENDS, CPU, CpuBackend, backend_for
 from secateur.codegen.plan.lower import lower
-from secateur.codegen.plan.placement import Layout
+from secateur.codegen.plan.placement import Placement
 from secateur.codegen.plan.program import Choose
 from secateur.codegen.targets import TARGETS, Target
 from secateur.codegen.tune.tuner import default_choice
@@ -38,7 +38,7 @@ def test_lowering_takes_placement_and_families_from_the_backend() -> None:
 
     @dataclass(frozen=True)
     class Watched(CpuBackend):
-        def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Layout:
+        def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
             asked.append(graph.name)
             return super().placement(graph, target, threads, choose)
 

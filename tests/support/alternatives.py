@@ -24,8 +24,8 @@ def always(kind: type, which: int = 0) -> Iterator[list[Any]]:
     taken: list[Any] = []
     usual = Tuner.choose
 
-    def choose(self: Tuner, spec: Any, *rivals: Any) -> Any:
-        found = [r for r in rivals if isinstance(r, kind)]
+    def choose(self: Tuner, spec: Any, *alternatives: Any) -> Any:
+        found = [r for r in alternatives if isinstance(r, kind)]
         if not found:
             return usual(self, spec)
         choices = candidates(found[0].workload(), self.target)

@@ -12,7 +12,7 @@ from .kernels.families import FAMILIES
 from .kernels.templates import templates
 from .plan.backend import Backend, Compiled
 from .plan.family import Family, Template, exact_families
-from .plan.placement import Layout
+from .plan.placement import Placement
 from .plan.program import Choose, Program
 from .targets import Target
 
@@ -32,9 +32,9 @@ class CpuBackend:
         """Without Winograd's and Strassen's algorithms."""
         return replace(self, families=exact_families(self.families))
 
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Layout:
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Values in blocks of ``target.lanes`` channels or row by row, all in one arena."""
-        return Layout(graph, target, threads, choose, self.families)
+        return Placement(graph, target, threads, choose, self.families)
 
     def assemble(self, program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
         """One function on the placed arena, compiled. Raises tvm.error.TVMError for what TVM or LLVM refuses."""

@@ -74,7 +74,7 @@ class Record:
 def workload_of(spec: Workload) -> dict[str, Any]:
     """A workload as plain data: its fields without what does not change its speed."""
     data = asdict(spec)
-    del data["steps"]
+    del data["post_ops"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
 

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 
 from secateur import codegen
 from secateur.codegen.backends import backend_for
-from secateur.codegen.emit.builder import Kernel, const
+from secateur.codegen.emit.builder import KernelBuilder, const
 from secateur.codegen.emit.machine_code import compile_module
 from secateur.codegen.emit.threads import Step, together
 from secateur.codegen.kernels.families import FAMILIES
-from secateur.codegen.kernels.partition import whole
+from secateur.codegen.kernels.partition import assign
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.templates import templates
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Call
-from secateur.codegen.plan.tensors import Buffer, Place
+from secateur.codegen.plan.tensors import Address, Buffer
 from secateur.codegen.records import Records
 from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import native
@@ -66,7 +66,7 @@ def written(calls: list[Call]) -> str:
 
 @given(st.lists(st.floats(1, 1e8), min_size=1, max_size=40), st.integers(1, 9))
 def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(efforts: list[float], threads: int) -> None:
-    owners = whole(efforts, threads, SHARING)
+    owners = assign(efforts, threads, SHARING)
     if owners is None:
         return
     assert len(owners) == len(efforts)
@@ -78,14 +78,14 @@ def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(efforts: l
 
 @given(st.integers(1, 6), st.integers(2, 6), st.floats(1, 1e8))
 def test_equal_kernels_that_threads_divide_are_never_shared(each: int, threads: int, effort: float) -> None:
-    owners = whole([effort] * (each * threads), threads, SHARING)
+    owners = assign([effort] * (each * threads), threads, SHARING)
     assert owners == [t for t in range(threads) for _ in range(each)]
 
 
 def test_kernels_of_which_one_outweighs_all_others_are_shared() -> None:
-    assert whole([1e8, 1e4, 1e4], 2, SHARING) is None
-    assert whole([1e8], 2, SHARING) is None
-    assert whole([1e8, 1e8], 1, SHARING) is None
+    assert assign([1e8, 1e4, 1e4], 2, SHARING) is None
+    assert assign([1e8], 2, SHARING) is None
+    assert assign([1e8, 1e8], 1, SHARING) is None
 
 
 def test_groups_are_whole_and_their_margin_is_of_their_step() -> None:
@@ -95,7 +95,7 @@ def test_groups_are_whole_and_their_margin_is_of_their_step() -> None:
     assert len(grouped) == 2
     for run in grouped:
         assert [c.worker for c in run if c.worker is not None] == [0] * 4 + [1] * 4
-    assert "margin" in [c.label for c in grouped[0]]
+    assert "halo" in [c.label for c in grouped[0]]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_calls_of_one_step_never_share_memory(threads: int) -> None:
             together_ = a is not b and a.first <= b.last and b.first <= a.last
             assert not together_ or a.offset + a.words <= b.offset or b.offset + b.words <= a.offset
     for call in program.calls:
-        for place in (p for p in call.arguments if isinstance(p, Place) and p.buffer.words):
+        for place in (p for p in call.arguments if isinstance(p, Address) and p.buffer.words):
             assert place.buffer.first <= call.step <= place.buffer.last
 
 
@@ -159,7 +159,7 @@ def test_each_thread_does_its_own_and_no_other() -> None:
     cells = 16  # floats from one counter to the next, so that no two share a cache line
     names, functions = {}, {}
     for threads in (1, 2):
-        k = Kernel(1, threads)
+        k = KernelBuilder(1, threads)
         memory = k.pointer("memory")
         k.loop(threads, lambda i: k.store_scalar(memory, i * cells, k.scalar(memory, i * cells) + 1), threads > 1)  # noqa: B023
         names[threads] = tvm.ir.GlobalVar(f"k{threads}")
@@ -184,7 +184,7 @@ def test_each_thread_does_its_own_and_no_other() -> None:
 
 
 def test_a_kernel_that_all_threads_would_write_is_refused() -> None:
-    k = Kernel(1, 2)
+    k = KernelBuilder(1, 2)
     memory = k.pointer("memory")
     k.store_scalar(memory, 0, k.splat(0.0))
     k.loop(2, lambda i: k.store_scalar(memory, i, k.splat(1.0)), True)

@@ -32,5 +32,5 @@ def test_rows_are_never_summed_with_each_other() -> None:
 def test_every_kernel_is_among_the_families() -> None:
     found = {spec for family in FAMILIES.values() for spec in family.specs}
     every = {kind.__name__ for kind in templates(families.FAMILIES)}
-    # Copies, moves and margins are part of nearly every network; groups' scales come with their moments.
-    assert every - found <= {"CopySpec", "MoveSpec", "FillSpec", "MapSpec", "GroupSpec"}
+    # Copies, moves and halos are part of nearly every network; groups' scales come with their moments.
+    assert every - found <= {"CopySpec", "MoveSpec", "FillSpec", "MapSpec", "GroupNormSpec"}

@@ -40,34 +40,34 @@ from secateur.codegen.kernels.post_ops.plan import flows, plan_epilogue
 from secateur.codegen.plan.placement import strides
 from .spec import RunningSpec
 
-def accepts(forms, node, shape):
+def accepts(axes, node, shape):
     return len(shape) == 4 and shape[0] == 1 and node.attrs["axis"] == 3
 
-def running(layout, chain):
+def running(placement, chain):
     name = chain.head.inputs[0]
-    x = layout.together(name, layout.get_blocked(name, 1))
-    out = layout.new_blocked(chain.last.name, x.channels)
-    epilogue = plan_epilogue(layout, flows(chain.head.name, chain.tail), out)
-    spec = RunningSpec(layout.lanes, len(out.blocks), out.plane.h, out.plane.w, strides(x.plane), strides(out.plane),
-                       not x.contiguous, epilogue.steps)
-    call_window(layout, spec, x, out, [], epilogue, chain.head.label)
+    x = placement.together(name, placement.get_blocked(name, 1))
+    out = placement.new_blocked(chain.last.name, x.channels)
+    epilogue = plan_epilogue(placement, flows(chain.head.name, chain.tail), out)
+    spec = RunningSpec(placement.lanes, len(out.blocks), out.extent.h, out.extent.w, strides(x.extent),
+                       strides(out.extent), not x.contiguous, epilogue.post_ops)
+    call_window(placement, spec, x, out, [], epilogue, chain.head.label)
     return out
 
 HEADS = {"cumsum": Head(accepts, running)}
 """
 
 TEMPLATE = """
-from secateur.codegen.emit.builder import Kernel, const
+from secateur.codegen.emit.builder import KernelBuilder, const
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.plan.family import Template
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from .spec import RunningSpec
 
 def build(spec, choice, target):
-    k = Kernel(spec.lanes)
+    k = KernelBuilder(spec.lanes)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
     (total,) = k.accumulators(1, k.splat(0.0))
 
@@ -78,7 +78,7 @@ def build(spec, choice, target):
         def pixel(c):
             k.set(total, k.get(total) + k.load(x, base + c * spec.x.column))
             at = At(block, const(0), r, c)
-            k.store(y, y_index(spec, at), apply(k, k.get(total), spec.steps, operands, at))
+            k.store(y, y_index(spec, at), apply(k, k.get(total), spec.post_ops, operands, at))
 
         k.loop(spec.w, pixel, name="w")
 

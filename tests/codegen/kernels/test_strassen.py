@@ -78,14 +78,14 @@ def test_float32_stays_within_the_limit() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2), st.integers(1, 2), st.integers(1, 3),
        st.integers(0, 99))  # fmt: skip
-def test_strips_hold_every_pixel(h: int, w: int, margin: int, stride: int, threads: int, which: int) -> None:
+def test_strips_hold_every_pixel(h: int, w: int, halo: int, stride: int, threads: int, which: int) -> None:
     """Pixels are halved where they lie as in one row, else rows."""
     if h * w < 2:
         return
-    row = (w + 2 * margin) * stride**2 * 16
+    row = (w + 2 * halo) * stride**2 * 16
     plane = Strides(h * row, h * row, row, stride * 16)
     spec = StrassenSpec(16, 1, 8, 8, h, w, plane, plane, False, threads=threads)
-    assert spec.flat == (h == 1 or (margin, stride) == (0, 1))
+    assert spec.flat == (h == 1 or (halo, stride) == (0, 1))
     choices = list(space(spec, TARGETS["x86-avx512"]))
     found = strassen.strip(spec, choices[which % len(choices)])
     extent = h * w if spec.flat else h
@@ -107,7 +107,7 @@ def test_strips_hold_every_pixel(h: int, w: int, margin: int, stride: int, threa
 )  # fmt: skip
 def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: int, stride: int, activation: str,
                    threads: int, which: int, narrow: bool, behind: bool) -> None:  # fmt: skip
-    """Widths that fill an even number of blocks, pictures and margins of any size, one ``behind`` the layer too."""
+    """Widths that fill an even number of blocks, pictures and halos of any size, one ``behind`` the layer too."""
     target = NARROW if narrow else native()
     lanes = 2 * target.lanes
     net = Net(n, 5, *size)
@@ -163,7 +163,7 @@ def test_blocks_that_lie_anywhere(order: list[int], which: int, threads: int) ->
 
 
 def test_several_images_do_not_share_a_sum() -> None:
-    """Batches whose images follow each other are one long row; with a margin they are not."""
+    """Batches whose images follow each other are one long row; with a halo they are not."""
     for pad in (0, 1):
         net = Net(3, 3, 5, 5)
         x = net.node("relu", conv(net, "x", 64, (1, 1)))
@@ -188,12 +188,12 @@ def test_what_the_default_takes() -> None:
 
 
 def test_pixels_are_halved_where_rows_could_not_be() -> None:
-    """Seven rows: without a margin of the inputs they are 49 pixels, though the outputs have one."""
+    """Seven rows: without a halo of the inputs they are 49 pixels, though the outputs have one."""
     for pad, kind in (((0, 0), StrassenSpec), ((1, 1), ConvSpec)):
         net = Net(1, 3, 7, 7)
         x = conv(net, "x", 2048, (1, 1))
         y = conv(net, x, 1024, (1, 1))
-        z = conv(net, x, 8, (3, 3), pad=pad + pad)  # a margin of x only if this one has it
+        z = conv(net, x, 8, (3, 3), pad=pad + pad)  # a halo of x only if this one has it
         graph = outputs(net, conv(net, y, 8, (3, 3), pad=(1, 1, 1, 1)), z)
         assert kernels(graph)[1] is kind
 

@@ -15,7 +15,7 @@ from secateur.codegen.kernels.elementwise.spec import MapSpec
 from secateur.codegen.plan.copies import Memories, as_matrix, view
 from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.lower import lower
-from secateur.codegen.plan.tensors import Blocked, Buffer, Plane, natural_channels
+from secateur.codegen.plan.tensors import Blocked, Buffer, Extent, natural_channels
 from secateur.codegen.targets import Target
 from secateur.codegen.tune.tuner import default_choice
 from secateur.ir import Graph
@@ -220,9 +220,11 @@ def _attention(net: Net, per: int) -> str:
 
 def blocked(width: int = 40, lanes: int = 16) -> tuple[Memories, Blocked]:
     """A tensor [1, width, 4, 6] in blocks."""
-    plane, channels = Plane(1, 4, 6, 0, lanes), natural_channels(width, lanes)
-    buffer = Buffer(plane.block * len(channels) // lanes, True)
-    return Memories(), Blocked(plane, tuple((buffer, i * plane.block) for i in range(len(channels) // lanes)), channels)
+    extent, channels = Extent(1, 4, 6, 0, lanes), natural_channels(width, lanes)
+    buffer = Buffer(extent.block * len(channels) // lanes, True)
+    return Memories(), Blocked(
+        extent, tuple((buffer, i * extent.block) for i in range(len(channels) // lanes)), channels
+    )
 
 
 def test_a_view_sees_every_second_row_and_reversed_columns() -> None:

@@ -13,7 +13,7 @@ from tvm import tirx
 from secateur.codegen.plan.backend import Compiled
 from secateur.codegen.plan.family import Template
 from secateur.codegen.plan.program import OUTPUT, Argument, Call, Port, Program, Table, TensorSpec, Weight
-from secateur.codegen.plan.tensors import Place
+from secateur.codegen.plan.tensors import Address
 from secateur.codegen.targets import Target
 from secateur.ir import Graph
 from secateur.ir.graph import NUMPY_NAMES, Value
@@ -36,7 +36,7 @@ def kernel(spec: Any, choice: Any, target: Target, templates: Mapping[type, Temp
 def compile_program(
     program: Program, graph: Graph, target: Target, templates: Mapping[type, Template], clock: bool = False
 ) -> Compiled:
-    """Place the buffers, write all functions, compile them.
+    """Give buffers their places, write all functions, compile them.
 
     ``templates`` say by kind of spec how its kernel is written. ``clock``: ``main`` takes one more array, int64, and
     writes the cycle counter to it before and after every step.
@@ -114,7 +114,7 @@ def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words
             return tirx.address_of(tirx.BufferLoad(offsets, [const(table)]))
         if isinstance(argument, Weight):
             return tirx.address_of(tirx.BufferLoad(constants, [const(argument.offset // 4)]))
-        assert isinstance(argument, Place)
+        assert isinstance(argument, Address)
         return tirx.address_of(tirx.BufferLoad(arena, [const(argument.offset)]))
 
     steps: dict[int, Step] = {}

@@ -16,7 +16,7 @@ from tvm import tirx
 
 Expr = Any
 INT = "int64"
-WORKERS = "workers"  # attribute of a kernel: see Kernel
+WORKERS = "workers"  # attribute of a kernel: see KernelBuilder
 
 
 def const(value: int) -> Expr:
@@ -29,7 +29,7 @@ def number(value: float) -> Expr:
     return tirx.FloatImm("float32", float(value))
 
 
-class Kernel:
+class KernelBuilder:
     """A function under construction; statements go to the innermost open block.
 
     With more than one of ``threads``, its parallel loops are cut into a share for each: the function gets one more
@@ -41,7 +41,7 @@ class Kernel:
     def __init__(self, lanes: int, threads: int = 1) -> None:
         self.lanes, self.threads = lanes, threads
         self.worker = tirx.Var("worker", "int32")
-        self.shares = False
+        self.partitioned = False
         self.inside = False  # of what a worker does by itself
         self.alone = 0  # stores outside of that
         self.parameters: list[Any] = []
@@ -71,7 +71,7 @@ class Kernel:
         if extent < 1:
             return
         if parallel and self.threads > 1:
-            self.everyone(lambda worker: self._share(worker, extent, body, name))
+            self.everyone(lambda worker: self._partition(worker, extent, body, name))
         elif extent == 1:
             body(const(0))
         else:
@@ -85,12 +85,12 @@ class Kernel:
 
     def everyone(self, body: Callable[[Expr], None]) -> None:
         """``body(worker)`` by every worker, each in memory of its own."""
-        self.shares = self.threads > 1
+        self.partitioned = self.threads > 1
         before, self.inside = self.inside, True
-        body(self.worker.astype(INT) if self.shares else const(0))
+        body(self.worker.astype(INT) if self.partitioned else const(0))
         self.inside = before
 
-    def _share(self, worker: Expr, extent: int, body: Callable[[Expr], None], name: str) -> None:
+    def _partition(self, worker: Expr, extent: int, body: Callable[[Expr], None], name: str) -> None:
         """The rounds of this worker; what is left over goes to the last, whose share is the smallest."""
         each = -(-extent // self.threads)
         if extent == 1:
@@ -215,10 +215,10 @@ class Kernel:
 
     def finish(self) -> Any:
         """The function."""
-        parameters = [*self.parameters, self.worker] if self.shares else self.parameters
+        parameters = [*self.parameters, self.worker] if self.partitioned else self.parameters
         function = private(parameters, [*self.declared, *self.stack[0]])
-        assert not (self.shares and self.alone), "all workers would write what no share is of"
-        return function.with_attr(WORKERS, self.threads) if self.shares else function
+        assert not (self.partitioned and self.alone), "all workers would write what no share is of"
+        return function.with_attr(WORKERS, self.threads) if self.partitioned else function
 
 
 def private(parameters: list[Any], body: list[Any]) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 from tvm import tirx
 
-from .builder import Expr, Kernel
+from .builder import Expr, KernelBuilder
 
-Unary = Callable[[Kernel, Expr, Mapping[str, Any]], Expr]
+Unary = Callable[[KernelBuilder, Expr, Mapping[str, Any]], Expr]
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -26,7 +26,7 @@ _ERF = (1.1283776760101318, 0.3061784207820892, 0.06618091464042664, 0.008246841
 _ERF_BELOW = (1.0, 0.6046597361564636, 0.16026687622070312, 0.02397146262228489, 0.0020921491086483, 1.77295278e-05)
 
 
-def clamp(k: Kernel, x: Expr, low: float | None, high: float | None) -> Expr:
+def clamp(k: KernelBuilder, x: Expr, low: float | None, high: float | None) -> Expr:
     """x between the bounds; None is no bound."""
     if low is not None:
         x = k.vector(x)
@@ -37,7 +37,7 @@ def clamp(k: Kernel, x: Expr, low: float | None, high: float | None) -> Expr:
     return x
 
 
-def exp(k: Kernel, x: Expr, whole: bool = False) -> Expr:
+def exp(k: KernelBuilder, x: Expr, whole: bool = False) -> Expr:
     """e to the x within 2 ulp (Cephes).
 
     Beyond -87.3 and 88.3 it is what it is there; if ``whole``, 0 and infinity, at the price of one multiplication.
@@ -57,24 +57,24 @@ def exp(k: Kernel, x: Expr, whole: bool = False) -> Expr:
     return poly * tirx.reinterpret(f"float32x{k.lanes}", bits)
 
 
-def sigmoid(k: Kernel, x: Expr) -> Expr:
+def sigmoid(k: KernelBuilder, x: Expr) -> Expr:
     """1 / (1 + exp(-x))."""
     return k.splat(1.0) / (k.splat(1.0) + exp(k, k.splat(0.0) - x))
 
 
-def tanh(k: Kernel, x: Expr) -> Expr:
+def tanh(k: KernelBuilder, x: Expr) -> Expr:
     """1 - 2 / (exp(2x) + 1), exact to 1e-7 of 1."""
     return k.splat(1.0) - k.splat(2.0) / (exp(k, x * k.splat(2.0)) + k.splat(1.0))
 
 
-def erf(k: Kernel, x: Expr) -> Expr:
+def erf(k: KernelBuilder, x: Expr) -> Expr:
     """A rational function, within 5e-7."""
     x = k.vector(clamp(k, x, -3.8, 3.8))
     t = k.vector(x * x)
     return x * _polynomial(k, t, _ERF) / _polynomial(k, t, _ERF_BELOW)
 
 
-def _polynomial(k: Kernel, x: Expr, coefficients: Sequence[float]) -> Expr:
+def _polynomial(k: KernelBuilder, x: Expr, coefficients: Sequence[float]) -> Expr:
     """Coefficients from the lowest power on."""
     total = k.splat(coefficients[-1])
     for c in reversed(coefficients[:-1]):
@@ -82,7 +82,7 @@ def _polynomial(k: Kernel, x: Expr, coefficients: Sequence[float]) -> Expr:
     return total
 
 
-def _gelu(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _gelu(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     half = x * k.splat(0.5)
     if a["approximate"] == "tanh":
@@ -91,40 +91,40 @@ def _gelu(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
     return half * (k.splat(1.0) + erf(k, x * k.splat(1 / math.sqrt(2))))
 
 
-def _mish(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _mish(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     e = k.vector(exp(k, clamp(k, x, None, 20.0)))
     square = k.vector(e * (e + k.splat(2.0)))
     return x * (square / (square + k.splat(2.0)))
 
 
-def _elu(k: Kernel, x: Expr, alpha: float, scale: float = 1.0, inner: float = 1.0) -> Expr:
+def _elu(k: KernelBuilder, x: Expr, alpha: float, scale: float = 1.0, inner: float = 1.0) -> Expr:
     x = k.vector(x)
     low = k.splat(alpha * scale) * (exp(k, x * k.splat(inner)) - k.splat(1.0))
     return tirx.Select(x > k.splat(0.0), x * k.splat(scale), low)
 
 
-def _leaky(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _leaky(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     return tirx.Select(x > k.splat(0.0), x, x * k.splat(a["slope"]))
 
 
-def _hard_swish(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _hard_swish(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     return x * clamp(k, x * k.splat(1 / 6) + k.splat(0.5), 0.0, 1.0)
 
 
-def _silu(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _silu(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     return x * sigmoid(k, x)
 
 
-def _abs(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _abs(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     return tirx.max(x, k.splat(0.0) - x)
 
 
-def _softsign(k: Kernel, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _softsign(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     x = k.vector(x)
     return x / (k.splat(1.0) + tirx.max(x, k.splat(0.0) - x))
 

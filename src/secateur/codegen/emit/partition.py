@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from .builder import Expr, Kernel, const
+from .builder import Expr, KernelBuilder, const
 
 
-def share(k: Kernel, threads: int, count: int, body: Callable[[Expr, Expr], None]) -> None:
+def partition(k: KernelBuilder, threads: int, count: int, body: Callable[[Expr, Expr], None]) -> None:
     """``body(worker, i)`` for all i; the last worker may do the last one again."""
     each = -(-count // threads)
     workers = -(-count // each)

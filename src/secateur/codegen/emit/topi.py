@@ -20,7 +20,7 @@ from .builder import private
 from .machine_code import BLOCKS
 from .topi_compute import COMPUTE
 from .topi_math import MATH, Rule
-from .topi_moves import MOVEMENT
+from .topi_moves import MOVES
 
 
 def build_tensor_op(spec: TensorSpec) -> Any:
@@ -62,5 +62,5 @@ def _with_pointers(function: Any) -> Any:
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {**COMPUTE, **MOVEMENT, **MATH, "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1]))}
+    {**COMPUTE, **MOVES, **MATH, "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1]))}
 )

@@ -1,4 +1,4 @@
-"""Moving and resampling data where the layout plan cannot do it by renaming."""
+"""Moving and resampling data where the placement plan cannot do it by renaming."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _reshape(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return topi.reshape(x[0], s.outputs[0][0])
 
 
-MOVEMENT: Mapping[str, Rule] = MappingProxyType(
+MOVES: Mapping[str, Rule] = MappingProxyType(
     {
         "concat": lambda s, x, a: topi.concatenate(tuple(x), a["axis"]), "split": _split, "slice": _slice,
         "gather": _gather, **dict.fromkeys(RESHAPES, _reshape),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.axes import Axes
 from secateur.ir import Node
 
 Shape = tuple[int, ...]
 
 
-def constant(forms: Forms, node: Node, shape: Shape = ()) -> bool:
+def constant(axes: Axes, node: Node, shape: Shape = ()) -> bool:
     """Are all inputs but the first known when the library is built?"""
-    return all(n is None or n in forms.graph.weights for n in node.inputs[1:])
+    return all(n is None or n in axes.graph.weights for n in node.inputs[1:])
 
 
-def constant_picture(forms: Forms, node: Node, shape: Shape) -> bool:
+def constant_spatial(axes: Axes, node: Node, shape: Shape) -> bool:
     """The same, of a signal or a picture."""
-    return len(shape) in (3, 4) and constant(forms, node)
+    return len(shape) in (3, 4) and constant(axes, node)
 
 
-def any_node(forms: Forms, node: Node, shape: Shape) -> bool:
+def any_node(axes: Axes, node: Node, shape: Shape) -> bool:
     """Every node of the operator."""
     return True

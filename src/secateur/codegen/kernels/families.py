@@ -10,11 +10,11 @@ from .conv import transposed
 from .conv.spec import ConvChoice, ConvSpec
 from .elementwise import plan as elementwise
 from .elementwise.spec import MapSpec, MeanSpec
-from .grouped.spec import GroupedChoice, GroupedSpec
+from .grouped.spec import GroupedConvChoice, GroupedConvSpec
 from .matmul import plan as matmul
 from .matmul.spec import MatmulSpec
 from .norms import plan as norms
-from .norms.spec import GroupSpec, MomentSpec
+from .norms.spec import GroupNormSpec, MomentSpec
 from .recurrent import plan as recurrent
 from .recurrent.spec import RecurrentSpec
 from .resize import plan as resize
@@ -32,12 +32,12 @@ FAMILIES: tuple[Family, ...] = (
     Family("conv", {ConvSpec: ConvChoice}, {**conv.HEADS, **transposed.HEADS}),
     Family("winograd", {WinogradSpec: WinogradChoice}, alternative=winograd, exact=False),
     Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False),
-    Family("grouped", {GroupedSpec: GroupedChoice}),
+    Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),
     Family("resize", {ResizeSpec: None}, resize.HEADS),
     Family("rows", {RowSpec: None}, rows.HEADS),
-    Family("norms", {MomentSpec: None, GroupSpec: None}, norms.HEADS),
+    Family("norms", {MomentSpec: None, GroupNormSpec: None}, norms.HEADS),
     Family("matmul", {MatmulSpec: None}, matmul.HEADS),
     Family("recurrent", {RecurrentSpec: None}, nodes=recurrent.NODES),
     Family("copies", {CopySpec: None, TableCopySpec: None, MoveSpec: None, FillSpec: None}),

@@ -29,7 +29,7 @@ def _pointwise(spec: ConvSpec) -> bool:
 
 
 def _every(spec: S) -> list[Strides]:
-    return [spec.x, spec.y, *(s.strides for s in spec.steps if s.strides is not None)]
+    return [spec.x, spec.y, *(s.strides for s in spec.post_ops if s.strides is not None)]
 
 
 def _merge_rows(spec: S) -> S:
@@ -43,8 +43,10 @@ def merge(spec: S) -> S:
     spec = _merge_rows(spec)
     every = _every(spec)
     if spec.h == 1 and (spec.w == 1 or all(s.image == spec.w * s.column for s in every)):
-        steps = tuple(replace(s, strides=_images(s.strides, spec.w)) if s.strides else s for s in spec.steps)
-        spec = replace(spec, n=1, w=spec.n * spec.w, x=_images(spec.x, spec.w), y=_images(spec.y, spec.w), steps=steps)
+        post_ops = tuple(replace(s, strides=_images(s.strides, spec.w)) if s.strides else s for s in spec.post_ops)
+        spec = replace(
+            spec, n=1, w=spec.n * spec.w, x=_images(spec.x, spec.w), y=_images(spec.y, spec.w), post_ops=post_ops
+        )
     return spec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def whole(estimates: Sequence[float], threads: int, sharing: float) -> list[int] | None:
+def assign(estimates: Sequence[float], threads: int, sharing: float) -> list[int] | None:
     """The thread that computes each of these kernels; None if they better share each.
 
     ``estimates``: their time on one thread, in multiply-accumulates; ``sharing``: what sharing a kernel costs.
@@ -14,10 +14,10 @@ def whole(estimates: Sequence[float], threads: int, sharing: float) -> list[int]
     if threads == 1 or len(estimates) == 1:
         return None
     total, before = sum(estimates), 0.0
-    owners, loads = [], [0.0] * threads
+    found, loads = [], [0.0] * threads
     for estimate in estimates:
         owner = min(int((before + estimate / 2) / total * threads), threads - 1)
-        owners.append(owner)
+        found.append(owner)
         loads[owner] += estimate
         before += estimate
-    return owners if max(loads) <= total / threads + sharing * len(estimates) else None
+    return found if max(loads) <= total / threads + sharing * len(estimates) else None

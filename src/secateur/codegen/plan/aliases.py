@@ -1,4 +1,4 @@
-"""Values that are other lists of blocks that are there already, and the margins they share with them."""
+"""Values that are other lists of blocks that are there already, and the halos they share with them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import numpy as np
 from secateur.ir import RESHAPES, Node
 from secateur.ir.shuffles import shuffle_ending_in
 
-from .axes import Forms
+from .axes import Axes
 
 ALIAS = frozenset({"identity", "dropout"})
 
 
-def shuffles(forms: Forms) -> dict[str, tuple[str, int]]:
+def shuffles(axes: Axes) -> dict[str, tuple[str, int]]:
     """Channel shuffles spelt reshape, transpose, reshape: the result's name -> (input, groups)."""
     found: dict[str, tuple[str, int]] = {}
-    for node in forms.graph.nodes:
-        shuffle = shuffle_ending_in(forms.graph, node)
+    for node in axes.graph.nodes:
+        shuffle = shuffle_ending_in(axes.graph, node)
         if shuffle is None or shuffle.turn != (1, 0) or shuffle.axis != 1:
             continue
-        if forms.blockable(node.out.name) and forms.blockable(shuffle.source) and forms.axes[shuffle.source] == 1:
+        if axes.blockable(node.out.name) and axes.blockable(shuffle.source) and axes.channel[shuffle.source] == 1:
             found[node.out.name] = (shuffle.source, shuffle.parts[0])
     return found
 
 
-def moves(forms: Forms) -> Mapping[str, tuple[str, ...]]:
+def aliases(axes: Axes) -> Mapping[str, tuple[str, ...]]:
     """Values that are other lists of the same blocks, with the same picture: result -> what it is made of."""
-    found: dict[str, tuple[str, ...]] = {name: (x,) for name, (x, _) in shuffles(forms).items()}
-    for node in forms.graph.nodes:
+    found: dict[str, tuple[str, ...]] = {name: (x,) for name, (x, _) in shuffles(axes).items()}
+    for node in axes.graph.nodes:
         data = [n for n in node.inputs if n is not None]
-        if not data or not forms.blockable(data[0]) or not all(forms.blockable(v.name) for v in node.outputs):
+        if not data or not axes.blockable(data[0]) or not all(axes.blockable(v.name) for v in node.outputs):
             continue
         if node.op == "concat":
-            if all(forms.blockable(n) and forms.axes[n] == node.attrs["axis"] for n in data):
+            if all(axes.blockable(n) and axes.channel[n] == node.attrs["axis"] for n in data):
                 found[node.out.name] = tuple(data)
-        elif _renames(forms, node, data):
+        elif _is_alias(axes, node, data):
             found.update({v.name: (data[0],) for v in node.outputs})
     return found
 
 
-def _renames(forms: Forms, node: Node, data: list[str]) -> bool:
+def _is_alias(axes: Axes, node: Node, data: list[str]) -> bool:
     """Is this node with one input of data free: a choice among its channels, or the same picture by another name?"""
-    a, axis, name = node.attrs, forms.axes[data[0]], node.out.name
+    a, axis, name = node.attrs, axes.channel[data[0]], node.out.name
     if node.op in ALIAS:
         return True
     if node.op == "split":
@@ -52,21 +52,21 @@ def _renames(forms: Forms, node: Node, data: list[str]) -> bool:
     if node.op == "slice":
         return tuple(a["axes"]) == (axis,) and a["steps"][0] > 0
     if node.op == "gather":
-        index = forms.graph.weights.get(node.inputs[1] or "")
+        index = axes.graph.weights.get(node.inputs[1] or "")
         if a["axis"] != axis or index is None or index.ndim != 1:
             return False
-        return bool(np.unique(index % forms.graph.value(data[0]).shape[axis]).size == index.size)
-    if node.op not in RESHAPES | {"transpose"} or forms.picture(data[0]) != forms.picture(name):
+        return bool(np.unique(index % axes.graph.value(data[0]).shape[axis]).size == index.size)
+    if node.op not in RESHAPES | {"transpose"} or axes.nchw(data[0]) != axes.nchw(name):
         return False
-    before, after, to = forms.graph.value(data[0]).shape, node.out.shape, forms.axes[name]
+    before, after, to = axes.graph.value(data[0]).shape, node.out.shape, axes.channel[name]
     if node.op in RESHAPES:
         return math.prod(before[axis + 1 :]) == math.prod(after[to + 1 :])
     order = [p for p in a["perm"] if p != axis and before[p] != 1]
     return order == sorted(order) and a["perm"][to] == axis
 
 
-def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], read: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The margin each value's blocks need, by value: the widest of those that kernels ``read`` around a value."""
+def halos(axes: Axes, same: Mapping[str, tuple[str, ...]], read: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The halo each value's blocks need, by value: the widest of those that kernels ``read`` around a value."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -79,7 +79,7 @@ def margins(forms: Forms, same: Mapping[str, tuple[str, ...]], read: Iterable[tu
         for source in sources:
             parent[root(name)] = root(source)
     need: dict[str, int] = {}
-    for name, margin in read:
+    for name, halo in read:
         at = root(name)
-        need[at] = max(need.get(at, 0), margin)
-    return {name: need.get(root(name), 0) for name in forms.graph.values}
+        need[at] = max(need.get(at, 0), halo)
+    return {name: need.get(root(name), 0) for name in axes.graph.values}

@@ -1,6 +1,6 @@
 """Which axis of a value is its channels: the one that lies in the lanes of vectors. All others are its picture.
 
-``axes`` follows the channels through the graph, so that [n, c, h, w], the same as [n, h, w, c] and the heads
+``channel_axes`` follows the channels through the graph, so that [n, c, h, w], the same as [n, h, w, c] and the heads
 [n, heads, t, c / heads] of an attention are one and the same memory. It decides about speed alone: whoever needs
 another axis gets the value converted.
 """
@@ -16,7 +16,7 @@ from secateur.ir import RESHAPES, Graph, Node
 from secateur.ir.ops import BINARY, UNARY
 
 Shape = tuple[int, ...]
-Picture = tuple[int, int, int]
+Sizes = tuple[int, int, int]
 if TYPE_CHECKING:
     from .family import Accepts
 
@@ -33,7 +33,7 @@ def default_axis(rank: int) -> int:
     return 1 if rank in (2, 4) else max(rank - 1, 0)
 
 
-def axes(graph: Graph) -> Mapping[str, int]:
+def channel_axes(graph: Graph) -> Mapping[str, int]:
     """The channel axis of every value."""
     found = {v.name: _entry(graph, v.name) for v in graph.inputs}
     for node in graph.nodes:
@@ -112,11 +112,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )  # fmt: skip
 
 
-class Forms:
+class Axes:
     """A graph, how its values may lie in blocks, and by operator what kernel families accept (``family.Accepts``)."""
 
     def __init__(self, graph: Graph, accepts: Mapping[str, Accepts]) -> None:
-        self.graph, self.axes, self.accepts = graph, axes(graph), accepts
+        self.graph, self.channel, self.accepts = graph, channel_axes(graph), accepts
 
     def blockable(self, name: str | None) -> bool:
         """Can this value lie in blocks?"""
@@ -125,10 +125,10 @@ class Forms:
         value = self.graph.value(name)
         return value.dtype == "f32" and len(value.shape) > 0 and math.prod(value.shape) > 0
 
-    def picture(self, name: str, axis: int | None = None) -> tuple[int, int, int, int]:
+    def nchw(self, name: str, axis: int | None = None) -> tuple[int, int, int, int]:
         """[n, c, h, w] of a value."""
-        axis = self.axes[name] if axis is None else axis
-        return picture(self.graph.value(name).shape, axis)
+        axis = self.channel[name] if axis is None else axis
+        return nchw(self.graph.value(name).shape, axis)
 
 
 def pixels(shape: Shape, axis: int) -> Shape:
@@ -136,13 +136,13 @@ def pixels(shape: Shape, axis: int) -> Shape:
     return tuple(int(d) for i, d in enumerate(shape) if i != axis)
 
 
-def picture(shape: Shape, axis: int) -> tuple[int, int, int, int]:
+def nchw(shape: Shape, axis: int) -> tuple[int, int, int, int]:
     """[n, c, h, w]: of one axis beside the channels n, of two n and w, of more than three the first ones as one."""
     n, h, w = _three(pixels(shape, axis))
     return n, int(shape[axis]), h, w
 
 
-def _three(rest: Shape) -> Picture:
+def _three(rest: Shape) -> Sizes:
     if len(rest) == 3:
         return rest[0], rest[1], rest[2]
     if len(rest) > 3:
@@ -150,7 +150,7 @@ def _three(rest: Shape) -> Picture:
     return (rest[0] if rest else 1, 1, rest[1] if len(rest) == 2 else 1)
 
 
-def broadcast(small: Shape, shape: Shape, axis: int) -> tuple[Picture, bool] | None:
+def broadcast(small: Shape, shape: Shape, axis: int) -> tuple[Sizes, bool] | None:
     """How a value of shape ``small`` (the same rank) spreads over one of ``shape``.
 
     Which of n, h and w it has (as sizes, 1 where it is repeated), and whether it has channels; None where it does not

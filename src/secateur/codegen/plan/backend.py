@@ -16,7 +16,7 @@ from secateur.codegen.targets import Target
 from secateur.ir import Graph
 
 from .family import Family, Template
-from .placement import Layout
+from .placement import Placement
 from .program import Choose, Program
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Backend(Protocol):
         """The same without families whose rounding depends on more than the order of sums."""
         ...
 
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Layout:
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Where the values of a graph lie while it is planned, with the program that is written meanwhile."""
         ...
 

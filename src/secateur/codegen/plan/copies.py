@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .axes import picture
+from .axes import nchw
 from .copy_specs import TableCopySpec
 from .program import Argument, Port, Program, Table, Weight
-from .tensors import Blocked, Buffer, Ints, Place, Plain, Plane
+from .tensors import Address, Blocked, Buffer, Dense, Extent, Ints
 
 SHIFT = 40  # an address is (memory << SHIFT) + offset
 OFFSET = (1 << SHIFT) - 1
@@ -42,14 +42,14 @@ class Memories:
 
     def of_blocked(self, x: Blocked, shape: tuple[int, ...], axis: int) -> Ints:
         """The address of each element of a value in blocks."""
-        places, plane = x.places(), x.plane
+        places, extent = x.places(), x.extent
         firsts = np.array([self.number(b) + first for b, first in x.blocks], np.int64)
-        channels = firsts[places // plane.lanes] + places % plane.lanes
-        pixels = picture_offsets(plane).reshape([d for i, d in enumerate(shape) if i != axis])
+        channels = firsts[places // extent.lanes] + places % extent.lanes
+        pixels = offsets_of(extent).reshape([d for i, d in enumerate(shape) if i != axis])
         found: Ints = np.moveaxis(pixels[..., None] + channels, -1, axis)
         return found
 
-    def of_plain(self, x: Plain) -> Ints:
+    def of_dense(self, x: Dense) -> Ints:
         """The address of each element of a value row by row."""
         memory = x.buffer if x.port is None else Port(x.port)
         assert memory is not None
@@ -67,10 +67,10 @@ class Memories:
                 yield (None if i == 0 else self.known[i - 1]), numbers == i - 1
 
 
-def picture_offsets(plane: Plane) -> Ints:
+def offsets_of(extent: Extent) -> Ints:
     """Floats from the first pixel to each, [n, h, w]."""
-    n, h, w = (np.arange(d, dtype=np.int64) for d in (plane.n, plane.h, plane.w))
-    found: Ints = (n * plane.image)[:, None, None] + (h * plane.row)[:, None] + w * plane.column
+    n, h, w = (np.arange(d, dtype=np.int64) for d in (extent.n, extent.h, extent.w))
+    found: Ints = (n * extent.image)[:, None, None] + (h * extent.row)[:, None] + w * extent.column
     return found
 
 
@@ -88,7 +88,7 @@ def separate(matrix: Ints) -> tuple[Ints, Ints] | None:
 
 def view(memories: Memories, addresses: Ints, axis: int, lanes: int) -> Blocked | None:
     """The tensor with these addresses as blocks that are there already, if that is what it is."""
-    n, c, h, w = picture(addresses.shape, axis)
+    n, c, h, w = nchw(addresses.shape, axis)
     matrix = as_matrix(addresses, axis)
     numbers = matrix >> SHIFT
     if numbers.min() < 0 or np.any(numbers != numbers[0]):  # zeros, or pixels of one channel in several memories
@@ -113,7 +113,7 @@ def view(memories: Memories, addresses: Ints, axis: int, lanes: int) -> Blocked 
     first = [int(f) & OFFSET for f in firsts]
     block = first[1] - first[0] if len(first) > 1 else n * steps[0]
     blocks = tuple((b, f) for b, f in zip(buffers, first, strict=True) if isinstance(b, Buffer))
-    return Blocked(Plane(n, h, w, 0, lanes, (block, *steps)), blocks, channels)
+    return Blocked(Extent(n, h, w, 0, lanes, (block, *steps)), blocks, channels)
 
 
 def _lanes_are_written(memories: Memories, columns: Ints, starts: Ints, lanes: int) -> bool:
@@ -131,12 +131,12 @@ def _affine(offsets: Ints, lanes: int) -> tuple[int, int, int] | None:
     image = int(offsets[1, 0, 0]) if n > 1 else h * row
     if any(s % lanes for s in (column, row, image)):
         return None
-    made = picture_offsets(Plane(n, h, w, 0, lanes, (0, image, row, column)))
+    made = offsets_of(Extent(n, h, w, 0, lanes, (0, image, row, column)))
     return (image, row, column) if np.array_equal(made, offsets) else None
 
 
 @dataclass(frozen=True)
-class Writer:
+class CopyEmitter:
     """Copies what lies at addresses to the pixels and channels of a target, both in floats from ``y`` on."""
 
     program: Program
@@ -147,11 +147,11 @@ class Writer:
 
     def to_blocked(self, matrix: Ints, out: Blocked) -> None:
         """Fill blocks from addresses [pixels, channels]."""
-        lanes, used = out.plane.lanes, out.channels >= 0
+        lanes, used = out.extent.lanes, out.channels >= 0
         base = out.offset(0)
         firsts = [first - out.blocks[0][1] for _, first in out.blocks]
         assert all(b is base.buffer for b, _ in out.blocks)
-        pixels = picture_offsets(out.plane).reshape(-1)
+        pixels = offsets_of(out.extent).reshape(-1)
         wanted = matrix[:, out.channels[used]]
         place = np.flatnonzero(used)
         y = np.array(firsts, np.int64)[place // lanes] + place % lanes
@@ -241,4 +241,4 @@ class Writer:
 
 def address_of(memory: Memory) -> Argument:
     """Where a memory begins."""
-    return Place(memory) if isinstance(memory, Buffer) else memory
+    return Address(memory) if isinstance(memory, Buffer) else memory

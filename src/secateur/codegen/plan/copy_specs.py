@@ -9,7 +9,7 @@ from .strides import Strides
 
 @dataclass(frozen=True)
 class CopySpec:
-    """Channel by channel from looked-up places to looked-up places: every change of layout.
+    """Channel by channel from looked-up places to looked-up places: every change of placement.
 
     An input place of -1 writes zeros.
     """
@@ -43,14 +43,14 @@ class MoveSpec:
 
 @dataclass(frozen=True)
 class FillSpec:
-    """Zeros in the margin of blocks."""
+    """Zeros in the halo of blocks."""
 
     lanes: int
     n: int
     blocks: int
     h: int
     w: int
-    margin: int
+    halo: int
     threads: int = 1
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from secateur.codegen.targets import Target
     from secateur.ir import Graph, Node
 
-    from .axes import Forms
+    from .axes import Axes
     from .fusion import Chain
-    from .placement import Layout
+    from .placement import Placement
     from .program import Argument, Weight
     from .tensors import Blocked, Floats, Ints
 
@@ -35,8 +35,8 @@ class Workload(Protocol):
     def workload(self) -> Workload: ...
 
 
-Accepts = Callable[["Forms", "Node", tuple[int, ...]], bool]
-Planner = Callable[["Layout", "Chain"], "Blocked"]
+Accepts = Callable[["Axes", "Node", tuple[int, ...]], bool]
+Planner = Callable[["Placement", "Chain"], "Blocked"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Template:
 class Head:
     """An operator that can head a chain.
 
-    ``accepts(axes, node, shape of the first input)``: is the node of the kind that the family computes? ``plan(layout,
-    chain)`` writes the calls and returns where the result lies. ``halo(graph, node)``: the zeros that its kernel reads
-    around the first input, None where it reads none.
+    ``accepts(axes, node, shape of the first input)``: is the node of the kind that the family computes?
+    ``plan(placement, chain)`` writes the calls and returns where the result lies. ``halo(graph, node)``: the zeros that
+    its kernel reads around the first input, None where it reads none.
     """
 
     accepts: Accepts
@@ -73,10 +73,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Whole:
-    """An operator planned by itself with all its outputs: ``accepts(layout, node)``, ``plan(layout, node)``."""
+    """An operator planned by itself with all its outputs: ``accepts(placement, node)``, ``plan(placement, node)``."""
 
-    accepts: Callable[[Layout, Node], bool]
-    plan: Callable[[Layout, Node], None]
+    accepts: Callable[[Placement, Node], bool]
+    plan: Callable[[Placement, Node], None]
 
 
 class Alternative(Protocol):
@@ -87,7 +87,15 @@ class Alternative(Protocol):
         ...
 
     def arguments(
-        self, layout: Layout, spec: Any, choice: Any, x: Blocked, reads: Ints, weight: Floats, bias: Weight, corner: int
+        self,
+        placement: Placement,
+        spec: Any,
+        choice: Any,
+        x: Blocked,
+        reads: Ints,
+        weight: Floats,
+        bias: Weight,
+        corner: int,
     ) -> list[Argument]:
         """The first arguments of the call. ``corner``: from the first pixel to the first that is read."""
         ...

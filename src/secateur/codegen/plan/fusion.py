@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from secateur.ir import Node
 
-from .axes import Forms, Picture, broadcast
+from .axes import Axes, Sizes, broadcast
 from .post_ops import FUSABLE_BINARY, FUSABLE_UNARY
 
 ELEMENTWISE = FUSABLE_UNARY | FUSABLE_BINARY | {"batch_norm", "prelu"}  # what templates may apply to vectors
@@ -32,12 +32,12 @@ class Operand:
     """How a binary operator's other input spreads over the result: as ``PostOp.operand`` says, and its n, h and w."""
 
     kind: str
-    picture: Picture = (1, 1, 1)
+    sizes: Sizes = (1, 1, 1)
 
 
-def operand(forms: Forms, name: str | None, result: str) -> Operand | None:
+def operand(axes: Axes, name: str | None, result: str) -> Operand | None:
     """The class of an input of an element-wise operator, or None where a kernel cannot read it."""
-    graph, axis = forms.graph, forms.axes[result]
+    graph, axis = axes.graph, axes.channel[result]
     shape = graph.value(result).shape
     if name is None:
         return None
@@ -46,7 +46,7 @@ def operand(forms: Forms, name: str | None, result: str) -> Operand | None:
         small = (1,) * (len(shape) - len(small)) + tuple(small)
         if graph.value(name).dtype != "f32" or len(small) != len(shape):
             return None
-    elif not forms.blockable(name):
+    elif not axes.blockable(name):
         return None
     found = broadcast(small, shape, axis)
     if found is None and name in graph.weights and all(a in (1, b) for a, b in zip(small, shape, strict=True)):
@@ -62,68 +62,68 @@ def operand(forms: Forms, name: str | None, result: str) -> Operand | None:
     return Operand("vector" if vector else "full", (n, h, w))
 
 
-def is_elementwise(forms: Forms, node: Node) -> bool:
+def is_elementwise(axes: Axes, node: Node) -> bool:
     """Can the templates apply this node to vectors?"""
-    graph, name = forms.graph, node.out.name
-    if not forms.blockable(name):
+    graph, name = axes.graph, node.out.name
+    if not axes.blockable(name):
         return False
     if node.op in FUSABLE_UNARY:
-        return forms.blockable(node.inputs[0])
+        return axes.blockable(node.inputs[0])
     if node.op == "batch_norm":
-        return forms.blockable(node.inputs[0]) and all(
+        return axes.blockable(node.inputs[0]) and all(
             n is None or (n in graph.weights and graph.weights[n].size in (1, node.out.shape[1]))
             for n in node.inputs[1:]
         )
     if node.op == "prelu":
-        return forms.blockable(node.inputs[0]) and _is_slope(forms, node)
+        return axes.blockable(node.inputs[0]) and _is_slope(axes, node)
     if node.op not in FUSABLE_BINARY:
         return False
-    base = base_input(forms, node)
-    return base is not None and all(i == base or operand(forms, n, name) for i, n in enumerate(node.inputs))
+    base = base_input(axes, node)
+    return base is not None and all(i == base or operand(axes, n, name) for i, n in enumerate(node.inputs))
 
 
-def _is_slope(forms: Forms, node: Node) -> bool:
-    weight = forms.graph.weights.get(node.inputs[1] or "")
-    if weight is None or forms.axes[node.out.name] != 1 or len(node.out.shape) < 2:
+def _is_slope(axes: Axes, node: Node) -> bool:
+    weight = axes.graph.weights.get(node.inputs[1] or "")
+    if weight is None or axes.channel[node.out.name] != 1 or len(node.out.shape) < 2:
         return False
-    found = operand(forms, node.inputs[1], node.out.name)
+    found = operand(axes, node.inputs[1], node.out.name)
     return weight.shape in ((node.out.shape[1],), (1,)) or (found is not None and found.kind == "const")
 
 
-def base_input(forms: Forms, node: Node) -> int | None:
+def base_input(axes: Axes, node: Node) -> int | None:
     """Which input of an element-wise operator has the shape of the result, and if possible its axis of channels."""
     same = [
         i for i, name in enumerate(node.inputs)
-        if name is not None and forms.blockable(name) and forms.graph.value(name).shape == node.out.shape
+        if name is not None and axes.blockable(name) and axes.graph.value(name).shape == node.out.shape
     ]  # fmt: skip
-    axis = forms.axes[node.out.name]
-    return min(same, key=lambda i: forms.axes[node.inputs[i] or ""] != axis) if same else None
+    axis = axes.channel[node.out.name]
+    return min(same, key=lambda i: axes.channel[node.inputs[i] or ""] != axis) if same else None
 
 
-def is_head(forms: Forms, node: Node) -> bool:
+def is_head(axes: Axes, node: Node) -> bool:
     """Is there a kernel family that computes this node?"""
     x = node.inputs[0] if node.inputs else None
-    accepts = forms.accepts.get(node.op)
-    if accepts is None or len(node.outputs) != 1 or not (forms.blockable(x) and forms.blockable(node.out.name)):
+    accepts = axes.accepts.get(node.op)
+    if accepts is None or len(node.outputs) != 1 or not (axes.blockable(x) and axes.blockable(node.out.name)):
         return False
-    return accepts(forms, node, forms.graph.value(x or "").shape)
+    return accepts(axes, node, axes.graph.value(x or "").shape)
 
 
-def chains(forms: Forms) -> dict[str, Chain]:
+def chains(axes: Axes) -> dict[str, Chain]:
     """The kernels, by the name of the value each writes.
 
     A value flows into a chain if nobody else reads it, or if all that read it are in the chain. Of two producers the
     later one takes the operator that joins them: what the other has computed is then there.
     """
-    graph = forms.graph
+    graph = axes.graph
     outputs = set(graph.outputs)
     order = {node.name: i for i, node in enumerate(graph.nodes)}
-    elementwise = {node.name for node in graph.nodes if is_elementwise(forms, node)}
-    heads = {node.name for node in graph.nodes if is_head(forms, node)} | elementwise
+    elementwise = {node.name for node in graph.nodes if is_elementwise(axes, node)}
+    heads = {node.name for node in graph.nodes if is_head(axes, node)} | elementwise
     previous: dict[str, Node] = {}
     for node in graph.nodes:
         if node.name in heads and node.name not in outputs:
-            path = _together(forms, node, elementwise, outputs)
+            path = _together(axes, node, elementwise, outputs)
             if not any(later.name in previous for later in path):
                 previous.update({b.name: a for a, b in zip([node, *path], path, strict=False)})
     for node in graph.nodes:
@@ -132,7 +132,7 @@ def chains(forms: Forms) -> dict[str, Chain]:
         candidates = [
             graph.producer[name] for name in dict.fromkeys(node.inputs)
             if name is not None and name in graph.producer and name in heads and name not in outputs
-            and graph.users[name] == [node] and follows(forms, graph.producer[name], node)
+            and graph.users[name] == [node] and follows(axes, graph.producer[name], node)
         ]  # fmt: skip
         if candidates:
             previous[node.name] = max(candidates, key=lambda n: order[n.name])
@@ -151,25 +151,25 @@ def chains(forms: Forms) -> dict[str, Chain]:
     return found
 
 
-def follows(forms: Forms, before: Node, node: Node) -> bool:
+def follows(axes: Axes, before: Node, node: Node) -> bool:
     """Does an element-wise node take this producer's result as it is, vector by vector?"""
-    same = before.out.shape == node.out.shape and forms.axes[before.name] == forms.axes[node.name]
+    same = before.out.shape == node.out.shape and axes.channel[before.name] == axes.channel[node.name]
     return same and len(before.outputs) == 1
 
 
-def _together(forms: Forms, node: Node, elementwise: set[str], outputs: set[str]) -> Sequence[Node]:
+def _together(axes: Axes, node: Node, elementwise: set[str], outputs: set[str]) -> Sequence[Node]:
     """The operators on the way from a value with several readers to where all of them have been met, if that is near.
 
     Written-out activations are of this kind: x * sigmoid(x), x * clip(x + 3) / 6.
     """
-    users = forms.graph.users
+    users = axes.graph.users
     if len(users.get(node.name, [])) < 2:
         return ()
     path: list[Node] = []
     waiting = {n.name for n in users[node.name]}
     at = node
     while waiting and len(path) < LONGEST:
-        ready = [n for n in users.get(at.name, []) if n.name in elementwise and follows(forms, at, n)]
+        ready = [n for n in users.get(at.name, []) if n.name in elementwise and follows(axes, at, n)]
         if not ready or any(n.name in outputs for n in path):
             return ()
         at = ready[0]

@@ -17,9 +17,9 @@ from .legalize import prepare
 from .moves import moves_only
 from .placement import SAME_ROWS, address
 from .program import OUTPUT, Argument, Choose, Port, Program, TensorSpec
-from .tensors import Blocked, Ints, Plain, join, select
+from .tensors import Blocked, Dense, Ints, join, select
 
-RENAMED = SAME_ROWS | {"transpose"}
+ALIASED = SAME_ROWS | {"transpose"}
 
 
 def lower(graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> Program:
@@ -38,39 +38,39 @@ class Lowering:
 
     def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> None:
         self.graph = graph
-        self.layout = backend.placement(graph, target, threads, choose)
+        self.placement = backend.placement(graph, target, threads, choose)
         self.heads = heads(backend.families)
         if missing := sorted(ELEMENTWISE - set(self.heads)):
             raise ValueError(f"no kernel family computes {', '.join(missing)}: a row of heads is missing")
         self.whole = {op: whole for family in backend.families for op, whole in family.nodes.items()}
-        forms = self.layout.forms
-        self.chains, self.moves, self.shuffles = chains(forms), self.layout.moves, shuffles(forms)
+        axes = self.placement.axes
+        self.chains, self.aliases, self.shuffles = chains(axes), self.placement.aliases, shuffles(axes)
 
     def run(self) -> Program:
         """Plan all nodes that an output needs, then write the outputs."""
         needed = self._needed()
-        plain = self.layout.plain
+        dense = self.placement.dense
         for node in self.graph.nodes:
             for value in node.outputs:
                 if value.name not in needed:
                     continue
                 if value.name in self.chains:
-                    self.layout.blocked[value.name] = self._plan_chain(self.chains[value.name])
-                elif value.name in self.moves:
-                    self.move(node, value.name)
+                    self.placement.blocked[value.name] = self._plan_chain(self.chains[value.name])
+                elif value.name in self.aliases:
+                    self._alias(node, value.name)
                 elif self._only_moves(node):
-                    self.layout.moved[value.name] = node
-                elif node.op in self.whole and self.whole[node.op].accepts(self.layout, node):
-                    if value.name not in self.layout.blocked:
-                        self.whole[node.op].plan(self.layout, node)
-                elif value is node.outputs[0] or not any(v.name in plain for v in node.outputs):
+                    self.placement.deferred[value.name] = node
+                elif node.op in self.whole and self.whole[node.op].accepts(self.placement, node):
+                    if value.name not in self.placement.blocked:
+                        self.whole[node.op].plan(self.placement, node)
+                elif value is node.outputs[0] or not any(v.name in dense for v in node.outputs):
                     self.tensor_op(node)
         self.write_outputs()
-        return self.layout.program
+        return self.placement.program
 
     def _plan_chain(self, chain: Chain) -> Blocked:
         """The kernels of a head and its tail."""
-        return self.heads[chain.head.op].plan(self.layout, chain)
+        return self.heads[chain.head.op].plan(self.placement, chain)
 
     def _needed(self) -> set[str]:
         needed = set(self.graph.outputs)
@@ -82,8 +82,8 @@ class Lowering:
                     chain = self.chains[value.name]
                     inside = {chain.head.name, *(n.name for n in chain.tail)}
                     sources = [i for n in (chain.head, *chain.tail) for i in n.inputs if i not in inside]
-                elif value.name in self.moves:
-                    sources = list(self.moves[value.name])
+                elif value.name in self.aliases:
+                    sources = list(self.aliases[value.name])
                 else:
                     sources = list(node.inputs)
                 needed.update(i for i in sources if i is not None)
@@ -95,27 +95,27 @@ class Lowering:
         floats = all(i is not None and self.graph.value(i).dtype == "f32" for i in node.inputs[:index])
         return floats and moves_only(node, self.graph.weights)
 
-    def move(self, node: Node, name: str) -> None:
+    def _alias(self, node: Node, name: str) -> None:
         """Movement without a copy: another list of the same blocks."""
-        layout, sources = self.layout, self.moves[name]
+        placement, sources = self.placement, self.aliases[name]
         if name in self.shuffles:
-            x, groups = layout.get_blocked(sources[0]), self.shuffles[name][1]
+            x, groups = placement.get_blocked(sources[0]), self.shuffles[name][1]
             index = np.arange(x.width).reshape(groups, -1).T.reshape(-1)
-            layout.blocked[name] = select(x, index)
-        elif node.op in RENAMED:
-            if sources[0] in layout.blocked:
-                layout.blocked[name] = layout.blocked[sources[0]]
+            placement.blocked[name] = select(x, index)
+        elif node.op in ALIASED:
+            if sources[0] in placement.blocked:
+                placement.blocked[name] = placement.blocked[sources[0]]
             else:
-                layout.moved[name] = node
+                placement.deferred[name] = node
         elif node.op == "concat":
-            parts = [layout.get_blocked(s) for s in sources]
-            if any(x.plane.pixels != parts[0].plane.pixels for x in parts):
-                margin = layout.margins.get(name, 0)
-                parts = [layout.relayout(x, margin, x.channels) for x in parts]
-            layout.blocked[name] = join(parts)
+            parts = [placement.get_blocked(s) for s in sources]
+            if any(x.extent.pixels != parts[0].extent.pixels for x in parts):
+                halo = placement.halos.get(name, 0)
+                parts = [placement.relayout(x, halo, x.channels) for x in parts]
+            placement.blocked[name] = join(parts)
         else:
-            x = layout.get_blocked(sources[0])
-            layout.blocked[name] = select(x, self._kept(node, name, x.width))
+            x = placement.get_blocked(sources[0])
+            placement.blocked[name] = select(x, self._kept(node, name, x.width))
 
     def _kept(self, node: Node, name: str, width: int) -> Ints:
         a = node.attrs
@@ -134,7 +134,7 @@ class Lowering:
                 f"{node.source}: operator {node.attrs['target']} has no code generation; "
                 "run this network in ONNX Runtime or torch, or replace the operator"
             )
-        layout, program = self.layout, self.layout.program
+        placement, program = self.placement, self.placement.program
         arguments: list[Argument] = []
         shapes: list[tuple[tuple[int, ...], str] | None] = []
         for name in node.inputs:
@@ -146,10 +146,10 @@ class Lowering:
             if name in self.graph.weights:
                 arguments.append(program.weight(self.graph.weights[name]))
             else:
-                arguments.append(address(layout.get_plain(name)))
+                arguments.append(address(placement.get_dense(name)))
         outs = []
         for value in node.outputs:
-            layout.plain[value.name] = out = layout.new_plain(value.name)
+            placement.dense[value.name] = out = placement.new_dense(value.name)
             arguments.append(address(out))
             outs.append((out.shape, out.dtype))
         attrs = tuple(sorted((k, _freeze(v)) for k, v in node.attrs.items()))
@@ -158,20 +158,20 @@ class Lowering:
 
     def write_outputs(self) -> None:
         """Copy or convert each output to the caller's memory."""
-        layout = self.layout
+        placement = self.placement
         for i, name in enumerate(self.graph.outputs):
             value = self.graph.value(name)
             shape, port = tuple(map(int, value.shape)), f"{OUTPUT}{i}"
-            if name in layout.blocked or (name in layout.moved and name not in layout.plain):
-                layout.unpack(name, Plain(shape, value.dtype, port=port))
+            if name in placement.blocked or (name in placement.deferred and name not in placement.dense):
+                placement.unpack(name, Dense(shape, value.dtype, port=port))
                 continue
             source: Argument
             if name in self.graph.weights:
-                source = layout.program.weight(self.graph.weights[name])
+                source = placement.program.weight(self.graph.weights[name])
             else:
-                source = address(layout.get_plain(name))
+                source = address(placement.get_dense(name))
             one = ((shape, value.dtype),)
-            layout.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
+            placement.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
 
 
 def _freeze(value: Any) -> Any:

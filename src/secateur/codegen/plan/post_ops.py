@@ -21,7 +21,7 @@ class PostOp:
 
     ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
     number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
-    per channel; "earlier" what the value was after ``earlier`` steps. ``table``: the operand's blocks are looked up.
+    per channel; "earlier" what the value was after ``earlier`` post-ops. ``table``: the operand's blocks are looked up.
     """
 
     op: str

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .tensors import Arena, Buffer, Place
+from .tensors import Address, Arena, Buffer
 
 T = TypeVar("T")
 OUTPUT = "output:"  # the port of a result begins with this
@@ -61,8 +61,8 @@ class Port:
 class Table:
     """Offsets in floats, known when buffers are placed: of places, or plain numbers."""
 
-    entries: tuple[Place | int, ...] | NDArray[np.int64]
-    base: Place | None = None
+    entries: tuple[Address | int, ...] | NDArray[np.int64]
+    base: Address | None = None
 
     def resolve(self) -> NDArray[np.int32]:
         """The numbers; relative to ``base`` if there is one."""
@@ -72,7 +72,7 @@ class Table:
         return np.array([e if isinstance(e, int) else e.offset - start for e in self.entries], np.int32)
 
 
-Argument = Place | Weight | Port | Table
+Argument = Address | Weight | Port | Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class Program:
         for argument in call.arguments:
             places = argument.entries if isinstance(argument, Table) else (argument,)
             for place in places if isinstance(places, tuple) else ():
-                if isinstance(place, Place):
+                if isinstance(place, Address):
                     place.buffer.touch(call.step)
         for buffer in also:
             buffer.touch(call.step)

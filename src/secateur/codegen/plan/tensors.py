@@ -1,6 +1,6 @@
 """Where tensors lie in memory: buffers in one arena, in vector-wide blocks of channels or row by row.
 
-A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a margin of zeros around the
+A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a halo of zeros around the
 picture, and each of its lanes holds one channel, or nothing. Which channel is written in ``channels``, so a concat, a
 split and a channel shuffle are other lists of the same blocks: nothing moves. Lanes that hold nothing hold finite
 numbers, and their weights are zero. A *view* sees blocks of another tensor with other strides: the heads of an
@@ -40,43 +40,43 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Plane:
-    """The picture of a block: sizes, margin on all four sides, and strides in floats.
+class Extent:
+    """The picture of a block: sizes, halo on all four sides, and strides in floats.
 
-    ``steps`` are the strides of a view, (block, image, row, column); without them pixels follow each other.
+    ``strides`` are the strides of a view, (block, image, row, column); without them pixels follow each other.
     """
 
     n: int
     h: int
     w: int
-    margin: int
+    halo: int
     lanes: int
-    steps: tuple[int, int, int, int] | None = None
+    strides: tuple[int, int, int, int] | None = None
 
     @property
     def column(self) -> int:
         """Floats from one pixel to its right neighbour."""
-        return self.lanes if self.steps is None else self.steps[3]
+        return self.lanes if self.strides is None else self.strides[3]
 
     @property
     def row(self) -> int:
         """Floats from one row to the next."""
-        return (self.w + 2 * self.margin) * self.lanes if self.steps is None else self.steps[2]
+        return (self.w + 2 * self.halo) * self.lanes if self.strides is None else self.strides[2]
 
     @property
     def image(self) -> int:
         """Floats from one image of the batch to the next."""
-        return (self.h + 2 * self.margin) * self.row if self.steps is None else self.steps[1]
+        return (self.h + 2 * self.halo) * self.row if self.strides is None else self.strides[1]
 
     @property
     def block(self) -> int:
-        """Floats from one block to the next; without ``steps``, all that a block takes."""
-        return self.n * self.image if self.steps is None else self.steps[0]
+        """Floats from one block to the next; without ``strides``, all that a block takes."""
+        return self.n * self.image if self.strides is None else self.strides[0]
 
     @property
     def origin(self) -> int:
-        """Where the first pixel inside the margin lies, from the beginning of a block."""
-        return self.margin * (self.row + self.lanes)
+        """Where the first pixel inside the halo lies, from the beginning of a block."""
+        return self.halo * (self.row + self.lanes)
 
     @property
     def pixels(self) -> tuple[int, int, int, int, int, int]:
@@ -88,7 +88,7 @@ class Plane:
 class Blocked:
     """A tensor ``[n, c, h, w]`` (or ``[n, c]``, with a picture of one pixel) in blocks of lanes."""
 
-    plane: Plane
+    extent: Extent
     blocks: tuple[tuple[Buffer, int], ...]  # the buffer, and the floats in it before the block's first pixel
     channels: Ints  # [len(blocks) * lanes]: the channel in each lane, or -1
 
@@ -96,7 +96,7 @@ class Blocked:
     def contiguous(self) -> bool:
         """Do the blocks follow each other in one buffer?"""
         buffer, first = self.blocks[0]
-        return all(b is buffer and at == first + k * self.plane.block for k, (b, at) in enumerate(self.blocks))
+        return all(b is buffer and at == first + k * self.extent.block for k, (b, at) in enumerate(self.blocks))
 
     @property
     def width(self) -> int:
@@ -106,7 +106,7 @@ class Blocked:
     @property
     def natural(self) -> bool:
         """Contiguous blocks with the channels in their order."""
-        return self.contiguous and np.array_equal(self.channels, natural_channels(self.width, self.plane.lanes))
+        return self.contiguous and np.array_equal(self.channels, natural_channels(self.width, self.extent.lanes))
 
     def places(self) -> Ints:
         """For each channel the lane it is in."""
@@ -117,20 +117,20 @@ class Blocked:
 
     def sampled(self, first: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]) -> Blocked:
         """Every ``stride``-th row and column from ``first`` on, ``size`` of them."""
-        plane = self.plane
-        steps = (plane.block, plane.image, plane.row * stride[0], plane.column * stride[1])
-        shift = first[0] * plane.row + first[1] * plane.column
+        extent = self.extent
+        steps = (extent.block, extent.image, extent.row * stride[0], extent.column * stride[1])
+        shift = first[0] * extent.row + first[1] * extent.column
         blocks = tuple((b, at + shift) for b, at in self.blocks)
-        return Blocked(Plane(plane.n, *size, 0, plane.lanes, steps), blocks, self.channels)
+        return Blocked(Extent(extent.n, *size, 0, extent.lanes, steps), blocks, self.channels)
 
-    def offset(self, place: int) -> Place:
-        """Where a lane of the first pixel lies (inside the margin)."""
-        buffer, first = self.blocks[place // self.plane.lanes]
-        return Place(buffer, first + place % self.plane.lanes)
+    def offset(self, place: int) -> Address:
+        """Where a lane of the first pixel lies (inside the halo)."""
+        buffer, first = self.blocks[place // self.extent.lanes]
+        return Address(buffer, first + place % self.extent.lanes)
 
 
 @dataclass(frozen=True, eq=False)
-class Plain:
+class Dense:
     """A tensor row by row, of any type; ``port`` names a graph input or output that holds it, else ``buffer`` does."""
 
     shape: tuple[int, ...]
@@ -140,7 +140,7 @@ class Plain:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class Address:
     """An address in the arena, known when the buffer has its offset."""
 
     buffer: Buffer
@@ -194,10 +194,10 @@ def select(x: Blocked, index: Ints) -> Blocked:
     where = np.full(x.width, -1, np.int64)
     where[index] = np.arange(len(index))
     channels = np.where(x.channels >= 0, where[x.channels], -1)
-    lanes = x.plane.lanes
+    lanes = x.extent.lanes
     kept = [b for b in range(len(x.blocks)) if np.any(channels[b * lanes : (b + 1) * lanes] >= 0)]
     parts = [channels[b * lanes : (b + 1) * lanes] for b in kept]
-    return Blocked(x.plane, tuple(x.blocks[b] for b in kept), np.concatenate(parts))
+    return Blocked(x.extent, tuple(x.blocks[b] for b in kept), np.concatenate(parts))
 
 
 def join(parts: Sequence[Blocked]) -> Blocked:
@@ -206,4 +206,4 @@ def join(parts: Sequence[Blocked]) -> Blocked:
     for x in parts:
         channels.append(np.where(x.channels >= 0, x.channels + start, -1))
         start += x.width
-    return Blocked(parts[0].plane, tuple(b for x in parts for b in x.blocks), np.concatenate(channels))
+    return Blocked(parts[0].extent, tuple(b for x in parts for b in x.blocks), np.concatenate(channels))

@@ -56,5 +56,5 @@ def _shape(spec: Any) -> str:
 
 def _more(call: Call) -> str:
     """Post-ops, each with a plus, and whether the input is looked up."""
-    steps = [f"+{step.op}" for step in getattr(call.spec, "steps", ())]
-    return " ".join([*(["lookup"] if getattr(call.spec, "table", False) else []), *steps])
+    post_ops = [f"+{post_op.op}" for post_op in getattr(call.spec, "post_ops", ())]
+    return " ".join([*(["lookup"] if getattr(call.spec, "table", False) else []), *post_ops])

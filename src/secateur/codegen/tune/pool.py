@@ -68,7 +68,7 @@ class Pool:
     memory: int = MEMORY
     clock: Callable[[], float] = time.monotonic
     _team: list[_Worker] = field(default_factory=list, init=False)
-    _mother: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _server: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _measuring: _Worker | None = field(default=None, init=False)
 
     def __enter__(self) -> Pool:
@@ -79,7 +79,7 @@ class Pool:
                 theirs.enter_context(other)
             self._errors = stack.enter_context(tempfile.TemporaryFile())
             stack.callback(self._kill)
-            self._mother = self._start_mother([other.fileno() for _, other in pairs])
+            self._server = self._start_server([other.fileno() for _, other in pairs])
             self._team = [_Worker(mine, self.clock()) for mine, _ in pairs]
             theirs.close()
             self._send(self._team[0], self.target, self.threads)
@@ -89,7 +89,7 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start_mother(self, handles: list[int]) -> subprocess.Popen[bytes]:
+    def _start_server(self, handles: list[int]) -> subprocess.Popen[bytes]:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path), "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "secateur.codegen.tune.worker", *map(str, (os.getpid(), *handles))]
         try:
@@ -103,9 +103,9 @@ class Pool:
         for worker in self._team:
             _signal(worker.pid, signal.SIGKILL)
         self._team.clear()
-        if self._mother is not None:
-            self._mother.kill()
-            self._mother.wait()
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
 
     @property
     def free(self) -> int:
@@ -115,8 +115,8 @@ class Pool:
     @property
     def processes(self) -> list[int]:
         """The ids of all processes that run now."""
-        mother = [] if self._mother is None else [self._mother.pid]
-        return [*mother, *(worker.pid for worker in self._team if worker.pid)]
+        server = [] if self._server is None else [self._server.pid]
+        return [*server, *(worker.pid for worker in self._team if worker.pid)]
 
     def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None:
         """Give out kernels, a spec and its choice each, to be timed by turns; ``wait`` returns this name."""
@@ -141,7 +141,7 @@ class Pool:
                 if worker.channel in ready:
                     self._hear(worker, done)
                 elif worker.pid and self._hung(worker):
-                    _signal(worker.pid, signal.SIGKILL)  # its mother tells of it
+                    _signal(worker.pid, signal.SIGKILL)  # its server tells of it
                     worker.since = self.clock()
         return done
 

@@ -96,10 +96,10 @@ def peak(target: Target, rounds: int = 9) -> float:
     import tvm
     from tvm import tirx
 
-    from secateur.codegen.emit.builder import Kernel, const
+    from secateur.codegen.emit.builder import KernelBuilder, const
     from secateur.codegen.emit.machine_code import compile_module
 
-    k = Kernel(target.lanes)
+    k = KernelBuilder(target.lanes)
     x, y = k.pointer("x"), k.pointer("y")
     count, turns = (24 if target.registers > 16 else 12), 20000
     sums = k.accumulators(count, k.splat(0.0))

@@ -138,13 +138,13 @@ class Tuner:
         many = f"{len(shapes)} kernels were" if len(shapes) > 1 else "1 kernel was"
         return f"{many} not measured, tiled like the nearest shape: {shown}"
 
-    def choose(self, spec: Any, *rivals: Any) -> Any:
+    def choose(self, spec: Any, *alternatives: Any) -> Any:
         """The measured choice, else that of the nearest shape if it fits, else the default.
 
-        ``rivals`` are other specs that compute the same: the choice is that of the fastest, as its type says.
+        ``alternatives`` are other specs that compute the same: the choice is that of the fastest, as its type says.
         """
-        if rivals:
-            return self.choose(self._fastest((spec, *rivals)))
+        if alternatives:
+            return self.choose(self._fastest((spec, *alternatives)))
         if type(spec) not in self.kinds:
             return None
         work = spec.workload()
@@ -180,8 +180,8 @@ class Tuner:
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress = quiet) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
 
-        Those without any record come first, in the order given; rivals are timed by turns. Ctrl-C ends it early. What
-        was measured is in the file at once, whatever happens. Raises InputError if it cannot be written.
+        Those without any record come first, in the order given; alternatives are timed by turns. Ctrl-C ends it early.
+        What was measured is in the file at once, whatever happens. Raises InputError if it cannot be written.
         """
         deadline = self.clock() + seconds
         todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
@@ -211,7 +211,7 @@ class Tuner:
         return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
 
     def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float]) -> list[bool]:
-        """Append the records of rivals; which of them could be measured."""
+        """Append the records of alternatives; which of them could be measured."""
         found, first = [], 0
         for spec in specs:
             size = len(candidates(spec, self.target))

@@ -43,10 +43,10 @@ def run(channels: Mapping[int, Connection], target: Target, threads: int) -> Non
 
 
 def _fork(channel: Connection, target: Target, threads: int) -> int:
-    mother = os.getpid()
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        die_with(mother)
+        die_with(server)
         use_threads(threads)
         serve(channel, target)
         os._exit(0)

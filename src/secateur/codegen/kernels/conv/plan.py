@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.kernels.accepts import constant, constant_picture
+from secateur.codegen.kernels.accepts import constant, constant_spatial
 from secateur.codegen.kernels.call_window import call_window
-from secateur.codegen.kernels.grouped.plan import cost, grouped
+from secateur.codegen.kernels.grouped.plan import estimate, grouped
 from secateur.codegen.kernels.long_rows import flatten, long_rows
-from secateur.codegen.kernels.partition import whole
+from secateur.codegen.kernels.partition import assign
 from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
 from secateur.codegen.kernels.window.spec import WindowSpec
-from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.axes import Axes
 from secateur.codegen.plan.family import Head, choices
 from secateur.codegen.plan.fusion import Chain
-from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
-from secateur.codegen.plan.tensors import Blocked, Ints, Place
+from secateur.codegen.plan.tensors import Address, Blocked, Ints
 from secateur.ir import Graph, Node
 
 from .fold import Folded, fold
@@ -31,62 +31,62 @@ from .packing import block_channels, dense_weight, groups_of, pack
 from .spec import ConvSpec
 
 
-def conv(layout: Layout, chain: Chain) -> Blocked:
+def conv(placement: Placement, chain: Chain) -> Blocked:
     """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
     node, a = chain.head, chain.head.attrs
-    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    weight = as_2d(placement.graph.weights[node.inputs[1] or ""].astype(np.float64))
     lone = (1,) * (2 - len(a["stride"]))
     half = len(a["pad"]) // 2
     pad = (*(0 for _ in lone), *a["pad"][:half], *(0 for _ in lone), *a["pad"][half:])
     work = replace(
-        fold(layout, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
-        dilation=(*lone, *a["dilation"]), pad=pad, pictures=True,
+        fold(placement, chain, weight), groups=int(a["groups"]), stride=(*lone, *a["stride"]),
+        dilation=(*lone, *a["dilation"]), pad=pad, spatial=True,
     )  # fmt: skip
-    name, margin = node.inputs[0] or "", max(work.pad)
+    name, halo = node.inputs[0] or "", max(work.pad)
     per_group, width = weight.shape[1], weight.shape[0] // work.groups
-    if per_group * work.groups < layout.lanes and layout.lies_in_rows(name):
-        return dense(layout, layout.get_planar(name), work)
-    x = layout.get_blocked(name, 1)
+    if per_group * work.groups < placement.lanes and placement.lies_in_rows(name):
+        return dense(placement, placement.get_planar(name), work)
+    x = placement.get_blocked(name, 1)
     if work.groups > 1 and per_group == width == 1:
-        return lane_by_lane(layout, layout.with_margin(layout.together(name, x), margin), work)
-    x = layout.with_margin(x, margin)
-    if work.groups > 1 and per_group == width in (2, 4) and width < layout.lanes and x.natural:
-        return lane_by_lane(layout, x, work)
-    packed = grouped(layout, x, work) if work.groups > 1 else None
-    return packed or dense(layout, x, work)
+        return lane_by_lane(placement, placement.with_halo(placement.together(name, x), halo), work)
+    x = placement.with_halo(x, halo)
+    if work.groups > 1 and per_group == width in (2, 4) and width < placement.lanes and x.natural:
+        return lane_by_lane(placement, x, work)
+    packed = grouped(placement, x, work) if work.groups > 1 else None
+    return packed or dense(placement, x, work)
 
 
-def as_picture(weight: NDArray[Any]) -> NDArray[Any]:
+def as_2d(weight: NDArray[Any]) -> NDArray[Any]:
     """A kernel of signals [.., .., w] as one of pictures with one row."""
     return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
 
-def linear(layout: Layout, chain: Chain) -> Blocked:
+def linear(placement: Placement, chain: Chain) -> Blocked:
     """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
     node, axis = chain.head, len(chain.head.out.shape) - 1
-    weight = layout.graph.weights[node.inputs[1] or ""].astype(np.float64)
+    weight = placement.graph.weights[node.inputs[1] or ""].astype(np.float64)
     weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
-    return dense(layout, layout.get_blocked(node.inputs[0] or "", axis), fold(layout, chain, weight))
+    return dense(placement, placement.get_blocked(node.inputs[0] or "", axis), fold(placement, chain, weight))
 
 
-def dense(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+def dense(placement: Placement, x: Blocked, work: Folded) -> Blocked:
     """A dense or grouped convolution onto fresh blocks, in lanes that save work or that a partner of the result has."""
-    lanes = layout.lanes
-    like = partner(layout, work.tail)
+    lanes = placement.lanes
+    like = partner(placement, work.tail)
     channels = block_channels(work.weight.shape[0], work.groups, lanes)
-    if like is not None and cost(like.channels, work, lanes) <= cost(channels, work, lanes) * 1.05:
+    if like is not None and estimate(like.channels, work, lanes) <= estimate(channels, work, lanes) * 1.05:
         channels = like.channels
-    out = layout.new_blocked(work.name, channels)
-    return write_dense(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+    out = placement.new_blocked(work.name, channels)
+    return write_dense(placement, x, work, out, plan_epilogue(placement, work.tail, out))
 
 
-def write_dense(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+def write_dense(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
     """One call a run of output blocks that read the same input channels; each for one thread where that is even."""
-    runs = _runs(layout, x, work, out, epilogue)
-    workers = whole([run.spec.estimate(layout.target) for run in runs], layout.threads, layout.target.sharing)
+    runs = _runs(placement, x, work, out, epilogue)
+    workers = assign([run.spec.estimate(placement.target) for run in runs], placement.threads, placement.target.sharing)
     for i, run in enumerate(runs):
-        threads = layout.threads if workers is None else 1
-        _write_run(layout, x, work, out, epilogue, replace(run, spec=replace(run.spec, threads=threads)),
+        threads = placement.threads if workers is None else 1
+        _write_run(placement, x, work, out, epilogue, replace(run, spec=replace(run.spec, threads=threads)),
                    None if workers is None else workers[i], run is not runs[-1])  # fmt: skip
     return out
 
@@ -107,100 +107,100 @@ class _Run:
     block: int | None
 
 
-def _runs(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> list[_Run]:
-    plane, per_group = out.plane, work.weight.shape[1]
+def _runs(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> list[_Run]:
+    extent, per_group = out.extent, work.weight.shape[1]
     places = x.places()
-    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in out.channels.reshape(-1, layout.lanes)]
+    reads_of = [groups_of(b, work.weight.shape[0] // work.groups) for b in out.channels.reshape(-1, placement.lanes)]
     runs, first = [], 0
     for (low, high), same in groupby(reads_of):
         count, reads = len(list(same)), places[low * per_group : high * per_group]
         block = _whole_blocks(x, reads)
         spec = long_rows(ConvSpec(
-            layout.lanes, plane.n, len(reads), count, plane.h, plane.w, work.kernel, work.stride, work.dilation,
-            strides(x.plane), strides(plane), block is None, epilogue.steps, True,
+            placement.lanes, extent.n, len(reads), count, extent.h, extent.w, work.kernel, work.stride, work.dilation,
+            strides(x.extent), strides(extent), block is None, epilogue.post_ops, True,
         ))  # fmt: skip
         runs.append(_Run(spec, first, low, high, reads, block))
         first += count
     return runs
 
 
-def _write_run(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue, run: _Run,
+def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue, run: _Run,
                worker: int | None, more: bool) -> None:  # fmt: skip
     """The call for one run, of the fastest kernel that computes it."""
-    lanes, spec, first, count = layout.lanes, flatten(run.spec), run.first, run.spec.blocks
-    corner = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    lanes, spec, first, count = placement.lanes, flatten(run.spec), run.first, run.spec.blocks
+    corner = -(work.pad[0] * x.extent.row + work.pad[1] * x.extent.column)
     channels = out.channels[first * lanes : (first + count) * lanes]
     part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
-    offers = [f.alternative for f in layout.families if f.alternative is not None] if work.pictures else []
-    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part, layout.target)}
-    operands, alive = epilogue.arguments(layout, first, count)
-    kinds = choices(layout.families)
+    offers = [f.alternative for f in placement.families if f.alternative is not None] if work.spatial else []
+    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part, placement.target)}
+    operands, alive = epilogue.arguments(placement, first, count)
+    kinds = choices(placement.families)
 
     def write(choice: Any) -> tuple[Any, list[Argument]]:
-        bias = per_lane(layout, work.bias, channels)
+        bias = per_lane(placement, work.bias, channels)
         kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
         if kernel is spec:
-            w = layout.program.weight(pack(part, spec, min(choice.nb, count)))
-            arguments = _reading(layout, x, run.reads, run.block, [w, bias], corner)
+            w = placement.program.weight(pack(part, spec, min(choice.nb, count)))
+            arguments = _reading(placement, x, run.reads, run.block, [w, bias], corner)
         else:
-            arguments = others[kernel].arguments(layout, kernel, choice, x, run.reads, part, bias, corner)
+            arguments = others[kernel].arguments(placement, kernel, choice, x, run.reads, part, bias, corner)
         return kernel, [*arguments, *operands, out.offset(first * lanes)]
 
     alive += [b for b, _ in x.blocks]
-    layout.program.tiled([spec, *others], write, work.node.label, alive, worker, more)
+    placement.program.tiled([spec, *others], write, work.node.label, alive, worker, more)
 
 
-def _reading(layout: Layout, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],
+def _reading(placement: Placement, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],
              corner: int) -> list[Argument]:  # fmt: skip
     """Arguments that say where the input is: whole blocks from ``block`` on, or an offset for each channel."""
     if block is None:
         entries = tuple(x.offset(int(p)) for p in reads)
-        return [layout.start, *constants, Table(tuple(Place(e.buffer, e.delta + corner) for e in entries))]
-    at = x.offset(block * layout.lanes)
-    return [Place(at.buffer, at.delta + corner), *constants]
+        return [placement.start, *constants, Table(tuple(Address(e.buffer, e.delta + corner) for e in entries))]
+    at = x.offset(block * placement.lanes)
+    return [Address(at.buffer, at.delta + corner), *constants]
 
 
 def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     """The first block, if these lanes are whole blocks in order in one buffer."""
-    lanes = x.plane.lanes
+    lanes = x.extent.lanes
     if lanes == 1 or len(places) % lanes or places[0] % lanes or np.any(np.diff(places) != 1):
         return None
     first, count = int(places[0]) // lanes, len(places) // lanes
     buffer, at = x.blocks[first]
-    run = all(b is buffer and i == at + k * x.plane.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
+    run = all(b is buffer and i == at + k * x.extent.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
 
 
-def lane_by_lane(layout: Layout, x: Blocked, work: Folded) -> Blocked:
+def lane_by_lane(placement: Placement, x: Blocked, work: Folded) -> Blocked:
     """Depthwise, or groups that lie in neighbouring lanes: the channels stay in the lanes they are in."""
-    out = layout.new_blocked(work.name, x.channels)
-    return write_depthwise(layout, x, work, out, plan_epilogue(layout, work.tail, out))
+    out = placement.new_blocked(work.name, x.channels)
+    return write_depthwise(placement, x, work, out, plan_epilogue(placement, work.tail, out))
 
 
-def write_depthwise(layout: Layout, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+def write_depthwise(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
     """One call for all blocks."""
-    lanes, taps, group = layout.lanes, work.kernel[0] * work.kernel[1], work.weight.shape[1]
+    lanes, taps, group = placement.lanes, work.kernel[0] * work.kernel[1], work.weight.shape[1]
     used = x.channels >= 0
     packed = np.zeros((len(x.channels), group, taps), np.float32)
     packed[used] = work.weight.reshape(-1, group, taps)[x.channels[used]]
     spec = WindowSpec(
-        "conv", lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, work.kernel, work.stride,
-        work.dilation, work.pad, (x.plane.h, x.plane.w), strides(x.plane), strides(out.plane),
-        not x.contiguous, True, epilogue.steps, layout.threads, group,
+        "conv", lanes, out.extent.n, len(out.blocks), out.extent.h, out.extent.w, work.kernel, work.stride,
+        work.dilation, work.pad, (x.extent.h, x.extent.w), strides(x.extent), strides(out.extent),
+        not x.contiguous, True, epilogue.post_ops, placement.threads, group,
     )  # fmt: skip
     extra = [
-        layout.program.weight(packed.reshape(-1, lanes, group, taps).transpose(0, 3, 2, 1)),
-        per_lane(layout, work.bias, out.channels),
+        placement.program.weight(packed.reshape(-1, lanes, group, taps).transpose(0, 3, 2, 1)),
+        per_lane(placement, work.bias, out.channels),
     ]
-    call_window(layout, spec, x, out, extra, epilogue, work.node.label)
+    call_window(placement, spec, x, out, extra, epilogue, work.node.label)
     return out
 
 
-def padded(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+def padded(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
     """A convolution of a signal or a picture with known weights, and none that crops."""
-    return constant_picture(forms, node, shape) and min(node.attrs["pad"]) >= 0
+    return constant_spatial(axes, node, shape) and min(node.attrs["pad"]) >= 0
 
 
 def halo(graph: Graph, node: Node) -> int:

@@ -30,7 +30,7 @@ class ConvSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     bias: bool = True
     threads: int = 1
 
@@ -67,7 +67,7 @@ class ConvSpec:
 
     def workload(self) -> ConvSpec:
         """The same without its epilogue: what records are looked up by."""
-        return replace(self, steps=(), bias=True)
+        return replace(self, post_ops=(), bias=True)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.codegen.emit.builder import Expr, Kernel, even_tile, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, even_tile, segments
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -34,11 +34,11 @@ def build(spec: ConvSpec, choice: ConvChoice, target: Target) -> Any:
 class _Conv:
     def __init__(self, spec: ConvSpec, choice: ConvChoice) -> None:
         self.spec, self.choice = spec, choice
-        self.k = k = Kernel(spec.lanes, spec.threads)
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.x, self.w = k.pointer("x"), k.pointer("w")
         self.bias = k.pointer("bias") if spec.bias else None
         self.table = k.pointer("table", "int32") if spec.table else None
-        self.operands = operand_pointers(k, spec.steps)
+        self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
         self.per_block = spec.ci * spec.kernel[0] * spec.kernel[1] * spec.lanes  # weights of an output block
 
@@ -66,11 +66,11 @@ class _Conv:
         def image(n: Expr) -> None:
             for rows in segments(spec.h, choice.rows):
                 for columns in segments(spec.w, choice.columns):
-                    self._picture(n, rows, columns, body, parallel)
+                    self._rows_of_tiles(n, rows, columns, body, parallel)
 
         self.k.loop(spec.n, image, False, "n")
 
-    def _picture(self, n: Expr, rows: tuple[int, int, int], columns: tuple[int, int, int], body: Body,
+    def _rows_of_tiles(self, n: Expr, rows: tuple[int, int, int], columns: tuple[int, int, int], body: Body,
                  parallel: bool) -> None:  # fmt: skip
         (r0, rcount, high), (c0, ccount, wide) = rows, columns
 
@@ -96,10 +96,10 @@ class _Conv:
             self._products(block * self.per_block + position * (nb * spec.lanes), at, pixels, nb, accumulators)
 
         places = [At(block + j, image, row + r, column + c) for r, c in pixels for j in range(nb)]
-        fetch(k, spec.steps, self.operands, places)
+        fetch(k, spec.post_ops, self.operands, places)
         self._reduce(x_index(spec, image, row, column), tap)
         for place, accumulator in zip(places, accumulators, strict=True):
-            value = apply(k, k.get(accumulator), spec.steps, self.operands, place)
+            value = apply(k, k.get(accumulator), spec.post_ops, self.operands, place)
             k.store(self.y, y_index(spec, place), value)
 
     def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Any]) -> None:

@@ -10,34 +10,34 @@ from types import MappingProxyType
 import numpy as np
 
 from secateur.codegen.kernels.conv.fold import fold
-from secateur.codegen.kernels.conv.plan import as_picture, padded, write_dense, write_depthwise
+from secateur.codegen.kernels.conv.plan import as_2d, padded, write_dense, write_depthwise
 from secateur.codegen.kernels.post_ops.plan import plan_epilogue
 from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
-from secateur.codegen.plan.placement import Layout
+from secateur.codegen.plan.placement import Placement
 from secateur.codegen.plan.tensors import Blocked
 from secateur.ir import Graph, Node
 
 from .phases import phases, reach
 
 
-def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
+def conv_transpose(placement: Placement, chain: Chain) -> Blocked:
     """``w`` [i, o / groups, kh, kw]; depthwise, dense or grouped."""
     node, a = chain.head, chain.head.attrs
     groups = int(a["groups"])
-    weight = as_picture(layout.graph.weights[node.inputs[1] or ""].astype(np.float64))
+    weight = as_2d(placement.graph.weights[node.inputs[1] or ""].astype(np.float64))
     i, o, kh, kw = weight.shape
     weight = weight.reshape(groups, i // groups, o, kh, kw).swapaxes(1, 2).reshape(groups * o, i // groups, kh, kw)
-    work = replace(fold(layout, chain, weight), groups=groups, pictures=True)
+    work = replace(fold(placement, chain, weight), groups=groups, spatial=True)
     name = node.inputs[0] or ""
-    x = layout.get_blocked(name, 1)
+    x = placement.get_blocked(name, 1)
     deep = groups == i and o == 1
-    x = layout.with_margin(layout.together(name, x) if deep else x, halo(layout.graph, node))
-    out = layout.new_blocked(work.name, x.channels if deep else None)
-    epilogue = plan_epilogue(layout, work.tail, out)
+    x = placement.with_halo(placement.together(name, x) if deep else x, halo(placement.graph, node))
+    out = placement.new_blocked(work.name, x.channels if deep else None)
+    epilogue = plan_epilogue(placement, work.tail, out)
     lone = 4 - len(node.out.shape)
     stride, dilation, pad = ((*(d,) * lone, *a[key]) for key, d in (("stride", 1), ("dilation", 1), ("pad", 0)))
-    size = (out.plane.h, out.plane.w)
+    size = (out.extent.h, out.extent.w)
     axes = [phases(stride[j], dilation[j], pad[j], (kh, kw)[j], size[j]) for j in (0, 1)]
     for down, across in product(*axes):
         taps = work.weight[:, :, list(down.taps)][:, :, :, list(across.taps)]
@@ -52,7 +52,7 @@ def conv_transpose(layout: Layout, chain: Chain) -> Blocked:
         first = (down.first, across.first)
         to = out.sampled(first, (stride[0], stride[1]), (down.count, across.count))
         write = write_depthwise if deep else write_dense
-        write(layout, x, part, to, epilogue.sampled(first, (stride[0], stride[1])))
+        write(placement, x, part, to, epilogue.sampled(first, (stride[0], stride[1])))
     return out
 
 

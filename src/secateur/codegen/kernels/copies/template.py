@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, number
+from secateur.codegen.emit.builder import Expr, KernelBuilder, number
 from secateur.codegen.kernels.elementwise.template import FEW
 from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.family import Template
@@ -16,7 +16,7 @@ from secateur.codegen.targets import Target
 
 def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
-    k = Kernel(1, spec.threads)
+    k = KernelBuilder(1, spec.threads)
     x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
 
     def row(n: Expr, r: Expr) -> None:
@@ -40,7 +40,7 @@ def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
     return k.finish()
 
 
-def _rows(k: Kernel, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
+def _rows(k: KernelBuilder, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
     """``row(image, row)`` for all; threads share the rows where there is enough to share."""
     shared = spec.threads > 1 and spec.h * spec.w >= FEW
     k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: row(n, r), shared, "oh"), name="n")
@@ -48,7 +48,7 @@ def _rows(k: Kernel, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
 
 def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, sources, y)``: a vector of each source, and permutations known when it is compiled."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x, sources, y = k.pointer("x"), k.pointer("sources", "int32"), k.pointer("y")
 
     def row(n: Expr, r: Expr) -> None:
@@ -73,28 +73,28 @@ def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
 
 def build_fill(spec: FillSpec, choice: None, target: Target) -> Any:
     """The kernel ``(y)``: zeros around each picture."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     y = k.pointer("y")
-    wide, m = spec.w + 2 * spec.margin, spec.margin
+    wide, m = spec.w + 2 * spec.halo, spec.halo
     row = wide * spec.lanes
     zero = k.splat(0.0)
 
-    def picture(i: Expr) -> None:
+    def entry(i: Expr) -> None:
         base = k.bind(i * (row * (spec.h + 2 * m)), "int64")
-        # A margin ends a row and begins the next: one run of 2m between two rows, and whole rows above and below.
+        # A halo ends a row and begins the next: one run of 2m between two rows, and whole rows above and below.
         k.loop(m * wide + m, lambda p: k.store(y, base + p * spec.lanes, zero))
         between = base + m * row + (m + spec.w) * spec.lanes
         k.loop(spec.h - 1, lambda r: k.loop(2 * m, lambda p: k.store(y, between + r * row + p * spec.lanes, zero)))
         end = base + (m + spec.h) * row - m * spec.lanes
         k.loop(m * wide + m, lambda p: k.store(y, end + p * spec.lanes, zero))
 
-    k.loop(spec.blocks * spec.n, picture, True)
+    k.loop(spec.blocks * spec.n, entry, True)
     return k.finish()
 
 
 def build_table_copy(spec: TableCopySpec, choice: None, target: Target) -> Any:
     """The kernel ``([x, xo, xi], yo, yi, y)``."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x, xo, xi = (
         (None, None, None) if spec.zero else (k.pointer("x"), k.pointer("xo", "int32"), k.pointer("xi", "int32"))
     )

@@ -20,7 +20,7 @@ class MapSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...]
+    post_ops: tuple[PostOp, ...]
     threads: int = 1
 
 
@@ -37,5 +37,5 @@ class MeanSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, segments
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -20,10 +20,10 @@ FEW = 256  # pixels: sharing fewer costs threads more than it saves
 
 def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
 
     def pixels(block: Expr, image: Expr, row: Expr) -> None:
@@ -35,7 +35,7 @@ def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> An
                     column = start + t * tile + c
                     at = At(block, image, row, column)
                     value = k.load(x, base + column * spec.x.column)
-                    k.store(y, y_index(spec, at), apply(k, value, spec.steps, operands, at))
+                    k.store(y, y_index(spec, at), apply(k, value, spec.post_ops, operands, at))
 
             k.loop(count, some, name="ow")
 
@@ -43,17 +43,17 @@ def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> An
     return k.finish()
 
 
-def _over(k: Kernel, spec: Any, body: Any) -> None:
+def _over(k: KernelBuilder, spec: Any, body: Any) -> None:
     shared = spec.threads > 1 and spec.blocks >= spec.threads
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: body(b, n), name="n"), shared, "c")
 
 
 def build_mean(spec: MeanSpec, choice: None, target: Target, width: int = 8) -> Any:
     """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
     best = spec.kind == "max"
 
@@ -85,7 +85,7 @@ def build_mean(spec: MeanSpec, choice: None, target: Target, width: int = 8) -> 
         if spec.kind == "mean":
             value = value * k.splat(1.0 / (spec.h * spec.w))
         at = At(block, image, const(0), const(0))
-        k.store(y, y_index(spec, at), apply(k, value, spec.steps, operands, at))
+        k.store(y, y_index(spec, at), apply(k, value, spec.post_ops, operands, at))
 
     _over(k, spec, one)
     return k.finish()

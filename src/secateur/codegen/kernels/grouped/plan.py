@@ -9,21 +9,21 @@ import numpy as np
 from secateur.codegen.kernels.conv.fold import Folded
 from secateur.codegen.kernels.conv.packing import block_channels, groups_of
 from secateur.codegen.kernels.post_ops.plan import others, partner, per_lane, plan_epilogue
-from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
-from secateur.codegen.plan.tensors import Blocked, Floats, Ints, Place
+from secateur.codegen.plan.tensors import Address, Blocked, Floats, Ints
 
 from .packing import pack_quads, quad_channels
-from .spec import QUAD, GroupedChoice, GroupedSpec
+from .spec import QUAD, GroupedConvChoice, GroupedConvSpec
 
 
-def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
+def grouped(placement: Placement, x: Blocked, work: Folded) -> Blocked | None:
     """One call for all groups; None if whole vectors of outputs are computed faster."""
-    lanes, outputs = layout.lanes, work.weight.shape[0]
-    if lanes <= QUAD or not _can_look_up(layout, work):
+    lanes, outputs = placement.lanes, work.weight.shape[0]
+    if lanes <= QUAD or not _can_look_up(placement, work):
         return None
     inputs = _input_quads(x, work)
-    like = partner(layout, work.tail)
+    like = partner(placement, work.tail)
     channels = quad_channels(outputs, work.groups, lanes)
     places = _output_quads(channels, outputs // work.groups, work.groups)
     assert places is not None
@@ -31,20 +31,20 @@ def grouped(layout: Layout, x: Blocked, work: Folded) -> Blocked | None:
         found = _output_quads(like.channels, outputs // work.groups, work.groups)
         if found is not None and found.size <= 1.1 * places.size:
             channels, places = like.channels, found
-    n, _, h, w = layout.forms.picture(work.name)
-    spec = GroupedSpec(
+    n, _, h, w = placement.axes.nchw(work.name)
+    spec = GroupedConvSpec(
         lanes, n, work.groups, inputs.shape[1] * QUAD, places.shape[1], h, w, work.kernel, work.stride,
-        work.dilation, strides(x.plane), strides(x.plane), (), layout.threads,
+        work.dilation, strides(x.extent), strides(x.extent), (), placement.threads,
     )  # fmt: skip
     plain = block_channels(outputs, work.groups, lanes)
     if like is not None:
-        plain = min(plain, like.channels, key=lambda c: cost(c, work, lanes))
-    if spec.estimate(layout.target) >= cost(plain, work, lanes) * n * h * w:
+        plain = min(plain, like.channels, key=lambda c: estimate(c, work, lanes))
+    if spec.estimate(placement.target) >= estimate(plain, work, lanes) * n * h * w:
         return None
-    return _call(layout, x, work, spec, channels, inputs, places)
+    return _call(placement, x, work, spec, channels, inputs, places)
 
 
-def cost(channels: Ints, work: Folded, lanes: int) -> float:
+def estimate(channels: Ints, work: Folded, lanes: int) -> float:
     """Multiply-accumulates at the peak, a pixel, if whole blocks with these channels are computed and written."""
     width, taps = work.weight.shape[0] // work.groups, work.kernel[0] * work.kernel[1]
     blocks = [groups_of(b, width) for b in channels.reshape(-1, lanes)]
@@ -52,12 +52,12 @@ def cost(channels: Ints, work: Folded, lanes: int) -> float:
     return float(reads * taps * lanes / 0.93 + 3 * lanes * len(blocks))
 
 
-def _can_look_up(layout: Layout, work: Folded) -> bool:
+def _can_look_up(placement: Placement, work: Folded) -> bool:
     """Does the result meet only tensors in blocks and numbers per channel?"""
-    weights = layout.graph.weights
+    weights = placement.graph.weights
     return all(
         how.kind == "const" or (how.kind in ("full", "vector") and name not in weights)
-        for name, how in others(layout, work.tail)
+        for name, how in others(placement, work.tail)
     )
 
 
@@ -105,22 +105,22 @@ def _weights(x: Blocked, work: Folded, channels: Ints, inputs: Ints, outputs: In
     return packed
 
 
-def _call(layout: Layout, x: Blocked, work: Folded, spec: GroupedSpec, channels: Ints, inputs: Ints,
+def _call(placement: Placement, x: Blocked, work: Folded, spec: GroupedConvSpec, channels: Ints, inputs: Ints,
           outputs: Ints) -> Blocked:  # fmt: skip
-    out = layout.new_blocked(work.name, channels)
+    out = placement.new_blocked(work.name, channels)
     order = channels.reshape(-1, QUAD)[outputs.reshape(-1)].reshape(-1)
     places = outputs.reshape(-1) * QUAD
-    steps, more, alive = plan_epilogue(layout, work.tail, out, order).looked_up(layout, places)
-    spec = replace(spec, y=strides(out.plane), steps=steps)
-    from_first = -(work.pad[0] * x.plane.row + work.pad[1] * x.plane.column)
+    post_ops, more, alive = plan_epilogue(placement, work.tail, out, order).looked_up(placement, places)
+    spec = replace(spec, y=strides(out.extent), post_ops=post_ops)
+    from_first = -(work.pad[0] * x.extent.row + work.pad[1] * x.extent.column)
     taps = [x.offset(int(q) * QUAD) for q in inputs.reshape(-1)]
-    start = Table(tuple(Place(p.buffer, p.delta + from_first) for p in taps))
+    start = Table(tuple(Address(p.buffer, p.delta + from_first) for p in taps))
     to = Table(tuple(out.offset(int(p)) for p in places))
 
-    def write(choice: GroupedChoice) -> tuple[GroupedSpec, list[Argument]]:
+    def write(choice: GroupedConvChoice) -> tuple[GroupedConvSpec, list[Argument]]:
         w = pack_quads(_weights(x, work, channels, inputs, outputs), min(choice.quads, spec.quads))
-        constants = layout.program.weight(w), per_lane(layout, work.bias, order)
-        return spec, [layout.start, *constants, start, *more, to, layout.start]
+        constants = placement.program.weight(w), per_lane(placement, work.bias, order)
+        return spec, [placement.start, *constants, start, *more, to, placement.start]
 
-    layout.program.tiled([spec], write, work.node.label, [b for b, _ in (*x.blocks, *out.blocks)] + alive)
+    placement.program.tiled([spec], write, work.node.label, [b for b, _ in (*x.blocks, *out.blocks)] + alive)
     return out

@@ -13,7 +13,7 @@ QUAD = 4  # channels that a kernel for narrow groups takes together
 
 
 @dataclass(frozen=True)
-class GroupedSpec:
+class GroupedConvSpec:
     """A convolution in groups, or of one narrow group, on inputs that lie in quads: several pixels a vector.
 
     A group reads ``ci`` inputs, the first ``depth`` of each of its quads, and has ``quads`` quads of outputs. Tables
@@ -32,7 +32,7 @@ class GroupedSpec:
     dilation: tuple[int, int]
     x: Strides
     y: Strides
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1
     depth: int = QUAD
 
@@ -61,13 +61,13 @@ class GroupedSpec:
         """Channels, kernel and size, for people."""
         return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
-    def workload(self) -> GroupedSpec:
+    def workload(self) -> GroupedConvSpec:
         """The same without its epilogue."""
-        return replace(self, steps=())
+        return replace(self, post_ops=())
 
 
 @dataclass(frozen=True)
-class GroupedChoice:
+class GroupedConvChoice:
     """``quads`` quads of outputs by ``rows`` x ``columns`` pixels in registers."""
 
     quads: int

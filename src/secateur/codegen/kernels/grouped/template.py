@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, segments
 from secateur.codegen.kernels.arrays import random_floats, reach
 from secateur.codegen.kernels.conv.template import x_index
 from secateur.codegen.kernels.post_ops.template import apply, operand_pointers
@@ -27,24 +27,24 @@ from secateur.codegen.plan.family import Template
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.targets import Target
 
-from .spec import QUAD, GroupedChoice, GroupedSpec
+from .spec import QUAD, GroupedConvChoice, GroupedConvSpec
 
 Pixel = tuple[int, int]
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
-def build(spec: GroupedSpec, choice: GroupedChoice, target: Target) -> Any:
+def build(spec: GroupedConvSpec, choice: GroupedConvChoice, target: Target) -> Any:
     """The kernel ``(x, w, bias, table of inputs, operands.., table of outputs, y)``."""
     return _Grouped(spec, replace(choice, quads=min(choice.quads, spec.quads)), target.ahead).build()
 
 
 class _Grouped:
-    def __init__(self, spec: GroupedSpec, choice: GroupedChoice, ahead: int) -> None:
+    def __init__(self, spec: GroupedConvSpec, choice: GroupedConvChoice, ahead: int) -> None:
         self.spec, self.choice, self.ahead = spec, choice, ahead
-        self.k = k = Kernel(spec.lanes, spec.threads)
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.inputs = k.pointer("inputs", "int32")
-        self.operands = operand_pointers(k, spec.steps)
+        self.operands = operand_pointers(k, spec.post_ops)
         self.outputs = k.pointer("outputs", "int32")
         self.y = k.pointer("y")
         self.entries = spec.ci // spec.depth
@@ -69,11 +69,11 @@ class _Grouped:
         def some(t: Expr) -> None:
             first = g * spec.quads + (start + t * quads)
 
-            def picture(n: Expr) -> None:
+            def entry(n: Expr) -> None:
                 for r0, rcount, high in segments(spec.h, choice.rows):
                     self._rows(lambda r, c, w: self.tile(g, first, quads, n, r, c, high, w), r0, rcount, high, parallel)  # noqa: B023
 
-            k.loop(spec.n, picture, name="n")
+            k.loop(spec.n, entry, name="n")
 
         k.loop(count, some, name="q")
 
@@ -109,7 +109,7 @@ class _Grouped:
             place = k.scalar(self.outputs, first + s).astype("int64")
             for pixels, total in zip(vectors, sums[s], strict=True):
                 at = Packed(first + s, image, row, column, pixels)
-                write(k, spec, self.y, place, apply(k, k.get(total), spec.steps, self.operands, at), at)
+                write(k, spec, self.y, place, apply(k, k.get(total), spec.post_ops, self.operands, at), at)
 
     def _products(self, c: Expr, at: Expr, wi: Expr, vectors: Sequence[Sequence[Pixel]],
                   sums: list[list[Any]]) -> None:  # fmt: skip
@@ -143,19 +143,19 @@ class Packed:
     column: Expr
     pixels: Sequence[Pixel]
 
-    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
         """A weight per channel, or what the other tensor holds here; its quads are looked up."""
-        s = step.strides
+        s = post_op.strides
         if s is None:
             return spread(k, k.load(pointer, self.quad * QUAD, QUAD))
         index = k.scalar(table, self.quad).astype("int64") + self.image * s.image
-        if step.operand == "vector":
+        if post_op.operand == "vector":
             return spread(k, k.load(pointer, index, QUAD))
         at = k.bind(index + self.row * s.row + self.column * s.column, "int64")
         return gather(k, pointer, at, [r * s.row + c * s.column for r, c in self.pixels])
 
 
-def write(k: Kernel, spec: Any, y: Any, place: Expr, value: Expr, at: Packed) -> None:
+def write(k: KernelBuilder, spec: Any, y: Any, place: Expr, value: Expr, at: Packed) -> None:
     """Store a vector: a quad to each of its pixels, ``place`` being that of the first pixel of the picture."""
     value = k.vector(value)
     base = k.bind(place + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column, "int64")
@@ -171,12 +171,12 @@ def packed(pixels: Sequence[Pixel], count: int) -> list[list[Pixel]]:
     return [filled[i : i + count] for i in range(0, len(filled), count)]
 
 
-def spread(k: Kernel, quad: Expr) -> Expr:
+def spread(k: KernelBuilder, quad: Expr) -> Expr:
     """The same quad for all pixels of a vector."""
     return k.shuffle([quad] * (k.lanes // QUAD), range(k.lanes))
 
 
-def gather(k: Kernel, buffer: Any, at: Expr, shifts: Sequence[int]) -> Expr:
+def gather(k: KernelBuilder, buffer: Any, at: Expr, shifts: Sequence[int]) -> Expr:
     """A quad from each of several places, side by side."""
     if k.lanes < 16:
         return k.shuffle([k.load(buffer, at + s, QUAD) for s in shifts], range(k.lanes))
@@ -188,25 +188,25 @@ def gather(k: Kernel, buffer: Any, at: Expr, shifts: Sequence[int]) -> Expr:
     return value
 
 
-def space(spec: GroupedSpec, target: Target) -> Iterator[GroupedChoice]:
+def space(spec: GroupedConvSpec, target: Target) -> Iterator[GroupedConvChoice]:
     """The choices worth trying, the default first."""
     options = list(_options(spec, target.registers))
     yield from sorted(options, key=lambda c: _cycles(spec, c, target))[:12]
 
 
-def _options(spec: GroupedSpec, registers: int) -> Iterator[GroupedChoice]:
+def _options(spec: GroupedConvSpec, registers: int) -> Iterator[GroupedConvChoice]:
     per = spec.lanes // QUAD
     for quads in sorted({-(-spec.quads // -(-spec.quads // most)) for most in (8, 7, 6, 5, 4, 3, 2, 1)}):
         # In registers: the sums, the weights of one input, a vector of inputs for each sum, and what is spread.
         most = max(1, (registers - quads - 1) // (quads + 1))
         for vectors in range(1, most + 1):
             if spec.w <= vectors * per:
-                yield GroupedChoice(quads, max(1, min(vectors * per // spec.w, spec.h)), spec.w)
+                yield GroupedConvChoice(quads, max(1, min(vectors * per // spec.w, spec.h)), spec.w)
             else:
-                yield GroupedChoice(quads, 1, vectors * per)
+                yield GroupedConvChoice(quads, 1, vectors * per)
 
 
-def _cycles(spec: GroupedSpec, choice: GroupedChoice, target: Target) -> float:
+def _cycles(spec: GroupedConvSpec, choice: GroupedConvChoice, target: Target) -> float:
     """About the time of a choice, by what a core begins in a cycle."""
     per, taps = spec.lanes // QUAD, spec.kernel[0] * spec.kernel[1]
     total = 0.0
@@ -221,7 +221,7 @@ def _cycles(spec: GroupedSpec, choice: GroupedChoice, target: Target) -> float:
     return total * spec.groups * spec.n
 
 
-def arrays(spec: GroupedSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: GroupedConvSpec, target: Target) -> tuple[list[Any], int]:
     """Arguments to time the kernel on, and where it begins in the first."""
 
     def places(count: int, block: int) -> Any:
@@ -236,4 +236,4 @@ def arrays(spec: GroupedSpec, target: Target) -> tuple[list[Any], int]:
     return [x, weights, random_floats(spec.groups * spec.quads * QUAD), inputs, outputs, y], 0
 
 
-TEMPLATES = {GroupedSpec: Template(build, space, arrays, REVISION)}
+TEMPLATES = {GroupedConvSpec: Template(build, space, arrays, REVISION)}

@@ -24,7 +24,7 @@ class MatmulSpec:
     x: Strides
     right: Strides
     y: Strides
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1
 
     @property

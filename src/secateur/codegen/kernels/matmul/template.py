@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, segments
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -20,9 +20,9 @@ from .spec import MatmulSpec
 
 def build(spec: MatmulSpec, choice: None, target: Target) -> Any:
     """The kernel ``(x, w, operands.., y)``."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x, weights = k.pointer("x"), k.pointer("w")
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
     most = target.registers * 3 // 4
     width = min(spec.blocks, 4 if target.registers >= 32 else 2)
@@ -52,7 +52,7 @@ def build(spec: MatmulSpec, choice: None, target: Target) -> Any:
         for c in range(columns):
             for j in range(nb):
                 at = At(block + j, image, row, column + c)
-                k.store(y, y_index(spec, at), apply(k, k.get(accumulators[c * nb + j]), spec.steps, operands, at))
+                k.store(y, y_index(spec, at), apply(k, k.get(accumulators[c * nb + j]), spec.post_ops, operands, at))
 
     shared = spec.threads > 1
     many = spec.n * spec.h >= spec.threads

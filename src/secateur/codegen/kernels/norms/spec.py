@@ -22,7 +22,7 @@ class MomentSpec:
 
 
 @dataclass(frozen=True)
-class GroupSpec:
+class GroupNormSpec:
     """From the moments of channels to the scale and the shift of each: groups to mean 0 and variance 1."""
 
     lanes: int

@@ -7,12 +7,12 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, number, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, number, segments
 from secateur.codegen.kernels.post_ops.template import block_base
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .spec import GroupSpec, MomentSpec
+from .spec import GroupNormSpec, MomentSpec
 
 
 def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4) -> Any:
@@ -20,7 +20,7 @@ def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4
 
     In one pass: sums of the differences from the channel's first pixel, which is about as far from the mean as any.
     """
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
     table = k.pointer("table", "int32") if spec.table else None
     y = k.pointer("y")
@@ -55,20 +55,20 @@ def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4
     return k.finish()
 
 
-def _total(k: Kernel, parts: list[Any]) -> Expr:
+def _total(k: KernelBuilder, parts: list[Any]) -> Expr:
     total = k.get(parts[0])
     for part in parts[1:]:
         total = total + k.get(part)
     return total
 
 
-def build_group(spec: GroupSpec, choice: None, target: Target) -> Any:
+def build_group(spec: GroupNormSpec, choice: None, target: Target) -> Any:
     """The kernel ``(moments, places, targets, weight, bias, y)``: scales, then shifts, [block, image, lane] each.
 
     ``places`` and ``targets`` say where an image's mean of each channel is and where its scale goes. They, ``weight``
     and ``bias`` are in the order of the groups.
     """
-    k = Kernel(1)
+    k = KernelBuilder(1)
     moments, places = k.pointer("moments"), k.pointer("places", "int32")
     targets = k.pointer("targets", "int32")
     weight, bias, y = k.pointer("weight"), k.pointer("bias"), k.pointer("y")
@@ -106,4 +106,4 @@ def build_group(spec: GroupSpec, choice: None, target: Target) -> Any:
     return k.finish()
 
 
-TEMPLATES: Mapping[type, Template] = {MomentSpec: Template(build_moments), GroupSpec: Template(build_group)}
+TEMPLATES: Mapping[type, Template] = {MomentSpec: Template(build_moments), GroupNormSpec: Template(build_group)}

@@ -1,4 +1,4 @@
-"""What a kernel does to a vector before it writes it, planned: steps, and the arguments they bring."""
+"""What a kernel does to a vector before it writes it, planned: post_ops, and the arguments they bring."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.codegen.plan.axes import Picture, broadcast
+from secateur.codegen.plan.axes import Sizes, broadcast
 from secateur.codegen.plan.fusion import Operand, operand
-from secateur.codegen.plan.placement import Layout, block_table, strides
+from secateur.codegen.plan.placement import Placement, block_table, strides
 from secateur.codegen.plan.post_ops import FUSABLE_BINARY, PostOp
 from secateur.codegen.plan.program import Argument, Table, Weight
 from secateur.codegen.plan.strides import Strides
@@ -27,58 +27,58 @@ Planned = tuple[PostOp, tuple[Weight | Blocked, ...]]
 class Epilogue:
     """Steps, and the operand of each."""
 
-    steps: tuple[PostOp, ...]
+    post_ops: tuple[PostOp, ...]
     operands: tuple[tuple[Weight | Blocked, ...], ...]
 
     def then(self, later: Epilogue) -> Epilogue:
         """Both, one after the other."""
-        before = len(self.steps)
-        steps = (replace(s, earlier=s.earlier + before) if s.operand == "earlier" else s for s in later.steps)
-        return Epilogue((*self.steps, *steps), self.operands + later.operands)
+        before = len(self.post_ops)
+        post_ops = (replace(s, earlier=s.earlier + before) if s.operand == "earlier" else s for s in later.post_ops)
+        return Epilogue((*self.post_ops, *post_ops), self.operands + later.operands)
 
     def sampled(self, first: tuple[int, int], stride: tuple[int, int]) -> Epilogue:
         """What belongs to every ``stride``-th row and column of the result from ``first`` on."""
-        steps, operands = [], []
-        for step, others in zip(self.steps, self.operands, strict=True):
-            s = step.strides
+        post_ops, operands = [], []
+        for post_op, others in zip(self.post_ops, self.operands, strict=True):
+            s = post_op.strides
             if s is not None:
                 shift = first[0] * s.row + first[1] * s.column
-                step = replace(step, strides=replace(s, row=s.row * stride[0], column=s.column * stride[1]))
+                post_op = replace(post_op, strides=replace(s, row=s.row * stride[0], column=s.column * stride[1]))
                 others = tuple(_shifted(o, shift) for o in others)
-            steps.append(step)
+            post_ops.append(post_op)
             operands.append(others)
-        return Epilogue(tuple(steps), tuple(operands))
+        return Epilogue(tuple(post_ops), tuple(operands))
 
-    def arguments(self, layout: Layout, first: int, count: int) -> tuple[list[Argument], list[Buffer]]:
+    def arguments(self, placement: Placement, first: int, count: int) -> tuple[list[Argument], list[Buffer]]:
         """What they add to the call for a run of output blocks, and the buffers that must stay alive for it."""
         arguments: list[Argument] = []
         alive: list[Buffer] = []
-        for step, (other, *_) in ((s, o) for s, o in zip(self.steps, self.operands, strict=True) if o):
+        for post_op, (other, *_) in ((s, o) for s, o in zip(self.post_ops, self.operands, strict=True) if o):
             if isinstance(other, Weight):
-                skipped = layout.lanes if step.strides is None else step.strides.block
+                skipped = placement.lanes if post_op.strides is None else post_op.strides.block
                 arguments.append(other.at(first * skipped * 4))
                 continue
-            if step.table:
-                arguments += [layout.start, block_table(other, first, count)]
+            if post_op.table:
+                arguments += [placement.start, block_table(other, first, count)]
             else:
-                at = int(other.places()[0]) if step.operand == "pixel" else first * layout.lanes
+                at = int(other.places()[0]) if post_op.operand == "pixel" else first * placement.lanes
                 arguments.append(other.offset(at))
             alive += [b for b, _ in other.blocks]
         return arguments, alive
 
-    def looked_up(self, layout: Layout, places: Ints) -> tuple[tuple[PostOp, ...], list[Argument], list[Buffer]]:
-        """For a kernel that looks up where each piece of every tensor begins: steps, arguments, buffers."""
-        steps: list[PostOp] = []
+    def looked_up(self, placement: Placement, places: Ints) -> tuple[tuple[PostOp, ...], list[Argument], list[Buffer]]:
+        """For a kernel that looks up where each piece of every tensor begins: post_ops, arguments, buffers."""
+        post_ops: list[PostOp] = []
         arguments: list[Argument] = []
         alive: list[Buffer] = []
-        for step, other in zip(self.steps, self.operands, strict=True):
+        for post_op, other in zip(self.post_ops, self.operands, strict=True):
             tensors = [x for x in other if isinstance(x, Blocked)]
-            steps.append(replace(step, table=bool(tensors)))
+            post_ops.append(replace(post_op, table=bool(tensors)))
             arguments += [x for x in other if isinstance(x, Weight)]
             for x in tensors:
-                arguments += [layout.start, Table(tuple(x.offset(int(p)) for p in places))]
+                arguments += [placement.start, Table(tuple(x.offset(int(p)) for p in places))]
                 alive += [b for b, _ in x.blocks]
-        return tuple(steps), arguments, alive
+        return tuple(post_ops), arguments, alive
 
 
 def _shifted(x: Weight | Blocked, floats: int) -> Weight | Blocked:
@@ -93,49 +93,53 @@ def flows(first: str, tail: Sequence[Node]) -> list[Flow]:
     return list(zip(tail, [first, *(n.name for n in tail)], strict=False))
 
 
-def plan_epilogue(layout: Layout, tail: Sequence[Flow], out: Blocked, order: Ints | None = None) -> Epilogue:
+def plan_epilogue(placement: Placement, tail: Sequence[Flow], out: Blocked, order: Ints | None = None) -> Epilogue:
     """Steps for the nodes of a tail. ``order``: the channels as the kernel counts them, if not lane by lane."""
     order = out.channels if order is None else order
     planned: list[Planned] = []
-    done: dict[str | None, int] = {}  # how many steps made each value of the chain
+    done: dict[str | None, int] = {}  # how many post_ops made each value of the chain
     for node, flow in tail:
         done[flow] = len(planned)
-        planned += _steps(layout, node, flow, out, done, order)
-    if np.any(order < 0) and any(step.op in UNBOUNDED for step, _ in planned):
-        planned.append((PostOp("keep", operand="const"), (per_lane(layout, np.ones(1), order),)))
+        planned += _post_ops(placement, node, flow, out, done, order)
+    if np.any(order < 0) and any(post_op.op in UNBOUNDED for post_op, _ in planned):
+        planned.append((PostOp("keep", operand="const"), (per_lane(placement, np.ones(1), order),)))
     return Epilogue(tuple(s for s, _ in planned), tuple(o for _, o in planned))
 
 
-def others(layout: Layout, tail: Sequence[Flow]) -> list[tuple[str, Operand]]:
+def others(placement: Placement, tail: Sequence[Flow]) -> list[tuple[str, Operand]]:
     """What a tail joins with the result: names that are not of the chain itself, each with its class."""
     chain = {flow for _, flow in tail}
     found = []
     for node, _ in tail:
         for name in node.inputs if node.op in FUSABLE_BINARY else ():
-            how = operand(layout.forms, name, node.out.name)
+            how = operand(placement.axes, name, node.out.name)
             if name is not None and name not in chain and how is not None:
                 found.append((name, how))
     return found
 
 
-def partner(layout: Layout, tail: Sequence[Flow]) -> Blocked | None:
+def partner(placement: Placement, tail: Sequence[Flow]) -> Blocked | None:
     """The first tensor that is joined with the result pixel by pixel: the result may as well lie like it."""
-    for name, how in others(layout, tail):
+    for name, how in others(placement, tail):
         same = tail[-1][0].out
-        if how.kind == "full" and name not in layout.graph.weights and layout.graph.value(name).shape == same.shape:
-            return layout.get_blocked(name, layout.forms.axes[same.name])
+        if (
+            how.kind == "full"
+            and name not in placement.graph.weights
+            and placement.graph.value(name).shape == same.shape
+        ):
+            return placement.get_blocked(name, placement.axes.channel[same.name])
     return None
 
 
-def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dict[str | None, int],
+def _post_ops(placement: Placement, node: Node, flow: str | None, out: Blocked, done: dict[str | None, int],
            order: Ints) -> list[Planned]:  # fmt: skip
-    weights = layout.graph.weights
+    weights = placement.graph.weights
 
     def const(op: str, values: NDArray[Any], swapped: bool = False) -> Planned:
-        return PostOp(op, operand="const", swapped=swapped), (per_lane(layout, values, order),)
+        return PostOp(op, operand="const", swapped=swapped), (per_lane(placement, values, order),)
 
     if node.op == "batch_norm":
-        scale, shift = affine(layout.graph, node)
+        scale, shift = affine(placement.graph, node)
         return [const("mul", scale), const("add", shift)]
     if node.op == "prelu":
         return [const("prelu", weights[node.inputs[1] or ""])]
@@ -146,47 +150,47 @@ def _steps(layout: Layout, node: Node, flow: str | None, out: Blocked, done: dic
     assert other is not None
     if other in done:
         return [(PostOp(node.op, operand="earlier", swapped=which == 1, earlier=done[other]), ())]
-    how = operand(layout.forms, other, node.out.name)
+    how = operand(placement.axes, other, node.out.name)
     assert how is not None
     if how.kind == "const":
         return [const(node.op, weights[other], which == 1)]
-    step, operands = _spread(layout, node, other, how, out)
-    return [(replace(step, swapped=which == 1), operands)]
+    post_op, operands = _spread(placement, node, other, how, out)
+    return [(replace(post_op, swapped=which == 1), operands)]
 
 
-def _spread(layout: Layout, node: Node, name: str, how: Operand, out: Blocked) -> Planned:
+def _spread(placement: Placement, node: Node, name: str, how: Operand, out: Blocked) -> Planned:
     """An operand with a number for each pixel, or each image."""
-    axis = layout.forms.axes[node.out.name]
-    if name in layout.graph.weights:
-        weight, gaps = constant(layout, layout.graph.weights[name], node.out.shape, axis, how, out)
+    axis = placement.axes.channel[node.out.name]
+    if name in placement.graph.weights:
+        weight, gaps = constant(placement, placement.graph.weights[name], node.out.shape, axis, how, out)
         return PostOp(node.op, operand=how.kind, strides=gaps), (weight,)
-    x = layout.get_blocked(name, axis)
+    x = placement.get_blocked(name, axis)
     if how.kind != "pixel" and not np.array_equal(x.channels, out.channels):
-        x = layout.relayout(x, x.plane.margin if how.kind == "full" else 0, out.channels)
-    gaps = repeated(strides(x.plane), how.picture, out)
+        x = placement.relayout(x, x.extent.halo if how.kind == "full" else 0, out.channels)
+    gaps = repeated(strides(x.extent), how.sizes, out)
     return PostOp(node.op, operand=how.kind, strides=gaps, table=how.kind != "pixel" and not x.contiguous), (x,)
 
 
-def repeated(s: Strides, have: Picture, out: Blocked) -> Strides:
+def repeated(s: Strides, have: Sizes, out: Blocked) -> Strides:
     """The strides of an operand over the picture of the result: 0 where it has one number for many."""
-    n, h, w = (a == 1 != b for a, b in zip(have, (out.plane.n, out.plane.h, out.plane.w), strict=True))
+    n, h, w = (a == 1 != b for a, b in zip(have, (out.extent.n, out.extent.h, out.extent.w), strict=True))
     return Strides(s.block, 0 if n else s.image, 0 if h else s.row, 0 if w else s.column)
 
 
-def constant(layout: Layout, array: NDArray[Any], shape: tuple[int, ...], axis: int, how: Operand,
+def constant(placement: Placement, array: NDArray[Any], shape: tuple[int, ...], axis: int, how: Operand,
              out: Blocked) -> tuple[Weight, Strides]:  # fmt: skip
     """A constant that varies over the picture: in blocks like the result's, or one number a pixel."""
     small = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     small = small if broadcast(small.shape, shape, axis) else np.broadcast_to(small, shape)
-    pixels = np.moveaxis(small, axis, -1).reshape(*how.picture, -1)
-    n, h, w = how.picture
+    pixels = np.moveaxis(small, axis, -1).reshape(*how.sizes, -1)
+    n, h, w = how.sizes
     if how.kind == "pixel":
-        return layout.program.weight(pixels), repeated(Strides(0, h * w, w, 1), how.picture, out)
-    lanes = layout.lanes
+        return placement.program.weight(pixels), repeated(Strides(0, h * w, w, 1), how.sizes, out)
+    lanes = placement.lanes
     wide = np.where(out.channels >= 0, pixels[..., out.channels], 0).astype(np.float32)
     blocks = np.moveaxis(wide.reshape(n, h, w, -1, lanes), 3, 0)
     dense = Strides(n * h * w * lanes, h * w * lanes, w * lanes, lanes)
-    return layout.program.weight(blocks), repeated(dense, how.picture, out)
+    return placement.program.weight(blocks), repeated(dense, how.sizes, out)
 
 
 def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -202,8 +206,8 @@ def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scale, vector(2, 0.0) - vector(3, 0.0) * scale
 
 
-def per_lane(layout: Layout, values: NDArray[Any], channels: Ints) -> Weight:
+def per_lane(placement: Placement, values: NDArray[Any], channels: Ints) -> Weight:
     """A number per channel (or one for all) in this order; 0 for lanes that hold nothing."""
     flat = np.asarray(values).reshape(-1)
     flat = np.broadcast_to(flat, (int(channels.max()) + 1,)) if flat.size == 1 else flat
-    return layout.program.weight(np.where(channels >= 0, flat[channels], 0).astype(np.float32))
+    return placement.program.weight(np.where(channels >= 0, flat[channels], 0).astype(np.float32))

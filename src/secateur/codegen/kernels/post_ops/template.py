@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from secateur.codegen.emit.builder import Expr, Kernel
+from secateur.codegen.emit.builder import Expr, KernelBuilder
 from secateur.codegen.emit.maths import BINARY, UNARY
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
@@ -15,8 +15,8 @@ from secateur.codegen.plan.strides import Strides
 class Position(Protocol):
     """Where a vector is written: it knows the operands that belong there."""
 
-    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
-        """The vector that ``step`` applies."""
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
+        """The vector that ``post_op`` applies."""
 
 
 @dataclass(frozen=True)
@@ -28,58 +28,62 @@ class At:
     row: Expr
     column: Expr
 
-    def operand(self, k: Kernel, step: PostOp, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
         """A weight per lane, or what the other tensor holds here."""
-        if step.strides is None:
+        if post_op.strides is None:
             return k.load(pointer, self.block * k.lanes)
-        if step.operand == "pixel":
-            return k.splat(k.scalar(pointer, self.pixel(step.strides)))
-        return k.load(pointer, self.place(k, step.strides, table))
+        if post_op.operand == "pixel":
+            return k.splat(k.scalar(pointer, self.pixel(post_op.strides)))
+        return k.load(pointer, self.place(k, post_op.strides, table))
 
     def pixel(self, strides: Strides) -> Expr:
         """From the first pixel of a tensor to the one that belongs here."""
         return self.image * strides.image + self.row * strides.row + self.column * strides.column
 
-    def place(self, k: Kernel, strides: Strides, table: Any) -> Expr:
+    def place(self, k: KernelBuilder, strides: Strides, table: Any) -> Expr:
         """From the beginning of a tensor to the vector that belongs here."""
         return block_base(k, table, self.block, strides.block) + self.pixel(strides)
 
 
-def operand_pointers(k: Kernel, steps: Sequence[PostOp]) -> list[tuple[Any, Any]]:
-    """The parameters the steps need, in order: (operand, its table of blocks)."""
+def operand_pointers(k: KernelBuilder, post_ops: Sequence[PostOp]) -> list[tuple[Any, Any]]:
+    """The parameters the post-ops need, in order: (operand, its table of blocks)."""
     found = []
-    for i, step in enumerate(steps):
-        operand = k.pointer(f"r{i}") if step.operand not in ("", "earlier") else None
-        table = k.pointer(f"rt{i}", "int32") if step.table else None
+    for i, post_op in enumerate(post_ops):
+        operand = k.pointer(f"r{i}") if post_op.operand not in ("", "earlier") else None
+        table = k.pointer(f"rt{i}", "int32") if post_op.table else None
         found.append((operand, table))
     return found
 
 
-def block_base(k: Kernel, table: Any, block: Expr, stride: int) -> Expr:
+def block_base(k: KernelBuilder, table: Any, block: Expr, stride: int) -> Expr:
     """Where a block begins."""
     if table is None:
         return block * stride
     return k.scalar(table, block).astype("int64")
 
 
-def fetch(k: Kernel, steps: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]) -> None:
+def fetch(
+    k: KernelBuilder, post_ops: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]
+) -> None:
     """Ask for what ``apply`` will read at these places from tensors that may have left the first caches."""
-    for step, (pointer, table) in zip(steps, pointers, strict=True):
-        if step.operand == "full" and step.strides is not None:
+    for post_op, (pointer, table) in zip(post_ops, pointers, strict=True):
+        if post_op.operand == "full" and post_op.strides is not None:
             for at in places:
-                k.prefetch(pointer, at.place(k, step.strides, table))
+                k.prefetch(pointer, at.place(k, post_op.strides, table))
 
 
-def apply(k: Kernel, value: Expr, steps: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], at: Position) -> Expr:
-    """The value after all steps."""
-    wanted = {step.earlier for step in steps if step.operand == "earlier"}
+def apply(
+    k: KernelBuilder, value: Expr, post_ops: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], at: Position
+) -> Expr:
+    """The value after all post_ops."""
+    wanted = {post_op.earlier for post_op in post_ops if post_op.operand == "earlier"}
     kept: dict[int, Expr] = {}
-    for i, (step, (pointer, table)) in enumerate(zip(steps, pointers, strict=True)):
+    for i, (post_op, (pointer, table)) in enumerate(zip(post_ops, pointers, strict=True)):
         if i in wanted:
             kept[i] = value = k.vector(value)
-        if not step.operand:
-            value = UNARY[step.op](k, value, dict(step.attrs))
+        if not post_op.operand:
+            value = UNARY[post_op.op](k, value, dict(post_op.attrs))
             continue
-        other = kept[step.earlier] if step.operand == "earlier" else at.operand(k, step, pointer, table)
-        value = BINARY[step.op](other, value) if step.swapped else BINARY[step.op](value, other)
+        other = kept[post_op.earlier] if post_op.operand == "earlier" else at.operand(k, post_op, pointer, table)
+        value = BINARY[post_op.op](other, value) if post_op.swapped else BINARY[post_op.op](value, other)
     return value

@@ -11,9 +11,9 @@ from secateur.codegen.kernels.conv.fold import Folded
 from secateur.codegen.kernels.conv.plan import write_dense
 from secateur.codegen.kernels.post_ops.plan import Epilogue
 from secateur.codegen.plan.family import Whole
-from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument
-from secateur.codegen.plan.tensors import Blocked, Floats, Place, Plane, natural_channels
+from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
 from secateur.ir import Node
 
 from .spec import RecurrentSpec
@@ -22,81 +22,86 @@ GATES = {"lstm": 4, "gru": 3}
 STATES = {"lstm": 2, "gru": 1}
 
 
-def is_recurrent(layout: Layout, node: Node) -> bool:
+def is_recurrent(placement: Placement, node: Node) -> bool:
     """Is this a recurrent layer whose weights are known?"""
     if node.op not in GATES:
         return False
-    weights = layout.graph.weights
+    weights = placement.graph.weights
     given = [n for n in node.inputs[1:4] if n is not None]
     computed = [node.inputs[0], *(n for n in node.inputs[4:] if n is not None and n not in weights)]
-    return all(map(layout.forms.blockable, computed)) and all(n in weights for n in given)
+    return all(map(placement.axes.blockable, computed)) and all(n in weights for n in given)
 
 
-def recurrent(layout: Layout, node: Node) -> None:
+def recurrent(placement: Placement, node: Node) -> None:
     """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not."""
     ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
-    results = [layout.new_blocked(node.outputs[0].name), *(_state(layout, node, ways) for _ in range(STATES[node.op]))]
+    results = [
+        placement.new_blocked(node.outputs[0].name),
+        *(_state(placement, node, ways) for _ in range(STATES[node.op])),
+    ]
     for way, reverse in enumerate(ways):
-        _direction(layout, node, way, reverse, results)
-    layout.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
+        _direction(placement, node, way, reverse, results)
+    placement.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
 
 
-def _state(layout: Layout, node: Node, ways: Sequence[bool]) -> Blocked:
+def _state(placement: Placement, node: Node, ways: Sequence[bool]) -> Blocked:
     """Fresh blocks for a state [directions, b, hidden]; all states lie alike."""
-    batch, hidden = int(layout.graph.value(node.inputs[0] or "").shape[1]), int(node.attrs["hidden"])
-    return layout.new_blocks(Plane(len(ways), 1, batch, 0, layout.lanes), natural_channels(hidden, layout.lanes))
+    batch, hidden = int(placement.graph.value(node.inputs[0] or "").shape[1]), int(node.attrs["hidden"])
+    return placement.new_blocks(
+        Extent(len(ways), 1, batch, 0, placement.lanes), natural_channels(hidden, placement.lanes)
+    )
 
 
-def _direction(layout: Layout, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
-    program, lanes, hidden = layout.program, layout.lanes, int(node.attrs["hidden"])
+def _direction(placement: Placement, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
+    program, lanes, hidden = placement.program, placement.lanes, int(node.attrs["hidden"])
     names = [*node.inputs, *[None] * (6 - len(node.inputs))]
-    w, r = (layout.graph.weights[n or ""][way] for n in names[1:3])
+    w, r = (placement.graph.weights[n or ""][way] for n in names[1:3])
     count, blocks = GATES[node.op], -(-hidden // lanes)
     bias = np.zeros((2, count, hidden), np.float32)
     if names[3] is not None:
-        bias = layout.graph.weights[names[3]][way].reshape(2, count, hidden)
+        bias = placement.graph.weights[names[3]][way].reshape(2, count, hidden)
     after = node.op == "gru" and bool(node.attrs["linear_before_reset"])
     added = np.array([*(bias[0] + bias[1])[:-1], bias[0][-1] if after else (bias[0] + bias[1])[-1]])
-    x = layout.get_blocked(names[0] or "", 2)
+    x = placement.get_blocked(names[0] or "", 2)
     wide = _padded(w.reshape(count, hidden, -1), blocks * lanes)
     work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
-    gates = layout.new_blocks(Plane(x.plane.n, 1, x.plane.w, 0, lanes), natural_channels(len(wide), lanes))
-    write_dense(layout, x, work, gates, Epilogue((), ()))
+    gates = placement.new_blocks(Extent(x.extent.n, 1, x.extent.w, 0, lanes), natural_channels(len(wide), lanes))
+    write_dense(placement, x, work, gates, Epilogue((), ()))
     weights = (_padded(r.reshape(count, hidden, hidden), blocks * lanes).T, _padded(bias[1, -1:], blocks * lanes))
-    like = results[1].plane
-    first = [_first(layout, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
-    to = [_part(v, way, v.plane.image if i else v.plane.row) for i, v in enumerate(results)]
+    like = results[1].extent
+    first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
+    to = [_part(v, way, v.extent.image if i else v.extent.row) for i, v in enumerate(results)]
     states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in pair]
     spec = RecurrentSpec(
-        node.op, lanes, x.plane.n, x.plane.w, hidden, blocks, strides(gates.plane), strides(like),
-        strides(results[0].plane), strides(like), reverse, after,
+        node.op, lanes, x.extent.n, x.extent.w, hidden, blocks, strides(gates.extent), strides(like),
+        strides(results[0].extent), strides(like), reverse, after,
     )  # fmt: skip
     program.call(
         spec, None,
         [gates.offset(0), *map(program.weight, weights), first[0], to[0], to[1], *states,
-         Place(program.arena.new(2 * blocks * lanes))], node.label,
+         Address(program.arena.new(2 * blocks * lanes))], node.label,
     )  # fmt: skip
 
 
-def _part(x: Blocked, way: int, step: int) -> Place:
+def _part(x: Blocked, way: int, step: int) -> Address:
     """Where a direction's part begins."""
     at = x.offset(0)
-    return Place(at.buffer, at.delta + way * step)
+    return Address(at.buffer, at.delta + way * step)
 
 
-def _first(layout: Layout, name: str | None, way: int, blocks: int, like: Plane) -> Argument:
+def _first(placement: Placement, name: str | None, way: int, blocks: int, like: Extent) -> Argument:
     """The state that a direction begins with, which lies like ``like``; zeros if none is given."""
-    lanes, weights = layout.lanes, layout.graph.weights
+    lanes, weights = placement.lanes, placement.graph.weights
     if name is None or name in weights:
         state = np.zeros((like.w, blocks * lanes), np.float32)
         if name is not None:
             state[:, : weights[name].shape[2]] = weights[name][way]
         spaced = np.zeros((blocks, like.n, like.w, lanes), np.float32)
         spaced[:, 0] = state.reshape(like.w, blocks, lanes).swapaxes(0, 1)
-        return layout.program.weight(spaced)
-    x = layout.get_blocked(name, 2)
-    dense = x.natural and strides(x.plane) == strides(like)
-    return _part(x if dense else layout.relayout(x, 0, natural_channels(x.width, lanes)), way, like.image)
+        return placement.program.weight(spaced)
+    x = placement.get_blocked(name, 2)
+    dense = x.natural and strides(x.extent) == strides(like)
+    return _part(x if dense else placement.relayout(x, 0, natural_channels(x.width, lanes)), way, like.image)
 
 
 def _padded(rows: Floats, width: int) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from secateur.codegen.emit.builder import Expr, Kernel, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
@@ -27,7 +27,7 @@ def build(spec: RecurrentSpec, choice: None, target: Target) -> Any:
 class _Recurrent:
     def __init__(self, spec: RecurrentSpec) -> None:
         self.spec = spec
-        self.k = k = Kernel(spec.lanes)
+        self.k = k = KernelBuilder(spec.lanes)
         self.width = spec.blocks * spec.lanes
         self.gates, self.r, self.bias, self.h0 = (k.pointer(n) for n in ("gates", "r", "bias", "h0"))
         self.y, self.h = k.pointer("y"), k.pointer("h")

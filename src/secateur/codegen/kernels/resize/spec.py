@@ -21,5 +21,5 @@ class ResizeSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1

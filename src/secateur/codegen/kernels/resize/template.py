@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from secateur.codegen.emit.builder import Expr, Kernel
+from secateur.codegen.emit.builder import Expr, KernelBuilder
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -19,11 +19,11 @@ def build(spec: ResizeSpec, choice: None, target: Target) -> Any:
 
     Tables hold ``taps`` entries per output row and column; positions are offsets in floats.
     """
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
     axes = [(k.pointer(f"at{j}", "int32"), k.pointer(f"w{j}")) for j in (0, 1)]
     table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
 
     def taps(axis: int, position: Expr) -> list[tuple[Expr, Expr]]:
@@ -49,7 +49,7 @@ def build(spec: ResizeSpec, choice: None, target: Target) -> Any:
                     part = product if part is None else part + product
                 value = part * weight if value is None else value + part * weight
             where = At(block, image, line, column)
-            k.store(y, y_index(spec, where), apply(k, value, spec.steps, operands, where))
+            k.store(y, y_index(spec, where), apply(k, value, spec.post_ops, operands, where))
 
         k.loop(spec.w, pixel, name="ow")
 

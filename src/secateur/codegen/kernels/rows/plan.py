@@ -12,10 +12,10 @@ from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.elementwise.plan import mean
 from secateur.codegen.kernels.long_rows import merge
 from secateur.codegen.kernels.post_ops.plan import Epilogue, flows, per_lane, plan_epilogue
-from secateur.codegen.plan.axes import Forms
+from secateur.codegen.plan.axes import Axes
 from secateur.codegen.plan.family import Head
 from secateur.codegen.plan.fusion import Chain
-from secateur.codegen.plan.placement import Layout, strides
+from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.tensors import Blocked, natural_channels
 from secateur.ir import Node
@@ -25,47 +25,47 @@ from .spec import RowSpec
 AFFINE = (("mul", 1), ("add", 2))  # what a norm does with its inputs behind the first
 
 
-def reduce(layout: Layout, chain: Chain) -> Blocked:
+def reduce(placement: Placement, chain: Chain) -> Blocked:
     """A mean, sum or maximum: over the channels of each pixel, or over all pixels."""
     node = chain.head
-    axis, rank = layout.forms.axes[node.inputs[0] or ""], len(layout.graph.value(node.inputs[0] or "").shape)
+    axis, rank = placement.axes.channel[node.inputs[0] or ""], len(placement.graph.value(node.inputs[0] or "").shape)
     over = {a % rank for a in node.attrs["axes"]}
-    return rows(layout, chain) if axis in over else mean(layout, chain)
+    return rows(placement, chain) if axis in over else mean(placement, chain)
 
 
-def rows(layout: Layout, chain: Chain) -> Blocked:
+def rows(placement: Placement, chain: Chain) -> Blocked:
     """Softmax, layer norm or RMS norm along the value's channels, or one number for all of them."""
-    node, weights = chain.head, layout.graph.weights
-    x = layout.get_blocked(node.inputs[0] or "", layout.forms.axes[node.name])
-    natural = natural_channels(x.width, layout.lanes)
+    node, weights = chain.head, placement.graph.weights
+    x = placement.get_blocked(node.inputs[0] or "", placement.axes.channel[node.name])
+    natural = natural_channels(x.width, placement.lanes)
     if not np.array_equal(x.channels >= 0, natural >= 0):
-        x = layout.relayout(x, 0, natural)
-    out = layout.new_blocked(chain.last.name, None if node.op.startswith("reduce_") else x.channels)
+        x = placement.relayout(x, 0, natural)
+    out = placement.new_blocked(chain.last.name, None if node.op.startswith("reduce_") else x.channels)
     affine = [(op, node.inputs[i]) for op, i in AFFINE if i < len(node.inputs) and node.inputs[i] is not None]
     own = Epilogue(
         tuple(PostOp(op, operand="const") for op, _ in affine),
-        tuple((per_lane(layout, weights[name or ""], out.channels),) for _, name in affine),
+        tuple((per_lane(placement, weights[name or ""], out.channels),) for _, name in affine),
     )
-    epilogue = own.then(plan_epilogue(layout, flows(node.name, chain.tail), out))
+    epilogue = own.then(plan_epilogue(placement, flows(node.name, chain.tail), out))
     spec = merge(RowSpec(
-        node.op, layout.lanes, out.plane.n, len(out.blocks), out.plane.h, out.plane.w, x.width,
-        strides(x.plane), strides(out.plane), not x.contiguous, float(node.attrs.get("eps", 0.0)), epilogue.steps,
-        layout.threads,
+        node.op, placement.lanes, out.extent.n, len(out.blocks), out.extent.h, out.extent.w, x.width,
+        strides(x.extent), strides(out.extent), not x.contiguous, float(node.attrs.get("eps", 0.0)), epilogue.post_ops,
+        placement.threads,
     ))  # fmt: skip
-    call_window(layout, spec, x, out, [], epilogue, node.label)
+    call_window(placement, spec, x, out, [], epilogue, node.label)
     return out
 
 
-def _reduced(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
+def _reduced(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
     """Over the whole picture of each of n, or over the channels."""
-    axis = forms.axes[node.inputs[0] or ""]
+    axis = axes.channel[node.inputs[0] or ""]
     rest = [i for i in range(len(shape)) if i != axis]
     over = sorted(a % len(shape) for a in node.attrs["axes"])
     return (len(shape) in (3, 4) and over == rest[1:]) or (over == [axis] and bool(node.attrs["keepdims"]))
 
 
-def _last_axis(forms: Forms, node: Node, shape: tuple[int, ...]) -> bool:
-    return bool(node.attrs["dims"] == 1) and constant(forms, node)
+def _last_axis(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
+    return bool(node.attrs["dims"] == 1) and constant(axes, node)
 
 
 HEADS: Mapping[str, Head] = MappingProxyType(

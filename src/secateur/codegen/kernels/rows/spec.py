@@ -23,5 +23,5 @@ class RowSpec:
     y: Strides
     table: bool
     eps: float
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1

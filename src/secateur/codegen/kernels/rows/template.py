@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, const, even_tile, number, segments
+from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, number, segments
 from secateur.codegen.emit.maths import exp
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
@@ -30,10 +30,10 @@ def build(spec: RowSpec, choice: None, target: Target, width: int = 4) -> Any:
 class _Rows:
     def __init__(self, spec: RowSpec) -> None:
         self.spec = spec
-        self.k = k = Kernel(spec.lanes, spec.threads)
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.x = k.pointer("x")
         self.table = k.pointer("table", "int32") if spec.table else None
-        self.operands = operand_pointers(k, spec.steps)
+        self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
 
     def build(self, width: int) -> Any:
@@ -77,7 +77,7 @@ class _Rows:
 
     def write(self, at: At, value: Expr) -> None:
         """What comes after, and the store."""
-        value = apply(self.k, value, self.spec.steps, self.operands, at)
+        value = apply(self.k, value, self.spec.post_ops, self.operands, at)
         self.k.store(self.y, y_index(self.spec, at), value)
 
     def sums(self, pixels: list[At], of: Callable[[int, Expr], Expr]) -> list[Expr]:
@@ -169,7 +169,7 @@ def _plus(a: Expr, b: Expr) -> Expr:
     return a + b
 
 
-def across(k: Kernel, value: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
+def across(k: KernelBuilder, value: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
     """All lanes of a vector as one number, halving it."""
     lanes = k.lanes
     value = k.vector(value)

@@ -28,7 +28,7 @@ class StrassenSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1
 
     kernel = stride = dilation = (1, 1)
@@ -76,7 +76,7 @@ class StrassenSpec:
 
     def workload(self) -> StrassenSpec:
         """The same without its epilogue."""
-        return replace(self, steps=())
+        return replace(self, post_ops=())
 
 
 @dataclass(frozen=True)

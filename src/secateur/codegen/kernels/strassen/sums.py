@@ -64,7 +64,7 @@ class Strip:
     columns: int
     row: int  # floats from one row to the next, and from one pixel: as in the input, since one loop reads both
     column: int
-    plane: int  # from one block to the next: odd, or powers of two would meet in a few cache sets
+    block: int  # from one block to the next: odd, or powers of two would meet in a few cache sets
     sums: int
     kept: int
     copies: int
@@ -81,10 +81,10 @@ def strip(spec: StrassenSpec, choice: StrassenChoice) -> Strip:
     size = min(choice.size, -(-extent // 2))
     rows, columns = (1, size) if spec.flat else (size, spec.w)
     row = columns * column if rows == 1 else spec.x.row
-    plane = rows * (row // spec.lanes) | 1
+    block = rows * (row // spec.lanes) | 1
     return Strip(
         size, min(size, extent - size), max(0, extent - 2 * size), -(-extent // (2 * size)), rows, columns,
-        row, column, plane,
-        4 * (spec.inputs // 2) * plane, 2 * choice.nb * choice.rows * choice.columns,
+        row, column, block,
+        4 * (spec.inputs // 2) * block, 2 * choice.nb * choice.rows * choice.columns,
         spec.threads,
     )  # fmt: skip

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import INT, Expr, Kernel, const, even_tile, segments
-from secateur.codegen.emit.partition import share
+from secateur.codegen.emit.builder import INT, Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.partition import partition
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
@@ -56,10 +56,10 @@ class _Strassen:
     def __init__(self, spec: StrassenSpec, choice: StrassenChoice) -> None:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.half = spec.inputs // 2  # blocks
-        self.k = k = Kernel(spec.lanes, spec.threads)
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
         self.places = k.pointer("places", "int32")
-        self.operands = operand_pointers(k, spec.steps)
+        self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
         self.scratch = k.bind(self.place(spec.inputs if spec.table else 1), INT)
 
@@ -70,7 +70,7 @@ class _Strassen:
     def build(self) -> Any:
         k, spec, count = self.k, self.spec, self.strip.count
         if self.choice.outer == "strips":
-            k.loop(spec.n, lambda image: share(
+            k.loop(spec.n, lambda image: partition(
                 k, spec.threads, count, lambda worker, i: self.one_strip(image, worker, i)), name="n")  # fmt: skip
         else:
             k.everyone(lambda worker: k.loop(spec.n, lambda image: k.loop(
@@ -106,7 +106,7 @@ class _Strassen:
         k, v, strip, s = self.k, self.spec.lanes, self.strip, self.spec.x
         bases = [[k.bind(self.block(block + j * self.half) + self.index(image, self.pixel(first + gap, 0, 0)), INT)
                   for j in (0, 1)] for gap in (0, strip.gap)]  # fmt: skip
-        to = k.bind(sums + block * (strip.plane * v), INT)
+        to = k.bind(sums + block * (strip.block * v), INT)
 
         def one(row: Expr, column: Expr) -> None:
             shift = row * s.row + column * s.column
@@ -115,7 +115,7 @@ class _Strassen:
             s2 = k.vector(s1 - a11)
             at = to + row * strip.row + column * strip.column
             for i, value in enumerate((s2, a11 - a21, s1, a12 - s2)):
-                k.store(self.memory, at + i * (self.half * strip.plane * v), value)
+                k.store(self.memory, at + i * (self.half * strip.block * v), value)
 
         k.loop(strip.rows, lambda row: k.loop(strip.columns, lambda column: one(row, column), name="w"), name="h")
 
@@ -147,9 +147,9 @@ class _Tile:
         start = k.bind(self.block * (PRODUCTS * every), INT)
 
         def product(p: Expr) -> None:
-            if any(step.operand == "full" for step in self.whole.spec.steps):
+            if any(op.operand == "full" for op in self.whole.spec.post_ops):
                 k.branch(tirx.any(p == 1, p >= 4), lambda: fetch(
-                    k, self.whole.spec.steps, self.whole.operands, self.places(p)))  # fmt: skip
+                    k, self.whole.spec.post_ops, self.whole.operands, self.places(p)))  # fmt: skip
             self.multiply(p, k.bind(start + p * (every * self.nb), INT))
             k.branch(p == 5, self.join)
             k.branch(tirx.any(p == 0, p == 2), lambda: self.keep(self.u2), lambda: k.branch(
@@ -162,14 +162,14 @@ class _Tile:
         k, v, strip, whole, nb = self.k, self.k.lanes, self.strip, self.whole, self.nb
         of_x = tirx.any(p < 2, p == 4)
         number = tirx.Select(p < 4, p - 2, p - 3)  # of the sum
-        of_sum = self.sums + number * (self.half * strip.plane * v) + self.row * strip.row + self.column * strip.column
+        of_sum = self.sums + number * (self.half * strip.block * v) + self.row * strip.row + self.column * strip.column
         start = self.first + tirx.Select(p == 4, const(strip.gap), const(0))
         pixel = whole.index(self.image, whole.pixel(start, self.row, self.column))
         base = k.bind(tirx.Select(of_x, pixel, of_sum), INT)
         later = k.bind(tirx.Select(p == 0, const(0), const(self.half)), INT)  # A12 and A22 are of the second half
 
         def block(b: Expr) -> None:
-            at = k.bind(base + tirx.Select(of_x, whole.block(b + later), b * (strip.plane * v)), INT)
+            at = k.bind(base + tirx.Select(of_x, whole.block(b + later), b * (strip.block * v)), INT)
             of = k.bind(weights + b * (v * nb * v), INT)
             k.loop(v, lambda i: channel(at + i, of + i * (nb * v)), name="i")
 
@@ -206,7 +206,7 @@ class _Tile:
         places = self.places(p)
         bias = [k.vector(k.load(whole.bias, at.block * k.lanes)) for at in places[: self.nb]]
         for i, (x, place) in enumerate(zip(self.acc, places, strict=True)):
-            value = apply(k, k.get(x) + bias[i % self.nb], spec.steps, whole.operands, place)
+            value = apply(k, k.get(x) + bias[i % self.nb], spec.post_ops, whole.operands, place)
             k.store(whole.y, y_index(spec, place), value)
         k.branch(
             p == 4, lambda: self.begin(lambda i: k.splat(0.0)), lambda: self.begin(lambda i: self.kept(self.u2, i))

@@ -13,7 +13,7 @@ from secateur.codegen.plan.strides import Strides
 class WindowSpec:
     """Convolution in narrow groups ("conv"; depthwise if ``group`` is 1), or pooling ("max", "avg"), block by block.
 
-    For "conv" the input has its margin and the pointer is at the first tap; pools leave out taps outside of the
+    For "conv" the input has its halo and the pointer is at the first tap; pools leave out taps outside of the
     picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too. ``group`` channels
     that follow each other in a block are read by as many outputs in the same lanes; it divides a quad.
     """
@@ -33,7 +33,7 @@ class WindowSpec:
     y: Strides
     table: bool
     count_pad: bool = True
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1
     group: int = 1
 
@@ -54,7 +54,7 @@ class WindowSpec:
 
     def workload(self) -> WindowSpec:
         """The same without its epilogue."""
-        return replace(self, steps=())
+        return replace(self, post_ops=())
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ registers.
 
 An input vector is loaded once and given to every output of the tile that it belongs to. Several narrow groups lie in a
 vector: each channel in turn is spread over the lanes of its group. Pools know at build time which taps lie outside of
-the picture, so they need no margin and no comparison at run time.
+the picture, so they need no halo and no comparison at run time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, Kernel, even_tile
+from secateur.codegen.emit.builder import Expr, KernelBuilder, even_tile
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
@@ -28,12 +28,12 @@ Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a ti
 
 def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Any:
     """The kernel ``(x, [w, bias], [table], operands.., y)``."""
-    k = Kernel(spec.lanes, spec.threads)
+    k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
     w = k.pointer("w") if spec.kind == "conv" else None
     bias = k.pointer("bias") if spec.kind == "conv" else None
     table = k.pointer("table", "int32") if spec.table else None
-    operands = operand_pointers(k, spec.steps)
+    operands = operand_pointers(k, spec.post_ops)
     y = k.pointer("y")
     rows_of = axis_segments(spec, 0, choice.rows)
     columns_of = axis_segments(spec, 1, choice.columns)
@@ -72,9 +72,9 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Any:
         for (r, c), acc in accumulators.items():
             at = At(block, image, row0 + r, column0 + c)
             value = k.get(acc) * k.splat(1.0 / count) if spec.kind == "avg" else k.get(acc)
-            k.store(y, y_index(spec, at), apply(k, value, spec.steps, operands, at))
+            k.store(y, y_index(spec, at), apply(k, value, spec.post_ops, operands, at))
 
-    def picture(block: Expr, image: Expr, parallel: bool) -> None:
+    def entry(block: Expr, image: Expr, parallel: bool) -> None:
         for rs in rows_of:
 
             def row(tr: Expr, rs: Segment = rs) -> None:
@@ -85,13 +85,13 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Any:
 
     shared = spec.threads > 1
     wide = shared and spec.blocks >= 2 * spec.threads
-    k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: picture(b, n, shared and not wide)), wide, "c")
+    k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: entry(b, n, shared and not wide)), wide, "c")
     return k.finish()
 
 
 def _spread(spec: WindowSpec, value: Expr, i: int) -> Expr:
     """Channel ``i`` of each group in all lanes of the group."""
-    return Kernel.shuffle([value], [lane // spec.group * spec.group + i for lane in range(spec.lanes)])
+    return KernelBuilder.shuffle([value], [lane // spec.group * spec.group + i for lane in range(spec.lanes)])
 
 
 def _uses(spec: WindowSpec, rs: Segment, cs: Segment) -> dict[tuple[int, int], list[tuple[int, int, int]]]:

@@ -31,7 +31,7 @@ class WinogradSpec:
     x: Strides
     y: Strides
     table: bool
-    steps: tuple[PostOp, ...] = ()
+    post_ops: tuple[PostOp, ...] = ()
     threads: int = 1
 
     kernel = (3, 3)
@@ -74,7 +74,7 @@ class WinogradSpec:
 
     def workload(self) -> WinogradSpec:
         """The same without its epilogue."""
-        return replace(self, steps=())
+        return replace(self, post_ops=())
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import INT, Expr, Kernel, const, even_tile, segments
-from secateur.codegen.emit.partition import share
+from secateur.codegen.emit.builder import INT, Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.partition import partition
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
@@ -46,18 +46,18 @@ class _Winograd:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.m, self.t = choice.m, choice.m + 2
         self.points, self.pairs, self.tiles = self.t**2, PAIRS[choice.m], spec.tiles(choice.m)
-        self.k = k = Kernel(spec.lanes, spec.threads)
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.x, self.w, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.table = k.pointer("table", "int32") if spec.table else None
         self.channels = None if spec.full else k.pointer("channels", "int32")
         self.scratch = k.pointer("scratch")
-        self.operands = operand_pointers(k, spec.steps)
+        self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
 
     def build(self) -> Any:
         k, strips = self.k, -(-self.tiles // self.strip.tiles)
         if self.choice.outer == "strips":
-            share(k, self.spec.threads, strips, self.one_strip)
+            partition(k, self.spec.threads, strips, self.one_strip)
         else:
             k.everyone(lambda worker: k.loop(strips, lambda i: self.one_strip(worker, i), name="s"))
         return k.finish()
@@ -133,7 +133,7 @@ class _Winograd:
         for i in range(rows):
             for j, value in enumerate(self.back([down[j][i] for j in range(t)], columns)):
                 at = At(block, image, row + i, column + j)
-                k.store(self.y, y_index(self.spec, at), apply(k, value + bias, self.spec.steps, self.operands, at))
+                k.store(self.y, y_index(self.spec, at), apply(k, value + bias, self.spec.post_ops, self.operands, at))
 
     def forward(self, d: Vectors) -> list[Expr]:
         """B^T d: the even half for p and -p is shared, and so is the odd one."""
@@ -193,7 +193,7 @@ class _Winograd:
             v, lambda i: channel(b * v + i, b * (self.strip.tiles * v) + i), name="i"), name="c")  # fmt: skip
 
 
-def _sum(k: Kernel, factors: Iterable[float], values: Vectors) -> Expr | None:
+def _sum(k: KernelBuilder, factors: Iterable[float], values: Vectors) -> Expr | None:
     """The sum of the products, begun with one whose factor is 1; zeros are left out."""
     terms = [(float(f), v) for f, v in zip(factors, values, strict=True) if f != 0 and v is not None]
     total = None
