@@ -117,7 +117,7 @@ def test_a_library_of_a_better_processor(files: Path, monkeypatch: pytest.Monkey
 def test_a_damaged_library(files: Path, tmp_path: Path, harm: Callable[[bytes], bytes], message: str) -> None:
     path = tmp_path / "l.so"
     path.write_bytes(harm((files / "l.so").read_bytes()))
-    refused(run("run", path, "--input", f"x={files / 'x.npy'}"), rf"l\.so' is no library of secateur, or {message}")
+    refused(run("run", path, "--input", f"x={files / 'x.npy'}"), rf"l\.so' is not a library of secateur, or {message}")
     with pytest.raises(InputError, match=message):
         secateur.load_library(path)
 
@@ -226,7 +226,7 @@ def test_no_space_for_records(files: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("place", ["", "none/r.jsonl"])
 def test_records_where_none_can_be(files: Path, tmp_path: Path, place: str) -> None:
     path = tmp_path / place
-    message = "it is no file; name a file" if place == "" else "its folder does not exist; name another file"
+    message = "it is not a file; name one" if place == "" else "its folder does not exist; name another file"
     refused(run("tune", files / "in.onnx", "--records", path), message)
     with pytest.raises(InputError, match=message):
         build(small(), tune=5, records=path)

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.codegen.kernels.conv.spec import ConvChoice, ConvSpec
+from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Record, Records, record_of
-from secateur.codegen.tune.tuner import doubts
+from secateur.codegen.tune.tuner import SHIPPED, doubts
 from secateur.ir import InputError
 
 PLANE = Strides(1024, 1024, 128, 16)
@@ -196,9 +197,20 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_places_that_hold_no_records(tmp_path: Path) -> None:
     for place in (tmp_path, Path("/dev/null")):
-        with pytest.raises(InputError, match="it is no file; name a file"):
+        with pytest.raises(InputError, match="it is not a file; name one"):
             Records(place)
     missing = Records(tmp_path / "none" / "r.jsonl")
     for act in (missing.check_writable, lambda: missing.add(record())):
         with pytest.raises(InputError, match=r"cannot append to the records in .*none"):
             act()
+
+
+def test_shipped_records_name_kernels_that_exist() -> None:
+    """A spec that is called otherwise needs its shipped lines converted; those of users are passed over, and noted."""
+    kinds = {kind.__name__ for family in FAMILIES for kind in family.choices}
+    for path in SHIPPED.glob("*.jsonl"):
+        assert {Record.parse(line).kind for line in path.read_text(encoding="utf-8").splitlines()} <= kinds
+    old = Record("t", "GroupedSpec", {}, (), 1.0, versions={"apache-tvm": "x"})
+    assert doubts(dict.fromkeys(kinds, 1), "x")(old) == (
+        "they are of revision 1 of GroupedSpec, this secateur knows no such kernel"
+    )

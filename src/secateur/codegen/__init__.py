@@ -1,4 +1,4 @@
-"""Graph to machine code: a placement plan, kernels by template, a tuner, and libraries in one file.
+"""Graph to machine code: placement, kernels by template, a tuner, and libraries in one file.
 
 Importing this loads no TVM; ``build`` and ``load_library`` do when they are called.
 """

@@ -204,7 +204,7 @@ def load_library(path: str | Path) -> Library:
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
-        raise InputError(f"'{path}' is no library of secateur, or damaged ({error}); build it again") from error
+        raise InputError(f"'{path}' is not a library of secateur, or damaged ({error}); build it again") from error
     try:
         library = Library(metadata, module, weights, tables, partial(_copy, code))
     except MemoryError as error:

@@ -69,20 +69,20 @@ def _ports(rows: Sequence[Any]) -> tuple[Port, ...]:
     found = []
     for name, shape, dtype in rows:
         if dtype not in DTYPES.values():
-            raise ValueError(f"{dtype!r} is no element type")
+            raise ValueError(f"{dtype!r} is not an element type")
         found.append(Port(_text(name), tuple(map(_count, shape)), dtype))
     return tuple(found)
 
 
 def _count(value: object, least: int = 0) -> int:
     if type(value) is not int or not least <= value < MOST:
-        raise ValueError(f"{value!r} is no number from {least} to {MOST}")
+        raise ValueError(f"{value!r} is not a number from {least} to {MOST}")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 

@@ -2,7 +2,7 @@
 
 A line: ``{"v":2,"target":"x86-avx512","kind":"ConvSpec","revision":1,"workload":{..},"choice":[..],"seconds":8e-4,
 "versions":{"apache-tvm":".."}}`` and, where they were kept, ``"timings":[[choice,seconds],..]``. The last line of a
-workload counts. A line that is damaged, or says what no longer holds, is skipped and told of in ``notes``.
+workload counts. A line that is damaged, or says what no longer holds, is skipped, and ``notes`` says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .plan.family import Workload
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises
-TOLD = 3  # damaged lines that are told of one by one
+SHOWN = 3  # damaged lines that are noted one by one
 Doubt = Callable[["Record"], str | None]
 Key = tuple[str, str, str]  # target, kind, workload
 
@@ -60,7 +60,7 @@ class Record:
         if data.get("v") != VERSION:
             raise ValueError(f"it is of version {data.get('v')}, this secateur reads {VERSION}")
         if not isinstance(data["workload"], dict):
-            raise ValueError("the workload is no object")
+            raise ValueError("the workload is not an object")
         timings = tuple((tuple(choice), float(seconds)) for choice, seconds in data.get("timings", ()))
         return Record(str(data["target"]), str(data["kind"]), data["workload"], tuple(data["choice"]),
                       float(data["seconds"]), int(data["revision"]), dict(data["versions"]), timings)  # fmt: skip
@@ -109,7 +109,7 @@ class Records:
     def _read(self, path: Path, doubt: Doubt) -> None:
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise InputError(f"cannot read the records in '{path}': it is no file; name a file")
+                raise InputError(f"cannot read the records in '{path}': it is not a file; name one")
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return
@@ -133,11 +133,11 @@ class Records:
     @property
     def notes(self) -> list[str]:
         """Lines that could not be used, and why; of many damaged ones the first few."""
-        rest = len(self._damaged) - TOLD
+        rest = len(self._damaged) - SHOWN
         more = [f"{self.path}: {rest} more damaged lines were skipped"] if rest > 0 else []
         doubted = [f"{self.path}: {n} records not used, {why}; tune again to replace them"
                    for why, n in self._doubted.items()]  # fmt: skip
-        return [*self._damaged[:TOLD], *more, *doubted]
+        return [*self._damaged[:SHOWN], *more, *doubted]
 
     def others(self, target: str) -> str | None:
         """Says so if the file has records, and all are for other targets."""
@@ -153,7 +153,7 @@ class Records:
         self._near.setdefault((record.target, record.kind, same), {})[record.key] = sizes
 
     def check_writable(self) -> None:
-        """Raise InputError now where ``add`` would later, as far as can be told without writing."""
+        """Raise InputError now where ``add`` would later, as far as can be known without writing."""
         if self.path is None:
             return
         folder = self.path.parent

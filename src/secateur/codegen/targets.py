@@ -52,7 +52,7 @@ class Target:
         target = Target(**{**data, "features": tuple(data["features"])})
         numbers, texts = (target.lanes, target.registers, target.cores), (target.name, target.triple, target.mcpu)
         if {*map(type, numbers)} != {int} or {*map(type, (*texts, *target.features))} != {str}:
-            raise TypeError("its target is none")
+            raise TypeError("its target is not one")
         return target
 
 

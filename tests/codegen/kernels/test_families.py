@@ -30,7 +30,7 @@ class RunningSpec:
     x: Strides
     y: Strides
     table: bool = False
-    steps: tuple = ()
+    post_ops: tuple = ()
 """
 
 PLAN = """

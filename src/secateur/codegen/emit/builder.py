@@ -32,9 +32,9 @@ def number(value: float) -> Expr:
 class KernelBuilder:
     """A function under construction; statements go to the innermost open block.
 
-    With more than one of ``threads``, its parallel loops are cut into a share for each: the function gets one more
-    parameter, the number of the worker whose shares it computes, and its attribute ``WORKERS`` says how many there are.
-    What lies outside of parallel loops is done by all of them. They do not meet before the kernel ends, so none may
+    With more than one of ``threads``, its parallel loops are partitioned among them: the function gets one more
+    parameter, the number of the worker whose part it computes, and its attribute ``WORKERS`` says how many there are.
+    What lies outside of parallel loops is done by all of them. There is no barrier before the kernel ends, so none may
     read what another has written.
     """
 
@@ -67,7 +67,7 @@ class KernelBuilder:
         return tirx.Var(f"{name}{self.count}", INT)
 
     def loop(self, extent: int, body: Callable[[Expr], None], parallel: bool = False, name: str = "i") -> None:
-        """``for i in range(extent): body(i)``; a loop of one round is no loop."""
+        """``for i in range(extent): body(i)``; a loop of one round is unrolled."""
         if extent < 1:
             return
         if parallel and self.threads > 1:
@@ -152,7 +152,7 @@ class KernelBuilder:
         return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in lanes])
 
     def fence(self, value: Expr) -> Any:
-        """A name for a vector that LLVM computes as it is written: it joins no shuffle before with one behind."""
+        """A name for a vector that LLVM computes as it is written: it joins no shuffle before with one after."""
         return self.bind(tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.arithmetic.fence", value))
 
     def store(self, buffer: Any, index: Expr, vector: Expr, lanes: int = 0) -> None:

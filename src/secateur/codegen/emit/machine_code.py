@@ -1,4 +1,4 @@
-"""TIR to machine code: the few passes of TVM that kernels need, in order, and LLVM behind them.
+"""TIR to machine code: the few passes of TVM that kernels need, in order, and LLVM after them.
 
 TVM's own list has some fifty, most of them for scheduled blocks and for graphics processors. On a kernel that is
 written statement by statement they find nothing to do, and may take longer than LLVM: the bounds of every access
@@ -24,7 +24,7 @@ INDEX_BITS = 32
 def compile_module(functions: Mapping[Any, Any], target: Target) -> Any:
     """Machine code for functions, by their global variables; ``main`` is the only one that can be called from outside.
 
-    ``functions`` are what templates, ``tensor_ops`` and ``meeting`` write. Raises tvm.error.TVMError for what TVM or
+    ``functions`` are what templates, ``topi`` and ``threads`` write. Raises tvm.error.TVMError for what TVM or
     LLVM refuses.
     """
     machine = llvm_target(target)

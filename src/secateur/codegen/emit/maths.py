@@ -50,7 +50,7 @@ def exp(k: KernelBuilder, x: Expr, whole: bool = False) -> Expr:
         poly = poly * r + k.splat(c)
     poly = poly * (r * r) + r + k.splat(1.0)
     ints = tirx.Cast(f"int32x{k.lanes}", n)
-    poly = poly * k.splat(2.0) if whole else poly  # and half of the power, which for the largest is no number by itself
+    poly = poly * k.splat(2.0) if whole else poly  # and half of the power: the largest is not finite
     bits = (ints + tirx.Broadcast(tirx.IntImm("int32", 126 if whole else 127), k.lanes)) * tirx.Broadcast(
         tirx.IntImm("int32", 1 << 23), k.lanes
     )

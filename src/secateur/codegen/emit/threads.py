@@ -1,8 +1,9 @@
-"""The steps of a network on several threads: where they part, and where they meet.
+"""The steps of a network on several threads: one fork, and a barrier after each step.
 
-A fork and a join for each kernel cost more than a small kernel takes. So threads part once for a whole run of steps
-(TVM's ``parallel_launch_point``) and meet at a barrier behind each (``parallel_barrier_when_finish``), which costs them
-one look at each other's counters. A step for one thread is done by the first, while the others wait.
+A fork and a join for each kernel cost more than a small kernel takes. So threads are forked once for a whole run of
+steps (TVM's ``parallel_launch_point``) and wait at a barrier after each (``parallel_barrier_when_finish``), which costs
+them one look at each other's counters; they are joined after the last. A step for one thread is done by the first,
+while the others wait.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Step:
 
 
 def together(steps: Sequence[Step], stamps: Any = None) -> Any:
-    """All steps in order. The cycle counter goes to ``stamps`` before the first and behind each."""
+    """All steps in order. The cycle counter goes to ``stamps`` before the first and after each."""
     first = [] if stamps is None else [_stamp(stamps, 0)]
     if not all(step.serial for step in steps):
         return sequence([*first, _launch(steps, stamps)])

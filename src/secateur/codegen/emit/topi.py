@@ -1,4 +1,4 @@
-"""Operators row by row through TVM's operator library (TOPI): correct if slow.
+"""Operators on row-major tensors through TVM's operator library (TOPI): correct if slow.
 
 A rule gets the node's spec and its input tensors and returns the output tensors.
 """

@@ -1,4 +1,4 @@
-"""Moving and resampling data where the placement plan cannot do it by renaming."""
+"""Copies and resampling of data that placement cannot express as an alias."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def constant(axes: Axes, node: Node, shape: Shape = ()) -> bool:
 
 
 def constant_spatial(axes: Axes, node: Node, shape: Shape) -> bool:
-    """The same, of a signal or a picture."""
+    """The same, of a signal or an image."""
     return len(shape) in (3, 4) and constant(axes, node)
 
 

@@ -28,7 +28,7 @@ def shuffles(axes: Axes) -> dict[str, tuple[str, int]]:
 
 
 def aliases(axes: Axes) -> Mapping[str, tuple[str, ...]]:
-    """Values that are other lists of the same blocks, with the same picture: result -> what it is made of."""
+    """Values that are other lists of the same blocks, of the same spatial extent: result -> what it is made of."""
     found: dict[str, tuple[str, ...]] = {name: (x,) for name, (x, _) in shuffles(axes).items()}
     for node in axes.graph.nodes:
         data = [n for n in node.inputs if n is not None]
@@ -43,7 +43,7 @@ def aliases(axes: Axes) -> Mapping[str, tuple[str, ...]]:
 
 
 def _is_alias(axes: Axes, node: Node, data: list[str]) -> bool:
-    """Is this node with one input of data free: a choice among its channels, or the same picture by another name?"""
+    """Is this node with one input of data free: a choice among its channels, or the same values under another name?"""
     a, axis, name = node.attrs, axes.channel[data[0]], node.out.name
     if node.op in ALIAS:
         return True

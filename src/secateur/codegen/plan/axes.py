@@ -1,4 +1,4 @@
-"""Which axis of a value is its channels: the one that lies in the lanes of vectors. All others are its picture.
+"""Which axis of a value is its channels: the one that lies in the lanes of vectors. All others are spatial.
 
 ``channel_axes`` follows the channels through the graph, so that [n, c, h, w], the same as [n, h, w, c] and the heads
 [n, heads, t, c / heads] of an attention are one and the same memory. It decides about speed alone: whoever needs
@@ -29,7 +29,7 @@ SAME = frozenset({"concat", "split", "slice", "pad", "roll", "flip", "tile", "re
 
 
 def default_axis(rank: int) -> int:
-    """Where channels are if nothing is known: pictures are [n, c, h, w], rows [.., c]."""
+    """Where channels are if nothing is known: images are [n, c, h, w], rows [.., c]."""
     return 1 if rank in (2, 4) else max(rank - 1, 0)
 
 
@@ -75,7 +75,7 @@ def _elementwise(graph: Graph, node: Node, shape: Shape, known: Mapping[str, int
 
 
 def _reshape(node: Node, before: Shape, after: Shape, axis: int) -> int | None:
-    """The axis with as much behind it as there was behind the channels: they stay, are split, or take others in."""
+    """The axis with as much after it as there was after the channels: they stay, are split, or take others in."""
     inside = math.prod(before[axis + 1 :])
     fits = [j for j in range(len(after)) if math.prod(after[j + 1 :]) == inside]
     return max(fits, key=lambda j: after[j]) if fits else None
@@ -137,7 +137,7 @@ def pixels(shape: Shape, axis: int) -> Shape:
 
 
 def nchw(shape: Shape, axis: int) -> tuple[int, int, int, int]:
-    """[n, c, h, w]: of one axis beside the channels n, of two n and w, of more than three the first ones as one."""
+    """[n, c, h, w]: of one axis besides the channels n, of two n and w, of more than three the first ones as one."""
     n, h, w = _three(pixels(shape, axis))
     return n, int(shape[axis]), h, w
 

@@ -1,7 +1,7 @@
-"""Values that were only moved: seen as views where strides can say where they lie, else copied by tables.
+"""Values that only copy others: seen as views where strides can say where they lie, else copied by tables.
 
-An address is a memory's number and an offset in floats in one integer, so a chain of movements is NumPy on addresses
-(``movement``), and what it comes to is looked at once, at its end.
+An address is a memory's number and an offset in floats in one integer, so a chain of moves is NumPy on addresses
+(``moves``), and what it comes to is looked at once, at its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .tensors import Address, Blocked, Buffer, Dense, Extent, Ints
 SHIFT = 40  # an address is (memory << SHIFT) + offset
 OFFSET = (1 << SHIFT) - 1
 FEW = 1 << 14  # numbers that may have a table with an entry for each
-PATTERNS = 64  # copies that a movement may be taken apart into
+PATTERNS = 64  # copies that a move may be taken apart into
 Memory = Buffer | Port | Weight
 # A part of a copy in vectors: memory (None: zeros), pixels, blocks, and where both lie from the memory's beginning.
 Whole = tuple[Memory | None, Ints, Ints, Ints | None, Ints | None]
@@ -41,7 +41,7 @@ class Memories:
         return (len(self.known) - 1) << SHIFT
 
     def of_blocked(self, x: Blocked, shape: tuple[int, ...], axis: int) -> Ints:
-        """The address of each element of a value in blocks."""
+        """The address of each element of an NCHWc value."""
         places, extent = x.places(), x.extent
         firsts = np.array([self.number(b) + first for b, first in x.blocks], np.int64)
         channels = firsts[places // extent.lanes] + places % extent.lanes
@@ -50,7 +50,7 @@ class Memories:
         return found
 
     def of_dense(self, x: Dense) -> Ints:
-        """The address of each element of a value row by row."""
+        """The address of each element of a row-major value."""
         memory = x.buffer if x.port is None else Port(x.port)
         assert memory is not None
         return self.number(memory) + np.arange(int(np.prod(x.shape)), dtype=np.int64).reshape(x.shape)
@@ -117,7 +117,7 @@ def view(memories: Memories, addresses: Ints, axis: int, lanes: int) -> Blocked 
 
 
 def _lanes_are_written(memories: Memories, columns: Ints, starts: Ints, lanes: int) -> bool:
-    """May whole vectors be read? A buffer of blocks is written in all its lanes; one row by row only where data is."""
+    """May whole vectors be read? A buffer of blocks is written in all its lanes; a row-major one only where data is."""
     loose = [i for i, m in enumerate(memories.known) if isinstance(m, Buffer) and not m.blocks]
     inside = np.isin(columns >> SHIFT, loose)
     return not inside.any() or bool(np.all(np.unique(starts[inside], return_counts=True)[1] == lanes))

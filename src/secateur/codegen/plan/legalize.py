@@ -32,7 +32,7 @@ Rewrite = Callable[[Graph, Node], "list[Node] | None"]
 def prepare(graph: Graph) -> Graph:
     """The same function; inputs, outputs and their names stay."""
     graph = _fold_constants(graph)
-    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_behind, _before_concat,
+    for rewrite in (_layer_norm, _power, _keep_axis, _by_slices, _without_expand, _scale_after, _before_concat,
                     _same_rank, _as_torch_rounds):  # fmt: skip
         nodes: list[Node] = []
         for node in graph.nodes:
@@ -106,7 +106,7 @@ def _power(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _keep_axis(graph: Graph, node: Node) -> list[Node] | None:
-    """A reduction over one axis keeps it, and it is squeezed behind."""
+    """A reduction over one axis keeps it, and it is squeezed after."""
     if node.op not in REDUCE or node.attrs["keepdims"] or len(node.attrs["axes"]) != 1 or node.out.dtype != "f32":
         return None
     shape = graph.value(node.inputs[0] or "").shape
@@ -172,7 +172,7 @@ def _without_expand(graph: Graph, node: Node) -> list[Node] | None:
     return [replace(node, inputs=tuple(inputs))] if tuple(inputs) != node.inputs else None
 
 
-def _scale_behind(graph: Graph, node: Node) -> list[Node] | None:
+def _scale_after(graph: Graph, node: Node) -> list[Node] | None:
     """A number that scales an operand of a product scales the product instead, where it costs nothing."""
     if node.op != "matmul":
         return None
@@ -228,7 +228,7 @@ def _same_rank(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _as_torch_rounds(graph: Graph, node: Node) -> list[Node] | None:
-    """A picture is resized to the nearest pixel as the runtime rounds that the graph is compared with."""
+    """A resize to the nearest pixel rounds as the runtime does that the graph is compared with."""
     if node.op != "resize" or graph.note(OnnxOrigin) is not None:
         return None
     kinds = {("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_prefer_ceil")}

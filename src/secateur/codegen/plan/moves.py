@@ -21,7 +21,7 @@ from .sampling import taps
 
 Array = NDArray[Any]
 NOTHING = -1  # the address of a zero
-MOST = 1 << 24  # elements whose addresses are looked at; larger values are moved by TVM's library
+MOST = 1 << 24  # elements whose addresses are looked at; larger values are copied by TVM's library
 Attrs = Mapping[str, Any]
 Move = Callable[[Sequence[Array], Attrs, tuple[int, ...]], "Array | list[Array]"]
 

@@ -23,11 +23,11 @@ from .program import Argument, Choose, Port, Program, Table, Weight
 from .strides import Strides
 from .tensors import Address, Blocked, Buffer, Dense, Extent, Ints, natural_channels
 
-LOOSE = 2  # times the blocks that a value needs: from there on it is moved together before it is read block by block
+LOOSE = 2  # times the blocks that a value needs: from there on it is compacted before it is read block by block
 
 
 class Placement:
-    """Values in blocks and row by row, converted when a reader asks for the other form. Writes into ``program``.
+    """Values in blocks (NCHWc) and row-major, converted when a reader asks for the other form. Writes into ``program``.
 
     ``deferred`` are values that nobody has asked for yet and that only move others. ``choose`` says how to tile
     kernels, None that the program leaves it open (see ``Program``).
@@ -49,7 +49,7 @@ class Placement:
         self.turned: dict[tuple[str, int], Blocked] = {}  # in blocks, but along another axis than the value's own
         self.dense: dict[str, Dense] = {}
         self.deferred: dict[str, Node] = {}
-        self.constants: dict[str, Weight] = {}  # that were moved into a value
+        self.constants: dict[str, Weight] = {}  # that were copied into a value
         for value in graph.inputs:
             self.dense[value.name] = Dense(value.shape, value.dtype, port=value.name)
 
@@ -60,7 +60,7 @@ class Placement:
             if row is not None and row.halo is not None and is_head(self.axes, node):
                 yield node.inputs[0] or "", row.halo(self.graph, node)
 
-    # --- in blocks --------------------------------------------------------------------------------------------------
+    # --- NCHWc ------------------------------------------------------------------------------------------------------
 
     def new_blocked(self, name: str, channels: Ints | None = None) -> Blocked:
         """Blocks for a value, halos as its readers need them; its halo is zeroed by a call."""
@@ -121,7 +121,7 @@ class Placement:
         return out
 
     def lies_in_rows(self, name: str) -> bool:
-        """Is this a value row by row, or one that was only moved from such?"""
+        """Is this a row-major value, or one that only copies such?"""
         while name in self.deferred and name not in self.blocked and name not in self.dense:
             name = self.deferred[name].inputs[0] or ""
         return name in self.dense and name not in self.blocked
@@ -140,7 +140,7 @@ class Placement:
         return out
 
     def together(self, name: str, x: Blocked) -> Blocked:
-        """The same, moved together if it is spread over far more blocks than it fills."""
+        """The same, compacted if it is spread over far more blocks than it fills."""
         channels = natural_channels(x.width, self.lanes)
         if len(x.channels) > LOOSE * len(channels):
             x = self.relayout(x, x.extent.halo, channels)
@@ -172,16 +172,16 @@ class Placement:
         )  # fmt: skip
         return out
 
-    # --- row by row -------------------------------------------------------------------------------------------------
+    # --- row-major --------------------------------------------------------------------------------------------------
 
     def get_dense(self, name: str) -> Dense:
-        """The value row by row, converted if it lies in blocks."""
+        """The value in row-major order, converted if it lies in blocks."""
         if name not in self.dense:
             self.dense[name] = self._alias_of(name) or self._unpacked(name)
         return self.dense[name]
 
     def _alias_of(self, name: str) -> Dense | None:
-        """A value that is another one row by row under another shape."""
+        """A value that is another row-major one under another shape."""
         node = self.deferred.get(name)
         source = node.inputs[0] if node is not None and node.op in SAME_ROWS else None
         if source is None or source in self.graph.weights or (source in self.blocked and source not in self.dense):
@@ -195,14 +195,14 @@ class Placement:
         return out
 
     def new_dense(self, name: str) -> Dense:
-        """Memory for a value row by row."""
+        """Memory for a row-major value."""
         value = self.graph.value(name)
         shape = tuple(map(int, value.shape))
         words = max(1, -(-math.prod(shape) * numpy_dtype(value.dtype).itemsize // 4))
         return Dense(shape, value.dtype, self.program.arena.new(words))
 
     def unpack(self, name: str, out: Dense) -> None:
-        """Write a value that lies in blocks, or was only moved, row by row."""
+        """Write a value that lies in blocks, or only copies others, in row-major order."""
         axis = self.axes.channel[name]
         x = self.blocked.get(name)
         if x is None or axis != default_axis(len(out.shape)) or len(out.shape) > 4:
@@ -245,7 +245,7 @@ SAME_ROWS = RESHAPES | {"identity", "dropout"}
 
 
 def row_strides(shape: Sequence[int], axis: int) -> tuple[Strides, int]:
-    """How the picture of a value of at most rank 4 lies row by row, and how far its channels are apart."""
+    """The strides of a row-major value of at most rank 4, and how far its channels are apart."""
     steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     step = steps.pop(axis)
     n, row, column = {0: [0, 0, 0], 1: [*steps, 0, 0], 2: [*steps[:1], 0, *steps[1:]]}.get(len(steps), steps)
@@ -253,7 +253,7 @@ def row_strides(shape: Sequence[int], axis: int) -> tuple[Strides, int]:
 
 
 def address(x: Dense) -> Argument:
-    """Where a value row by row begins."""
+    """Where a row-major value begins."""
     if x.port is not None:
         return Port(x.port)
     assert x.buffer is not None
@@ -261,7 +261,7 @@ def address(x: Dense) -> Argument:
 
 
 def strides(extent: Extent) -> Strides:
-    """The strides of a picture in blocks."""
+    """The strides of a spatial extent in blocks."""
     return Strides(extent.block, extent.image, extent.row, extent.column)
 
 

@@ -19,9 +19,10 @@ FUSABLE_BINARY = frozenset({"add", "sub", "mul", "div", "minimum", "maximum"})
 class PostOp:
     """One operator on what a kernel is about to write: ``op(value)``, ``op(value, operand)`` or swapped.
 
-    ``operand``: "" none; "full" a tensor of the same picture with ``strides`` (0 where it is repeated); "vector" one
-    number per image and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one weight
-    per channel; "earlier" what the value was after ``earlier`` post-ops. ``table``: the operand's blocks are looked up.
+    ``operand``: "" none; "full" a tensor of the same spatial extent with ``strides`` (0 where it is repeated); "vector"
+    one number per batch entry and channel with ``strides``; "pixel" one number per pixel for all channels; "const" one
+    weight per channel; "earlier" what the value was after ``earlier`` post-ops. ``table``: the operand's blocks are
+    looked up.
     """
 
     op: str

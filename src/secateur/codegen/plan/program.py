@@ -17,7 +17,7 @@ OUTPUT = "output:"  # the port of a result begins with this
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A node computed row by row through TVM's operator library: shapes, types and constants are part of it."""
+    """A node computed on row-major tensors by TVM's operator library: shapes, types and constants are part of it."""
 
     op: str
     attrs: tuple[tuple[str, Any], ...]
@@ -80,8 +80,8 @@ class Call:
     """One kernel call. ``spec`` is a kernel family's or a ``TensorSpec``, ``choice`` is how its template is tiled;
     ``label`` names the layer.
 
-    Calls of one ``step`` need nothing of each other, so threads meet only when it ends. A kernel for a single thread is
-    called by one ``worker``, the first if it says none; those for several are shared by all.
+    Calls of one ``step`` need nothing of each other, so there is a barrier only when it ends. A kernel for a single
+    thread is called by one ``worker``, the first if it says none; those for several are partitioned among all.
     """
 
     spec: Any

@@ -41,7 +41,7 @@ def taps(a: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> l
 
 
 def _axis_taps(a: Mapping[str, Any], axis: int, before: int, after: int) -> Taps | None:
-    """For each output position (input position, weight) pairs, inside of the input. ``axis`` counts from behind."""
+    """For each output position (input position, weight) pairs, inside of the input. ``axis`` counts from the last."""
     sizes = a["size"] if a["size"] is not None else a["scales"]
     if axis < -len(sizes):
         return None

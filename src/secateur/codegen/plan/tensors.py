@@ -1,10 +1,10 @@
-"""Where tensors lie in memory: buffers in one arena, in vector-wide blocks of channels or row by row.
+"""Where tensors lie in memory: buffers in one arena, in vector-wide blocks of channels (NCHWc) or row-major.
 
-A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a halo of zeros around the
-picture, and each of its lanes holds one channel, or nothing. Which channel is written in ``channels``, so a concat, a
+A *blocked* tensor is a list of blocks. A block is ``[n, rows, columns, lanes]`` with a halo of zeros around its spatial
+extent, and each of its lanes holds one channel, or nothing. Which channel is written in ``channels``, so a concat, a
 split and a channel shuffle are other lists of the same blocks: nothing moves. Lanes that hold nothing hold finite
 numbers, and their weights are zero. A *view* sees blocks of another tensor with other strides: the heads of an
-attention, every second row of a picture.
+attention, every second row of an image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Extent:
-    """The picture of a block: sizes, halo on all four sides, and strides in floats.
+    """The spatial extent of a block: sizes, halo on all four sides, and strides in floats.
 
     ``strides`` are the strides of a view, (block, image, row, column); without them pixels follow each other.
     """
@@ -65,7 +65,7 @@ class Extent:
 
     @property
     def image(self) -> int:
-        """Floats from one image of the batch to the next."""
+        """Floats from one batch entry to the next."""
         return (self.h + 2 * self.halo) * self.row if self.strides is None else self.strides[1]
 
     @property
@@ -80,13 +80,13 @@ class Extent:
 
     @property
     def pixels(self) -> tuple[int, int, int, int, int, int]:
-        """Sizes and strides of the picture: what two tensors share whose blocks may stand in one list."""
+        """Spatial sizes and strides: what two tensors share whose blocks may stand in one list."""
         return self.n, self.h, self.w, self.image, self.row, self.column
 
 
 @dataclass(frozen=True, eq=False)
 class Blocked:
-    """A tensor ``[n, c, h, w]`` (or ``[n, c]``, with a picture of one pixel) in blocks of lanes."""
+    """A tensor ``[n, c, h, w]`` (or ``[n, c]``, with one pixel) in blocks of lanes."""
 
     extent: Extent
     blocks: tuple[tuple[Buffer, int], ...]  # the buffer, and the floats in it before the block's first pixel
@@ -131,7 +131,7 @@ class Blocked:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A tensor row by row, of any type; ``port`` names a graph input or output that holds it, else ``buffer`` does."""
+    """A row-major tensor of any type; ``port`` names a graph input or output that holds it, else ``buffer`` does."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -50,14 +50,14 @@ class _Worker:
     pid: int = 0
     job: _Job | None = None
     at: int | None = None
-    waiting: bool = False  # it has compiled, and measures when it is told to
+    waiting: bool = False  # it has compiled, and waits for its turn to measure
 
 
 @dataclass
 class Pool:
     """Processes that compile and time kernels. A context: they end with it, whatever happens.
 
-    ``clock`` is in seconds. ``workers``: how many, by default one a core. ``memory``: see ``measure.arguments``.
+    ``clock`` is in seconds. ``workers``: how many, by default one a core. ``memory``: see ``timing.arguments``.
     """
 
     target: Target
@@ -141,7 +141,7 @@ class Pool:
                 if worker.channel in ready:
                     self._hear(worker, done)
                 elif worker.pid and self._hung(worker):
-                    _signal(worker.pid, signal.SIGKILL)  # its server tells of it
+                    _signal(worker.pid, signal.SIGKILL)  # the fork server reports it
                     worker.since = self.clock()
         return done
 

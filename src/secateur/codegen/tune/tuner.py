@@ -106,7 +106,7 @@ class Team(Protocol):
 
 
 class Tuner:
-    """Choices for one target; ``notes`` tells which came from a near shape, and which record lines were unusable.
+    """Choices for one target; ``notes`` says which came from a near shape, and which record lines were unusable.
 
     ``team`` makes the processes that measure, ``clock`` counts seconds: tests give their own.
     """

@@ -17,7 +17,7 @@ from secateur.ir import Node
 
 @dataclass(frozen=True)
 class Folded:
-    """A convolution with the batch norms behind it folded in: what is left to do is ``tail``.
+    """A convolution with the batch norms after it folded in: what is left to do is ``tail``.
 
     ``weight`` [o, i / groups, kh, kw], ``bias`` [o]. ``spatial``: a sample is an image, and its pixels may be summed
     with each other; else each pixel is a sample by itself, as in a linear layer. No kernel may mix samples, or one that

@@ -32,7 +32,7 @@ from .spec import ConvSpec
 
 
 def conv(placement: Placement, chain: Chain) -> Blocked:
-    """Depthwise, dense or grouped; a few channels that lie row by row are read as they lie."""
+    """Depthwise, dense or grouped; a few channels in row-major order are read as they lie."""
     node, a = chain.head, chain.head.attrs
     weight = as_2d(placement.graph.weights[node.inputs[1] or ""].astype(np.float64))
     lone = (1,) * (2 - len(a["stride"]))
@@ -57,12 +57,12 @@ def conv(placement: Placement, chain: Chain) -> Blocked:
 
 
 def as_2d(weight: NDArray[Any]) -> NDArray[Any]:
-    """A kernel of signals [.., .., w] as one of pictures with one row."""
+    """A kernel of signals [.., .., w] as one of images with one row."""
     return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
 
 def linear(placement: Placement, chain: Chain) -> Blocked:
-    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last its picture."""
+    """A linear layer, or a product with a constant [i, o]: a 1x1 convolution, all axes but the last spatial."""
     node, axis = chain.head, len(chain.head.out.shape) - 1
     weight = placement.graph.weights[node.inputs[1] or ""].astype(np.float64)
     weight = (weight.T if node.attrs.get("transposed", True) else weight)[:, :, None, None]
@@ -199,7 +199,7 @@ def write_depthwise(placement: Placement, x: Blocked, work: Folded, out: Blocked
 
 
 def padded(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
-    """A convolution of a signal or a picture with known weights, and none that crops."""
+    """A convolution of a signal or an image with known weights, and none that crops."""
     return constant_spatial(axes, node, shape) and min(node.attrs["pad"]) >= 0
 
 

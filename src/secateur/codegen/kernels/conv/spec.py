@@ -74,7 +74,7 @@ class ConvSpec:
 class ConvChoice:
     """How a convolution is tiled: ``nb`` output blocks by ``rows`` x ``columns`` pixels in registers.
 
-    ``outer``: "blocks" keeps the weights of a tile while it walks the picture, "pixels" keeps the pixels.
+    ``outer``: "blocks" keeps the weights of a tile while it walks the pixels, "pixels" keeps the pixels.
     ``ahead``: fetch the weights of the next tile of blocks early.
     """
 

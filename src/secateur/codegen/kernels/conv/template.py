@@ -60,7 +60,7 @@ class _Conv:
         self.k.loop(count, lambda t: body(start + t * nb, nb), parallel, "co")
 
     def over_pixels(self, body: Body, parallel: bool) -> None:
-        """``body(image, row, column, rows, columns)`` for all tiles of the picture."""
+        """``body(image, row, column, rows, columns)`` for all tiles of the output."""
         spec, choice = self.spec, self.choice
 
         def image(n: Expr) -> None:

@@ -23,7 +23,7 @@ def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
         if spec.inner == "channels":
             k.loop(spec.w, lambda w: k.loop(spec.channels, lambda c: moving(n, r, c)(w)))
         else:
-            # Looked up once a row: what is loaded beside each store keeps LLVM from moving vectors.
+            # Looked up once a row: what is loaded next to each store keeps LLVM from moving vectors.
             k.loop(spec.channels, lambda c: k.loop(spec.w, moving(n, r, c)))
 
     def moving(n: Expr, r: Expr, channel: Expr) -> Callable[[Expr], None]:
@@ -72,7 +72,7 @@ def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
 
 
 def build_fill(spec: FillSpec, choice: None, target: Target) -> Any:
-    """The kernel ``(y)``: zeros around each picture."""
+    """The kernel ``(y)``: zeros around each batch entry."""
     k = KernelBuilder(spec.lanes, spec.threads)
     y = k.pointer("y")
     wide, m = spec.w + 2 * spec.halo, spec.halo

@@ -19,7 +19,7 @@ from .spec import MapSpec, MeanSpec
 
 
 def mean(placement: Placement, chain: Chain) -> Blocked:
-    """A reduction over the whole picture."""
+    """A reduction over all pixels."""
     node = chain.head
     x = placement.get_blocked(node.inputs[0] or "")
     out = placement.new_blocked(chain.last.name, x.channels)

@@ -10,7 +10,7 @@ from secateur.codegen.plan.strides import Strides
 
 @dataclass(frozen=True)
 class MapSpec:
-    """Element-wise: the steps on each vector of ``x``, ``pixels`` at a time."""
+    """Element-wise: the post-ops on each vector of ``x``, ``pixels`` at a time."""
 
     lanes: int
     n: int
@@ -26,7 +26,7 @@ class MapSpec:
 
 @dataclass(frozen=True)
 class MeanSpec:
-    """The mean (or sum, max) over the picture, one vector per block."""
+    """The mean (or sum, max) over all pixels, one vector per block."""
 
     kind: str
     lanes: int

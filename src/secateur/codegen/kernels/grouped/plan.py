@@ -53,7 +53,7 @@ def estimate(channels: Ints, work: Folded, lanes: int) -> float:
 
 
 def _can_look_up(placement: Placement, work: Folded) -> bool:
-    """Does the result meet only tensors in blocks and numbers per channel?"""
+    """Is the result joined only with tensors in blocks and numbers per channel?"""
     weights = placement.graph.weights
     return all(
         how.kind == "const" or (how.kind in ("full", "vector") and name not in weights)

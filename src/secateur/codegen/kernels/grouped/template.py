@@ -4,7 +4,7 @@ One vector a pixel would compute zeros where a group has fewer outputs than a ve
 vector are ``lanes / 4`` pixels by four outputs, so that any multiple of four outputs fills them:
 
     x  = [p0.c0 p0.c1 p0.c2 p0.c3 | p1.c0 .. p1.c3 | p2.. | p3..]   a quad of inputs of each pixel, from memory
-    x1 = [p0.c1 p0.c1 p0.c1 p0.c1 | p1.c1 .. p1.c1 | ..   | ..  ]   spread inside the quads, beside the multiplications
+    x1 = [p0.c1 p0.c1 p0.c1 p0.c1 | p1.c1 .. p1.c1 | ..   | ..  ]   spread inside the quads, next to the multiplications
     y += x1 * [w1.o0 w1.o1 w1.o2 w1.o3 | the same | ..]
 
 The vector of inputs is put together by loads alone and used for four channels and all quads of outputs of the tile.
@@ -156,7 +156,7 @@ class Packed:
 
 
 def write(k: KernelBuilder, spec: Any, y: Any, place: Expr, value: Expr, at: Packed) -> None:
-    """Store a vector: a quad to each of its pixels, ``place`` being that of the first pixel of the picture."""
+    """Store a vector: a quad to each of its pixels, ``place`` being that of the first pixel."""
     value = k.vector(value)
     base = k.bind(place + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column, "int64")
     for i, (r, c) in enumerate(at.pixels):

@@ -33,7 +33,7 @@ def matmul(placement: Placement, chain: Chain) -> Blocked:
     x, w = (replace(s, image=0 if t.extent.n == 1 != n else s.image, row=0 if t.extent.h == 1 != h else s.row)
             for s, t in zip(shapes, (left, right), strict=True))  # fmt: skip
     y, post_ops = strides(out.extent), epilogue.post_ops
-    if len(node.out.shape) == 2:  # the pictures of [rows, columns] are images of one pixel
+    if len(node.out.shape) == 2:  # [rows, columns] are batch entries of one pixel
         n, m = 1, n
         x, w, y = _as_column(x), _as_column(w), _as_column(y)
         post_ops = tuple(replace(s, strides=_as_column(s.strides)) if s.strides else s for s in post_ops)
@@ -55,7 +55,7 @@ def _as_column(s: Strides) -> Strides:
 
 
 def _result(placement: Placement, chain: Chain, right: Blocked) -> Blocked:
-    """Blocks for the product; those of several heads stand side by side if they are joined behind it."""
+    """Blocks for the product; those of several heads stand side by side if they are joined after it."""
     name = chain.last.name
     readers = placement.graph.users.get(name, [])
     joined = [r.op == "transpose" and tuple(r.attrs["perm"])[-2:] == (1, 3) for r in readers]

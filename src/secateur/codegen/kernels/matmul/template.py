@@ -1,7 +1,7 @@
 """Products of two computed tensors: the tile of registers of a convolution, its weights read where they lie.
 
 [n, h, w, k] x [n, h, k, blocks of lanes]: for each k one number per row of the tile, broadcast, times one vector per
-block. The right operand needs no packing, for in blocks it lies just so: a vector of outputs for each k.
+block. The right operand needs no packing, for NCHWc it lies just so: a vector of outputs for each k.
 """
 
 from __future__ import annotations

@@ -172,14 +172,14 @@ def _spread(placement: Placement, node: Node, name: str, how: Operand, out: Bloc
 
 
 def repeated(s: Strides, have: Sizes, out: Blocked) -> Strides:
-    """The strides of an operand over the picture of the result: 0 where it has one number for many."""
+    """The strides of an operand over the extent of the result: 0 where it has one number for many."""
     n, h, w = (a == 1 != b for a, b in zip(have, (out.extent.n, out.extent.h, out.extent.w), strict=True))
     return Strides(s.block, 0 if n else s.image, 0 if h else s.row, 0 if w else s.column)
 
 
 def constant(placement: Placement, array: NDArray[Any], shape: tuple[int, ...], axis: int, how: Operand,
              out: Blocked) -> tuple[Weight, Strides]:  # fmt: skip
-    """A constant that varies over the picture: in blocks like the result's, or one number a pixel."""
+    """A constant that varies over pixels: in blocks like the result's, or one number a pixel."""
     small = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     small = small if broadcast(small.shape, shape, axis) else np.broadcast_to(small, shape)
     pixels = np.moveaxis(small, axis, -1).reshape(*how.sizes, -1)

@@ -105,7 +105,7 @@ def _first(placement: Placement, name: str | None, way: int, blocks: int, like: 
 
 
 def _padded(rows: Floats, width: int) -> Floats:
-    """[gates, hidden, ..] as one axis of ``width`` a gate, zeros behind the hidden units."""
+    """[gates, hidden, ..] as one axis of ``width`` a gate, zeros after the hidden units."""
     gap = [(0, 0), (0, width - rows.shape[1]), *[(0, 0)] * (rows.ndim - 2)]
     wide = np.pad(rows.astype(np.float32), gap)
     return wide.reshape(-1, *rows.shape[2:])

@@ -1,4 +1,4 @@
-"""Linear and cubic resizing of pictures. (To the nearest pixel is movement, see ``movement``.)"""
+"""Linear and cubic resizing. (To the nearest pixel is a copy, see ``plan.moves``.)"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _same(size: int) -> Taps:
 
 
 def _sums(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
-    """Resizing of pictures by sums of neighbours; to the nearest pixel is movement."""
+    """Resizing by sums of neighbours; to the nearest pixel is a copy."""
     return len(shape) == 4 and node.attrs["mode"] != "nearest" and node.out.shape[:2] == shape[:2]
 
 

@@ -22,7 +22,7 @@ from secateur.ir import Node
 
 from .spec import RowSpec
 
-AFFINE = (("mul", 1), ("add", 2))  # what a norm does with its inputs behind the first
+AFFINE = (("mul", 1), ("add", 2))  # what a norm does with its inputs after the first
 
 
 def reduce(placement: Placement, chain: Chain) -> Blocked:
@@ -57,7 +57,7 @@ def rows(placement: Placement, chain: Chain) -> Blocked:
 
 
 def _reduced(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
-    """Over the whole picture of each of n, or over the channels."""
+    """Over all pixels of each of n, or over the channels."""
     axis = axes.channel[node.inputs[0] or ""]
     rest = [i for i in range(len(shape)) if i != axis]
     over = sorted(a % len(shape) for a in node.attrs["axes"])

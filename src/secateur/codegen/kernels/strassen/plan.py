@@ -40,7 +40,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
 
 def arguments(placement: Placement, spec: StrassenSpec, choice: StrassenChoice, x: Blocked, reads: Ints, weight: Floats,
               bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
-    """What the call begins with. ``corner``: from the first pixel of the picture to the first that is read."""
+    """What the call begins with. ``corner``: from the first pixel to the first that is read."""
     blocks, lanes, order = np.unique(reads // x.extent.lanes), spec.lanes, np.argsort(reads)
     w = placement.program.weight(pack_strassen(weight[:, order, 0, 0], spec, choice))
     starts = tuple(Address(at.buffer, at.delta + corner) for at in (x.offset(int(b) * lanes) for b in blocks))

@@ -56,7 +56,7 @@ class StrassenSpec:
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak: products, weights, sums, partial sums.
 
-        Halves may share a row. There are 7/4 as many weights, read for each image; what comes from memory beside the
+        Halves may share a row. There are 7/4 as many weights, read for each image; what comes from memory besides the
         products takes half of its time on top.
         """
         outputs = self.blocks * self.lanes

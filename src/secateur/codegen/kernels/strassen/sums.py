@@ -1,4 +1,4 @@
-"""Strassen's matrix product in Winograd's form: sums of weights, and how a strip of a picture lies in memory."""
+"""Strassen's matrix product in Winograd's form: sums of weights, and how a strip of an image lies in memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def error(weight: Floats) -> float:
 class Strip:
     """Two halves of ``rows`` x ``columns`` pixels, and the scratch memory of their sums, in vectors.
 
-    ``size`` rows (or pixels, where they lie as in one row) make a half; the second begins ``gap`` behind the first.
+    ``size`` rows (or pixels, where they lie as in one row) make a half; the second begins ``gap`` after the first.
     ``sums`` is [sum, block of inputs, pixel]; ``kept``, two tiles. Each of the ``copies`` is of one thread.
     """
 

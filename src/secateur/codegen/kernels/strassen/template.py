@@ -1,7 +1,7 @@
 """Strassen's matrix product for 1x1 convolutions, in Winograd's form: seven products of halves where eight are usual.
 
-The picture, the input blocks and the output blocks are halved: with A the inputs, B the weights and C the outputs,
-C = A B in quadrants. Four sums of input quadrants are made for a strip of the picture at a time, sums of the weights
+The image, the input blocks and the output blocks are halved: with A the inputs, B the weights and C the outputs,
+C = A B in quadrants. Four sums of input quadrants are made for a strip of the image at a time, sums of the weights
 when a network is built. Then a tile of registers at a time, for each pair of output blocks and each pair of pixels::
 
     0  M1 = A11 B11                     keep U2 = M1
@@ -14,7 +14,7 @@ when a network is built. Then a tile of registers at a time, for each pair of ou
 
 where S1 = A21 + A22, S2 = S1 - A11, S3 = A11 - A21, S4 = A12 - S2 and T1 = B12 - B11, T2 = B22 - T1, T3 = B22 - B12,
 T4 = T2 - B21. U2 and U3 of one tile stay in the first cache, so that seven eighths of the multiply-adds cost seven
-eighths of the time. The halves of the picture are rows, or pixels where they lie as in one row; of an odd number both
+eighths of the time. The halves of the image are rows, or pixels where they lie as in one row; of an odd number both
 hold the middle one. All seven products are one loop: seven in a row are one too many for LLVM's registers.
 
 Source: V. Strassen, Gaussian elimination is not optimal, 1969; S. Winograd's variant in D. Knuth, The Art of Computer
@@ -89,7 +89,7 @@ class _Strassen:
                 self.choice.outer == "blocks", "s")  # fmt: skip
 
     def pixel(self, start: Expr, row: Expr, column: Expr) -> tuple[Expr, Expr]:
-        """Where a pixel of the half that begins at ``start`` lies in the picture, or in its only row."""
+        """Where a pixel of the half that begins at ``start`` lies in the image, or in its only row."""
         return (row, start + column) if self.spec.flat else (start + row, column)
 
     def index(self, image: Expr, pixel: tuple[Expr, Expr]) -> Expr:
@@ -222,7 +222,7 @@ class _Tile:
         return [At(block + j, self.image, *pixel) for pixel in pixels for j in range(self.nb)]
 
     def place(self, row: Expr, column: Expr) -> tuple[Expr, Expr]:
-        """Where an output lies in the picture."""
+        """Where an output lies in the image."""
         spec, k = self.whole.spec, self.k
         if spec.h == 1 or not spec.flat:
             return row, column

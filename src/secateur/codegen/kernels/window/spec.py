@@ -14,7 +14,7 @@ class WindowSpec:
     """Convolution in narrow groups ("conv"; depthwise if ``group`` is 1), or pooling ("max", "avg"), block by block.
 
     For "conv" the input has its halo and the pointer is at the first tap; pools leave out taps outside of the
-    picture, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too. ``group`` channels
+    extent, and the pointer is at the first pixel. ``count_pad``: the divisor counts those taps too. ``group`` channels
     that follow each other in a block are read by as many outputs in the same lanes; it divides a quad.
     """
 

@@ -3,7 +3,7 @@ registers.
 
 An input vector is loaded once and given to every output of the tile that it belongs to. Several narrow groups lie in a
 vector: each channel in turn is spread over the lanes of its group. Pools know at build time which taps lie outside of
-the picture, so they need no halo and no comparison at run time.
+the input, so they need no halo and no comparison at run time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _spread(spec: WindowSpec, value: Expr, i: int) -> Expr:
 
 
 def _uses(spec: WindowSpec, rs: Segment, cs: Segment) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
-    """For each input pixel of a tile, row by row: (output row, output column, tap) it belongs to."""
+    """For each input pixel of a tile, in row-major order: (output row, output column, tap) it belongs to."""
     uses: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for kh in range(rs[3], rs[4]):
         for r in range(rs[2]):
@@ -107,7 +107,7 @@ def _uses(spec: WindowSpec, rs: Segment, cs: Segment) -> dict[tuple[int, int], l
 
 
 def axis_segments(spec: WindowSpec, axis: int, tile: int) -> list[Segment]:
-    """Outputs along an axis in runs that have the same taps inside of the picture, each run in tiles."""
+    """Outputs along an axis in runs that have the same taps inside of the input, each run in tiles."""
     size = (spec.h, spec.w)[axis]
     valid = []
     for o in range(size):

@@ -39,7 +39,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
 
 def arguments(placement: Placement, spec: WinogradSpec, choice: WinogradChoice, x: Blocked, reads: Ints, weight: Floats,
               bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
-    """What the call begins with. ``corner``: from the first pixel of the picture to the first tap."""
+    """What the call begins with. ``corner``: from the first pixel to the first tap."""
     blocks, lanes, order = _blocks(x, reads), spec.lanes, np.argsort(reads)
     w = placement.program.weight(pack_winograd(weight[:, order], spec, choice))
     starts = tuple(Address(at.buffer, at.delta + corner) for at in (x.offset(int(b) * lanes) for b in blocks))

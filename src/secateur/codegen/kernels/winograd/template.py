@@ -91,7 +91,7 @@ class _Winograd:
         k.loop(nb, back, name="j")
 
     def place(self, tile: Expr, body: Body) -> None:
-        """``body(image, row, column, rows, columns)`` with the outputs of a tile that are inside of the picture."""
+        """``body(image, row, column, rows, columns)`` with the outputs of a tile that are inside of the extent."""
         spec, k, m = self.spec, self.k, self.m
         high, wide = -(-spec.h // m), -(-spec.w // m)
         image = k.bind(tirx.floordiv(tile, const(high * wide)), INT)

@@ -3,7 +3,7 @@
 F(m x m, 3x3) makes a tile of m x m outputs from t x t inputs, t = m + 2, with t*t products instead of 9*m*m (Lavin and
 Gray, "Fast Algorithms for Convolutional Neural Networks", 2015). In one dimension ``y = A^T [(G g) * (B^T d)]``: the
 filter g and the inputs d are polynomials that are evaluated at t - 1 points and at infinity, multiplied there, and put
-together again (Toom and Cook). Points come in pairs p and -p beside 0, so that a transform splits into an even and an
+together again (Toom and Cook). Points come in pairs p and -p besides 0, so that a transform splits into an even and an
 odd half. The points decide the error: 3/4 and 3/2 give a fifth of what the usual 1 and 2 give (``bench/winograd.py``),
 and they and their squares are exact in float32.
 """
