@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import Compiled, apply, compile, inspect, load, rewrite, trace, verify
+    from .api import Compiled, apply, compile, inspect, load, rewrite, scores, trace, verify
     from .calibration.images import Preparation
     from .deploy import load_library
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .report.report import Report
 
 _HOMES = {
-    **dict.fromkeys(("Compiled", "apply", "compile", "inspect", "load", "rewrite", "trace", "verify"), "secateur.api"),
+    **dict.fromkeys(
+        ("Compiled", "apply", "compile", "inspect", "load", "rewrite", "scores", "trace", "verify"), "secateur.api"
+    ),
     "load_library": "secateur.deploy",  # light: a process that only runs a library loads no pass
     **dict.fromkeys(
         (
@@ -53,7 +55,7 @@ _HOMES = {
 __all__ = [
     "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
     "Preparation", "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__",
-    "apply", "compile", "inspect", "load", "load_library", "rewrite", "trace", "verify",
+    "apply", "compile", "inspect", "load", "load_library", "rewrite", "scores", "trace", "verify",
 ]  # fmt: skip
 
 

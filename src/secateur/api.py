@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.comparison import RandomError, unread
 from secateur.ir import Graph, InputError, LawError, Unsupported
 from secateur.ir.frontends.onnx.process import OnnxProcess
-from secateur.ir.progress import Listener, listening, quiet
+from secateur.ir.progress import Listener, listening
 from secateur.passes import Pipeline
 from secateur.passes.allocate import LANES, Allocation
 from secateur.passes.context import Calibration, LatencyModel, in_context
@@ -22,26 +21,27 @@ from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.build import recipe_of
 from secateur.passes.recipe.digests import digests, fingerprint
-from secateur.passes.rewrite.canonicalize import Canonicalize
 
+from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
 from .calibration.load import opened
 from .capture import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
 from .compiled import Compiled
+from .inspection import inspect, title_of
 from .policy import Policy
 from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Trail, make_report, remarks_of
 from .report.parts import Latency
-from .report.report import Report
 from .restructure import AFTER, met_already, restructure, steps_of
+from .scoring import scores
 from .timing.agreement import measure
 from .timing.never_slower import compare, latency_model
 from .verification import verify
 
 if TYPE_CHECKING:
-    from .capture import Model, Protect, Shapes
+    from .capture import Layer, Model, Protect, Shapes
 
 
 def compile(
@@ -67,32 +67,39 @@ def compile(
     holdout: float | str = SHARE,
     shapes: Shapes | None = None,
     process: OnnxProcess | None = None,
+    widths: Mapping[Layer, float | int] | None = None,
+    drop: Mapping[Layer, Sequence[int]] | None = None,
 ) -> Compiled:
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
-    ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine
-    and one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds layers to
-    leave alone: globs of their names, or types or modules of ``model``. ``calibration``: batches ``x``, ``(x, y)`` or
-    dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes inputs of. Where
-    it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's quality, those with
-    the smallest digests under ``seed``. ``progress`` is told what
-    runs, by its name alone or as ``progress(done, total, what)`` with ``total`` None where nobody knows. With
-    ``target`` "native" both networks are timed side by side on this machine, on one thread, in code generated for it
-    (if TVM is installed) and in ONNX Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths
-    follow the vectors of ``target``, of this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an
-    ONNX file's inputs, by name, to count and time at where it leaves sizes open; they stay open in what is written. The
-    model as it was given is run beside what was read from it, and so is each file that is written; ``trust`` leaves
-    these checks out, ``verify=False`` all of them.
+    ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
+    one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds layers to
+    leave alone: globs of their names, or types or modules of ``model``. ``widths`` and ``drop`` choose by hand in place
+    of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
+    criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
+    ``(x, y)`` or dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes
+    inputs of. Where it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's
+    quality, those with the smallest digests under ``seed``. ``progress`` is told what runs, by its name alone or as
+    ``progress(done, total, what)`` with ``total`` None where nobody knows. With ``target`` "native" both networks are
+    timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and in ONNX
+    Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``, of
+    this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an ONNX file's inputs, by name, to count
+    and time at where it leaves sizes open; they stay open in what is written. The model as it was given is run beside
+    what was read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all
+    of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     _only_this_version(sparsity)
     if recipe is not None:
         _recipe_alone({"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
-                       "protect": protect or None, "calibration": calibration, "target": target}, policy)  # fmt: skip
+                       "protect": protect or None, "calibration": calibration, "target": target, "widths": widths,
+                       "drop": drop}, policy)  # fmt: skip
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
     lanes = _lanes(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
+    if widths is not None or drop is not None:
+        _by_hand_alone(budgets)
     chosen = _policy(policy, round_to, budgets)
     tell = listening(progress)
     tell(0, None, "read the model")
@@ -104,6 +111,8 @@ def compile(
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
+    hand = by_hand(model, dense, widths, drop)
+    steps, spec = (chosen.passes(seed), None) if hand is None else passes_by_hand(chosen, hand, seed)
     trail = Trail(tell)
     data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data)
     reading = None
@@ -111,12 +120,12 @@ def compile(
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
     start = in_context(dense, progress=tell)
-    if chosen.budget[0] == "latency_ms":
+    if hand is None and chosen.budget[0] == "latency_ms":
         start = in_context(start, latency=_measured(target, seed))
     if data is not None:
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
     made = restructure(start, chosen.rewrites, trail.see, Runner(keep=2), trail.start)
-    slim = Pipeline(chosen.passes(seed), (trail.see,), trail.start)(made.graph)
+    slim = Pipeline(steps, (trail.see,), trail.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
@@ -143,7 +152,11 @@ def compile(
     done = slim.note(Allocation)
     remarks = (
         *made.remarks,
-        *(met_already(made.graph, chosen.budget) if made.steps and chosen.criterion is not None else ()),
+        *(
+            met_already(made.graph, chosen.budget)
+            if made.steps and hand is None and chosen.criterion is not None
+            else ()
+        ),
         *warnings,
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, trail),
@@ -152,37 +165,10 @@ def compile(
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
-        _title(model, dense), dense, slim, trail, chosen.spec, seed, verification, remarks, quality, latency,
+        title_of(model, dense), dense, slim, trail, spec or chosen.spec, seed, verification, remarks, quality, latency,
         reading,
     )  # fmt: skip
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
-
-
-def inspect(
-    model: Model, *, example_inputs: Any = None, protect: Protect = (), trust: bool = False,
-    shapes: Shapes | None = None,
-) -> Report:  # fmt: skip
-    """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed.
-
-    Raises LawError where the model computes something else than what was read from it, unless ``trust`` is given.
-    """
-    process = OnnxProcess()
-    if isinstance(model, str | Path) and not trust:
-        process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes)))
-    names = protected(model, dense, protect)
-    check_protect(dense, names)
-    reading = None
-    if not trust:
-        try:
-            reading = check_reading(model, dense, example_inputs, process=process)
-        except RandomError as error:  # nothing is compared here but this
-            reading = unread(str(error))
-    process.stop()
-    trail = Trail(quiet)
-    coupled = Pipeline((Canonicalize(), Couple(protect=names)), (trail.see,), trail.start)(dense)
-    trail.coupled = coupled
-    return make_report(_title(model, dense), dense, None, trail, "none", 0, None, (), reading=reading)
 
 
 def rewrite(
@@ -210,7 +196,7 @@ def rewrite(
     )  # fmt: skip
 
 
-def _policy(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, Any]) -> Policy:
+def _policy(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, object]) -> Policy:
     given = {kind: value for kind, value in budgets.items() if value is not None}
     if len(given) > 1:
         raise InputError(f"{len(given)} budgets were given ({', '.join(given)}); give one, or compile twice")
@@ -259,7 +245,16 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     return slim.with_note(recipe), recipe
 
 
-def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> None:
+def _by_hand_alone(budgets: Mapping[str, object]) -> None:
+    """Raises InputError for budgets where widths or channels are chosen by hand."""
+    given = [name for name, value in budgets.items() if value is not None]
+    if given:
+        raise InputError(
+            f"widths= and drop= say what remains, so {', '.join(given)} cannot be given as well; leave it out"
+        )
+
+
+def _recipe_alone(options: Mapping[str, object], policy: Policy | str | Path) -> None:
     """Raises InputError for options that say what a recipe says already."""
     given = [name for name, value in options.items() if value is not None]
     if policy != "l1":
@@ -268,12 +263,7 @@ def _recipe_alone(options: Mapping[str, Any], policy: Policy | str | Path) -> No
         raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given beside it; leave one out")
 
 
-def _title(model: Model, graph: Graph) -> str:
-    """The file's name, or what the graph is called."""
-    return Path(model).name if isinstance(model, str | Path) else graph.name
-
-
 __all__ = [
     "Compiled", "apply", "capture", "check_weights", "compile", "evaluate", "inspect", "load",
-    "make_report", "rewrite", "save_onnx", "trace", "verify",
+    "make_report", "rewrite", "save_onnx", "scores", "trace", "verify",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from .compiled import Compiled
 
-    Protect: TypeAlias = str | Sequence[str | type | nn.Module]
+    Layer: TypeAlias = str | type | nn.Module
+    Protect: TypeAlias = str | Sequence[Layer]
     Shapes: TypeAlias = Mapping[str, Sequence[int]]
     Model: TypeAlias = nn.Module | ExportedProgram | ModelProto | str | Path | Graph | Compiled
 
@@ -199,27 +200,32 @@ def protected(model: Model, graph: Graph, protect: Protect) -> tuple[str, ...]:
 
     Raises InputError for other things, and for types and modules that are no layer of it.
     """
+    given = [protect] if isinstance(protect, str) else protect
+    return tuple(dict.fromkeys(name for each in given for name in patterns_of(model, graph, each, "protect")))
+
+
+def patterns_of(model: Model, graph: Graph, layer: Layer, option: str) -> list[str]:
+    """Globs for a layer that ``option`` names: a name as it is, a type or a module by the names it has in ``model``.
+
+    Raises InputError for other things, and for types and modules that are no layer of it.
+    """
+    if isinstance(layer, str):
+        return [layer]
+    named: Callable[[], Iterable[tuple[str, object]]] | None = getattr(model, "named_modules", None)
+    if named is None:
+        raise InputError(
+            f"{option}: {layer!r} can only be found in a torch module, '{graph.name}' is none; give names of layers"
+        )
     labels = {node.label for node in graph.nodes}
-    found: list[str] = []
-    for each in [protect] if isinstance(protect, str) else protect:
-        if isinstance(each, str):
-            found.append(each)
-            continue
-        named: Any = getattr(model, "named_modules", None)
-        if named is None:
-            raise InputError(
-                f"protect: {each!r} can only be found in a torch module, '{graph.name}' is none; give names of layers"
-            )
-        names = [glob.escape(name) for name, module in named() if name and (module is each or _is_a(module, each))]
-        patterns = [pattern for name in names for pattern in (name, f"{name}.*")]
-        here = [p for p in patterns if any(fnmatch.fnmatchcase(label, p) for label in labels)]
-        if not here:
-            raise InputError(
-                f"protect: {each!r} is no layer of '{graph.name}', nor the type of one; give names, types or modules "
-                "of the network itself"
-            )
-        found += here
-    return tuple(dict.fromkeys(found))
+    names = [glob.escape(name) for name, module in named() if name and (module is layer or _is_a(module, layer))]
+    patterns = [pattern for name in names for pattern in (name, f"{name}.*")]
+    here = [p for p in patterns if any(fnmatch.fnmatchcase(label, p) for label in labels)]
+    if not here:
+        raise InputError(
+            f"{option}: {layer!r} is no layer of '{graph.name}', nor the type of one; give names, types or modules "
+            "of the network itself"
+        )
+    return here
 
 
 def _is_a(module: object, kind: object) -> bool:

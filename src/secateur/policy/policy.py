@@ -68,14 +68,20 @@ class Policy(Parts):
 
     def passes(self, seed: int = 0) -> tuple[Pass, ...]:
         """The pipeline up to ``slim``. ``seed`` goes to criteria that draw numbers and were given none but 0."""
+        if self.criterion is None:
+            return (Canonicalize(),)
+        scored = self.scoring(seed)
+        return (Canonicalize(), *scored, self._allocation(scored), Slim())
+
+    def scoring(self, seed: int = 0) -> tuple[Pass, ...]:
+        """Coupling, the sweep if there is a need for one, and the criterion; the coupling alone without a criterion."""
         score = self.criterion
         if score is None:
-            return (Canonicalize(),)
+            return (Couple(protect=self.protect),)
         if any(item.name == "seed" and getattr(score, "seed", None) == item.default for item in options_of(score)):
             score = with_options(score, seed=seed)
         gather = (Gather((score,)),) if score.data else ()
-        scored = (Couple(protect=self.protect), *gather, score)
-        return (Canonicalize(), *scored, self._allocation(scored), Slim())
+        return (Couple(protect=self.protect), *gather, score)
 
     def _allocation(self, again: tuple[Pass, ...]) -> Pass:
         """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores."""
