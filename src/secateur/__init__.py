@@ -17,45 +17,41 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .api import Compiled, apply, compile, inspect, load, rewrite, scores, trace, verify
     from .calibration.images import Preparation
-    from .deploy import load_library
+    from .capture import evaluate, save_onnx
+    from .codegen import TARGETS, Library
+    from .deploy import build, load_library, tune
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
+    from .ir.progress import Progress
     from .passes import PASSES, Pipeline
     from .passes.law import Verification
     from .passes.recipe import Recipe
     from .policy import Policy
     from .report.report import Report
 
-_HOMES = {
-    **dict.fromkeys(
-        ("Compiled", "apply", "compile", "inspect", "load", "rewrite", "scores", "trace", "verify"), "secateur.api"
+_NAMES = {
+    "secateur.api": ("Compiled", "apply", "compile", "inspect", "load", "rewrite", "scores", "trace", "verify"),
+    "secateur.calibration.images": ("Preparation",),
+    "secateur.capture": ("evaluate", "save_onnx"),
+    "secateur.codegen": ("TARGETS", "Library"),
+    "secateur.deploy": ("build", "load_library", "tune"),  # light: a process that only runs a library loads no pass
+    "secateur.ir": (
+        "BudgetError", "Error", "Graph", "InputError", "LawError", "PassError", "SlowerError", "Unsupported",
+        "VerifyError",
     ),
-    "load_library": "secateur.deploy",  # light: a process that only runs a library loads no pass
-    **dict.fromkeys(
-        (
-            "BudgetError",
-            "Error",
-            "Graph",
-            "InputError",
-            "LawError",
-            "PassError",
-            "SlowerError",
-            "Unsupported",
-            "VerifyError",
-        ),
-        "secateur.ir",
-    ),
-    **dict.fromkeys(("PASSES", "Pipeline"), "secateur.passes"),
-    "Verification": "secateur.passes.law",
-    "Recipe": "secateur.passes.recipe",
-    "Policy": "secateur.policy",
-    "Preparation": "secateur.calibration.images",
-    "Report": "secateur.report.report",
-}
+    "secateur.ir.progress": ("Progress",),
+    "secateur.passes": ("PASSES", "Pipeline"),
+    "secateur.passes.law": ("Verification",),
+    "secateur.passes.recipe": ("Recipe",),
+    "secateur.policy": ("Policy",),
+    "secateur.report.report": ("Report",),
+}  # fmt: skip
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "PASSES", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "PassError", "Pipeline", "Policy",
-    "Preparation", "Recipe", "Report", "SlowerError", "Unsupported", "Verification", "VerifyError", "__version__",
-    "apply", "compile", "inspect", "load", "load_library", "rewrite", "scores", "trace", "verify",
+    "PASSES", "TARGETS", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "Library", "PassError",
+    "Pipeline", "Policy", "Preparation", "Progress", "Recipe", "Report", "SlowerError", "Unsupported", "Verification",
+    "VerifyError", "__version__", "apply", "build", "compile", "evaluate", "inspect", "load", "load_library", "rewrite",
+    "save_onnx", "scores", "trace", "tune", "verify",
 ]  # fmt: skip
 
 

@@ -58,7 +58,8 @@ def compile(
     params: float | int | str | None = None,
     bytes: float | int | str | None = None,
     latency_ms: float | str | None = None,
-    sparsity: float | None = None,
+    sparsity: float | str | None = None,
+    block: str | int | tuple[int, int] | None = None,
     verify: bool = True,
     trust: bool = False,
     progress: Listener | None = None,
@@ -88,9 +89,10 @@ def compile(
     what was read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
+    ``sparsity`` and ``block`` are for sparse weights, which this version lacks.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version(sparsity)
+    _only_this_version({"sparsity": sparsity, "block": block})
     if recipe is not None:
         _recipe_alone({"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
                        "protect": protect or None, "calibration": calibration, "target": target, "widths": widths,
@@ -228,9 +230,13 @@ def _measured(target: str | None, seed: int) -> LatencyModel:
     return latency_model(seed)
 
 
-def _only_this_version(sparsity: float | None) -> None:
-    if sparsity is not None:
-        raise Unsupported("sparsity: sparse weights need code generation, which isn't part of this version")
+def _only_this_version(options: Mapping[str, object]) -> None:
+    given = [f"{name}=" for name, value in options.items() if value is not None]
+    if given:
+        raise Unsupported(
+            f"{' and '.join(given)}: this version removes channels, and has no kernels for sparse weights, which a "
+            "later one brings; leave it out, and say with macs=0.5 how much may remain"
+        )
 
 
 def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:

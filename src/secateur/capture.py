@@ -144,7 +144,11 @@ class Runner:
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a graph once; see ``Runner``."""
+    """Run a graph once on arrays by input name, of the shapes and element types that its inputs state.
+
+    Returns the outputs in the order of ``graph.outputs``. What came from ONNX runs in ONNX Runtime, everything else in
+    torch. Raises InputError for missing or unknown inputs and wrong shapes, and Unsupported.
+    """
     return Runner()(graph, inputs)
 
 

@@ -29,7 +29,8 @@ def inspect(
 ) -> Report:  # fmt: skip
     """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed.
 
-    Raises LawError where the model computes something else than what was read from it, unless ``trust`` is given.
+    Arguments as for ``compile``; in the report every ``after`` is None. Raises InputError, Unsupported, and LawError
+    where the model computes something else than what was read from it, unless ``trust`` is given.
     """
     process = OnnxProcess()
     if isinstance(model, str | Path) and not trust:

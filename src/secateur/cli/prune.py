@@ -56,6 +56,9 @@ def compile_command(
     records: Annotated[Path | None, typer.Option(metavar="DB", help="File that keeps what was measured.")] = None,
     sparsity: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     block: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    keep: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    speedup: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
     recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
     json_: Json = None,
@@ -77,7 +80,11 @@ def compile_command(
     from .images import ImageOptions
 
     with guard(debug, several=True) as team:
-        refuse({"--sparsity": sparsity, "--block": block})
+        other = None if precision == "f32" else precision
+        refuse({
+            "--sparsity": sparsity, "--block": block, "--keep": keep, "--speedup": speedup,
+            f"--precision {other}": other,
+        })  # fmt: skip
         job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,

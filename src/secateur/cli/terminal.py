@@ -67,10 +67,12 @@ def say(text: str) -> None:
 
 
 def json_path(json: str | None) -> Path | None:
+    """The file that ``--json`` names; None without one, and where it is stdout."""
     return None if json in (None, "-") else Path(str(json))
 
 
 def json_out(report: Report, json: str | None) -> None:
+    """``--json -``: the report alone on stdout. Raises InputError where that cannot be written."""
     if json == "-":
         try:
             sys.stdout.write(report.to_json())

@@ -23,6 +23,7 @@ def _plain(f: Callable[..., Any]) -> Rule:
 
 
 def scalar(x: Any, value: float) -> Any:
+    """A constant of the element type of ``x``."""
     return tirx.const(value, x.ty.dtype)
 
 
@@ -37,6 +38,7 @@ def _softplus(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 
 
 def moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
+    """(``x`` less its mean over these axes, the mean of the squares of that), the axes kept."""
     count = math.prod(int(x.shape[i]) for i in axes)
     size = tirx.const(count, "float32")
     mean = topi.divide(topi.sum(x, axis=list(axes), keepdims=True), size)

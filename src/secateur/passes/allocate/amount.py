@@ -55,22 +55,28 @@ class Allocator(Pass, Protocol):
     """A pass that divides one budget by scores: coupling and ``Importance`` in, ``KeepMask`` and ``Allocation`` out."""
 
     @property
-    def macs(self) -> float | int | None: ...
+    def macs(self) -> float | int | None:
+        """What remains at most of the multiply-accumulates: a share, or so many; None for no such budget."""
 
     @property
-    def params(self) -> float | int | None: ...
+    def params(self) -> float | int | None:
+        """The same of the parameters."""
 
     @property
-    def bytes(self) -> float | int | None: ...
+    def bytes(self) -> float | int | None:
+        """The same of the bytes of weights."""
 
     @property
-    def latency_ms(self) -> float | None: ...
+    def latency_ms(self) -> float | None:
+        """Milliseconds that a run may take at most; None for no such budget."""
 
     @property
-    def round_to(self) -> int | str: ...
+    def round_to(self) -> int | str:
+        """Widths are multiples of this; "auto" follows the target's vectors."""
 
     @property
-    def rounds(self) -> int: ...
+    def rounds(self) -> int:
+        """In how many steps to prune, scoring again after each."""
 
 
 @dataclass(frozen=True)

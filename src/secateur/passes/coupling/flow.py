@@ -30,6 +30,8 @@ class Track:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawSlot:
+    """An axis of a weight and the atom at each position, by the node that has the weight and its ``role`` there."""
+
     weight: str
     axis: int
     atoms: Array
@@ -40,6 +42,8 @@ class RawSlot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawConstraint:
+    """Blocks of positions at a node that must keep equally many: the atom and the block at each."""
+
     node: str
     side: str
     atoms: Array
@@ -48,6 +52,8 @@ class RawConstraint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawMixing:
+    """An input of a node that mixes along channels without a weight, and the atoms along that axis."""
+
     node: Node
     input: int
     axis: int
@@ -57,6 +63,8 @@ class RawMixing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tie:
+    """Atoms that live and die together, pair by pair, because of this node."""
+
     left: Array
     right: Array
     node: Node
@@ -64,6 +72,8 @@ class Tie:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Freeze:
+    """Atoms that must stay, and why."""
+
     atoms: Array
     reason: str
 

@@ -19,7 +19,8 @@ class Criterion(Pass, Protocol):
     data: ClassVar[bool]
     unscored: ClassVar[str]
 
-    def needs(self, graph: Graph) -> tuple[Need, ...]: ...
+    def needs(self, graph: Graph) -> tuple[Need, ...]:
+        """The statistics that it reads, of the coupled graph; none where it reads weights alone."""
 
 
 class OfWeights:

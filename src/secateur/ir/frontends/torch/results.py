@@ -36,6 +36,7 @@ def titled(b: Builder, name: str, result: Argument, begin: int) -> Argument:
 
 
 def renamed(node: Node, table: Mapping[str, str]) -> Node:
+    """The node with the values under their new names; those that the table lacks keep theirs."""
     inputs = tuple(table.get(i, i) if i is not None else None for i in node.inputs)
     outputs = tuple(Value(table.get(v.name, v.name), v.shape, v.dtype) for v in node.outputs)
     return Node(node.op, inputs, outputs, node.attrs, node.source)

@@ -24,6 +24,7 @@ def first(b: Builder, a: Args) -> Value:
 
 
 def binary(op: str) -> Rule:
+    """The rule of a function of two values, in the type of the result."""
     return lambda b, a: b.binary(op, a.self, a.other, a.dtype)
 
 
@@ -161,6 +162,8 @@ def _masked_fill(b: Builder, a: Args) -> Value:
 
 
 def reduce(op: str) -> Rule:
+    """The rule of a reduction over ``dim``, over all axes without it."""
+
     def rule(b: Builder, a: Args) -> Value:
         axes = axes_of(a.get("dim"), len(a.self.shape))
         return b.emit(op, [b.cast(a.self, a.dtype)], axes=axes, keepdims=bool(a.get("keepdim", False)))

@@ -24,17 +24,20 @@ def contract(b: Builder, x: Value, y: Value) -> Value:
 
 
 def matmul(b: Builder, a: Args) -> Value:
+    """mm, bmm, mv, dot and matmul: their second operand has four names."""
     other = next(a.get(k) for k in ("other", "mat2", "vec", "tensor") if k in a)
     return contract(b, a.self, other)
 
 
 def vdot(b: Builder, a: Args) -> Value:
+    """A scalar product of real vectors. Raises Skip for others."""
     if a.dtype not in FLOATS:
         raise Skip("vdot of complex numbers takes the conjugate of one")
     return b.emit("matmul", [a.self, a.other])
 
 
 def addmm(b: Builder, a: Args) -> Value:
+    """beta * self + alpha * (a matrix product); a linear layer where it is one."""
     x, y = (a.mat1, a.mat2) if "mat1" in a else (a.batch1, a.batch2)
     product = contract(b, x, y)
     made = b.nodes[-1]
@@ -48,12 +51,14 @@ def addmm(b: Builder, a: Args) -> Value:
 
 
 def linear(b: Builder, a: Args) -> Value:
+    """A linear layer; by a weight that is a vector it is a product."""
     if len(a.weight.shape) != 2:
         return b.emit("matmul", [a.input, a.weight])
     return b.emit("linear", [a.input, a.weight, *([a.bias] if a.bias is not None else [])], transposed=False)
 
 
 def einsum(b: Builder, a: Args) -> Value:
+    """An einsum with its result spelled out. Raises Skip for an ellipsis."""
     equation = a.equation.replace(" ", "")
     if "." in equation:
         raise Skip("einsum with an ellipsis")
