@@ -171,6 +171,19 @@ def test_dry_run_writes_nothing(call: Call, model: Path) -> None:
     done = call("compile", model, model.with_name("o.onnx"), "--recipe", model.with_name("r.json"), "--dry-run")
     assert done.code == 0
     assert listing(model) == {"in put.onnx"}
+    assert done.err.splitlines()[-1] == "nothing was written (--dry-run)"
+
+
+def test_dry_run_needs_no_output_and_writes_the_report(call: Call, model: Path) -> None:
+    page, report = model.with_name("r.html"), model.with_name("r.json")
+    done = call("compile", model, "--dry-run", "--report", page, "--json", report)
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == "nothing else was written (--dry-run)"
+    assert listing(model) == {"in put.onnx", "r.html", "r.json"}
+    assert json.loads(report.read_text())["after"]["macs"] > 0
+    done = call("compile", model)
+    assert (done.code, done.err) == (2, "secateur: OUT.onnx is missing: name the file to write; only --dry-run does "
+                                        "without\n")  # fmt: skip
 
 
 def test_the_input_is_not_overwritten_by_accident(call: Call, model: Path) -> None:

@@ -26,7 +26,7 @@ def inspect_model(
     """``secateur inspect``."""
     target, given, limit = json_path(json), shapes_of(shapes), limit_of(layers)
     if target is not None:
-        check_outputs(source, target, [], False, False, ending=None)
+        check_outputs(source, target, [], False, ending=None)
 
     from secateur import api
 
@@ -58,7 +58,7 @@ def verify_models(original: Path, slim: Path, recipe: Path, inputs: tuple[Path, 
 
 def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: bool = False) -> None:
     """``secateur apply``: replay, check the law, write."""
-    check_outputs(source, out, [], overwrite, False)
+    check_outputs(source, out, [], overwrite)
     if same_file(recipe, out):
         raise InputError(f"'{out}' is the recipe itself; name another output")
 

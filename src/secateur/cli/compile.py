@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.distributed import Team
 from secateur.ir import InputError
-from secateur.ir.files import late_job, text_job
+from secateur.ir.files import Job, late_job, text_job
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Progress
 
@@ -19,6 +19,8 @@ from .shapes import shapes_of
 from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
 
 if TYPE_CHECKING:
+    from secateur.comparison import Reading
+    from secateur.compiled import Compiled
     from secateur.report.report import Report
 
 
@@ -27,7 +29,7 @@ class CompileJob:
     """The options of ``secateur compile``."""
 
     source: Path
-    out: Path
+    out: Path | None
     policy: str
     budgets: Mapping[str, str | None]
     calibration: Path | None
@@ -60,10 +62,13 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
     preparation = job.images.parsed() if job.images is not None else None
     share_of(job.holdout)
-    extras = [p for p in (job.recipe, job.report, json_path(job.json), job.shared_object) if p is not None]
+    pages = [p for p in (job.report, json_path(job.json)) if p is not None]
+    extras = [*(p for p in (job.recipe, job.shared_object) if p is not None), *pages]
     if job.shared_object is None and (job.tune or job.records):
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
-    check_outputs(job.source, job.out, extras, job.overwrite, job.dry_run)
+    if job.out is None and not job.dry_run:
+        raise InputError("OUT.onnx is missing: name the file to write; only --dry-run does without")
+    check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
     policy = Policy.parse(job.policy)  # a mistake in it, or in a budget, should show before the model is read
@@ -92,18 +97,15 @@ def compile_model(job: CompileJob, team: Team) -> None:
         team.agree(done.recipe.to_json())
         if not team.speaks:
             return
-        lines = ["nothing was written (--dry-run)"]
-        report = done.report
-        if not job.dry_run:
-            report, lines = _write(job, done, tell, process)
+        report, lines = _write(job, done, tell, process)
     show_report(report, limit)
     json_out(report, job.json)
     for line in lines:
         say(line)
 
 
-def _write(job: CompileJob, done: Any, tell: Progress, process: OnnxProcess) -> tuple[Report, list[str]]:
-    """Build the library if one is asked for, and write all files.
+def _write(job: CompileJob, done: Compiled, tell: Progress, process: OnnxProcess) -> tuple[Report, list[str]]:
+    """Build the library if one is asked for, and write all files; of a dry run the report alone.
 
     Returns the report, which then lists what the library says too, and a line for each file.
     """
@@ -111,9 +113,12 @@ def _write(job: CompileJob, done: Any, tell: Progress, process: OnnxProcess) -> 
     from secateur.reading import checked_jobs
     from secateur.report.html import page
 
-    jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
-    report: Report = done.report
-    if job.shared_object is not None:
+    report, writes = done.report, not job.dry_run
+    jobs: list[Job] = []
+    written: list[Reading] = []
+    if job.out is not None and writes:
+        jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
+    if job.shared_object is not None and writes:
         load_tvm()
         tell(0, None, "build the library")
         built = done.build(
@@ -123,7 +128,7 @@ def _write(job: CompileJob, done: Any, tell: Progress, process: OnnxProcess) -> 
         jobs.append((job.shared_object, built.write))
         notes = (f"library: {note}" for note in built.metadata.notes)
         report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
-    if job.recipe is not None:
+    if job.recipe is not None and writes:
         jobs.append(text_job(job.recipe, done.recipe.to_json()))
 
     def final() -> Report:
@@ -137,6 +142,8 @@ def _write(job: CompileJob, done: Any, tell: Progress, process: OnnxProcess) -> 
         jobs.append(late_job(target, lambda: final().to_json()))
     tell(0, None, "write")
     lines = write_listed(jobs)
+    if job.dry_run:
+        lines.append(f"nothing{' else' if jobs else ''} was written (--dry-run)")
     return final(), lines
 
 

@@ -51,6 +51,11 @@ Holdout = Annotated[
     str, typer.Option(metavar="25%", help="Share of the examples that only the report's quality is measured on.")
 ]
 Source = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Argument(metavar="OUT.onnx", help="The model to write; --dry-run needs none.", show_default=False),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")]
 Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
 Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]
 Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]

@@ -15,6 +15,7 @@ from .options import (
     Json,
     Layers,
     Mean,
+    Out,
     Overwrite,
     Protect,
     Scale,
@@ -31,7 +32,7 @@ LATER = "Not available in this version."
 
 def compile_command(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The slim model.", show_default=False)],
+    out: Out = None,
     policy: Annotated[str, typer.Option(help="A preset (l1, none), a spec line, or a TOML file.")] = "l1",
     macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
     params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
@@ -65,7 +66,9 @@ def compile_command(
     layers: Layers = None,
     shape: Shape = None,
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")
+    ] = False,
     overwrite: Overwrite = False,
     trust: Trust = False,
     debug: Debug = False,
@@ -96,10 +99,10 @@ def compile_command(
 
 def rewrite_command(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The rewritten model.", show_default=False)],
     passes: Annotated[
         str, typer.Option(metavar="SPEC", help="Rewrites, as in 'separable{rank=1},fold_bn'.", show_default=False)
     ],
+    out: Out = None,
     calibration: Calibration = None,
     mean: Mean = None,
     std: Std = None,
@@ -113,7 +116,9 @@ def rewrite_command(
     layers: Layers = None,
     shape: Shape = None,
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")
+    ] = False,
     overwrite: Overwrite = False,
     trust: Trust = False,
     debug: Debug = False,

@@ -22,23 +22,33 @@ if TYPE_CHECKING:
 
 
 def check_outputs(
-    source: Path, out: Path, extras: list[Path], overwrite: bool, dry_run: bool, ending: str | None = ".onnx"
+    source: Path,
+    out: Path | None,
+    extras: Sequence[Path],
+    overwrite: bool,
+    ending: str | None = ".onnx",
+    kept: Sequence[Path] | None = None,
 ) -> None:
-    """Everything about paths that can be wrong before the work starts."""
+    """Everything about paths that can be wrong before the work starts.
+
+    ``out`` is None where a dry run has none, ``kept`` what a dry run writes all the same. Raises InputError.
+    """
     if not source.exists():
         raise InputError(f"there is no file '{source}'; check the path")
     if source.is_dir():
         raise InputError(f"'{source}' is a folder; name the .onnx file in it")
-    if ending is not None and out.suffix.lower() != ending:
-        raise InputError(f"cannot write '{out}': results are written as ONNX; give the file the ending .onnx")
-    if same_file(source, out) and not (overwrite and ending is not None):
-        raise InputError(
-            f"'{out}' is the input itself; name another output, or say --overwrite to replace it at the end"
-        )
+    outs = [] if out is None else [out]
+    for path in outs:
+        if ending is not None and path.suffix.lower() != ending:
+            raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
+        if same_file(source, path) and not (overwrite and ending is not None):
+            raise InputError(
+                f"'{path}' is the input itself; name another output, or say --overwrite to replace it at the end"
+            )
     for index, path in enumerate(extras):
-        if any(same_file(path, other) for other in (source, out, *extras[:index])):
+        if any(same_file(path, other) for other in (source, *outs, *extras[:index])):
             raise InputError(f"'{path}' is named twice, or is the input; give each output a file of its own")
-    for path in () if dry_run else (out, *extras):
+    for path in (*outs, *extras) if kept is None else kept:
         check_writable(path)
 
 
