@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 from secateur.ir import Graph, InputError, Unsupported
 from secateur.ir.onnx_origin import OnnxOrigin
@@ -118,8 +119,9 @@ def _open_workloads(program: Program, backend: Backend) -> list[Workload]:
     seen: dict[Workload, int] = {}
     tuned = choices(backend.families)
     for spec in (spec for late in program.open for spec in late.specs if type(spec) in tuned):
-        work = spec.workload()
-        seen[work] = seen.get(work, 0) + spec.macs
+        kernel = cast(Workload, spec)  # as its family says that it has a choice
+        work = kernel.workload()
+        seen[work] = seen.get(work, 0) + kernel.macs
     return sorted(seen, key=lambda s: -seen[s])
 
 

@@ -19,10 +19,11 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from secateur.ir import InputError
 from secateur.ir.files import write_whole
@@ -32,6 +33,10 @@ from .metadata import FORMAT, Metadata, Port
 from .runtime import ffi, use_threads
 from .targets import Target, machine, missing_features
 
+if TYPE_CHECKING:
+    import tvm_ffi
+
+Floats = NDArray[np.float32]
 _CHUNK = 1 << 20
 _LINE = 64  # bytes of a cache line
 
@@ -39,7 +44,7 @@ _LINE = 64  # bytes of a cache line
 class Library:
     """A network as machine code. Call it with arrays or tensors in the order of ``metadata.inputs``, or by name."""
 
-    def __init__(self, metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32],
+    def __init__(self, metadata: Metadata, module: tvm_ffi.Module, weights: Floats, tables: NDArray[np.int32],
                  code: Callable[[Path], None]) -> None:  # fmt: skip
         """``weights`` and ``tables`` begin at a cache line; ``code`` writes the machine code to a file."""
         self.metadata = metadata
@@ -50,7 +55,7 @@ class Library:
         self._turn = (os.getpid(), threading.Lock())  # two calls at once would share the arena
 
     @cached_property
-    def _main(self) -> Any:
+    def _main(self) -> Callable[..., None]:
         """The entry of the code. Raises InputError where this machine cannot run it, though it can save it."""
         check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
         return self._module["main"]
@@ -129,7 +134,7 @@ class Library:
         return x
 
     @staticmethod
-    def _empty(port: Port, torch: Any) -> Any:
+    def _empty(port: Port, torch: ModuleType | None) -> Any:
         dtype = numpy_dtype(port.dtype)
         return (
             np.empty(port.shape, dtype) if torch is None else torch.empty(port.shape, dtype=getattr(torch, dtype.name))
@@ -164,7 +169,9 @@ def _remedy(port: Port, shape: tuple[int, ...]) -> str:
     return "build the library again from a model of this size"
 
 
-def built(metadata: Metadata, module: Any, weights: NDArray[np.float32], tables: NDArray[np.int32]) -> Library:
+def built(
+    metadata: Metadata, module: tvm_ffi.Module, weights: NDArray[np.float32], tables: NDArray[np.int32]
+) -> Library:
     """A library from what the compiler gave; its constants are copied to a cache line each."""
     places = [aligned(array.size, array.dtype) for array in (weights, tables)]
     for place, array in zip(places, (weights, tables), strict=True):
@@ -172,7 +179,7 @@ def built(metadata: Metadata, module: Any, weights: NDArray[np.float32], tables:
     return Library(metadata, module, places[0], places[1], partial(_link, module, metadata.target))
 
 
-def _link(module: Any, target: Target, code: Path) -> None:
+def _link(module: tvm_ffi.Module, target: Target, code: Path) -> None:
     """Make a shared library of compiled code, with the compiler of the target's own machine if it is another one."""
     compiler = None
     if not target.triple.startswith(machine()):
@@ -235,7 +242,7 @@ def check_machine(target: Target, what: str) -> None:
         )
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> NDArray[Any]:
+def _array(archive: zipfile.ZipFile, name: str, dtype: DTypeLike) -> NDArray[Any]:
     """A member, read to where it stays; at its end its checksum is compared."""
     size, left = divmod(archive.getinfo(name).file_size, np.dtype(dtype).itemsize)
     if left:
@@ -249,7 +256,7 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> NDArray[Any]:
     return array
 
 
-def _unpack(archive: zipfile.ZipFile, path: str | Path) -> tuple[Any, int]:
+def _unpack(archive: zipfile.ZipFile, path: str | Path) -> tuple[tvm_ffi.Module, int]:
     """The machine code, loaded, and a handle of its file: it has to be one, and needs no name once it is loaded."""
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder, contextlib.ExitStack() as undo:
         place = Path(folder) / "code.so"
@@ -270,7 +277,7 @@ def _copy(handle: int, code: Path) -> None:
     code.write_bytes(os.pread(handle, os.fstat(handle).st_size, 0))
 
 
-def aligned(size: int, dtype: Any) -> NDArray[Any]:
+def aligned(size: int, dtype: DTypeLike) -> NDArray[Any]:
     """Zeros that begin at a cache line."""
     nbytes = size * np.dtype(dtype).itemsize
     room = np.zeros(nbytes + _LINE, np.uint8)

@@ -65,7 +65,7 @@ class Metadata:
         )  # fmt: skip
 
 
-def _ports(rows: Sequence[Any]) -> tuple[Port, ...]:
+def _ports(rows: Sequence[tuple[object, Sequence[object], str]]) -> tuple[Port, ...]:
     found = []
     for name, shape, dtype in rows:
         if dtype not in DTYPES.values():
@@ -86,6 +86,9 @@ def _text(value: object) -> str:
     return value
 
 
-def _kernels(data: Mapping[str, Any]) -> Any:
+def _kernels(data: Mapping[str, Any]) -> Mapping[object, object]:
     """Calls by kernel family; libraries of before count two of them alone."""
-    return data.get("kernels", {name: data[name] for name in ("winograd", "strassen") if data.get(name)})
+    found: Mapping[object, object] = data.get(
+        "kernels", {name: data[name] for name in ("winograd", "strassen") if data.get(name)}
+    )
+    return found

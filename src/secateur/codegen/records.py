@@ -22,11 +22,14 @@ from typing import Any
 from secateur.ir import InputError
 
 from .plan.family import Workload
+from .plan.program import Choice
 
 VERSION = 2
 BAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what other text raises
 SHOWN = 3  # damaged lines that are noted one by one
 Doubt = Callable[["Record"], str | None]
+Fields = Mapping[str, Any]  # of a dataclass, as JSON has them
+Values = tuple[Any, ...]
 Key = tuple[str, str, str]  # target, kind, workload
 
 
@@ -39,12 +42,12 @@ class Record:
 
     target: str
     kind: str
-    workload: Mapping[str, Any]
-    choice: tuple[Any, ...]
+    workload: Fields
+    choice: Values
     seconds: float
     revision: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
-    timings: tuple[tuple[tuple[Any, ...], float], ...] = ()
+    timings: tuple[tuple[Values, float], ...] = ()
 
     def line(self) -> str:
         """As it stands in the file."""
@@ -83,7 +86,7 @@ def key_of(target: str, spec: Workload) -> Key:
     return Record(target, type(spec).__name__, workload_of(spec), (), 0.0).key
 
 
-def record_of(target: str, spec: Workload, choice: Any, seconds: float, **rest: Any) -> Record:
+def record_of(target: str, spec: Workload, choice: Choice | None, seconds: float, **rest: Any) -> Record:
     """A record of a workload; ``rest`` are the fields of Record."""
     return Record(target, type(spec).__name__, workload_of(spec), stored(choice), seconds, **rest)
 
@@ -210,7 +213,7 @@ _SIZES = ("n", "ci", "blocks", "h", "w")
 _ELSEWHERE = {*_SIZES, "x", "y", "table", "size", "pad"}  # fields in which near workloads may differ
 
 
-def _place(kind: str, workload: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+def _place(kind: str, workload: Fields) -> tuple[str, tuple[float, ...]]:
     """What near workloads have in common, and where this one lies among them: the logarithms of its sizes."""
     same = {name: value for name, value in workload.items() if name not in _ELSEWHERE}
     sizes = tuple(math.log(workload.get(name, 1)) for name in _SIZES)
@@ -238,6 +241,6 @@ def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def stored(choice: Any) -> tuple[Any, ...]:
+def stored(choice: Choice | None) -> Values:
     """The fields of a choice, as a record has them."""
-    return tuple(asdict(choice).values())
+    return () if choice is None else tuple(asdict(choice).values())

@@ -16,13 +16,12 @@ from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 SHARE_CORES = -3  # TVM's kSpecifyThreadShareAllCore: threads run on any core of the list, as the caller's own do
 
 
 @cache
-def ffi() -> Any:
+def ffi() -> ModuleType:
     """The module ``tvm_ffi``, with TVM's runtime library loaded. TVM's compiler can still be imported later."""
     with _hidden("torch"):
         import tvm_ffi

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import tvm
@@ -12,7 +11,7 @@ from tvm import tirx
 
 from secateur.codegen.plan.backend import Compiled
 from secateur.codegen.plan.family import Template
-from secateur.codegen.plan.program import OUTPUT, Argument, Call, Port, Program, Table, TensorSpec, Weight
+from secateur.codegen.plan.program import OUTPUT, Argument, Call, Choice, Port, Program, Spec, Table, TensorSpec, Weight
 from secateur.codegen.plan.tensors import Address
 from secateur.codegen.targets import Target
 from secateur.ir import Graph
@@ -22,9 +21,10 @@ from .builder import const
 from .machine_code import compile_module
 from .threads import Step, together
 from .topi import build_tensor_op
+from .types import Buffer, Expr, Function
 
 
-def kernel(spec: Any, choice: Any, target: Target, templates: Mapping[type, Template]) -> Any:
+def kernel(spec: Spec, choice: Choice | None, target: Target, templates: Mapping[type, Template]) -> Function:
     """The function of a spec: its template's, or TVM's own. Raises ValueError for a spec without a template."""
     if isinstance(spec, TensorSpec):
         return build_tensor_op(spec)
@@ -43,8 +43,8 @@ def compile_program(
     """
     words = program.arena.place()
     tables = Tables()
-    functions: dict[str, Any] = {}
-    names: dict[tuple[Any, Any], Any] = {}
+    functions: dict[tvm.ir.GlobalVar, Function] = {}
+    names: dict[tuple[Spec, Choice | None], tvm.ir.GlobalVar] = {}
     calls = []
     for call in program.calls:
         key = (call.spec, call.choice)
@@ -94,9 +94,9 @@ def storage(dtype: str) -> str:
     return "bool" if dtype == "b1" else NUMPY_NAMES[dtype]
 
 
-def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words: int, weights: int, tables: int,
-          clock: bool) -> Any:  # fmt: skip
-    def port(value: Value) -> Any:
+def _main(calls: Sequence[tuple[Function, tvm.ir.GlobalVar, Call, list[int]]], graph: Graph, words: int,
+          weights: int, tables: int, clock: bool) -> Function:  # fmt: skip
+    def port(value: Value) -> Buffer:
         shape = [const(int(d)) for d in value.shape]
         return tirx.decl_buffer(shape, storage(value.dtype), "p", data_alignment=4)
 
@@ -106,7 +106,7 @@ def _main(calls: Sequence[tuple[Any, Any, Call, list[int]]], graph: Graph, words
     constants = tirx.decl_buffer((const(weights),), "float32", "weights", data_alignment=64)
     offsets = tirx.decl_buffer((const(tables),), "int32", "tables", data_alignment=4)
 
-    def pointer(argument: Argument, table: int) -> Any:
+    def pointer(argument: Argument, table: int) -> Expr:
         if isinstance(argument, Port):
             buffer = memory[argument.name]
             return tirx.address_of(tirx.BufferLoad(buffer, [const(0)] * len(buffer.shape)))

@@ -9,12 +9,12 @@ result is refused by LLVM's verifier).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tvm
 from tvm import tirx
 
-Expr = Any
+from .types import Buffer, Expr, Function, Stmt, Var
+
 INT = "int64"
 WORKERS = "workers"  # attribute of a kernel: see KernelBuilder
 
@@ -44,12 +44,12 @@ class KernelBuilder:
         self.partitioned = False
         self.inside = False  # of what a worker does by itself
         self.alone = 0  # stores outside of that
-        self.parameters: list[Any] = []
-        self.declared: list[Any] = []
-        self.stack: list[list[Any]] = [[]]
+        self.parameters: list[Var] = []
+        self.declared: list[Stmt] = []
+        self.stack: list[list[Stmt]] = [[]]
         self.count = 0
 
-    def pointer(self, name: str, dtype: str = "float32") -> Any:
+    def pointer(self, name: str, dtype: str = "float32") -> Buffer:
         """A parameter that points into the arena, the weights or a table; seen as a flat buffer."""
         pointer = tirx.Var(name, tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global"))
         buffer = tirx.decl_buffer((1 << 40,), dtype, f"{name}_b", data=pointer, data_alignment=64)
@@ -57,11 +57,11 @@ class KernelBuilder:
         self.declared.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
-    def emit(self, statement: Any) -> None:
+    def emit(self, statement: Stmt) -> None:
         """Add a statement."""
         self.stack[-1].append(statement)
 
-    def fresh(self, name: str) -> Any:
+    def fresh(self, name: str) -> Var:
         """A new index variable."""
         self.count += 1
         return tirx.Var(f"{name}{self.count}", INT)
@@ -113,24 +113,24 @@ class KernelBuilder:
         no()
         self.emit_closed(lambda other: tirx.IfThenElse(condition, then, other))
 
-    def close(self) -> Any:
+    def close(self) -> Stmt:
         """Take the innermost block away, as one statement."""
         block = self.stack.pop()
         return block[0] if len(block) == 1 else tirx.SeqStmt(block)
 
-    def emit_closed(self, wrap: Callable[[Any], Any]) -> None:
+    def emit_closed(self, wrap: Callable[[Stmt], Stmt]) -> None:
         """Close the innermost block and add what ``wrap`` makes of it."""
         statement = self.close()
         self.emit(wrap(statement))
 
-    def load(self, buffer: Any, index: Expr, lanes: int = 0) -> Expr:
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """A vector; of another width than the kernel's if ``lanes`` says so."""
         lanes = lanes or self.lanes
         if lanes == 1:
             return self.scalar(buffer, index)
         return tirx.BufferLoad(buffer, [tirx.Ramp(_index(index), const(1), lanes)])
 
-    def scalar(self, buffer: Any, index: Expr) -> Expr:
+    def scalar(self, buffer: Buffer, index: Expr) -> Expr:
         """One element."""
         return tirx.BufferLoad(buffer, [_index(index)])
 
@@ -139,7 +139,7 @@ class KernelBuilder:
         value = number(value) if isinstance(value, (int, float)) else value
         return value if self.lanes == 1 else tirx.Broadcast(value, self.lanes)
 
-    def merge(self, buffer: Any, index: Expr, mask: Sequence[bool], other: Expr) -> Expr:
+    def merge(self, buffer: Buffer, index: Expr, mask: Sequence[bool], other: Expr) -> Expr:
         """The lanes of a vector in memory where ``mask`` is true, of ``other`` elsewhere; nothing else is read."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
         no, yes = (tirx.Broadcast(tirx.IntImm("bool", b), self.lanes) for b in (0, 1))
@@ -151,11 +151,11 @@ class KernelBuilder:
         """A vector of these lanes of the vectors, counted through them."""
         return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in lanes])
 
-    def fence(self, value: Expr) -> Any:
+    def fence(self, value: Expr) -> Var:
         """A name for a vector that LLVM computes as it is written: it joins no shuffle before with one after."""
         return self.bind(tirx.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.arithmetic.fence", value))
 
-    def store(self, buffer: Any, index: Expr, vector: Expr, lanes: int = 0) -> None:
+    def store(self, buffer: Buffer, index: Expr, vector: Expr, lanes: int = 0) -> None:
         """Write a vector; of another width than the kernel's if ``lanes`` says so."""
         lanes = lanes or self.lanes
         if lanes == 1:
@@ -163,26 +163,26 @@ class KernelBuilder:
             return
         self._store(buffer, tirx.Ramp(_index(index), const(1), lanes), vector)
 
-    def store_scalar(self, buffer: Any, index: Expr, value: Expr) -> None:
+    def store_scalar(self, buffer: Buffer, index: Expr, value: Expr) -> None:
         """Write one element."""
         self._store(buffer, _index(index), value)
 
-    def _store(self, buffer: Any, index: Expr, value: Expr) -> None:
+    def _store(self, buffer: Buffer, index: Expr, value: Expr) -> None:
         self.alone += buffer.scope() == "global" and not self.inside
         self.emit(tirx.BufferStore(buffer, value, [index]))
 
-    def bind(self, value: Expr, dtype: str | None = None, name: str = "t") -> Any:
+    def bind(self, value: Expr, dtype: str | None = None, name: str = "t") -> Var:
         """A name for a value, computed here once."""
         self.count += 1
         var = tirx.Var(f"{name}{self.count}", dtype or value.ty)
         self.emit(tirx.Bind(var, value))
         return var
 
-    def vector(self, value: Expr) -> Any:
+    def vector(self, value: Expr) -> Var:
         """A name for a vector."""
         return self.bind(value)
 
-    def accumulators(self, count: int, start: Expr | None = None) -> list[Any]:
+    def accumulators(self, count: int, start: Expr | None = None) -> list[Buffer]:
         """Vectors that can be assigned to, each in a buffer of its own."""
         found = []
         for _ in range(count):
@@ -195,25 +195,25 @@ class KernelBuilder:
                 self.set(buffer, start)
         return found
 
-    def get(self, accumulator: Any) -> Expr:
+    def get(self, accumulator: Buffer) -> Expr:
         """Its value."""
         return self.load(accumulator, 0)
 
-    def set(self, accumulator: Any, value: Expr) -> None:
+    def set(self, accumulator: Buffer, value: Expr) -> None:
         """Give it a value."""
         self.store(accumulator, 0, value)
 
-    def add(self, accumulator: Any, value: Expr) -> None:
+    def add(self, accumulator: Buffer, value: Expr) -> None:
         """Add to it; LLVM contracts a product to a fused multiply-add."""
         self.set(accumulator, self.get(accumulator) + value)
 
-    def prefetch(self, buffer: Any, index: Expr) -> None:
+    def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Ask for a cache line, past the end of the buffer too."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
         numbers = [tirx.IntImm("int32", i) for i in (0, 3, 1)]  # to read, keep in all levels, data
         self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *numbers)))
 
-    def finish(self) -> Any:
+    def finish(self) -> Function:
         """The function."""
         parameters = [*self.parameters, self.worker] if self.partitioned else self.parameters
         function = private(parameters, [*self.declared, *self.stack[0]])
@@ -221,7 +221,7 @@ class KernelBuilder:
         return function.with_attr(WORKERS, self.threads) if self.partitioned else function
 
 
-def private(parameters: list[Any], body: list[Any]) -> Any:
+def private(parameters: list[Var], body: list[Stmt]) -> Function:
     """A function that ``main`` can call directly. Allocations ask which device they are for."""
     whole = tirx.SeqStmt([*body, tirx.Return(tirx.IntImm("int32", 0))])
     for key, value in (("device_id", 0), ("device_type", 1)):

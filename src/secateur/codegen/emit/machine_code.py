@@ -9,19 +9,22 @@ blocks, which come from TVM's operator library, are lowered by the passes that a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import tvm
 from tvm import s_tir, tirx
 
 from secateur.codegen.targets import Target
 
+from .types import Function
+
+Pass: TypeAlias = tvm.ir.transform.Pass
 PACKED = 1  # TVM's CallingConv.kCPackedFunc: "has its final form", or TVM would make it callable from outside
 BLOCKS = "blocks"  # attribute of a function that TVM's operator library made
 INDEX_BITS = 32
 
 
-def compile_module(functions: Mapping[Any, Any], target: Target) -> Any:
+def compile_module(functions: Mapping[tvm.ir.GlobalVar, Function], target: Target) -> tvm.runtime.Module:
     """Machine code for functions, by their global variables; ``main`` is the only one that can be called from outside.
 
     ``functions`` are what templates, ``topi`` and ``threads`` write. Raises tvm.error.TVMError for what TVM or
@@ -37,7 +40,7 @@ def compile_module(functions: Mapping[Any, Any], target: Target) -> Any:
     return tvm.get_global_func("target.build.llvm")(module, machine)
 
 
-def llvm_target(target: Target) -> Any:
+def llvm_target(target: Target) -> tvm.target.Target:
     """TVM's name for a target.
 
     TVM tells LLVM that buffers of different names never overlap. Here they are pieces of one arena, used again and
@@ -48,7 +51,7 @@ def llvm_target(target: Target) -> Any:
     return tvm.target.Target({"kind": "llvm", **named, "cl-opt": options})
 
 
-def _apart(name: Any, function: Any) -> Any:
+def _apart(name: tvm.ir.GlobalVar, function: Function) -> Function:
     """A kernel with a symbol of its own, called as it is.
 
     Without one LLVM inlines each that is called once, and where they make up one large function their accumulators no
@@ -57,11 +60,11 @@ def _apart(name: Any, function: Any) -> Any:
     return function.with_attr("global_symbol", f"secateur_{name.name_hint}").with_attr("calling_conv", PACKED)
 
 
-def _in_order(passes: Sequence[Any]) -> Any:
+def _in_order(passes: Sequence[Pass]) -> Pass:
     return tvm.ir.transform.Sequential(list(passes))
 
 
-def _lowering() -> Sequence[Any]:
+def _lowering() -> Sequence[Pass]:
     """From blocks to loops, and from narrow floats to those that processors have."""
     s, t = s_tir.transform, tirx.transform
     return [
@@ -73,7 +76,7 @@ def _lowering() -> Sequence[Any]:
     ]  # fmt: skip
 
 
-def _finishing() -> Sequence[Any]:
+def _finishing() -> Sequence[Pass]:
     """From loops to calls of the runtime, and to what LLVM knows."""
     t = tirx.transform
     return [

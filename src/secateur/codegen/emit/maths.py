@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from tvm import tirx
 
-from .builder import Expr, KernelBuilder
+from secateur.codegen.plan.program import Attrs
 
-Unary = Callable[[KernelBuilder, Expr, Mapping[str, Any]], Expr]
+from .builder import KernelBuilder
+from .types import Expr
+
+Unary = Callable[[KernelBuilder, Expr, Attrs], Expr]
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -82,7 +84,7 @@ def _polynomial(k: KernelBuilder, x: Expr, coefficients: Sequence[float]) -> Exp
     return total
 
 
-def _gelu(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _gelu(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     half = x * k.splat(0.5)
     if a["approximate"] == "tanh":
@@ -91,7 +93,7 @@ def _gelu(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
     return half * (k.splat(1.0) + erf(k, x * k.splat(1 / math.sqrt(2))))
 
 
-def _mish(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _mish(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     e = k.vector(exp(k, clamp(k, x, None, 20.0)))
     square = k.vector(e * (e + k.splat(2.0)))
@@ -104,27 +106,27 @@ def _elu(k: KernelBuilder, x: Expr, alpha: float, scale: float = 1.0, inner: flo
     return tirx.Select(x > k.splat(0.0), x * k.splat(scale), low)
 
 
-def _leaky(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _leaky(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     return tirx.Select(x > k.splat(0.0), x, x * k.splat(a["slope"]))
 
 
-def _hard_swish(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _hard_swish(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     return x * clamp(k, x * k.splat(1 / 6) + k.splat(0.5), 0.0, 1.0)
 
 
-def _silu(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _silu(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     return x * sigmoid(k, x)
 
 
-def _abs(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _abs(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     return tirx.max(x, k.splat(0.0) - x)
 
 
-def _softsign(k: KernelBuilder, x: Expr, a: Mapping[str, Any]) -> Expr:
+def _softsign(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
     return x / (k.splat(1.0) + tirx.max(x, k.splat(0.0) - x))
 

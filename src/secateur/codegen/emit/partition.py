@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from .builder import Expr, KernelBuilder, const
+from .builder import KernelBuilder, const
+from .types import Expr
 
 
 def partition(k: KernelBuilder, threads: int, count: int, body: Callable[[Expr, Expr], None]) -> None:

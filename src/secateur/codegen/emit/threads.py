@@ -10,22 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import tvm
 from tvm import tirx
 
 from .builder import WORKERS, const
+from .types import Buffer, Expr, Function, Stmt, Var
 
 
 @dataclass
 class Step:
     """Calls that need nothing of each other: ``shared`` ones as (workers, function, arguments), others by worker."""
 
-    shared: list[tuple[int, Any, list[Any]]] = field(default_factory=list)
-    own: dict[int, list[Any]] = field(default_factory=dict)
+    shared: list[tuple[int, tvm.ir.GlobalVar, list[Expr]]] = field(default_factory=list)
+    own: dict[int, list[Stmt]] = field(default_factory=dict)
 
-    def add(self, function: Any, name: Any, arguments: list[Any], worker: int | None) -> None:
+    def add(self, function: Function, name: tvm.ir.GlobalVar, arguments: list[Expr], worker: int | None) -> None:
         """One more call of a function of this name."""
         attributes = function.attrs or {}
         if WORKERS in attributes:
@@ -38,7 +38,7 @@ class Step:
         """Has only the first thread something to do?"""
         return not self.shared and len(self.own) == 1
 
-    def parallel(self) -> Any:
+    def parallel(self) -> Stmt:
         """What threads do, as loops over them."""
         loops = [self._shared(*call) for call in self.shared]
         if self.own:
@@ -46,12 +46,12 @@ class Step:
         return sequence(loops)
 
     @staticmethod
-    def _shared(workers: int, name: Any, arguments: list[Any]) -> Any:
+    def _shared(workers: int, name: tvm.ir.GlobalVar, arguments: list[Expr]) -> Stmt:
         worker = tirx.Var("worker", "int32")
         return _for(worker, workers, tirx.Evaluate(tvm.ir.Call(name, [*arguments, worker])))
 
 
-def together(steps: Sequence[Step], stamps: Any = None) -> Any:
+def together(steps: Sequence[Step], stamps: Buffer | None = None) -> Stmt:
     """All steps in order. The cycle counter goes to ``stamps`` before the first and after each."""
     first = [] if stamps is None else [_stamp(stamps, 0)]
     if not all(step.serial for step in steps):
@@ -63,7 +63,7 @@ def together(steps: Sequence[Step], stamps: Any = None) -> Any:
     return sequence(body)
 
 
-def _launch(steps: Sequence[Step], stamps: Any) -> Any:
+def _launch(steps: Sequence[Step], stamps: Buffer | None) -> Stmt:
     body = []
     for i, step in enumerate(steps, 1):
         body.append(tirx.AttrStmt(const(0), "pragma_parallel_barrier_when_finish", const(1), step.parallel()))
@@ -72,7 +72,7 @@ def _launch(steps: Sequence[Step], stamps: Any) -> Any:
     return tirx.AttrStmt(const(0), "pragma_parallel_launch_point", const(1), sequence(body))
 
 
-def _by_worker(parts: dict[int, Any]) -> Any:
+def _by_worker(parts: dict[int, Stmt]) -> Stmt:
     """What each of these workers does.
 
     At least two rounds, the second of which may do nothing: TVM takes a loop of one round away, and all threads would
@@ -87,14 +87,14 @@ def _by_worker(parts: dict[int, Any]) -> Any:
     return _for(worker, count, whole)
 
 
-def _for(worker: Any, count: int, body: Any) -> Any:
+def _for(worker: Var, count: int, body: Stmt) -> Stmt:
     return tirx.For(worker, *(tirx.IntImm("int32", i) for i in (0, count)), tirx.ForKind.PARALLEL, body)
 
 
-def _stamp(stamps: Any, i: int) -> Any:
+def _stamp(stamps: Buffer, i: int) -> Stmt:
     return tirx.BufferStore(stamps, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [const(i)])
 
 
-def sequence(statements: Sequence[Any]) -> Any:
+def sequence(statements: Sequence[Stmt]) -> Stmt:
     """Statements as one."""
     return tirx.SeqStmt(list(statements)) if len(statements) != 1 else statements[0]

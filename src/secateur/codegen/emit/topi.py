@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import tvm
 from tvm import te, tirx, topi
@@ -21,9 +20,10 @@ from .machine_code import BLOCKS
 from .topi_compute import COMPUTE
 from .topi_math import MATH, Rule
 from .topi_moves import MOVES
+from .types import Function, Tensor
 
 
-def build_tensor_op(spec: TensorSpec) -> Any:
+def build_tensor_op(spec: TensorSpec) -> Function:
     """The kernel ``(inputs.., outputs..)``."""
     rule = RULES.get(spec.op)
     if rule is None:
@@ -41,16 +41,16 @@ def _dtype(short: str) -> str:
     return "bool" if short == "b1" else NUMPY_NAMES[short]
 
 
-def _as(tensor: Any, shape: tuple[int, ...], dtype: str) -> Any:
+def _as(tensor: Tensor, shape: tuple[int, ...], dtype: str) -> Tensor:
     tensor = tensor if str(tensor.dtype) == dtype else topi.cast(tensor, dtype)
     return tensor if tuple(int(d) for d in tensor.shape) == shape else topi.reshape(tensor, shape)
 
 
-def _copy(tensor: Any) -> Any:
+def _copy(tensor: Tensor) -> Tensor:
     return te.compute(tensor.shape, lambda *i: tensor(*i), "copy")
 
 
-def _with_pointers(function: Any) -> Any:
+def _with_pointers(function: Function) -> Function:
     """Parameters as bare pointers instead of tensor handles, so that ``main`` can call it directly."""
     pointers, declared = [], []
     for i, buffer in enumerate(function.params):

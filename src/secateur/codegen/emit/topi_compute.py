@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from tvm import te, tirx, topi
 
-from secateur.codegen.plan.program import TensorSpec
+from secateur.codegen.plan.program import Attrs, TensorSpec
 
 from .topi_math import Rule, moments, scalar
+from .types import Expr, Tensor
 
 
-def _conv(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _conv(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     d, groups = len(a["stride"]), a["groups"]
     pad = a["pad"]
     begin, end = [0, 0, *pad[:d]], [0, 0, *pad[d:]]
@@ -22,7 +22,7 @@ def _conv(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     per_in, per_out = int(w.shape[1]), int(w.shape[0]) // groups
     axes = [te.reduce_axis((0, per_in), "i"), *(te.reduce_axis((0, w.shape[2 + k]), f"k{k}") for k in range(d))]
 
-    def one(n: Any, o: Any, *place: Any) -> Any:
+    def one(n: Expr, o: Expr, *place: Expr) -> Expr:
         at = [place[k] * a["stride"][k] + axes[1 + k] * a["dilation"][k] for k in range(d)]
         return te.sum(data(n, tirx.floordiv(o, per_out) * per_in + axes[0], *at) * w(o, *axes), axis=axes)
 
@@ -30,7 +30,7 @@ def _conv(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return _bias(y, x[2] if len(x) > 2 else None)
 
 
-def _bias(y: Any, b: Any) -> Any:
+def _bias(y: Tensor, b: Tensor | None) -> Tensor:
     if b is None:
         return y
     width = int(y.shape[1])
@@ -38,13 +38,13 @@ def _bias(y: Any, b: Any) -> Any:
     return te.compute(y.shape, lambda n, o, *p: y(n, o, *p) + b(o), "bias")
 
 
-def _conv_transpose(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _conv_transpose(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     d, groups, pad = len(a["stride"]), a["groups"], a["pad"]
     data, w = x[0], x[1]
     per_in, per_out = int(w.shape[0]) // groups, int(w.shape[1])
     axes = [te.reduce_axis((0, per_in), "i"), *(te.reduce_axis((0, w.shape[2 + k]), f"k{k}") for k in range(d))]
 
-    def one(n: Any, o: Any, *place: Any) -> Any:
+    def one(n: Expr, o: Expr, *place: Expr) -> Expr:
         group, inside, at = tirx.floordiv(o, per_out), [], []
         for k in range(d):
             source = place[k] + pad[k] - axes[1 + k] * a["dilation"][k]
@@ -61,11 +61,11 @@ def _conv_transpose(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
     return _bias(y, x[2] if len(x) > 2 else None)
 
 
-def _linear(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _linear(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     w = x[1]
     k = te.reduce_axis((0, x[0].shape[-1]), "k")
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         weight = w(k, i[-1]) if a["transposed"] else w(i[-1], k)
         return te.sum(x[0](*i[:-1], k) * weight, axis=k)
 
@@ -73,17 +73,17 @@ def _linear(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return topi.add(y, x[2]) if len(x) > 2 and x[2] is not None else y
 
 
-def _matmul(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _matmul(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     left, right = x[0], x[1]
     k = te.reduce_axis((0, left.shape[-1]), "k")
     rows, columns = len(left.shape) > 1, len(right.shape) > 1
 
-    def at(tensor: Any, batch: Sequence[Any], last: Sequence[Any]) -> Any:
+    def at(tensor: Tensor, batch: Sequence[Expr], last: Sequence[Expr]) -> Expr:
         rank = len(tensor.shape) - len(last)
         lead = batch[len(batch) - rank :] if rank else []
         return tensor(*(0 if int(d) == 1 else i for d, i in zip(tensor.shape, lead, strict=False)), *last)
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         batch = i[: len(i) - rows - columns]
         row = [i[len(batch)]] if rows else []
         column = [i[-1]] if columns else []
@@ -92,13 +92,13 @@ def _matmul(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(s.outputs[0][0], one, "matmul")
 
 
-def _batch_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _batch_norm(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     data, w, b, mean, var = x
 
-    def channel(t: Any, c: Any) -> Any:
+    def channel(t: Tensor, c: Expr) -> Expr:
         return t(c) if int(t.shape[0]) > 1 else t(0)
 
-    def one(n: Any, c: Any, *p: Any) -> Any:
+    def one(n: Expr, c: Expr, *p: Expr) -> Expr:
         y = (data(n, c, *p) - channel(mean, c)) / tirx.sqrt(channel(var, c) + tirx.const(a["eps"], "float32"))
         y = y if w is None else y * channel(w, c)
         return y if b is None else y + channel(b, c)
@@ -106,7 +106,7 @@ def _batch_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(data.shape, one, "batch_norm")
 
 
-def _layer_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _layer_norm(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     rank = len(x[0].shape)
     axes = list(range(rank - a["dims"], rank))
     centred, var = moments(x[0], axes)
@@ -115,7 +115,7 @@ def _layer_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return topi.add(y, x[2]) if len(x) > 2 and x[2] is not None else y
 
 
-def _rms_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _rms_norm(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     rank = len(x[0].shape)
     axes = list(range(rank - a["dims"], rank))
     size = tirx.const(math.prod(int(x[0].shape[i]) for i in axes), "float32")
@@ -124,7 +124,7 @@ def _rms_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return topi.multiply(y, x[1]) if len(x) > 1 and x[1] is not None else y
 
 
-def _channel_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _channel_norm(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     shape = [int(d) for d in x[0].shape]
     groups = a.get("groups", shape[1])
     split = topi.reshape(x[0], (shape[0], groups, shape[1] // groups, *shape[2:]))
@@ -137,14 +137,14 @@ def _channel_norm(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return y
 
 
-def _pool(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _pool(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     data, kernel, stride = x[0], a["kernel"], a["stride"]
     d = len(kernel)
     dilation, pad = a.get("dilation", (1,) * d), a["pad"]
     axes = [te.reduce_axis((0, k), f"k{i}") for i, k in enumerate(kernel)]
     best = s.op == "max_pool"
 
-    def place(i: Sequence[Any], k: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def place(i: Sequence[Expr], k: Sequence[Expr]) -> tuple[list[Expr], list[Expr], list[Expr]]:
         at, inside, counted = [], [], []
         for j in range(d):
             p = i[j] * stride[j] + k[j] * dilation[j] - pad[j]
@@ -153,7 +153,7 @@ def _pool(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
             counted += [p < data.shape[2 + j] + pad[d + j]] if a.get("include_pad") else [p >= 0, p < data.shape[2 + j]]
         return at, inside, counted
 
-    def one(n: Any, c: Any, *i: Any) -> Any:
+    def one(n: Expr, c: Expr, *i: Expr) -> Expr:
         at, inside, _ = place(i, axes)
         low = tirx.min_value(str(data.dtype)) if best else tirx.const(0, str(data.dtype))
         value = tirx.if_then_else(tirx.all(*inside), data(n, c, *at), low)
@@ -164,7 +164,7 @@ def _pool(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
         return y
     more = [te.reduce_axis((0, k), f"c{i}") for i, k in enumerate(kernel)]
 
-    def count(*i: Any) -> Any:
+    def count(*i: Expr) -> Expr:
         inside = place(i, more)[2]
         return te.sum(
             tirx.if_then_else(tirx.all(*inside), tirx.const(1.0, "float32"), tirx.const(0.0, "float32")), axis=more
@@ -175,7 +175,7 @@ def _pool(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
 
 
 def _adaptive(best: bool) -> Rule:
-    def rule(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+    def rule(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
         y, d = x[0], len(a["size"])
         for j in range(d):
             y = _adaptive_axis(y, len(y.shape) - d + j, a["size"][j], best)
@@ -184,12 +184,12 @@ def _adaptive(best: bool) -> Rule:
     return rule
 
 
-def _adaptive_axis(x: Any, axis: int, out: int, best: bool) -> Any:
+def _adaptive_axis(x: Tensor, axis: int, out: int, best: bool) -> Tensor:
     size = int(x.shape[axis])
     widest = max(-(-(i + 1) * size // out) - i * size // out for i in range(out))
     k = te.reduce_axis((0, widest), "k")
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         start = tirx.floordiv(i[axis] * size, out)
         end = tirx.floordiv((i[axis] + 1) * size + out - 1, out)
         inside = start + k < end
@@ -203,19 +203,19 @@ def _adaptive_axis(x: Any, axis: int, out: int, best: bool) -> Any:
     if best:
         return y
 
-    def mean(*i: Any) -> Any:
+    def mean(*i: Expr) -> Expr:
         width = tirx.floordiv((i[axis] + 1) * size + out - 1, out) - tirx.floordiv(i[axis] * size, out)
         return y(*i) / tirx.Cast("float32", width)
 
     return te.compute(shape, mean, "mean")
 
 
-def _lrn(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _lrn(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     size, data = a["size"], x[0]
     begin, channels = (size - 1) // 2, int(data.shape[1])
     k = te.reduce_axis((0, size), "k")
 
-    def total(n: Any, c: Any, *p: Any) -> Any:
+    def total(n: Expr, c: Expr, *p: Expr) -> Expr:
         at = c + k - begin
         value = data(n, tirx.max(tirx.min(at, channels - 1), 0), *p)
         return te.sum(tirx.if_then_else(tirx.all(at >= 0, at < channels), value * value, scalar(value, 0)), axis=k)

@@ -5,39 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from tvm import te, tirx, topi
 
-from secateur.codegen.plan.program import TensorSpec
+from secateur.codegen.plan.program import Attrs, TensorSpec
 
-Rule = Callable[[TensorSpec, Sequence[Any], Mapping[str, Any]], Any]
+from .types import Expr, Tensor
+
+Rule = Callable[[TensorSpec, Sequence[Tensor], Attrs], Tensor]
 
 
-def _unary(f: Callable[[Any], Any]) -> Rule:
+def _unary(f: Callable[[Expr], Expr]) -> Rule:
     return lambda s, x, a: te.compute(x[0].shape, lambda *i: f(x[0](*i)), s.op)
 
 
-def _plain(f: Callable[..., Any]) -> Rule:
+def _plain(f: Callable[..., Tensor]) -> Rule:
     return lambda s, x, a: f(*x)
 
 
-def scalar(x: Any, value: float) -> Any:
+def scalar(x: Expr, value: float) -> Expr:
     """A constant of the element type of ``x``."""
     return tirx.const(value, x.ty.dtype)
 
 
-def _softplus(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _softplus(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     beta, limit = a["beta"], a["threshold"]
 
-    def one(v: Any) -> Any:
+    def one(v: Expr) -> Expr:
         z = v * scalar(v, beta)
         return tirx.Select(z > scalar(v, limit), v, tirx.log(scalar(v, 1) + tirx.exp(z)) / scalar(v, beta))
 
     return te.compute(x[0].shape, lambda *i: one(x[0](*i)))
 
 
-def moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
+def moments(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """(``x`` less its mean over these axes, the mean of the squares of that), the axes kept."""
     count = math.prod(int(x.shape[i]) for i in axes)
     size = tirx.const(count, "float32")
@@ -46,7 +47,7 @@ def moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
     return centred, topi.divide(topi.sum(topi.multiply(centred, centred), axis=list(axes), keepdims=True), size)
 
 
-def _prelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _prelu(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     w = x[1]
     if len(w.shape) == 1 and len(x[0].shape) > 1:
         w = topi.reshape(w, (1, int(w.shape[0]), *[1] * (len(x[0].shape) - 2)))
@@ -54,13 +55,13 @@ def _prelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(x[0].shape, lambda *i: tirx.Select(x[0](*i) > 0, x[0](*i), x[0](*i) * w(*i)))
 
 
-def _div(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _div(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     return topi.divide(x[0], x[1]) if "float" in str(x[0].dtype) else topi.div(x[0], x[1])
 
 
-def _reduce(f: Callable[..., Any], before: Callable[[Any], Any] | None = None,
-            after: Callable[[Any], Any] | None = None) -> Rule:  # fmt: skip
-    def rule(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _reduce(f: Callable[..., Tensor], before: Callable[[Tensor], Tensor] | None = None,
+            after: Callable[[Tensor], Tensor] | None = None) -> Rule:  # fmt: skip
+    def rule(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
         y = before(x[0]) if before else x[0]
         y = f(y, axis=list(a["axes"]), keepdims=a["keepdims"])
         return after(y) if after else y
@@ -68,47 +69,47 @@ def _reduce(f: Callable[..., Any], before: Callable[[Any], Any] | None = None,
     return rule
 
 
-def _mean(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _mean(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     count = math.prod(int(x[0].shape[i]) for i in a["axes"])
     total = topi.sum(x[0], axis=list(a["axes"]), keepdims=a["keepdims"])
     return topi.multiply(total, tirx.const(1.0 / count, str(x[0].dtype)))
 
 
-def _var(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _var(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     axes = list(a["axes"])
     count = math.prod(int(x[0].shape[i]) for i in axes)
     _, var = moments(x[0], axes)
     return topi.multiply(var, tirx.const(count / (count - a["correction"]), "float32"))
 
 
-def _logsumexp(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _logsumexp(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     axes = list(a["axes"])
     top = topi.max(x[0], axis=axes, keepdims=True)
     total = topi.sum(topi.exp(topi.subtract(x[0], top)), axis=axes, keepdims=True)
     return topi.add(topi.log(total), top)
 
 
-def _arg(best: Callable[[Any, Any], Any], f: Callable[..., Any]) -> Rule:
+def _arg(best: Callable[[Expr, Expr], Expr], f: Callable[..., Tensor]) -> Rule:
     return lambda s, x, a: f(x[0], axis=a["axis"], keepdims=a["keepdims"], select_last_index=False)
 
 
-def _cumsum(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _cumsum(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     axis = a["axis"]
     k = te.reduce_axis((0, x[0].shape[axis]), "k")
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         value = x[0](*i[:axis], k, *i[axis + 1 :])
         return te.sum(tirx.if_then_else(k <= i[axis], value, scalar(value, 0)), axis=k)
 
     return te.compute(x[0].shape, one, "cumsum")
 
 
-def _sign(v: Any) -> Any:
+def _sign(v: Expr) -> Expr:
     none = v if "float" in str(v.ty.dtype) else scalar(v, 0)  # 0, or NaN
     return tirx.Select(v > scalar(v, 0), scalar(v, 1), tirx.Select(v < scalar(v, 0), scalar(v, -1), none))
 
 
-def _round_even(v: Any) -> Any:
+def _round_even(v: Expr) -> Expr:
     low = tirx.floor(v)
     rest = v - low
     odd = low - tirx.floor(low / scalar(v, 2)) * scalar(v, 2)
@@ -116,19 +117,19 @@ def _round_even(v: Any) -> Any:
     return tirx.Select(up, low + scalar(v, 1), low)
 
 
-def _elu(alpha: float, scale: float, inner: float) -> Callable[[Any], Any]:
-    def bent(v: Any) -> Any:
+def _elu(alpha: float, scale: float, inner: float) -> Callable[[Expr], Expr]:
+    def bent(v: Expr) -> Expr:
         below = (tirx.exp(v * scalar(v, inner)) - scalar(v, 1)) * scalar(v, alpha * scale)
         return tirx.Select(v > scalar(v, 0), v * scalar(v, scale), below)
 
     return bent
 
 
-def _gelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
-    def exact(v: Any) -> Any:
+def _gelu(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
+    def exact(v: Expr) -> Expr:
         return v * scalar(v, 0.5) * (scalar(v, 1) + tirx.erf(v * scalar(v, math.sqrt(0.5))))
 
-    def close(v: Any) -> Any:
+    def close(v: Expr) -> Expr:
         return (
             v
             * scalar(v, 0.5)
@@ -138,19 +139,19 @@ def _gelu(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return _unary(close if a["approximate"] == "tanh" else exact)(s, x, a)
 
 
-def _at_least(v: Any, bound: Any) -> Any:
+def _at_least(v: Expr, bound: Expr) -> Expr:
     """The larger; NaN stays NaN."""
     return tirx.Select(bound > v, bound, v)
 
 
-def _at_most(v: Any, bound: Any) -> Any:
+def _at_most(v: Expr, bound: Expr) -> Expr:
     return tirx.Select(bound < v, bound, v)
 
 
-def _best(f: Callable[..., Any]) -> Rule:
+def _best(f: Callable[..., Tensor]) -> Rule:
     """The smaller or larger of two, and NaN where one of them is."""
 
-    def rule(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+    def rule(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
         y = f(*x)
         for t in x if "float" in str(x[0].dtype) else ():
             y = topi.where(topi.isnan(t), t, y)
@@ -159,29 +160,29 @@ def _best(f: Callable[..., Any]) -> Rule:
     return rule
 
 
-def _clip(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
-    def one(v: Any) -> Any:
+def _clip(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
+    def one(v: Expr) -> Expr:
         v = v if a["min"] is None else _at_least(v, scalar(v, a["min"]))
         return v if a["max"] is None else _at_most(v, scalar(v, a["max"]))
 
     return _unary(one)(s, x, a)
 
 
-def _sigmoid(v: Any) -> Any:
+def _sigmoid(v: Expr) -> Expr:
     return scalar(v, 1) / (scalar(v, 1) + tirx.exp(-v))
 
 
-def _log_sigmoid(v: Any) -> Any:
+def _log_sigmoid(v: Expr) -> Expr:
     return tirx.min(v, scalar(v, 0)) - tirx.log(scalar(v, 1) + tirx.exp(-tirx.abs(v)))
 
 
-def _mish(v: Any) -> Any:
+def _mish(v: Expr) -> Expr:
     e = tirx.exp(tirx.min(v, scalar(v, 20)))
     square = e * (e + scalar(v, 2))
     return v * square / (square + scalar(v, 2))
 
 
-def _hard(v: Any, alpha: float, beta: float) -> Any:
+def _hard(v: Expr, alpha: float, beta: float) -> Expr:
     return _at_least(_at_most(v * scalar(v, alpha) + scalar(v, beta), scalar(v, 1)), scalar(v, 0))
 
 

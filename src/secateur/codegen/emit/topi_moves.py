@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from tvm import te, tirx, topi
 
-from secateur.codegen.plan.program import TensorSpec
+from secateur.codegen.plan.program import Attrs, TensorSpec
 from secateur.codegen.plan.sampling import Taps, taps
 from secateur.ir.ops import END, RESHAPES
 
 from .topi_math import Rule, scalar
+from .types import Expr, Tensor
 
 
-def _slice(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _slice(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     begin, step = [0] * len(x[0].shape), [1] * len(x[0].shape)
     for axis, start, end, stride in zip(a["axes"], a["starts"], a["ends"], a["steps"], strict=True):
         size = int(x[0].shape[axis])
@@ -23,20 +23,20 @@ def _slice(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(s.outputs[0][0], lambda *i: x[0](*(b + t * j for b, t, j in zip(begin, step, i, strict=True))))
 
 
-def _split(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _split(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     starts = [sum(a["sizes"][:k]) for k in range(len(a["sizes"]))]
     axis = a["axis"]
 
-    def part(b: int, shape: tuple[int, ...]) -> Any:
+    def part(b: int, shape: tuple[int, ...]) -> Tensor:
         return te.compute(shape, lambda *i: x[0](*i[:axis], i[axis] + b, *i[axis + 1 :]))
 
     return [part(b, shape) for b, (shape, _) in zip(starts, s.outputs, strict=True)]
 
 
-def _gather(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _gather(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     axis, rank, size = a["axis"], len(x[1].shape), int(x[0].shape[a["axis"]])
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         j = x[1](*i[axis : axis + rank])
         j = tirx.Select(j < 0, j + tirx.const(size, str(x[1].dtype)), j)
         return x[0](*i[:axis], j, *i[axis + rank :])
@@ -44,11 +44,11 @@ def _gather(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(s.outputs[0][0], one, "gather")
 
 
-def _pad(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _pad(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     rank = len(x[0].shape)
     pads, mode = a["pads"], a["mode"]
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         at, inside = [], []
         for k in range(rank):
             size, p = int(x[0].shape[k]), i[k] - pads[k]
@@ -69,7 +69,7 @@ def _pad(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
     return te.compute(s.outputs[0][0], one, "pad")
 
 
-def _roll(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _roll(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     shift = [0] * len(x[0].shape)
     for by, axis in zip(a["shifts"], a["axes"], strict=True):
         shift[axis] += by
@@ -77,13 +77,13 @@ def _roll(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
         tirx.floormod(j - by, size) for j, by, size in zip(i, shift, x[0].shape, strict=True))))  # fmt: skip
 
 
-def _flip(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _flip(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     axes = set(a["axes"])
     return te.compute(x[0].shape, lambda *i: x[0](*(
         size - 1 - j if k in axes else j for k, (j, size) in enumerate(zip(i, x[0].shape, strict=True)))))  # fmt: skip
 
 
-def _depth_to_space(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _depth_to_space(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     n, c, h, w = (int(d) for d in x[0].shape)
     b = a["block"]
     if a["mode"] == "CRD":
@@ -93,7 +93,7 @@ def _depth_to_space(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
     return topi.reshape(y, s.outputs[0][0])
 
 
-def _space_to_depth(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _space_to_depth(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     n, c, h, w = (int(d) for d in x[0].shape)
     b = a["block"]
     y = topi.reshape(x[0], (n, c, h // b, b, w // b, b))
@@ -101,24 +101,24 @@ def _space_to_depth(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> An
     return topi.reshape(topi.transpose(y, order), s.outputs[0][0])
 
 
-def _resize(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _resize(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     y = x[0]
     for axis, one in enumerate(taps(a, [int(d) for d in y.shape], s.outputs[0][0])):
         y = y if one is None else _resize_axis(y, axis, one)
     return y
 
 
-def _resize_axis(x: Any, axis: int, each: Taps) -> Any:
+def _resize_axis(x: Tensor, axis: int, each: Taps) -> Tensor:
     """Constants chosen by position: a chain of selects is shared by all elements of a slice."""
     out = len(each)
 
-    def pick(values: Sequence[Any], at: Any) -> Any:
+    def pick(values: Sequence[Expr], at: Expr) -> Expr:
         if len(values) == 1:
             return values[0]
         half = len(values) // 2
         return tirx.Select(at < half, pick(values[:half], at), pick(values[half:], at - half))
 
-    def table(values: Sequence[Any]) -> Any:
+    def table(values: Sequence[Expr]) -> Tensor:
         return te.compute((out,), lambda i: pick(values, i), "table")
 
     count = range(len(each[0]))
@@ -126,7 +126,7 @@ def _resize_axis(x: Any, axis: int, each: Taps) -> Any:
     weights = [table([tirx.const(t[k][1], "float32") for t in each]) for k in count]
     nearest = len(each[0]) == 1
 
-    def one(*i: Any) -> Any:
+    def one(*i: Expr) -> Expr:
         parts = [x(*i[:axis], index(i[axis]), *i[axis + 1 :]) for index in indices]
         if nearest:
             return parts[0]
@@ -138,7 +138,7 @@ def _resize_axis(x: Any, axis: int, each: Taps) -> Any:
     return te.compute([*x.shape[:axis], out, *x.shape[axis + 1 :]], one, "resize")
 
 
-def _reshape(s: TensorSpec, x: Sequence[Any], a: Mapping[str, Any]) -> Any:
+def _reshape(s: TensorSpec, x: Sequence[Tensor], a: Attrs) -> Tensor:
     return topi.reshape(x[0], s.outputs[0][0])
 
 

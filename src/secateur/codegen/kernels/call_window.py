@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from secateur.codegen.plan.placement import Placement, block_table
-from secateur.codegen.plan.program import Argument
+from secateur.codegen.plan.program import Argument, Frozen
 from secateur.codegen.plan.tensors import Blocked
 
 from .post_ops.plan import Epilogue
 
 
-class Blockwise(Protocol):
+class Blockwise(Frozen, Protocol):
     """A spec whose kernel reads and writes block by block; ``table``: the blocks that it reads are looked up."""
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,14 @@ from .program import Choose, Program
 if TYPE_CHECKING:
     from typing import Self
 
+    import tvm
+
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """Machine code, constants, and the size in 4-byte words of the arena that a caller must provide."""
 
-    module: Any
+    module: tvm.runtime.Module
     weights: NDArray[np.float32]
     tables: NDArray[np.int32]
     arena_words: int

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .program import Frozen
 
 if TYPE_CHECKING:
+    from tvm import tirx
+
     from secateur.codegen.targets import Target
     from secateur.ir import Graph, Node
 
     from .axes import Axes
     from .fusion import Chain
     from .placement import Placement
-    from .program import Argument, Weight
+    from .program import Argument, Choice, Spec, Weight
     from .tensors import Blocked, Floats, Ints
 
 
-class Workload(Protocol):
-    """A spec that can be tuned: a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+class Workload(Frozen, Protocol):
+    """A spec that can be tuned."""
 
     @property
     def macs(self) -> int: ...
@@ -35,6 +40,8 @@ class Workload(Protocol):
     def workload(self) -> Workload: ...
 
 
+Arrays = tuple[list[NDArray[np.float32] | NDArray[np.int32]], int]
+Kernel = tuple[Workload, "Choice | None"]  # a spec that can be tuned, and how it is tiled
 Accepts = Callable[["Axes", "Node", tuple[int, ...]], bool]
 Planner = Callable[["Placement", "Chain"], "Blocked"]
 
@@ -50,9 +57,9 @@ class Template:
     are not used any more.
     """
 
-    build: Callable[[Any, Any, Target], Any]
+    build: Callable[[Any, Any, Target], tirx.PrimFunc]
     space: Callable[[Any, Target], Iterable[Any]] | None = None
-    arrays: Callable[[Any, Target], tuple[list[Any], int]] | None = None
+    arrays: Callable[[Any, Target], Arrays] | None = None
     revision: int = 1
     constants: int = 2
 
@@ -82,7 +89,7 @@ class Whole:
 class Alternative(Protocol):
     """Another algorithm for a dense convolution: which specs it offers, and what its call begins with."""
 
-    def alternatives(self, spec: Any, x: Blocked, reads: Ints, weight: Floats, target: Target) -> tuple[Any, ...]:
+    def alternatives(self, spec: Any, x: Blocked, reads: Ints, weight: Floats, target: Target) -> Sequence[Workload]:
         """Specs that compute the same as the dense ``spec``, promise to be faster and are exact enough."""
         ...
 
@@ -140,7 +147,7 @@ def accepted(families: Iterable[Family]) -> Mapping[str, Accepts]:
     return MappingProxyType({op: head.accepts for op, head in heads(families).items()})
 
 
-def family_of(spec: Any, families: Iterable[Family]) -> Family | None:
+def family_of(spec: Spec, families: Iterable[Family]) -> Family | None:
     """The family that a spec is of; None for what TVM's own library computes."""
     return next((family for family in families if type(spec) in family.choices), None)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from secateur.codegen.targets import Target
 from secateur.ir import Graph, Node, Unsupported
+from secateur.ir.graph import Attr
 
 from .aliases import shuffles
 from .backend import Backend
@@ -174,5 +173,5 @@ class Lowering:
             placement.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: Attr) -> Attr:
     return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value

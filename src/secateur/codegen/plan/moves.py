@@ -7,9 +7,9 @@ so whatever chain of such operators led to it becomes one copy, or none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from secateur.ir import RESHAPES, Node
 from secateur.ir.infer_movement import slice_range
 
+from .program import Attrs
 from .sampling import taps
 
 Array = NDArray[Any]
 NOTHING = -1  # the address of a zero
 MOST = 1 << 24  # elements whose addresses are looked at; larger values are copied by TVM's library
-Attrs = Mapping[str, Any]
 Move = Callable[[Sequence[Array], Attrs, tuple[int, ...]], "Array | list[Array]"]
 
 
@@ -42,7 +42,8 @@ def _gather(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
     return found
 
 
-_PAD = MappingProxyType({"reflect": "reflect", "edge": "edge", "wrap": "wrap"})
+Repeats = Literal["reflect", "edge", "wrap"]
+_PAD: Mapping[str, Repeats] = MappingProxyType({"reflect": "reflect", "edge": "edge", "wrap": "wrap"})
 
 
 def _pad(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
@@ -51,7 +52,7 @@ def _pad(x: Sequence[Array], a: Attrs, shape: tuple[int, ...]) -> Array:
     width = [(max(pads[i], 0), max(pads[rank + i], 0)) for i in range(rank)]
     if a["mode"] == "constant":
         return np.pad(y, width, constant_values=NOTHING)
-    mode: Any = _PAD[a["mode"]]
+    mode: Repeats = _PAD[a["mode"]]
     return np.pad(y, width, mode)
 
 
@@ -96,7 +97,7 @@ MOVE: Mapping[str, Move] = MappingProxyType(
 )  # fmt: skip
 
 
-def moves_only(node: Node, weights: Mapping[str, Any]) -> bool:
+def moves_only(node: Node, weights: Container[str | None]) -> bool:
     """Does this node move what it reads, or zeros, and nothing else?"""
     if node.op not in MOVE or not all(0 < math.prod(v.shape) <= MOST for v in node.outputs):
         return False

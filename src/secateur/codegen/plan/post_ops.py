@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from secateur.ir.graph import Attr
 
 from .strides import Strides
 
@@ -26,7 +27,7 @@ class PostOp:
     """
 
     op: str
-    attrs: tuple[tuple[str, Any], ...] = ()
+    attrs: tuple[tuple[str, Attr], ...] = ()
     operand: str = ""
     strides: Strides | None = None
     table: bool = False

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .tensors import Address, Arena, Buffer
+from secateur.ir.graph import Attr
 
+from .tensors import Address, AnyArray, Arena, Buffer
+
+Attrs = Mapping[str, Attr]  # of a node, by name
 T = TypeVar("T")
 OUTPUT = "output:"  # the port of a result begins with this
+
+
+class Frozen(Hashable, Protocol):
+    """A frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Spec = Frozen  # what a kernel computes: of a family, or a TensorSpec
+Choice = Frozen  # how its template is tiled
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class TensorSpec:
     """A node computed on row-major tensors by TVM's operator library: shapes, types and constants are part of it."""
 
     op: str
-    attrs: tuple[tuple[str, Any], ...]
+    attrs: tuple[tuple[str, Attr], ...]
     inputs: tuple[tuple[tuple[int, ...], str] | None, ...]
     outputs: tuple[tuple[tuple[int, ...], str], ...]
 
@@ -84,8 +97,8 @@ class Call:
     thread is called by one ``worker``, the first if it says none; those for several are partitioned among all.
     """
 
-    spec: Any
-    choice: Any
+    spec: Spec
+    choice: Choice | None
     arguments: tuple[Argument, ...]
     label: str = ""
     step: int = 0
@@ -93,7 +106,7 @@ class Call:
 
 
 Choose = Callable[..., Any]  # (spec, *others that compute the same) -> the choice of one of them, as its type says
-Write = Callable[[Any], tuple[Any, Sequence[Argument]]]  # a choice -> the spec it is of, and the arguments of the call
+Write = Callable[[Any], tuple[Spec, Sequence[Argument]]]  # a choice -> the spec it is of, and the arguments of the call
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +117,7 @@ class Open:
     """
 
     call: int
-    specs: tuple[Any, ...]
+    specs: tuple[Spec, ...]
     write: Write
     also: tuple[Buffer, ...]
     constants: int
@@ -132,7 +145,7 @@ class Program:
         """Of all constants."""
         return sum(len(constant.data) for constant in self.constants)
 
-    def weight(self, array: NDArray[Any]) -> Weight:
+    def weight(self, array: AnyArray) -> Weight:
         """Store constants; returns their address, aligned to a cache line."""
         data = np.ascontiguousarray(array).tobytes()
         self.constants.append(Constant(data + bytes(-len(data) % 64 or (64 if not data else 0))))
@@ -146,7 +159,7 @@ class Program:
             at += len(constant.data)
         return np.frombuffer(b"".join(constant.data for constant in self.constants) or bytes(64), np.float32)
 
-    def call(self, spec: Any, choice: Any, arguments: Sequence[Argument], label: str,
+    def call(self, spec: Spec, choice: Choice | None, arguments: Sequence[Argument], label: str,
              also: Sequence[Buffer] = (), worker: int | None = None, more: bool = False) -> None:  # fmt: skip
         """Append a call; every buffer it names, and those in ``also``, live until its step ends.
 
@@ -156,7 +169,7 @@ class Program:
         self._touch(self.calls[-1], also)
         self.step += not more
 
-    def tiled(self, specs: Sequence[Any], write: Write, label: str, also: Sequence[Buffer] = (),
+    def tiled(self, specs: Sequence[Spec], write: Write, label: str, also: Sequence[Buffer] = (),
               worker: int | None = None, more: bool = False) -> None:  # fmt: skip
         """Append the call of the one of ``specs`` (all compute the same) that is chosen, now or by ``settle``."""
         if self.choose is not None:

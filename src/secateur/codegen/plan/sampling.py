@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
+
+from secateur.ir.graph import Attr
 
 Float = np.float32
 Taps = Sequence[Sequence[tuple[int, float]]]
@@ -33,14 +34,14 @@ _ROUND: Mapping[str, Callable[[float], int]] = MappingProxyType(
 )
 
 
-def taps(a: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> list[Taps | None]:
+def taps(a: Mapping[str, Attr], before: Sequence[int], after: Sequence[int]) -> list[Taps | None]:
     """For each axis its taps; None where nothing changes, as along all axes of what keeps its shape."""
     if tuple(before) == tuple(after) and not a.get(INVERSE):
         return [None] * len(after)
     return [_axis_taps(a, k - len(after), *sizes) for k, sizes in enumerate(zip(before, after, strict=True))]
 
 
-def _axis_taps(a: Mapping[str, Any], axis: int, before: int, after: int) -> Taps | None:
+def _axis_taps(a: Mapping[str, Attr], axis: int, before: int, after: int) -> Taps | None:
     """For each output position (input position, weight) pairs, inside of the input. ``axis`` counts from the last."""
     sizes = a["size"] if a["size"] is not None else a["scales"]
     if axis < -len(sizes):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+AnyArray = NDArray[np.generic]
 ALIGN = 16  # floats: one cache line
 
 

@@ -8,11 +8,10 @@ Calls of one step have the same number. ``lookup`` says that the kernel finds it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from dataclasses import asdict
 
 from .family import Family, family_of
-from .program import Call, Program, TensorSpec
+from .program import Call, Program, Spec, TensorSpec
 
 
 def show(program: Program, families: Iterable[Family]) -> str:
@@ -35,20 +34,22 @@ def _kernel(call: Call, families: tuple[Family, ...]) -> str:
     name = call.spec.op if isinstance(call.spec, TensorSpec) else type(call.spec).__name__.removesuffix("Spec").lower()
     title = f"tvm.{name}" if family is None else family.name if len(family.choices) == 1 else f"{family.name}.{name}"
     worker = "" if call.worker is None else f"@{call.worker}"
-    if not is_dataclass(call.choice) or isinstance(call.choice, type):
+    if call.choice is None:
         return title + worker
     options = ",".join(f"{key}={value}" for key, value in asdict(call.choice).items())
     return f"{title}{{{options}}}{worker}"
 
 
-def _shape(spec: Any) -> str:
+def _shape(spec: Spec) -> str:
     """Channels, kernel and extent, of specs that nobody tunes from the fields they have."""
     if isinstance(spec, TensorSpec):
         return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in spec.outputs)
-    batch = f"{spec.n}x " if getattr(spec, "n", 1) > 1 else ""
+    n: int = getattr(spec, "n", 1)
+    batch = f"{n}x " if n > 1 else ""
     if hasattr(spec, "title"):
         return f"{batch}{spec.title}"
-    width = spec.blocks * spec.lanes if hasattr(spec, "blocks") else getattr(spec, "channels", "")
+    blocks, lanes = getattr(spec, "blocks", None), getattr(spec, "lanes", 1)
+    width = getattr(spec, "channels", "") if blocks is None else blocks * lanes
     kind = f"{spec.kind} " if hasattr(spec, "kind") else ""
     extent = f" {spec.h}x{spec.w}" if hasattr(spec, "h") and hasattr(spec, "w") else ""
     return f"{batch}{kind}{width}{extent}".strip()

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
+from secateur.codegen.plan.family import Kernel
 from secateur.codegen.runtime import cores
 from secateur.codegen.targets import Target
 from secateur.ir import Unsupported
@@ -37,7 +37,7 @@ class _Job:
     """``kernels``: specs with a choice each. ``deaths``: how many workers died over it without a kernel to blame."""
 
     name: int
-    kernels: dict[int, tuple[Any, Any]]
+    kernels: dict[int, Kernel]
     deaths: int = 0
 
 
@@ -118,7 +118,7 @@ class Pool:
         server = [] if self._server is None else [self._server.pid]
         return [*server, *(worker.pid for worker in self._team if worker.pid)]
 
-    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None:
+    def submit(self, name: int, kernels: Mapping[int, Kernel]) -> None:
         """Give out kernels, a spec and its choice each, to be timed by turns; ``wait`` returns this name."""
         worker = next(w for w in self._team if w.job is None)
         worker.job = _Job(name, dict(kernels))

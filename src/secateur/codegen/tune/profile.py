@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from secateur.codegen.plan.program import Call
+from secateur.codegen.plan.program import Call, Choice, Spec
 from secateur.codegen.targets import Target, get_target
 from secateur.ir import Graph
 
@@ -25,7 +25,7 @@ class Timed:
     """
 
     label: str
-    kernels: tuple[tuple[Any, Any], ...]
+    kernels: tuple[tuple[Spec, Choice | None], ...]
     microseconds: float
 
 
@@ -41,7 +41,7 @@ def profile(graph: Graph, target: str | Target = "native", threads: int = 1, rec
 
 
 def prepare(graph: Graph, target: str | Target, threads: int,
-            records: str | Path | None) -> tuple[list[list[Call]], Callable[[], Any]]:  # fmt: skip
+            records: str | Path | None) -> tuple[list[list[Call]], Callable[[], NDArray[np.float64]]]:  # fmt: skip
     """The calls of each step, and a function that runs the network once and returns the microseconds of each step."""
     import tvm_ffi
 
@@ -71,11 +71,12 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     arrays = [*fixed, *given, *results, stamps]
     tensors, main = [tvm_ffi.from_dlpack(a) for a in arrays], compiled.module["main"]
 
-    def run() -> Any:
+    def run() -> NDArray[np.float64]:
         use_threads(threads)
         start = time.perf_counter()
         main(*tensors)
         seconds = time.perf_counter() - start
-        return np.diff(stamps) * (seconds * 1e6 / (stamps[-1] - stamps[0]))
+        microseconds: NDArray[np.float64] = np.diff(stamps) * (seconds * 1e6 / (stamps[-1] - stamps[0]))
+        return microseconds
 
     return steps, run

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from secateur.codegen.backends import backend_for
 from secateur.codegen.library import aligned
 from secateur.codegen.plan.family import Workload
+from secateur.codegen.plan.program import Choice
+from secateur.codegen.plan.tensors import AnyArray
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target
 
@@ -21,9 +22,10 @@ DROP = 1.25  # after these, choices this much slower than the best are not measu
 LONGEST = 3.0  # seconds after which no other round begins
 MEMORY = 64 << 20  # bytes of weights that are gone through in turn: what a network has, and more than caches hold
 COPIES = 4096
+Compiled = Callable[..., object]  # machine code of a kernel, on the arguments that its template asks for
 
 
-def compiled(spec: Workload, choice: Any, target: Target) -> Any:
+def compiled(spec: Workload, choice: Choice | None, target: Target) -> Compiled:
     """The function of a kernel; it takes what ``arguments`` makes."""
     import tvm
     from tvm import tirx
@@ -44,10 +46,11 @@ def compiled(spec: Workload, choice: Any, target: Target) -> Any:
     step.add(function, name, pointers, None)
     main = tirx.PrimFunc(buffers, together([step])).with_attr("global_symbol", "main")
     functions = {name: function, tvm.ir.GlobalVar("main"): main}
-    return compile_module(functions, target)["main"]
+    main_function: Compiled = compile_module(functions, target)["main"]
+    return main_function
 
 
-def arguments(spec: Workload, target: Target, memory: int = MEMORY) -> list[list[Any]]:
+def arguments(spec: Workload, target: Target, memory: int = MEMORY) -> list[list[object]]:
     """Arguments to run a kernel on, again and again: the same activations, weights that lie elsewhere each time.
 
     A network reads its weights once a run, so each layer finds them in memory, while its input was just written and is
@@ -74,19 +77,19 @@ def arguments(spec: Workload, target: Target, memory: int = MEMORY) -> list[list
     return found
 
 
-def _placed(array: Any) -> Any:
+def _placed(array: AnyArray) -> AnyArray:
     place = aligned(array.size, array.dtype)
     place[:] = array
     return place
 
 
-def in_turn(functions: Mapping[int, Any], turns: list[list[Any]]) -> dict[int, Callable[[], None]]:
+def in_turn(functions: Mapping[int, Compiled], turns: list[list[object]]) -> dict[int, Callable[[], None]]:
     """Calls of functions, all on one round of arguments: what one of them has read, the next does not read again."""
-    following: Iterator[list[Any]] = itertools.cycle(turns)
+    following: Iterator[list[object]] = itertools.cycle(turns)
     return {i: lambda f=f: f(*next(following)) for i, f in functions.items()}  # type: ignore[misc]
 
 
-def callable_of(spec: Workload, choice: Any, target: Target, memory: int = 0) -> Callable[[], None]:
+def callable_of(spec: Workload, choice: Choice | None, target: Target, memory: int = 0) -> Callable[[], None]:
     """The compiled kernel on arrays of its own; their weights stay in the cache if ``memory`` is 0."""
     return in_turn({0: compiled(spec, choice, target)}, arguments(spec, target, memory))[0]
 
@@ -105,7 +108,7 @@ def peak(target: Target, rounds: int = 9) -> float:
     sums = k.accumulators(count, k.splat(0.0))
     a, b = k.vector(k.load(x, 0)), k.vector(k.load(x, target.lanes))
 
-    def step(_: Any) -> None:
+    def step(_: object) -> None:
         for s in sums:
             k.add(s, a * b)
 

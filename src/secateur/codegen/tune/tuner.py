@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from secateur.codegen.backends import backend_for
-from secateur.codegen.plan.family import Workload, choices
+from secateur.codegen.plan.family import Kernel, Workload, choices
+from secateur.codegen.plan.program import Choice, Spec
 from secateur.codegen.records import Doubt, Record, Records, key_of, record_of, stored
 from secateur.codegen.runtime import ffi
 from secateur.codegen.targets import Target, get_target
@@ -25,13 +26,13 @@ NEAR = 1.01  # choices within this of the fastest are as good: then the first of
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
-def candidates(spec: Any, target: Target) -> list[Any]:
+def candidates(spec: Spec, target: Target) -> list[Choice | None]:
     """The whole space of a kernel, the default first; [None] where there is nothing to choose."""
     template = backend_for(target).templates.get(type(spec))
     return [None] if template is None or template.space is None else list(template.space(spec, target))
 
 
-def default_choice(spec: Any, target: Target) -> Any:
+def default_choice(spec: Spec, target: Target) -> Choice | None:
     """What is taken where nothing was measured; None for kernels without a choice."""
     return candidates(spec, target)[0]
 
@@ -101,7 +102,7 @@ class Team(Protocol):
 
     @property
     def free(self) -> int: ...
-    def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None: ...
+    def submit(self, name: int, kernels: Mapping[int, Kernel]) -> None: ...
     def wait(self, seconds: float) -> Mapping[int, Mapping[int, float]]: ...
 
 
@@ -138,16 +139,16 @@ class Tuner:
         many = f"{len(shapes)} kernels were" if len(shapes) > 1 else "1 kernel was"
         return f"{many} not measured, tiled like the nearest shape: {shown}"
 
-    def choose(self, spec: Any, *alternatives: Any) -> Any:
+    def choose(self, spec: Spec, *alternatives: Spec) -> Choice | None:
         """The measured choice, else that of the nearest shape if it fits, else the default.
 
         ``alternatives`` are other specs that compute the same: the choice is that of the fastest, as its type says.
         """
         if alternatives:
-            return self.choose(self._fastest((spec, *alternatives)))
+            return self.choose(self._fastest(cast("Sequence[Workload]", (spec, *alternatives))))
         if type(spec) not in self.kinds:
             return None
-        work = spec.workload()
+        work = cast(Workload, spec).workload()
         space = candidates(work, self.target)
         record = self.records.find(self.target.name, work)
         if record is not None and (choice := self._fitting(work, record, space)) is not None:
@@ -158,7 +159,7 @@ class Tuner:
             return choice
         return space[0]
 
-    def _fitting(self, spec: Workload, record: Record, space: Sequence[Any]) -> Any:
+    def _fitting(self, spec: Workload, record: Record, space: Sequence[Choice | None]) -> Choice | None:
         """The record's choice if it is one of the space, else None."""
         try:
             choice = self.kinds[type(spec)](*record.choice)
@@ -166,7 +167,7 @@ class Tuner:
             return None
         return choice if choice in space else None
 
-    def _fastest(self, specs: Sequence[Any]) -> Any:
+    def _fastest(self, specs: Sequence[Workload]) -> Workload:
         """By measured seconds if one file has such for all, else by their estimates."""
         works = [s.workload() for s in specs]
         for records in self.records.layers:
@@ -206,7 +207,7 @@ class Tuner:
             interrupted = True
         return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)
 
-    def _kernels(self, specs: Sequence[Workload]) -> list[tuple[Workload, Any]]:
+    def _kernels(self, specs: Sequence[Workload]) -> list[Kernel]:
         """All choices of some specs."""
         return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
 
@@ -235,7 +236,7 @@ class Tuner:
 
 def contests(specs: Sequence[Workload]) -> Iterable[list[Workload]]:
     """Specs that compute the same stand together: what a busy machine does to one while it is timed, it does to all."""
-    found: dict[Any, list[Workload]] = {}
+    found: dict[Hashable, list[Workload]] = {}
     for spec in specs:
         found.setdefault(spec.computes, []).append(spec)
     return found.values()

@@ -15,14 +15,14 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
 
 from secateur.codegen.backends import backend_for
 from secateur.codegen.emit.loading import load_tvm
+from secateur.codegen.plan.family import Kernel, Workload
 from secateur.codegen.runtime import ffi, use_threads
 from secateur.codegen.targets import Target
 
-from .timing import arguments, compiled, in_turn, interleaved
+from .timing import Compiled, arguments, compiled, in_turn, interleaved
 
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
@@ -66,8 +66,8 @@ def serve(channel: Connection, target: Target) -> None:
             return
 
 
-def _work(channel: Connection, target: Target, kernels: Mapping[int, Any], rounds: int, memory: int) -> None:
-    functions: dict[Any, dict[int, Any]] = {}  # by spec
+def _work(channel: Connection, target: Target, kernels: Mapping[int, Kernel], rounds: int, memory: int) -> None:
+    functions: dict[Workload, dict[int, Compiled]] = {}  # by spec
     for i, (spec, choice) in kernels.items():
         channel.send(("at", i))
         try:

@@ -8,9 +8,10 @@ stride / gcd(stride, dilation)-th one, in falling order of k as the input rises.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from secateur.codegen.plan.program import Attrs
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def phases(stride: int, dilation: int, pad: int, kernel: int, outputs: int) -> l
     return found
 
 
-def reach(attrs: Mapping[str, Any], weight: Sequence[int], before: Sequence[int], after: Sequence[int]) -> int:
+def reach(attrs: Attrs, weight: Sequence[int], before: Sequence[int], after: Sequence[int]) -> int:
     """How far outside of its input a transposed convolution reads, at most, along any axis."""
     worst = 0
     for j, (s, d) in enumerate(zip(attrs["stride"], attrs["dilation"], strict=True)):

@@ -19,7 +19,7 @@ from secateur.codegen.kernels.partition import assign
 from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
 from secateur.codegen.kernels.window.spec import WindowSpec
 from secateur.codegen.plan.axes import Axes
-from secateur.codegen.plan.family import Head, choices
+from secateur.codegen.plan.family import Head, Workload, choices
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
@@ -56,7 +56,7 @@ def conv(placement: Placement, chain: Chain) -> Blocked:
     return packed or dense(placement, x, work)
 
 
-def as_2d(weight: NDArray[Any]) -> NDArray[Any]:
+def as_2d(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """A kernel of signals [.., .., w] as one of images with one row."""
     return weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
 
@@ -138,7 +138,7 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     operands, alive = epilogue.arguments(placement, first, count)
     kinds = choices(placement.families)
 
-    def write(choice: Any) -> tuple[Any, list[Argument]]:
+    def write(choice: Any) -> tuple[Workload, list[Argument]]:
         bias = per_lane(placement, work.bias, channels)
         kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
         if kernel is spec:

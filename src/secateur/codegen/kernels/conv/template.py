@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, even_tile, segments
-from secateur.codegen.kernels.arrays import random_floats, reach, written
+from secateur.codegen.emit.builder import KernelBuilder, even_tile, segments
+from secateur.codegen.emit.types import Buffer, Expr, Function
+from secateur.codegen.kernels.arrays import Window, Written, random_floats, reach, written
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
-from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
 from .spec import ConvChoice, ConvSpec
@@ -26,7 +26,7 @@ REVISION = 2  # raise it with every change of the code or the space: tuning reco
 Body = Callable[..., None]
 
 
-def build(spec: ConvSpec, choice: ConvChoice, target: Target) -> Any:
+def build(spec: ConvSpec, choice: ConvChoice, target: Target) -> Function:
     """The kernel ``(x, w, [bias], [table], operands.., y)``."""
     return _Conv(spec, replace(choice, nb=min(choice.nb, spec.blocks))).build()
 
@@ -42,7 +42,7 @@ class _Conv:
         self.y = k.pointer("y")
         self.per_block = spec.ci * spec.kernel[0] * spec.kernel[1] * spec.lanes  # weights of an output block
 
-    def build(self) -> Any:
+    def build(self) -> Function:
         shared = self.spec.threads > 1
         if self.choice.outer == "blocks":
             wide = shared and self.spec.blocks // self.choice.nb >= 2 * self.spec.threads
@@ -102,7 +102,7 @@ class _Conv:
             value = apply(k, k.get(accumulator), spec.post_ops, self.operands, place)
             k.store(self.y, y_index(spec, place), value)
 
-    def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Any]) -> None:
+    def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Buffer]) -> None:
         """One input channel at one tap: its weights times all pixels of the tile."""
         spec, k = self.spec, self.k
         ws = [k.vector(k.load(self.w, wi + j * spec.lanes)) for j in range(nb)]
@@ -144,12 +144,12 @@ class _Conv:
                 lambda kh, kw: tap((c * high + kh) * wide + kw, looked_up(c), kh, kw)), name="ci")  # fmt: skip
 
 
-def x_index(spec: Any, image: Expr, row: Expr, column: Expr) -> Expr:
+def x_index(spec: Window, image: Expr, row: Expr, column: Expr) -> Expr:
     """The first tap of an output."""
     return image * spec.x.image + row * (spec.stride[0] * spec.x.row) + column * (spec.stride[1] * spec.x.column)
 
 
-def y_index(spec: Any, at: At) -> Expr:
+def y_index(spec: Written, at: At) -> Expr:
     """Where a vector is written."""
     return at.block * spec.y.block + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column
 
@@ -184,7 +184,7 @@ def space(spec: ConvSpec, target: Target) -> Iterator[ConvChoice]:
                     yield choice
 
 
-def arrays(spec: ConvSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: ConvSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
     v, channel = spec.lanes, np.arange(spec.ci)
     planar = spec.x.column < v

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, number
+from secateur.codegen.emit.builder import KernelBuilder, number
+from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.kernels.elementwise.template import FEW
 from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 
-def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
+def build_copy(spec: CopySpec, choice: None, target: Target) -> Function:
     """The kernel ``(x, places of x, places of y, y)``, one number at a time."""
     k = KernelBuilder(1, spec.threads)
     x, xs, ys, y = k.pointer("x"), k.pointer("xs", "int32"), k.pointer("ys", "int32"), k.pointer("y")
@@ -40,13 +40,13 @@ def build_copy(spec: CopySpec, choice: None, target: Target) -> Any:
     return k.finish()
 
 
-def _rows(k: KernelBuilder, spec: Any, row: Callable[[Expr, Expr], None]) -> None:
+def _rows(k: KernelBuilder, spec: CopySpec | MoveSpec, row: Callable[[Expr, Expr], None]) -> None:
     """``row(image, row)`` for all; threads share the rows where there is enough to share."""
     shared = spec.threads > 1 and spec.h * spec.w >= FEW
     k.loop(spec.n, lambda n: k.loop(spec.h, lambda r: row(n, r), shared, "oh"), name="n")
 
 
-def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
+def build_move(spec: MoveSpec, choice: None, target: Target) -> Function:
     """The kernel ``(x, sources, y)``: a vector of each source, and permutations known when it is compiled."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x, sources, y = k.pointer("x"), k.pointer("sources", "int32"), k.pointer("y")
@@ -71,7 +71,7 @@ def build_move(spec: MoveSpec, choice: None, target: Target) -> Any:
     return k.finish()
 
 
-def build_fill(spec: FillSpec, choice: None, target: Target) -> Any:
+def build_fill(spec: FillSpec, choice: None, target: Target) -> Function:
     """The kernel ``(y)``: zeros around each batch entry."""
     k = KernelBuilder(spec.lanes, spec.threads)
     y = k.pointer("y")
@@ -92,7 +92,7 @@ def build_fill(spec: FillSpec, choice: None, target: Target) -> Any:
     return k.finish()
 
 
-def build_table_copy(spec: TableCopySpec, choice: None, target: Target) -> Any:
+def build_table_copy(spec: TableCopySpec, choice: None, target: Target) -> Function:
     """The kernel ``([x, xo, xi], yo, yi, y)``."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x, xo, xi = (
@@ -100,7 +100,7 @@ def build_table_copy(spec: TableCopySpec, choice: None, target: Target) -> Any:
     )
     yo, yi, y = k.pointer("yo", "int32"), k.pointer("yi", "int32"), k.pointer("y")
 
-    def at(table: Any, index: Expr) -> Expr:
+    def at(table: Buffer, index: Expr) -> Expr:
         return k.scalar(table, index).astype("int64")
 
     def outer(o: Expr) -> None:

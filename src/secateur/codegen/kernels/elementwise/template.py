@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.builder import KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -18,7 +18,7 @@ from .spec import MapSpec, MeanSpec
 FEW = 256  # pixels: sharing fewer costs threads more than it saves
 
 
-def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> Any:
+def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> Function:
     """The kernel ``(x, [table], operands.., y)``."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
@@ -43,12 +43,12 @@ def build_map(spec: MapSpec, choice: None, target: Target, width: int = 8) -> An
     return k.finish()
 
 
-def _over(k: KernelBuilder, spec: Any, body: Any) -> None:
+def _over(k: KernelBuilder, spec: MapSpec | MeanSpec, body: Callable[[Expr, Expr], None]) -> None:
     shared = spec.threads > 1 and spec.blocks >= spec.threads
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: body(b, n), name="n"), shared, "c")
 
 
-def build_mean(spec: MeanSpec, choice: None, target: Target, width: int = 8) -> Any:
+def build_mean(spec: MeanSpec, choice: None, target: Target, width: int = 8) -> Function:
     """The kernel ``(x, [table], operands.., y)``; several sums run side by side."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")

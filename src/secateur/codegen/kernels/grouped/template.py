@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, segments
+from secateur.codegen.emit.builder import KernelBuilder, segments
+from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach
 from secateur.codegen.kernels.conv.template import x_index
 from secateur.codegen.kernels.post_ops.template import apply, operand_pointers
-from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.targets import Target
 
@@ -33,7 +34,7 @@ Pixel = tuple[int, int]
 REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
-def build(spec: GroupedConvSpec, choice: GroupedConvChoice, target: Target) -> Any:
+def build(spec: GroupedConvSpec, choice: GroupedConvChoice, target: Target) -> Function:
     """The kernel ``(x, w, bias, table of inputs, operands.., table of outputs, y)``."""
     return _Grouped(spec, replace(choice, quads=min(choice.quads, spec.quads)), target.ahead).build()
 
@@ -50,7 +51,7 @@ class _Grouped:
         self.entries = spec.ci // spec.depth
         self.per_quad = spec.kernel[0] * spec.kernel[1] * spec.ci * QUAD  # weights of a quad of outputs
 
-    def build(self) -> Any:
+    def build(self) -> Function:
         """All groups, tiles of quads and pixels; threads share the groups, or the rows where these are few."""
         spec, k = self.spec, self.k
         shared = spec.threads > 1
@@ -89,7 +90,7 @@ class _Grouped:
         """``quads`` quads of outputs from ``first`` of group ``g``, ``high`` x ``wide`` pixels."""
         spec, k = self.spec, self.k
         vectors = packed([(r, c) for r in range(high) for c in range(wide)], spec.lanes // QUAD)
-        sums: list[list[Any]] = []
+        sums: list[list[Buffer]] = []
         for s in range(quads):
             start = k.vector(spread(k, k.load(self.bias, (first + s) * QUAD, QUAD)))
             sums.append(k.accumulators(len(vectors), start))
@@ -112,7 +113,7 @@ class _Grouped:
                 write(k, spec, self.y, place, apply(k, k.get(total), spec.post_ops, self.operands, at), at)
 
     def _products(self, c: Expr, at: Expr, wi: Expr, vectors: Sequence[Sequence[Pixel]],
-                  sums: list[list[Any]]) -> None:  # fmt: skip
+                  sums: list[list[Buffer]]) -> None:  # fmt: skip
         """A quad of input channels at one tap: spread one by one, and multiplied with the weights of all outputs."""
         spec, k = self.spec, self.k
         if spec.h * spec.w > self.ahead:
@@ -143,7 +144,7 @@ class Packed:
     column: Expr
     pixels: Sequence[Pixel]
 
-    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Buffer, table: Buffer | None) -> Expr:
         """A weight per channel, or what the other tensor holds here; its quads are looked up."""
         s = post_op.strides
         if s is None:
@@ -155,7 +156,7 @@ class Packed:
         return gather(k, pointer, at, [r * s.row + c * s.column for r, c in self.pixels])
 
 
-def write(k: KernelBuilder, spec: Any, y: Any, place: Expr, value: Expr, at: Packed) -> None:
+def write(k: KernelBuilder, spec: GroupedConvSpec, y: Buffer, place: Expr, value: Expr, at: Packed) -> None:
     """Store a vector: a quad to each of its pixels, ``place`` being that of the first pixel."""
     value = k.vector(value)
     base = k.bind(place + at.image * spec.y.image + at.row * spec.y.row + at.column * spec.y.column, "int64")
@@ -176,7 +177,7 @@ def spread(k: KernelBuilder, quad: Expr) -> Expr:
     return k.shuffle([quad] * (k.lanes // QUAD), range(k.lanes))
 
 
-def gather(k: KernelBuilder, buffer: Any, at: Expr, shifts: Sequence[int]) -> Expr:
+def gather(k: KernelBuilder, buffer: Buffer, at: Expr, shifts: Sequence[int]) -> Expr:
     """A quad from each of several places, side by side."""
     if k.lanes < 16:
         return k.shuffle([k.load(buffer, at + s, QUAD) for s in shifts], range(k.lanes))
@@ -221,10 +222,10 @@ def _cycles(spec: GroupedConvSpec, choice: GroupedConvChoice, target: Target) ->
     return total * spec.groups * spec.n
 
 
-def arrays(spec: GroupedConvSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: GroupedConvSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
 
-    def places(count: int, block: int) -> Any:
+    def places(count: int, block: int) -> NDArray[np.int32]:
         lane = np.arange(count) * QUAD
         return (lane // spec.lanes * block + lane % spec.lanes).astype(np.int32)
 

@@ -7,9 +7,9 @@ block. The right operand needs no packing, for NCHWc it lies just so: a vector o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.builder import KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -18,7 +18,7 @@ from secateur.codegen.targets import Target
 from .spec import MatmulSpec
 
 
-def build(spec: MatmulSpec, choice: None, target: Target) -> Any:
+def build(spec: MatmulSpec, choice: None, target: Target) -> Function:
     """The kernel ``(x, w, operands.., y)``."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x, weights = k.pointer("x"), k.pointer("w")

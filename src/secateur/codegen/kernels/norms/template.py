@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, number, segments
+from secateur.codegen.emit.builder import KernelBuilder, number, segments
+from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.kernels.post_ops.template import block_base
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
@@ -15,7 +15,7 @@ from secateur.codegen.targets import Target
 from .spec import GroupNormSpec, MomentSpec
 
 
-def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4) -> Any:
+def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4) -> Function:
     """The kernel ``(x, [table], y)``: per image and block the means of the lanes, then their variances.
 
     In one pass: sums of the differences from the channel's first pixel, which is about as far from the mean as any.
@@ -55,14 +55,14 @@ def build_moments(spec: MomentSpec, choice: None, target: Target, width: int = 4
     return k.finish()
 
 
-def _total(k: KernelBuilder, parts: list[Any]) -> Expr:
+def _total(k: KernelBuilder, parts: list[Buffer]) -> Expr:
     total = k.get(parts[0])
     for part in parts[1:]:
         total = total + k.get(part)
     return total
 
 
-def build_group(spec: GroupNormSpec, choice: None, target: Target) -> Any:
+def build_group(spec: GroupNormSpec, choice: None, target: Target) -> Function:
     """The kernel ``(moments, places, targets, weight, bias, y)``: scales, then shifts, [block, image, lane] each.
 
     ``places`` and ``targets`` say where an image's mean of each channel is and where its scale goes. They, ``weight``

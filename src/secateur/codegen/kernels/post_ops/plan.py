@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from secateur.codegen.plan.placement import Placement, block_table, strides
 from secateur.codegen.plan.post_ops import FUSABLE_BINARY, PostOp
 from secateur.codegen.plan.program import Argument, Table, Weight
 from secateur.codegen.plan.strides import Strides
-from secateur.codegen.plan.tensors import Blocked, Buffer, Ints
+from secateur.codegen.plan.tensors import AnyArray, Blocked, Buffer, Ints
 from secateur.ir import Graph, Node
 
 Flow = tuple[Node, str | None]  # a node, and the name of the value that flows through it
@@ -135,7 +134,7 @@ def _post_ops(placement: Placement, node: Node, flow: str | None, out: Blocked, 
            order: Ints) -> list[Planned]:  # fmt: skip
     weights = placement.graph.weights
 
-    def const(op: str, values: NDArray[Any], swapped: bool = False) -> Planned:
+    def const(op: str, values: AnyArray, swapped: bool = False) -> Planned:
         return PostOp(op, operand="const", swapped=swapped), (per_lane(placement, values, order),)
 
     if node.op == "batch_norm":
@@ -177,7 +176,7 @@ def repeated(s: Strides, have: Sizes, out: Blocked) -> Strides:
     return Strides(s.block, 0 if n else s.image, 0 if h else s.row, 0 if w else s.column)
 
 
-def constant(placement: Placement, array: NDArray[Any], shape: tuple[int, ...], axis: int, how: Operand,
+def constant(placement: Placement, array: AnyArray, shape: tuple[int, ...], axis: int, how: Operand,
              out: Blocked) -> tuple[Weight, Strides]:  # fmt: skip
     """A constant that varies over pixels: in blocks like the result's, or one number a pixel."""
     small = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
@@ -206,7 +205,7 @@ def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scale, vector(2, 0.0) - vector(3, 0.0) * scale
 
 
-def per_lane(placement: Placement, values: NDArray[Any], channels: Ints) -> Weight:
+def per_lane(placement: Placement, values: AnyArray, channels: Ints) -> Weight:
     """A number per channel (or one for all) in this order; 0 for lanes that hold nothing."""
     flat = np.asarray(values).reshape(-1)
     flat = np.broadcast_to(flat, (int(channels.max()) + 1,)) if flat.size == 1 else flat

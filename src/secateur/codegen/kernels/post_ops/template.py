@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder
+from secateur.codegen.emit.builder import KernelBuilder
 from secateur.codegen.emit.maths import BINARY, UNARY
+from secateur.codegen.emit.types import Buffer, Expr
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
+
+Pointers = tuple[Buffer | None, Buffer | None]  # of an operand, and of the table of its blocks
 
 
 class Position(Protocol):
     """Where a vector is written: it knows the operands that belong there."""
 
-    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Buffer, table: Buffer | None) -> Expr:
         """The vector that ``post_op`` applies."""
 
 
@@ -28,7 +31,7 @@ class At:
     row: Expr
     column: Expr
 
-    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Any, table: Any) -> Expr:
+    def operand(self, k: KernelBuilder, post_op: PostOp, pointer: Buffer, table: Buffer | None) -> Expr:
         """A weight per lane, or what the other tensor holds here."""
         if post_op.strides is None:
             return k.load(pointer, self.block * k.lanes)
@@ -40,12 +43,12 @@ class At:
         """From the first pixel of a tensor to the one that belongs here."""
         return self.image * strides.image + self.row * strides.row + self.column * strides.column
 
-    def place(self, k: KernelBuilder, strides: Strides, table: Any) -> Expr:
+    def place(self, k: KernelBuilder, strides: Strides, table: Buffer | None) -> Expr:
         """From the beginning of a tensor to the vector that belongs here."""
         return block_base(k, table, self.block, strides.block) + self.pixel(strides)
 
 
-def operand_pointers(k: KernelBuilder, post_ops: Sequence[PostOp]) -> list[tuple[Any, Any]]:
+def operand_pointers(k: KernelBuilder, post_ops: Sequence[PostOp]) -> list[Pointers]:
     """The parameters the post-ops need, in order: (operand, its table of blocks)."""
     found = []
     for i, post_op in enumerate(post_ops):
@@ -55,16 +58,14 @@ def operand_pointers(k: KernelBuilder, post_ops: Sequence[PostOp]) -> list[tuple
     return found
 
 
-def block_base(k: KernelBuilder, table: Any, block: Expr, stride: int) -> Expr:
+def block_base(k: KernelBuilder, table: Buffer | None, block: Expr, stride: int) -> Expr:
     """Where a block begins."""
     if table is None:
         return block * stride
     return k.scalar(table, block).astype("int64")
 
 
-def fetch(
-    k: KernelBuilder, post_ops: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], places: Sequence[At]
-) -> None:
+def fetch(k: KernelBuilder, post_ops: Sequence[PostOp], pointers: Sequence[Pointers], places: Sequence[At]) -> None:
     """Ask for what ``apply`` will read at these places from tensors that may have left the first caches."""
     for post_op, (pointer, table) in zip(post_ops, pointers, strict=True):
         if post_op.operand == "full" and post_op.strides is not None:
@@ -73,7 +74,7 @@ def fetch(
 
 
 def apply(
-    k: KernelBuilder, value: Expr, post_ops: Sequence[PostOp], pointers: Sequence[tuple[Any, Any]], at: Position
+    k: KernelBuilder, value: Expr, post_ops: Sequence[PostOp], pointers: Sequence[Pointers], at: Position
 ) -> Expr:
     """The value after all post_ops."""
     wanted = {post_op.earlier for post_op in post_ops if post_op.operand == "earlier"}

@@ -7,10 +7,10 @@ The gates of a unit lie in the same lane of blocks that follow each other, gate 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, segments
+from secateur.codegen.emit.builder import KernelBuilder, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
+from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
@@ -19,7 +19,7 @@ from .spec import RecurrentSpec
 PAIR = 2  # blocks of hidden units side by side: enough sums to hide the latency of an addition
 
 
-def build(spec: RecurrentSpec, choice: None, target: Target) -> Any:
+def build(spec: RecurrentSpec, choice: None, target: Target) -> Function:
     """The kernel ``(gates, r, bias, first h, y, last h, .., scratch)``; for an LSTM first and last c follow last h."""
     return _Recurrent(spec).build()
 
@@ -31,11 +31,11 @@ class _Recurrent:
         self.width = spec.blocks * spec.lanes
         self.gates, self.r, self.bias, self.h0 = (k.pointer(n) for n in ("gates", "r", "bias", "h0"))
         self.y, self.h = k.pointer("y"), k.pointer("h")
-        self.c0: Any = k.pointer("c0") if spec.kind == "lstm" else None
-        self.c: Any = k.pointer("c") if spec.kind == "lstm" else None
+        self.c0: Buffer | None = k.pointer("c0") if spec.kind == "lstm" else None
+        self.c: Buffer | None = k.pointer("c") if spec.kind == "lstm" else None
         self.scratch = k.pointer("scratch")
 
-    def build(self) -> Any:
+    def build(self) -> Function:
         k, spec = self.k, self.spec
 
         def begin(b: Expr, j: Expr) -> None:
@@ -78,7 +78,7 @@ class _Recurrent:
         return self.k.load(self.gates, t * x.image + b * x.column + (gate * spec.blocks + j) * x.block)
 
     def products(
-        self, sums: list[list[Any]], gates: list[int], first: Expr, vector: Any, at: Callable[[Expr], Expr]
+        self, sums: list[list[Buffer]], gates: list[int], first: Expr, vector: Expr, at: Callable[[Expr], Expr]
     ) -> None:
         """Add the recurrent weights of some gates times a vector: ``sums[gate][block]``, from block ``first`` on."""
         k, spec = self.k, self.spec
@@ -92,7 +92,7 @@ class _Recurrent:
 
         k.loop(spec.hidden, one, name="k")
 
-    def starts(self, t: Expr, b: Expr, gate: int, first: Expr, nb: int) -> list[Any]:
+    def starts(self, t: Expr, b: Expr, gate: int, first: Expr, nb: int) -> list[Buffer]:
         """Sums that begin with what the input adds."""
         k = self.k
         return [k.accumulators(1, self.from_input(t, b, gate, first + j))[0] for j in range(nb)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder
+from secateur.codegen.emit.builder import KernelBuilder
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -14,7 +14,7 @@ from secateur.codegen.targets import Target
 from .spec import ResizeSpec
 
 
-def build(spec: ResizeSpec, choice: None, target: Target) -> Any:
+def build(spec: ResizeSpec, choice: None, target: Target) -> Function:
     """The kernel ``(x, rows, row weights, columns, column weights, [table], operands.., y)``.
 
     Tables hold ``taps`` entries per output row and column; positions are offsets in floats.
@@ -41,9 +41,9 @@ def build(spec: ResizeSpec, choice: None, target: Target) -> Any:
         down = [(k.bind(base + at, "int64"), w) for at, w in taps(0, line)]
 
         def pixel(column: Expr) -> None:
-            value: Any = None
+            value: Expr | None = None
             for at, weight in taps(1, column):
-                part: Any = None
+                part: Expr | None = None
                 for start, factor in down:
                     product = k.load(x, start + at) * factor
                     part = product if part is None else part + product

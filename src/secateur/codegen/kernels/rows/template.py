@@ -6,12 +6,12 @@ A few pixels at a time pass over their blocks two or three times, from the first
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, const, even_tile, number, segments
+from secateur.codegen.emit.builder import KernelBuilder, const, even_tile, number, segments
 from secateur.codegen.emit.maths import exp
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Template
@@ -22,7 +22,7 @@ from .spec import RowSpec
 LEAST = float("-inf")
 
 
-def build(spec: RowSpec, choice: None, target: Target, width: int = 4) -> Any:
+def build(spec: RowSpec, choice: None, target: Target, width: int = 4) -> Function:
     """The kernel ``(x, [table], operands.., y)``."""
     return _Rows(spec).build(width)
 
@@ -36,7 +36,7 @@ class _Rows:
         self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
 
-    def build(self, width: int) -> Any:
+    def build(self, width: int) -> Function:
         spec, k = self.spec, self.k
         shared = spec.threads > 1
         many_rows = spec.n * spec.h >= 2 * spec.threads

@@ -25,17 +25,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import INT, Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.builder import INT, KernelBuilder, const, even_tile, segments
 from secateur.codegen.emit.partition import partition
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
-from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
 from .spec import StrassenChoice, StrassenSpec
@@ -44,7 +44,7 @@ from .sums import PRODUCTS, strip
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
-def build(spec: StrassenSpec, choice: StrassenChoice, target: Target) -> Any:
+def build(spec: StrassenSpec, choice: StrassenChoice, target: Target) -> Function:
     """The kernel ``(memory, w, bias, places, operands.., y)``.
 
     ``places`` says where in ``memory`` the input begins (or each of its blocks, if ``table``), and the scratch.
@@ -67,7 +67,7 @@ class _Strassen:
         """Where the i-th of the places is."""
         return self.k.scalar(self.places, i).astype(INT)
 
-    def build(self) -> Any:
+    def build(self) -> Function:
         k, spec, count = self.k, self.spec, self.strip.count
         if self.choice.outer == "strips":
             k.loop(spec.n, lambda image: partition(
@@ -275,7 +275,7 @@ def _tile(rows: int, columns: int, most: int) -> tuple[int, int]:
     return (even_tile(rows, most // columns), columns) if columns * 2 <= most else (1, even_tile(columns, most))
 
 
-def arrays(spec: StrassenSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: StrassenSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
     blocks = np.arange(spec.inputs if spec.table else 1) * spec.x.block
     size = -(-(spec.inputs * spec.x.block + reach(spec)) // spec.lanes) * spec.lanes

@@ -8,16 +8,15 @@ the input, so they need no halo and no comparison at run time.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import Expr, KernelBuilder, even_tile
+from secateur.codegen.emit.builder import KernelBuilder, even_tile
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
-from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
 from .spec import WindowChoice, WindowSpec
@@ -26,7 +25,7 @@ REVISION = 3  # raise it with every change of the code or the space: tuning reco
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
 
 
-def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Any:
+def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Function:
     """The kernel ``(x, [w, bias], [table], operands.., y)``."""
     k = KernelBuilder(spec.lanes, spec.threads)
     x = k.pointer("x")
@@ -141,7 +140,7 @@ def space(spec: WindowSpec, target: Target) -> list[WindowChoice]:
     return fit or [WindowChoice(1, 1)]
 
 
-def arrays(spec: WindowSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: WindowSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
     start = spec.pad[0] * spec.x.row + spec.pad[1] * spec.x.column
     x = random_floats(start + spec.blocks * spec.x.block + reach(spec))

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from secateur.codegen.emit.builder import INT, Expr, KernelBuilder, const, even_tile, segments
+from secateur.codegen.emit.builder import INT, KernelBuilder, const, even_tile, segments
 from secateur.codegen.emit.partition import partition
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
-from secateur.codegen.plan.family import Template
+from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
 from .spec import WinogradChoice, WinogradSpec
@@ -36,7 +36,7 @@ Vectors = Sequence[Expr | None]  # None is 0
 Body = Callable[..., None]
 
 
-def build(spec: WinogradSpec, choice: WinogradChoice, target: Target) -> Any:
+def build(spec: WinogradSpec, choice: WinogradChoice, target: Target) -> Function:
     """The kernel ``(x, w, bias, [blocks of x], [channels], scratch, operands.., y)``."""
     return _Winograd(spec, choice).build()
 
@@ -54,7 +54,7 @@ class _Winograd:
         self.operands = operand_pointers(k, spec.post_ops)
         self.y = k.pointer("y")
 
-    def build(self) -> Any:
+    def build(self) -> Function:
         k, strips = self.k, -(-self.tiles // self.strip.tiles)
         if self.choice.outer == "strips":
             partition(k, self.spec.threads, strips, self.one_strip)
@@ -239,7 +239,7 @@ def _outer(spec: WinogradSpec, few: bool) -> tuple[str, ...]:
     return ("blocks", "strips") if few else ("strips", "blocks")
 
 
-def arrays(spec: WinogradSpec, target: Target) -> tuple[list[Any], int]:
+def arrays(spec: WinogradSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
     blocks = np.arange(spec.inputs) * spec.x.block
     tables = [blocks.astype(np.int32)] if spec.table else []
