@@ -1,4 +1,4 @@
-"""Which pixels a resize reads, beside ONNX Runtime and torch, to the last bit of a position."""
+"""Which pixels a resize reads, compared with ONNX Runtime and torch, to the last bit of a position."""
 
 from __future__ import annotations
 

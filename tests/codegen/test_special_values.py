@@ -1,4 +1,4 @@
-"""NaN and infinity beside ONNX Runtime: an activation hands them on, as the network's own runtime does."""
+"""NaN and infinity compared with ONNX Runtime: an activation hands them on, as the network's own runtime does."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_activations_hand_on_what_is_no_number(kind: str) -> None:
 
 
 def test_what_follows_a_convolution_hands_it_on() -> None:
-    """An epilogue on pixels that are not finite, beside others of the same picture, which stay what they are."""
+    """An epilogue on pixels that are not finite, next to others of the same image, which stay what they are."""
     rng = np.random.default_rng(0)
     value: Any = helper.make_tensor_value_info
     weight = numpy_helper.from_array(rng.standard_normal((20, 6, 1, 1)).astype(np.float32), "w")

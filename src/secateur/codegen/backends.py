@@ -33,14 +33,14 @@ class CpuBackend:
         return replace(self, families=exact_families(self.families))
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
-        """Values in blocks of ``target.lanes`` channels or row by row, all in one arena."""
+        """Values in blocks of ``target.lanes`` channels or row-major, all in one arena."""
         return Placement(graph, target, threads, choose, self.families)
 
-    def assemble(self, program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
+    def assemble(self, program: Program, graph: Graph, target: Target, stamped: bool = False) -> Compiled:
         """One function on the placed arena, compiled. Raises tvm.error.TVMError for what TVM or LLVM refuses."""
         from .emit.assemble import compile_program
 
-        return compile_program(program, graph, target, self.templates, clock)
+        return compile_program(program, graph, target, self.templates, stamped)
 
 
 CPU = CpuBackend()

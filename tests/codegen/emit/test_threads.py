@@ -1,4 +1,4 @@
-"""Threads: who computes what, where they part and where they meet."""
+"""Threads: who computes what, where they fork and where they wait."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def written(calls: list[Call]) -> str:
 
 
 @given(st.lists(st.floats(1, 1e8), min_size=1, max_size=40), st.integers(1, 9))
-def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(efforts: list[float], threads: int) -> None:
-    owners = assign(efforts, threads, SHARING)
+def test_whole_kernels_go_to_neighbours_and_cost_no_more_than_sharing(estimates: list[float], threads: int) -> None:
+    owners = assign(estimates, threads, SHARING)
     if owners is None:
         return
-    assert len(owners) == len(efforts)
+    assert len(owners) == len(estimates)
     assert owners == sorted(owners)
     assert set(owners) <= set(range(threads))
-    loads = [sum(e for e, o in zip(efforts, owners, strict=True) if o == t) for t in range(threads)]
-    assert max(loads) <= sum(efforts) / threads + SHARING * len(efforts)
+    loads = [sum(e for e, o in zip(estimates, owners, strict=True) if o == t) for t in range(threads)]
+    assert max(loads) <= sum(estimates) / threads + SHARING * len(estimates)
 
 
 @given(st.integers(1, 6), st.integers(2, 6), st.floats(1, 1e8))
-def test_equal_kernels_that_threads_divide_are_never_shared(each: int, threads: int, effort: float) -> None:
-    owners = assign([effort] * (each * threads), threads, SHARING)
+def test_equal_kernels_that_threads_divide_are_never_shared(each: int, threads: int, estimate: float) -> None:
+    owners = assign([estimate] * (each * threads), threads, SHARING)
     assert owners == [t for t in range(threads) for _ in range(each)]
 
 
@@ -116,14 +116,14 @@ def test_calls_of_one_step_never_share_memory(threads: int) -> None:
             assert place.buffer.first <= call.step <= place.buffer.last
 
 
-# --- where threads meet -----------------------------------------------------------------------------------------------
+# --- where threads wait -----------------------------------------------------------------------------------------------
 
 
 def test_one_thread_neither_parts_nor_meets() -> None:
     assert not re.findall("parallel", written(planned(unit(), 1)))
 
 
-def test_threads_part_once_and_meet_behind_every_step() -> None:
+def test_threads_are_forked_once_and_wait_after_every_step() -> None:
     calls = planned(unit(), 2)
     text = written(calls)
     assert text.count("pragma_parallel_launch_point") == 1
@@ -152,7 +152,7 @@ def test_threads_do_not_part_again_for_fast_algorithms(kind: type) -> None:
 
 
 def test_each_thread_does_its_own_and_no_other() -> None:
-    """Kernels that count their calls, beside each other and alone: TVM must not take the loop over threads away."""
+    """Kernels that count their calls, next to each other and alone: TVM must not take the loop over threads away."""
     import tvm
     from tvm import tirx
 

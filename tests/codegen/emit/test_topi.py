@@ -1,4 +1,4 @@
-"""Operators without a template: TVM's library gives what torch gives, row by row."""
+"""Operators without a template: TVM's library gives what torch gives, on row-major tensors."""
 
 from __future__ import annotations
 

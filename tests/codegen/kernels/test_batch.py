@@ -23,7 +23,7 @@ def test_no_sample_changes_others(name: str) -> None:
 
 
 def test_rows_are_never_summed_with_each_other() -> None:
-    """Strassen's sums are of pixels of one picture: rows of a linear layer are samples, at a batch of one too."""
+    """Strassen's sums are of pixels of one image: rows of a linear layer are samples, at a batch of one too."""
     for name in ("linear", "linear of rows", "product with a constant", "lstm"):
         for batch in (1, 64):
             assert "StrassenSpec" not in specs(captured(FAMILIES[name], batch))

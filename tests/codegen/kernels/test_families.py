@@ -45,7 +45,7 @@ def accepts(axes, node, shape):
 
 def running(placement, chain):
     name = chain.head.inputs[0]
-    x = placement.together(name, placement.get_blocked(name, 1))
+    x = placement.compacted(name, placement.get_blocked(name, 1))
     out = placement.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(placement, flows(chain.head.name, chain.tail), out)
     spec = RunningSpec(placement.lanes, len(out.blocks), out.extent.h, out.extent.w, strides(x.extent),

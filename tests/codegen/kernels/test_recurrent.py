@@ -1,4 +1,4 @@
-"""LSTM and GRU beside ONNX Runtime: states that are computed, constant or left out, and outputs that nobody names."""
+"""LSTM and GRU compared with ONNX Runtime: states computed, constant or left out, and outputs that nobody names."""
 
 from __future__ import annotations
 

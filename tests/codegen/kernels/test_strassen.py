@@ -38,7 +38,7 @@ always = partial(alternatives.always, StrassenSpec)
 
 
 def layer(inputs: int, width: int, size: int, **attrs: Any) -> Graph:
-    """A 1x1 convolution behind a cheap one."""
+    """A 1x1 convolution after a cheap one."""
     net = Net(1, 3, size, size)
     return outputs(net, conv(net, conv(net, "x", inputs, (1, 1)), width, (1, 1), **attrs))
 
@@ -106,14 +106,14 @@ def test_strips_hold_every_pixel(h: int, w: int, halo: int, stride: int, threads
     st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: int, stride: int, activation: str,
-                   threads: int, which: int, narrow: bool, behind: bool) -> None:  # fmt: skip
-    """Widths that fill an even number of blocks, pictures and halos of any size, one ``behind`` the layer too."""
+                   threads: int, which: int, narrow: bool, after: bool) -> None:  # fmt: skip
+    """Widths that fill an even number of blocks, images and halos of any size, one ``after`` the layer too."""
     target = NARROW if narrow else native()
     lanes = 2 * target.lanes
     net = Net(n, 5, *size)
     y = conv(net, conv(net, "x", lanes * ci, (1, 1)), lanes * co, (1, 1), pad=(pad,) * 4, stride=(stride,) * 2)
     y = net.node(activation, y, **ACTIVATIONS[activation])
-    y = conv(net, y, 9, (3, 3), pad=(1, 1, 1, 1)) if behind else y
+    y = conv(net, y, 9, (3, 3), pad=(1, 1, 1, 1)) if after else y
     with always(which) as taken:
         check(outputs(net, y), target, threads=threads)
     assert len(taken) == (math.prod(net.shape(y)[2:]) > 1)

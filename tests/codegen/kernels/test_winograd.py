@@ -185,8 +185,8 @@ def test_what_the_default_takes() -> None:
     assert kernels(layer(64, 56), lambda spec, *_: Tuner(native(), 1, Records()).choose(spec))[1] is ConvSpec
 
 
-def test_the_size_of_tile_follows_the_picture() -> None:
-    """Large tiles have fewer products; small ones fewer weights, and hang less over a small picture."""
+def test_the_size_of_tile_follows_the_image() -> None:
+    """Large tiles have fewer products; small ones fewer weights, and hang less over a small image."""
     target = native()
     choose = Tuner(target, 1, Records()).choose
     for size, m in ((7, 2), (28, 4)):

@@ -1,4 +1,4 @@
-"""Movement against the torch executor: views where strides can say it, else one copy, and nothing left to TVM."""
+"""Copies against the torch executor: views where strides can say it, else one copy, and nothing left to TVM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ targets = st.sampled_from(runnable())
 
 
 def step(net: Net, x: str, draw: Any) -> str:
-    """A drawn movement of a value of any rank."""
+    """A drawn copy of a value of any rank."""
     shape = net.shape(x)
     rank = len(shape)
     axis = draw(st.integers(0, rank - 1))
@@ -92,7 +92,7 @@ def step(net: Net, x: str, draw: Any) -> str:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), targets, st.integers(1, 2), st.integers(1, 40), st.integers(1, 5))
-def test_any_chain_of_movements(data: Any, target: Target, n: int, width: int, steps: int) -> None:
+def test_any_chain_of_copies(data: Any, target: Target, n: int, width: int, steps: int) -> None:
     net = Net(n, 5, 4, 6)
     x = conv(net, "x", width, (1, 1))
     for _ in range(steps):

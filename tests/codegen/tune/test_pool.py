@@ -150,7 +150,7 @@ with Pool(native(), 1, workers=2) as pool:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells children of their parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux signals children when their parent ends")
 def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     paths = [str(Path(__file__).parent), *sys.path]
     script = PARENT.format(paths=paths, sign=str(tmp_path / "hangs"))

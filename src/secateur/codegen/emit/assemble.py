@@ -34,11 +34,11 @@ def kernel(spec: Spec, choice: Choice | None, target: Target, templates: Mapping
 
 
 def compile_program(
-    program: Program, graph: Graph, target: Target, templates: Mapping[type, Template], clock: bool = False
+    program: Program, graph: Graph, target: Target, templates: Mapping[type, Template], stamped: bool = False
 ) -> Compiled:
     """Give buffers their places, write all functions, compile them.
 
-    ``templates`` say by kind of spec how its kernel is written. ``clock``: ``main`` takes one more array, int64, and
+    ``templates`` say by kind of spec how its kernel is written. ``stamped``: ``main`` takes one more array, int64, and
     writes the cycle counter to it before and after every step.
     """
     words = program.arena.place()
@@ -54,7 +54,7 @@ def compile_program(
         places = [tables.index(a) if isinstance(a, Table) else 0 for a in call.arguments]
         calls.append((functions[names[key]], names[key], call, places))
     blob = program.lay_out()
-    main = _main(calls, graph, words, blob.size, tables.size, clock)
+    main = _main(calls, graph, words, blob.size, tables.size, stamped)
     functions[tvm.ir.GlobalVar("main")] = main
     module = compile_module(functions, target)
     return Compiled(module, blob, tables.array(), words)
@@ -95,7 +95,7 @@ def storage(dtype: str) -> str:
 
 
 def _main(calls: Sequence[tuple[Function, tvm.ir.GlobalVar, Call, list[int]]], graph: Graph, words: int,
-          weights: int, tables: int, clock: bool) -> Function:  # fmt: skip
+          weights: int, tables: int, stamped: bool) -> Function:  # fmt: skip
     def port(value: Value) -> Buffer:
         shape = [const(int(d)) for d in value.shape]
         return tirx.decl_buffer(shape, storage(value.dtype), "p", data_alignment=4)
@@ -123,6 +123,6 @@ def _main(calls: Sequence[tuple[Function, tvm.ir.GlobalVar, Call, list[int]]], g
         steps.setdefault(call.step, Step()).add(function, name, arguments, call.worker)
     parameters = [arena, constants, offsets, *(memory[v.name] for v in (*inputs, *outputs))]
     stamps = tirx.decl_buffer((const(len(steps) + 1),), "int64", "stamps")
-    parameters += [stamps] if clock else []
-    function = tirx.PrimFunc(parameters, together(list(steps.values()), stamps if clock else None))
+    parameters += [stamps] if stamped else []
+    function = tirx.PrimFunc(parameters, together(list(steps.values()), stamps if stamped else None))
     return function.with_attr("global_symbol", "main")

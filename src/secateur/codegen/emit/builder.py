@@ -91,7 +91,7 @@ class KernelBuilder:
         self.inside = before
 
     def _partition(self, worker: Expr, extent: int, body: Callable[[Expr], None], name: str) -> None:
-        """The rounds of this worker; what is left over goes to the last, whose share is the smallest."""
+        """The rounds of this worker; what is left over goes to the last, whose part is the smallest."""
         each = -(-extent // self.threads)
         if extent == 1:
             self.branch(worker == self.threads - 1, lambda: body(const(0)))
@@ -217,7 +217,7 @@ class KernelBuilder:
         """The function."""
         parameters = [*self.parameters, self.worker] if self.partitioned else self.parameters
         function = private(parameters, [*self.declared, *self.stack[0]])
-        assert not (self.partitioned and self.alone), "all workers would write what no share is of"
+        assert not (self.partitioned and self.alone), "all workers would write what is not partitioned"
         return function.with_attr(WORKERS, self.threads) if self.partitioned else function
 
 

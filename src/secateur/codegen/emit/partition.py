@@ -1,4 +1,4 @@
-"""Work that threads share by its number, each with scratch memory of its own."""
+"""A static partition of numbered work over threads, each with scratch memory of its own."""
 
 from __future__ import annotations
 

@@ -20,27 +20,27 @@ from .types import Buffer, Expr, Function, Stmt, Var
 
 @dataclass
 class Step:
-    """Calls that need nothing of each other: ``shared`` ones as (workers, function, arguments), others by worker."""
+    """Calls that need nothing of each other: ``partitioned`` as (workers, function, arguments), ``own`` by worker."""
 
-    shared: list[tuple[int, tvm.ir.GlobalVar, list[Expr]]] = field(default_factory=list)
+    partitioned: list[tuple[int, tvm.ir.GlobalVar, list[Expr]]] = field(default_factory=list)
     own: dict[int, list[Stmt]] = field(default_factory=dict)
 
     def add(self, function: Function, name: tvm.ir.GlobalVar, arguments: list[Expr], worker: int | None) -> None:
         """One more call of a function of this name."""
         attributes = function.attrs or {}
         if WORKERS in attributes:
-            self.shared.append((int(attributes[WORKERS]), name, arguments))
+            self.partitioned.append((int(attributes[WORKERS]), name, arguments))
         else:
             self.own.setdefault(worker or 0, []).append(tirx.Evaluate(tvm.ir.Call(name, arguments)))
 
     @property
     def serial(self) -> bool:
         """Has only the first thread something to do?"""
-        return not self.shared and len(self.own) == 1
+        return not self.partitioned and len(self.own) == 1
 
     def parallel(self) -> Stmt:
         """What threads do, as loops over them."""
-        loops = [self._shared(*call) for call in self.shared]
+        loops = [self._shared(*call) for call in self.partitioned]
         if self.own:
             loops.append(_by_worker({worker: sequence(calls) for worker, calls in self.own.items()}))
         return sequence(loops)

@@ -1,4 +1,4 @@
-"""Kernels that need nothing of each other, on several threads: each shared by all, or each whole on one of them."""
+"""Kernels that need nothing of each other, on several threads: each partitioned among all, or assigned to one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def assign(estimates: Sequence[float], threads: int, sharing: float) -> list[int] | None:
-    """The thread that computes each of these kernels; None if they better share each.
+    """The thread that computes each of these kernels; None where each is better partitioned among all.
 
     ``estimates``: their time on one thread, in multiply-accumulates; ``sharing``: what sharing a kernel costs.
     Neighbours go to the same thread: in a grouped network it reads again what it wrote in the layer before.

@@ -56,6 +56,6 @@ class Backend(Protocol):
         """Where the values of a graph lie while it is planned, with the program that is written meanwhile."""
         ...
 
-    def assemble(self, program: Program, graph: Graph, target: Target, clock: bool = False) -> Compiled:
-        """Machine code of a program. ``clock``: it also writes the cycle counter before and after every step."""
+    def assemble(self, program: Program, graph: Graph, target: Target, stamped: bool = False) -> Compiled:
+        """Machine code of a program. ``stamped``: it also writes the cycle counter before and after every step."""
         ...

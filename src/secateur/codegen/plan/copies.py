@@ -23,7 +23,7 @@ FEW = 1 << 14  # numbers that may have a table with an entry for each
 PATTERNS = 64  # copies that a move may be taken apart into
 Memory = Buffer | Port | Weight
 # A part of a copy in vectors: memory (None: zeros), pixels, blocks, and where both lie from the memory's beginning.
-Whole = tuple[Memory | None, Ints, Ints, Ints | None, Ints | None]
+VectorCopy = tuple[Memory | None, Ints, Ints, Ints | None, Ints | None]
 
 
 @dataclass
@@ -155,9 +155,9 @@ class CopyEmitter:
         wanted = matrix[:, out.channels[used]]
         place = np.flatnonzero(used)
         y = np.array(firsts, np.int64)[place // lanes] + place % lanes
-        whole = self._vectors(wanted, place, lanes) if lanes > 1 else None
-        if whole is not None:
-            for memory, rows, blocks, x_pixels, x_blocks in whole:
+        copies = self._vectors(wanted, place, lanes) if lanes > 1 else None
+        if copies is not None:
+            for memory, rows, blocks, x_pixels, x_blocks in copies:
                 starts = np.array(firsts, np.int64)[blocks]
                 self._copy(memory, lanes, (pixels[rows], x_pixels), (starts, x_blocks))
             return
@@ -167,9 +167,9 @@ class CopyEmitter:
             self._copy(None, 1, (pixels, None), (spare, None))
         self.scattered(wanted, pixels, y)
 
-    def _vectors(self, wanted: Ints, place: Ints, lanes: int) -> list[Whole] | None:
+    def _vectors(self, wanted: Ints, place: Ints, lanes: int) -> list[VectorCopy] | None:
         """The copy in whole vectors, if that does it."""
-        found: list[Whole] = []
+        found: list[VectorCopy] = []
         for memory, mask in self.memories.split(wanted):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             block = place[columns] // lanes

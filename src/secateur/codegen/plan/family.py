@@ -79,7 +79,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Standalone:
     """An operator planned by itself with all its outputs: ``accepts(placement, node)``, ``plan(placement, node)``."""
 
     accepts: Callable[[Placement, Node], bool]
@@ -121,7 +121,7 @@ class Family:
     name: str
     choices: Mapping[type, type | None]
     heads: Mapping[str, Head] = field(default_factory=lambda: MappingProxyType({}))
-    nodes: Mapping[str, Whole] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[str, Standalone] = field(default_factory=lambda: MappingProxyType({}))
     alternative: Alternative | None = None
     exact: bool = True
 

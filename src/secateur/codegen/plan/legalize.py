@@ -42,7 +42,7 @@ def prepare(graph: Graph) -> Graph:
 
 
 def _fold_constants(graph: Graph) -> Graph:
-    """Movement of weights is done here."""
+    """Copies of weights are made here."""
     weights, nodes = dict(graph.weights), []
     for node in graph.nodes:
         known = [weights[i] for i in node.inputs if i is not None and i in weights]

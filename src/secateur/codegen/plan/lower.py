@@ -41,7 +41,7 @@ class Lowering:
         self.heads = heads(backend.families)
         if missing := sorted(ELEMENTWISE - set(self.heads)):
             raise ValueError(f"no kernel family computes {', '.join(missing)}: a row of heads is missing")
-        self.whole = {op: whole for family in backend.families for op, whole in family.nodes.items()}
+        self.nodes = {op: row for family in backend.families for op, row in family.nodes.items()}
         axes = self.placement.axes
         self.chains, self.aliases, self.shuffles = chains(axes), self.placement.aliases, shuffles(axes)
 
@@ -59,9 +59,9 @@ class Lowering:
                     self._alias(node, value.name)
                 elif self._only_moves(node):
                     self.placement.deferred[value.name] = node
-                elif node.op in self.whole and self.whole[node.op].accepts(self.placement, node):
+                elif node.op in self.nodes and self.nodes[node.op].accepts(self.placement, node):
                     if value.name not in self.placement.blocked:
-                        self.whole[node.op].plan(self.placement, node)
+                        self.nodes[node.op].plan(self.placement, node)
                 elif value is node.outputs[0] or not any(v.name in dense for v in node.outputs):
                     self.tensor_op(node)
         self.write_outputs()
@@ -89,13 +89,13 @@ class Lowering:
         return needed
 
     def _only_moves(self, node: Node) -> bool:
-        """Movement that is put off until somebody reads its result, and then done together with what follows it."""
+        """A copy that is deferred until somebody reads its result, and then done in one with what follows it."""
         index = 1 if node.op == "gather" else len(node.inputs)
         floats = all(i is not None and self.graph.value(i).dtype == "f32" for i in node.inputs[:index])
         return floats and moves_only(node, self.graph.weights)
 
     def _alias(self, node: Node, name: str) -> None:
-        """Movement without a copy: another list of the same blocks."""
+        """An alias: another list of the same blocks."""
         placement, sources = self.placement, self.aliases[name]
         if name in self.shuffles:
             x, groups = placement.get_blocked(sources[0]), self.shuffles[name][1]
@@ -127,7 +127,7 @@ class Lowering:
         return np.arange(width)[slice(a["starts"][0], min(a["ends"][0], width), a["steps"][0])]
 
     def tensor_op(self, node: Node) -> None:
-        """Row by row through TVM's operator library: correct if slow, and listed."""
+        """On row-major tensors by TVM's operator library: correct if slow, and listed."""
         if node.op == "opaque":
             raise Unsupported(
                 f"{node.source}: operator {node.attrs['target']} has no code generation; "

@@ -139,7 +139,7 @@ class Placement:
         )  # fmt: skip
         return out
 
-    def together(self, name: str, x: Blocked) -> Blocked:
+    def compacted(self, name: str, x: Blocked) -> Blocked:
         """The same, compacted if it is spread over far more blocks than it fills."""
         channels = natural_channels(x.width, self.lanes)
         if len(x.channels) > LOOSE * len(channels):

@@ -56,7 +56,7 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     chosen = get_target(target)
     backend = backend_for(chosen)
     program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose, backend)
-    compiled = backend.assemble(program, graph, chosen, clock=True)
+    compiled = backend.assemble(program, graph, chosen, stamped=True)
     rng = np.random.default_rng(0)
     inputs, outputs = ports(graph)
     given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]

@@ -48,7 +48,7 @@ def conv(placement: Placement, chain: Chain) -> Blocked:
         return dense(placement, placement.get_planar(name), work)
     x = placement.get_blocked(name, 1)
     if work.groups > 1 and per_group == width == 1:
-        return lane_by_lane(placement, placement.with_halo(placement.together(name, x), halo), work)
+        return lane_by_lane(placement, placement.with_halo(placement.compacted(name, x), halo), work)
     x = placement.with_halo(x, halo)
     if work.groups > 1 and per_group == width in (2, 4) and width < placement.lanes and x.natural:
         return lane_by_lane(placement, x, work)

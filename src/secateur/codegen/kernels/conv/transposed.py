@@ -32,7 +32,7 @@ def conv_transpose(placement: Placement, chain: Chain) -> Blocked:
     name = node.inputs[0] or ""
     x = placement.get_blocked(name, 1)
     deep = groups == i and o == 1
-    x = placement.with_halo(placement.together(name, x) if deep else x, halo(placement.graph, node))
+    x = placement.with_halo(placement.compacted(name, x) if deep else x, halo(placement.graph, node))
     out = placement.new_blocked(work.name, x.channels if deep else None)
     epilogue = plan_epilogue(placement, work.tail, out)
     lone = 4 - len(node.out.shape)

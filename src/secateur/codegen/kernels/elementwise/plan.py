@@ -36,7 +36,7 @@ def elementwise(placement: Placement, chain: Chain) -> Blocked:
     """Steps on the first input that has the shape of the result."""
     node, which = chain.head, base_input(placement.axes, chain.head)
     base = node.inputs[which or 0] or ""
-    x = placement.together(base, placement.get_blocked(base, placement.axes.channel[node.name]))
+    x = placement.compacted(base, placement.get_blocked(base, placement.axes.channel[node.name]))
     out = placement.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(placement, [(node, base), *flows(node.name, chain.tail)], out)
     spec = merge(MapSpec(

@@ -27,7 +27,7 @@ def group_norm(placement: Placement, chain: Chain) -> Blocked:
     """[n, c, h, w], each of the groups of channels to mean 0 and variance 1 over its pixels, then scaled by channel."""
     node = chain.head
     name = node.inputs[0] or ""
-    x = placement.together(name, placement.get_blocked(name, 1))
+    x = placement.compacted(name, placement.get_blocked(name, 1))
     out = placement.new_blocked(chain.last.name, x.channels)
     scale, shift = _statistics(placement, chain, x)
     for_all_pixels = Strides(scale.extent.block, scale.extent.image, 0, 0)

@@ -10,7 +10,7 @@ import numpy as np
 from secateur.codegen.kernels.conv.fold import Folded
 from secateur.codegen.kernels.conv.plan import write_dense
 from secateur.codegen.kernels.post_ops.plan import Epilogue
-from secateur.codegen.plan.family import Whole
+from secateur.codegen.plan.family import Standalone
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument
 from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
@@ -111,4 +111,4 @@ def _padded(rows: Floats, width: int) -> Floats:
     return wide.reshape(-1, *rows.shape[2:])
 
 
-NODES: Mapping[str, Whole] = MappingProxyType(dict.fromkeys(GATES, Whole(is_recurrent, recurrent)))
+NODES: Mapping[str, Standalone] = MappingProxyType(dict.fromkeys(GATES, Standalone(is_recurrent, recurrent)))

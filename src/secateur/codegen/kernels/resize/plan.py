@@ -25,7 +25,7 @@ def resize(placement: Placement, chain: Chain) -> Blocked:
     """[n, c, h, w] to another height and width."""
     node = chain.head
     name = node.inputs[0] or ""
-    x = placement.together(name, placement.get_blocked(name, 1))
+    x = placement.compacted(name, placement.get_blocked(name, 1))
     out = placement.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(placement, flows(node.name, chain.tail), out)
     after = (out.extent.h, out.extent.w)

@@ -21,7 +21,7 @@ def pool(placement: Placement, chain: Chain) -> Blocked:
     """Max or mean over windows; adaptive ones with even windows too."""
     node, a = chain.head, chain.head.attrs
     name = node.inputs[0] or ""
-    x = placement.together(name, placement.get_blocked(name, 1))
+    x = placement.compacted(name, placement.get_blocked(name, 1))
     out = placement.new_blocked(chain.last.name, x.channels)
     epilogue = plan_epilogue(placement, flows(node.name, chain.tail), out)
     size = (x.extent.h, x.extent.w)
