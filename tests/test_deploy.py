@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import secateur
 from secateur import InputError
 from secateur.cli.app import app
+from secateur.cli.library import tell_threads
 from secateur.deploy import build, seconds
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
@@ -59,12 +60,27 @@ def test_the_commands_build_and_run(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     built = runner.invoke(app, ["build", str(tmp_path / "a model.onnx"), str(tmp_path / "a lib.so")])
     assert built.exit_code == 0, built.stderr
+    assert f"wrote {tmp_path / 'a lib.so'}, " in built.stderr and "this machine has" not in built.stderr
     ran = runner.invoke(
         app, ["run", str(tmp_path / "a lib.so"), "--input", f"x={tmp_path}/x.npy", "--output", str(tmp_path / "out")]
     )
     assert ran.exit_code == 0, ran.stderr
     (file,) = (tmp_path / "out").iterdir()
+    wanted = np.load(file)
+    values = " ".join(f"{x:.4g}" for x in wanted.ravel()[:8].tolist())
+    shown, took, wrote = ran.stderr.splitlines()
+    assert shown.startswith(f"{graph.outputs[0]} f32[{', '.join(map(str, wanted.shape))}]: {values}")
+    assert " ms, the first run, threads 1" in took
+    assert wrote == f"wrote {file}, {file.stat().st_size} bytes"
     assert close(np.load(file), evaluate(graph, {"x": x})[0])
+
+
+def test_more_threads_than_cores_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_threads("native", 4096)
+    assert "threads 4096: this machine has " in capsys.readouterr().err
+    tell_threads("native", 1)
+    tell_threads("x86-avx2", 4096)  # for another machine
+    assert capsys.readouterr().err == ""
 
 
 def test_compile_writes_a_library_too(tmp_path: Path) -> None:

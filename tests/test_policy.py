@@ -58,6 +58,7 @@ def test_the_file_of_the_contract(tmp_path: Path) -> None:
 def test_budget_overrides() -> None:
     assert Policy().with_budget("params", "30%").spec == "l1,global{params=30%},slim"
     assert Policy().with_budget("macs", "120M").budget == ("macs", 120_000_000)
+    assert Policy().with_budget("bytes", "5MB").budget == Policy().with_budget("bytes", "5M").budget
 
 
 def test_the_seed_goes_to_criteria_that_draw() -> None:

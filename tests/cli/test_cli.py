@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from secateur import api
 from secateur.cli import app as cli
 from secateur.cli import compile as cli_compile
 from secateur.cli import terminal
+from secateur.cli.passes import first_sentence
 from secateur.ir import files
 from secateur.ir.exporters.onnx.write import save
 from secateur.passes.law import Verification
@@ -382,12 +384,30 @@ def test_passes(call: Call) -> None:
         assert any(line.split("{")[0] == name for line in done.out.splitlines())
     assert "Li et al." in call("passes", "l1").out
     assert "did you mean global" in call("passes", "globl").err
+    said = done.out.splitlines()
+    heads = [line for line in said if line.startswith("# ")]
+    assert [re.split("[,:]", head)[0] for head in heads] == [
+        "# rewrites", "# criteria", "# allocation", "# compensation", "# analyses",
+    ]  # fmt: skip
+    assert said.index("l2") > said.index(heads[1]) and said.index("slim") > said.index(heads[4])
+    about = re.findall(r"(?:^    .*\n)+", done.out, re.MULTILINE)
+    assert len(about) == len(secateur.PASSES)
+    assert all(text.endswith(".\n") and max(map(len, text.splitlines())) <= 100 for text in about)
+
+
+def test_a_sentence_ends_at_its_own_full_stop() -> None:
+    assert (
+        first_sentence("What others\nspan (Li et al. 2017). More.\n\nEven more.")
+        == "What others span (Li et al. 2017)."
+    )
+    assert first_sentence("Li et al. said so. More") == "Li et al. said so."
+    assert first_sentence("One line of\ntwo") == "One line of two"
 
 
 def test_help_and_version(call: Call) -> None:
     assert call().code == 2
     assert "compile" in call().out
-    assert call("--version").out == f"secateur {secateur.__version__}\n"
+    assert call("--version").out == call("-V").out == f"secateur {secateur.__version__}\n"
     assert call("compile", "--help").code == 0
     assert call("compil").code == 2
 

@@ -35,6 +35,16 @@ class Breaks:
 
 
 @dataclass(frozen=True)
+class Needs:
+    name: ClassVar[str] = "needs"
+
+    def __call__(self, graph: Graph) -> Graph:
+        import nothing_of_this_name  # noqa: F401
+
+        return graph
+
+
+@dataclass(frozen=True)
 class Crashes:
     name: ClassVar[str] = "crashes"
 
@@ -104,8 +114,15 @@ def test_observers_see_each_pass() -> None:
 
 @pytest.mark.parametrize(("step", "message"), [(Breaks(), "breaks broke the graph"), (Crashes(), "crashes failed")])
 def test_a_broken_pass_is_named_with_what_ran_before(step: Pass, message: str) -> None:
-    with pytest.raises(PassError, match=rf"{message}.*couple"):
+    with pytest.raises(PassError, match=rf"{message} \(after couple\): "):
         Pipeline((*parse_spec("couple", PASSES), step))(chain())
+    with pytest.raises(PassError, match=f"{message}: "):
+        Pipeline((step,))(chain())
+
+
+def test_a_package_that_is_missing_is_named_with_the_remedy() -> None:
+    with pytest.raises(PassError, match="needs failed: ModuleNotFoundError.*; pip install nothing_of_this_name"):
+        Pipeline((Needs(),))(chain())
 
 
 def test_every_pass_has_a_docstring_and_the_name_of_its_entry() -> None:

@@ -25,7 +25,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def front(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
     """Make trained networks smaller, and prove that they still compute the same."""
     if version:
@@ -63,11 +63,12 @@ def passes_command(
     debug: Debug = False,
 ) -> None:
     """List every pass with its options and its paper."""
-    from . import commands as cli_work
     from .errors import guard
 
     with guard(debug):
-        cli_work.list_passes(name)
+        from .passes import list_passes
+
+        list_passes(name)
 
 
 def main() -> None:

@@ -1,15 +1,11 @@
-"""What the commands do that look at models and recipes: ``inspect``, ``verify``, ``apply`` and ``passes``."""
+"""What the commands do that look at models and recipes: ``inspect``, ``verify`` and ``apply``."""
 
 from __future__ import annotations
 
-import inspect as reflect
 from pathlib import Path
-
-import typer
 
 from secateur.ir import InputError, LawError
 from secateur.ir.files import same_file, text_job
-from secateur.ir.near import did_you_mean
 
 from .shapes import shapes_of
 from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
@@ -76,18 +72,3 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
         say(law(done.report.verification))
     for line in lines:
         say(line)
-
-
-def list_passes(name: str | None) -> None:
-    """``secateur passes [NAME]``: on stdout."""
-    from secateur.passes import PASSES
-    from secateur.passes.pipeline import options_of, print_value
-
-    if name is not None and name not in PASSES:
-        raise InputError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}; `secateur passes` lists them")
-    for made in PASSES.values() if name is None else (PASSES[name],):
-        options = [f"{f.name}={print_value(f.default)}" for f in options_of(made)]
-        text = reflect.getdoc(made) or ""
-        typer.echo(made.name + (f"{{{', '.join(options)}}}" if options else ""))
-        for line in text.splitlines()[:1] if name is None else text.splitlines():
-            typer.echo(f"    {line}".rstrip())

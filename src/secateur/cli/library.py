@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import typer
 from secateur.calibration.arrays import ArrayFile
 from secateur.capture import load
 from secateur.codegen.emit.loading import load_tvm
+from secateur.codegen.runtime import cores
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
@@ -25,6 +27,8 @@ from .errors import INTERRUPTED
 from .shapes import shapes_of
 from .terminal import progress, say, write_listed
 
+SHOWN = 8  # values of an output
+
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
                 batch: int | None, shapes: tuple[str, ...], trust: bool = False,
@@ -32,6 +36,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
+    tell_threads(target, threads)
     check_writable(out)
     if time is not None:
         seconds(time)
@@ -57,6 +62,7 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
                shapes: tuple[str, ...]) -> None:  # fmt: skip
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
+    tell_threads(target, threads)
     graph = _load(source, shapes)
     load_tvm()
     with progress() as tell:
@@ -78,8 +84,15 @@ def _load(source: Path, shapes: tuple[str, ...], process: OnnxProcess | None = N
     return graph
 
 
+def tell_threads(target: str, threads: int) -> None:
+    """Say where a library for this machine gets more threads than the machine has cores."""
+    here = len(cores())
+    if target == "native" and threads > here:
+        say(f"threads {threads}: this machine has {here}, and a run uses no more than there are")
+
+
 def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
-    """``secateur run``: arrays in from .npy files, arrays out to a folder, or their sizes to the terminal."""
+    """``secateur run``: arrays in and out as .npy files; sizes, a few values and the time to the terminal."""
     library = load_library(path)
     ports = [p.name for p in library.metadata.inputs]
     given: dict[str, Any] = {}
@@ -92,12 +105,21 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
         given[name] = _array(Path(file))
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"--output '{output}' is a file; name a folder")
+    start = clock.perf_counter()
     results = library(**given)
+    seconds_taken = clock.perf_counter() - start
     results = results if isinstance(results, tuple) else (results,)
     for port, array in zip(library.metadata.outputs, results, strict=True):
-        say(f"{one_line(port.name)} {port.dtype}[{', '.join(map(str, array.shape))}]")
+        say(f"{one_line(port.name)} {port.dtype}[{', '.join(map(str, array.shape))}]: {_values(array)}")
+    say(f"took {seconds_taken * 1e3:.3g} ms, the first run, threads {library.metadata.threads}")
     if output is not None:
         _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
+
+
+def _values(array: Any) -> str:
+    """A few of the numbers, in the order in which they lie in memory."""
+    flat = np.ravel(array)
+    return " ".join(f"{x:.4g}" for x in flat[:SHOWN].tolist()) + (" .." if flat.size > SHOWN else "")
 
 
 def _array(path: Path) -> Any:

@@ -11,6 +11,7 @@ from .options import (
     Bgr,
     Calibration,
     Debug,
+    DryRun,
     Holdout,
     Json,
     Layers,
@@ -33,10 +34,20 @@ LATER = "Not available in this version."
 def compile_command(
     source: Source,
     out: Out = None,
-    policy: Annotated[str, typer.Option(help="A preset (l1, none), a spec line, or a TOML file.")] = "l1",
-    macs: Annotated[str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M.")] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help="A criterion (l1, taylor), a line of passes (separable,l1,knapsack), a TOML file, or none.",
+        ),
+    ] = "l1",
+    macs: Annotated[
+        str | None, typer.Option(metavar="50%", help="MACs that remain at most: 50%, 120M; 50% without any budget.")
+    ] = None,
     params: Annotated[str | None, typer.Option(metavar="50%", help="Parameters that remain at most.")] = None,
-    bytes_: Annotated[str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most.")] = None,
+    bytes_: Annotated[
+        str | None, typer.Option("--bytes", metavar="50%", help="Bytes of weights at most: 50%, 5MB.")
+    ] = None,
     latency_ms: Annotated[
         str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
     ] = None,
@@ -66,9 +77,7 @@ def compile_command(
     layers: Layers = None,
     shape: Shape = None,
     seed: Seed = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")
-    ] = False,
+    dry_run: DryRun = False,
     overwrite: Overwrite = False,
     trust: Trust = False,
     debug: Debug = False,
@@ -116,9 +125,7 @@ def rewrite_command(
     layers: Layers = None,
     shape: Shape = None,
     seed: Seed = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")
-    ] = False,
+    dry_run: DryRun = False,
     overwrite: Overwrite = False,
     trust: Trust = False,
     debug: Debug = False,

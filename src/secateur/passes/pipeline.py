@@ -69,12 +69,12 @@ class Pipeline:
                 if after is not graph:
                     verify(after, interface=interface)
             except VerifyError as error:
-                raise PassError(f"{step.name} broke the graph, after {done or 'nothing else'}: {error}") from error
+                raise PassError(f"{step.name} broke the graph{_after(done)}: {error}") from error
             except Error:
                 raise
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
-                raise PassError(f"{step.name} failed, after {done or 'nothing else'}: {what}") from error
+                raise PassError(f"{step.name} failed{_after(done)}: {what}{_remedy(error)}") from error
             ran = Ran(step, graph, after, time.perf_counter() - start)
             for observer in self.observers:
                 observer(ran)
@@ -84,6 +84,15 @@ class Pipeline:
 
     def __str__(self) -> str:
         return print_spec(self.passes)
+
+
+def _after(done: Sequence[str]) -> str:
+    return f" (after {', '.join(done)})" if done else ""
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about it, where that is known."""
+    return f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
 
 
 def print_spec(passes: Sequence[Pass]) -> str:

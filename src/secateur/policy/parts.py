@@ -90,8 +90,9 @@ def check_budget(kind: str, value: float | int) -> None:
 
 
 def amount(kind: str, value: object) -> float | int:
-    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000; numbers as they are. Raises InputError."""
-    found = number(value.strip()) if isinstance(value, str) else value
+    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000, of bytes ``"5MB"`` too; numbers as they are. Raises InputError."""
+    text = value.strip() if isinstance(value, str) else ""
+    found = number(text.removesuffix("B") if kind == "bytes" else text) if text else value
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
     check_budget(kind, found)
