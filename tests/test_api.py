@@ -199,7 +199,7 @@ def test_layers_are_protected_by_type_and_by_module() -> None:
     assert widths(["0.*"])[0] == widths([net[0]])[0] == 16
     with pytest.raises(BudgetError):
         widths([nn.Conv2d])
-    for wrong, message in ((nn.Linear, "is no layer of"), (3, "3 is no layer of")):
+    for wrong, message in ((nn.Linear, "is not a layer of"), (3, "3 is not a layer of")):
         with pytest.raises(InputError, match=message):
             widths([wrong])
     with pytest.raises(InputError, match="can only be found in a torch module"):

@@ -164,7 +164,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "negative": (lambda: [(X, Y - 1)], "from -1 to 3"),
     "some labels": (lambda: [(X, Y), X], "batch 1: some batches have labels and others none"),
     "a number": (lambda: 3, "calibration is a int"),
-    "sparse": (lambda: [torch.zeros(2, 3, 8, 8).to_sparse()], "a Tensor that is no array of numbers"),
+    "sparse": (lambda: [torch.zeros(2, 3, 8, 8).to_sparse()], "a Tensor that is not an array of numbers"),
 }  # fmt: skip
 
 

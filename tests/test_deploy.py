@@ -113,7 +113,7 @@ def test_the_report_lists_what_has_no_template(tmp_path: Path) -> None:
     [
         (["build", "IN", "OUT", "--target", "sparc"], "unknown target 'sparc'"),
         (["build", "IN", "IN"], "is the model itself"),
-        (["build", "IN", "OUT", "--tune", "soon"], "'soon' is no duration"),
+        (["build", "IN", "OUT", "--tune", "soon"], "'soon' is not a duration"),
         (["build", "IN", "OUT", "--threads", "0"], "threads is 0"),
         (["run", "IN", "--input", "x=x.npy"], "no library of secateur, or damaged"),
         (["run", "none.so", "--input", "x=x.npy"], "there is no file 'none.so'"),
@@ -181,7 +181,7 @@ def test_a_library_has_the_names_of_the_file(tmp_path: Path) -> None:
 
 def test_durations() -> None:
     assert [seconds(t) for t in ("60s", "2m", 5, "1.5", "1h")] == [60, 120, 5, 1.5, 3600]
-    with pytest.raises(InputError, match="'-3s' is no duration"):
+    with pytest.raises(InputError, match="'-3s' is not a duration"):
         seconds("-3s")
 
 

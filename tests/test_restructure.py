@@ -151,7 +151,7 @@ def test_command_rewrite(tmp_path: Path, call: Callable[..., tuple[int, str, str
 @pytest.mark.parametrize(
     ("passes", "words"),
     [
-        ("l1", "'l1' is no rewrite"),
+        ("l1", "'l1' is not a rewrite"),
         ("separable{layers=[c9]}", "'c9' matches no conv layer of 'chain' (did you mean"),
         ("grouped{groups=3,layers=[c2]}", "layer 'c2' cannot be rewritten: groups=3 does not divide its 16 inputs"),
         ("low_rank{rank=999}", "give 1 to"),

@@ -85,7 +85,7 @@ def compile(
     timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and in ONNX
     Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``, of
     this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an ONNX file's inputs, by name, to count
-    and time at where it leaves sizes open; they stay open in what is written. The model as it was given is run beside
+    and time at where it leaves sizes open; they stay open in what is written. The model as it was given is run next to
     what was read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
@@ -146,7 +146,7 @@ def compile(
     warnings: tuple[str, ...] = ()
     if target not in (None, "native"):
         warnings = (
-            f"not timed beside the original: of all targets only native is sure to be this machine, not {target}",
+            f"not timed against the original: of all targets only native is sure to be this machine, not {target}",
         )
     elif target is not None and chosen.criterion is not None:
         tell(0, None, "time both")
@@ -266,7 +266,7 @@ def _recipe_alone(options: Mapping[str, object], policy: Policy | str | Path) ->
     if policy != "l1":
         given.insert(0, "policy")
     if given:
-        raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given beside it; leave one out")
+        raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given as well; leave one out")
 
 
 __all__ = [

@@ -226,7 +226,7 @@ def patterns_of(model: Model, graph: Graph, layer: Layer, option: str) -> list[s
     here = [p for p in patterns if any(fnmatch.fnmatchcase(label, p) for label in labels)]
     if not here:
         raise InputError(
-            f"{option}: {layer!r} is no layer of '{graph.name}', nor the type of one; give names, types or modules "
+            f"{option}: {layer!r} is not a layer of '{graph.name}', nor the type of one; give names, types or modules "
             "of the network itself"
         )
     return here

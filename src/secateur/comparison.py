@@ -1,4 +1,4 @@
-"""One original as the user gave it, run beside one graph: how far apart they are, and from which node on.
+"""One original as the user gave it, run next to one graph: how far apart they are, and from which node on.
 
 The graph's run goes on while the original's does in its process. What differs is looked at again with a little noise on
 the weights, so that an unstable network is not called misread, and then node by node.
@@ -88,7 +88,7 @@ WRITTEN = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One original beside one graph."""
+    """One original and one graph."""
 
     original: Original
     graph: Graph

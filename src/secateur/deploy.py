@@ -36,7 +36,7 @@ def build(
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured;
     ``progress(done, total, kernel)`` is told what is measured. Where this machine can run the library, it is run once
-    beside the graph; if fast algorithms make it too coarse it is built without. ``fast`` False leaves Winograd's and
+    against the graph; if fast algorithms make it too coarse it is built without. ``fast`` False leaves Winograd's and
     Strassen's algorithms out: slower, with the rounding of plain sums.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
@@ -143,7 +143,7 @@ def at_batch(graph: Graph, batch: int) -> Graph:
 
 
 def _error(graph: Graph, library: Library) -> tuple[float, str]:
-    """Run a library once beside the graph: the largest difference over the largest output, and what else is wrong.
+    """Run a library once against the graph: the largest difference over the largest output, and what else is wrong.
 
     A graph in half precision is computed in float32 for that, so that only the library's roundings count.
     """
@@ -180,7 +180,7 @@ def seconds(text: str | float) -> float:
     """ "60s", "2m", "60" or 60 as seconds. Raises InputError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", str(text))
     if not found or float(found[1]) <= 0:
-        raise InputError(f"tuning time '{text}' is no duration; write 60s, 2m or a number of seconds")
+        raise InputError(f"tuning time '{text}' is not a duration; write 60s, 2m or a number of seconds")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 

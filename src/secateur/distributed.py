@@ -1,7 +1,7 @@
 """One command run by several processes at once, as ``torchrun`` starts them.
 
 Each takes its share of the calibration data, and all make the same network. The first writes and prints; where one
-fails, it alone tells why, and the others end without a word. This is the only place that reads what a launcher says of
+fails, it alone says why, and the others end without a word. This is the only place that reads what a launcher says of
 itself, which is not configuration: the processes cannot find each other without it.
 """
 
@@ -33,7 +33,7 @@ class Team:
         return self.rank == 0
 
     def first_to_fail(self) -> bool:
-        """Should this process tell why it failed? Those that fail because another did should not."""
+        """Should this process say why it failed? Those that fail because another did should not."""
         if self.store is None:
             return True
         try:

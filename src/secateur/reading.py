@@ -1,4 +1,4 @@
-"""Is what was read what the user gave? The original as it is runs beside the graph, and so does what is written.
+"""Is what was read what the user gave? The original as it is runs next to the graph, and so does what is written.
 
 The law compares graphs with each other, so a misread operator would pass it. Here the file runs in ONNX Runtime with
 the runtime's own options, or the module in torch, on random inputs and on the user's, and where sizes may vary at

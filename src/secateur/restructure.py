@@ -73,7 +73,7 @@ def steps_of(text: str) -> tuple[Pass, ...]:
     for step in steps:
         if step.name not in REWRITES:
             raise InputError(
-                f"--passes '{text}': '{step.name}' is no rewrite; give some of {', '.join(REWRITES)}, and prune with "
-                f"`secateur compile --policy '{text}'`"
+                f"--passes '{text}': '{step.name}' is not a rewrite; give some of {', '.join(REWRITES)}, and prune "
+                f"with `secateur compile --policy '{text}'`"
             )
     return steps

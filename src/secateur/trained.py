@@ -165,7 +165,7 @@ def _checked(old: Array, tensor: Any, what: str) -> Array:
         return old
     if old.dtype.kind in "iub":
         raise InputError(
-            f"{what} holds other numbers than the slim network, and is no weight but part of its structure"
+            f"{what} holds other numbers than the slim network, and is not a weight but part of its structure"
         )
     return array.copy()
 

@@ -160,7 +160,7 @@ def test_what_an_earlier_run_left_on_a_graph_does_not_count() -> None:
     again = secateur.compile(done.graph, "none")
     assert not again.recipe.weights
     assert again.report.before == done.report.after
-    with pytest.raises(InputError, match="policy, macs cannot be given beside it"):
+    with pytest.raises(InputError, match="policy, macs cannot be given as well"):
         secateur.compile(chain(), "l2", macs=0.5, recipe=done.recipe)
 
 

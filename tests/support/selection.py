@@ -19,7 +19,7 @@ def select(
     round_to: int = 1,
     floor: float = 0.0,
 ) -> Array:
-    """bool[units]: keep ``fraction`` of every pool, or what scores at least ``threshold``, at widths that pay."""
+    """bool[units]: keep ``fraction`` of every domain, or what scores at least ``threshold``, at widths that pay."""
     ladder = climb(coupling, scores, floor)
     if fraction is not None:
         order = by_share(ladder)

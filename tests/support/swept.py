@@ -10,7 +10,7 @@ from secateur.ir import Array, Graph
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling
 from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Statistics, WeightGradients, consumers
-from secateur.passes.sweep.read_sites import taps
+from secateur.passes.sweep.read_sites import read_sites
 from support.network import Net
 
 
@@ -43,7 +43,7 @@ def found(graph: Graph) -> Statistics:
 
 
 def all_needs(graph: Graph) -> list[Any]:
-    places = taps(graph, coupling_of(graph))
+    places = read_sites(graph, coupling_of(graph))
     weights = [n.inputs[1] for n in graph.nodes if n.op in ("conv", "linear")]
     reads = consumers(graph, coupling_of(graph))
     of_taps = [*map(Examples, places), *map(Pooled, places), *map(InputMoments, reads)]

@@ -59,7 +59,7 @@ class _Known(TypedDict, total=False):
 
 
 def context_of(graph: Graph) -> Context:
-    """What is known beside this graph; an empty context where nobody added one."""
+    """What is known about this graph; an empty context where nobody added one."""
     return graph.note(Context) or Context()
 
 

@@ -71,10 +71,10 @@ def check(
     ``run`` executes a graph. Where the reference is not finite, so must the slim network be. Networks in half precision
     are compared in float32, since the law speaks of channels and not of roundings; ``tolerance`` is that of the type.
     """
-    taps = probes(original, slim, recipe)
+    watched = probes(original, slim, recipe)
     inexact = any(m.statistics for m in recipe.mixing)
     feeds = [random_inputs(original, seed + i) for i in range(inputs)] + list(given)
-    pair = _Pair(original, slim, recipe, taps, run)
+    pair = _Pair(original, slim, recipe, watched, run)
     if pair.wide:
         feeds = [widened_feed(feed) for feed in feeds]
     limit = tolerance if tolerance is not None else tolerance_of(original) if not pair.wide else tolerance_of(pair.slim)
@@ -91,7 +91,7 @@ def check(
 
 
 def failure(name: str, found: Verification) -> str:
-    """What to tell of a check that failed: the network's own nature where that is why, else a fault of ours."""
+    """What to say of a check that failed: the network's own nature where that is why, else a fault of ours."""
     reason = found.reason or f"the two differ by {found.max_rel_err:.1e}"
     if reason.startswith(OWN):
         return (
@@ -127,13 +127,13 @@ def distance(
 class _Pair:
     """The masked original and the slim network, both in float32 where that can be."""
 
-    def __init__(self, original: Graph, slim: Graph, recipe: Recipe, taps: Sequence[Probe], run: Run) -> None:
+    def __init__(self, original: Graph, slim: Graph, recipe: Recipe, watched: Sequence[Probe], run: Run) -> None:
         wide = [widened(original), widened(slim)]
         self.wide = all(g is not None for g in wide)
         self.original, self.slim = (
             w if self.wide and w is not None else g for w, g in zip(wide, (original, slim), strict=True)
         )
-        self.recipe, self.taps, self.run = recipe, taps, run
+        self.recipe, self.probes, self.run = recipe, watched, run
 
     def references(self, feeds: Sequence[Feed], change: bool = False) -> list[list[Array]]:
         """What the slim network must give: outputs and probed values, for each feed. ``change``: after some noise."""
@@ -141,17 +141,17 @@ class _Pair:
         pairs = [moved(graph, feed) if change else (graph, feed) for feed in feeds]
         count = len(graph.outputs)
         found = [self._watched(g, feed) for g, feed in pairs]
-        return [[*f[:count], *(t.of(e) for t, e in zip(self.taps, f[count:], strict=True))] for f in found]
+        return [[*f[:count], *(t.of(e) for t, e in zip(self.probes, f[count:], strict=True))] for f in found]
 
     def slims(self, feeds: Sequence[Feed]) -> list[list[Array]]:
         """What it gives."""
         return [self._watched(self.slim, feed) for feed in feeds]
 
     def _watched(self, graph: Graph, feed: Feed) -> list[Array]:
-        return list(self.run(graph.rewrite(outputs=[*graph.outputs, *(t.value for t in self.taps)]), feed))
+        return list(self.run(graph.rewrite(outputs=[*graph.outputs, *(t.value for t in self.probes)]), feed))
 
     def reason(self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], error: float, limit: float) -> str:
-        """What is behind a difference; nothing where it is the rounding of small numbers."""
+        """The cause of a difference; nothing where it is the rounding of small numbers."""
         (again,) = self.references([feed])
         own = max(difference(a, b) for a, b in zip(wanted, again, strict=True))
         if own > limit:
@@ -161,7 +161,7 @@ class _Pair:
         if error > limit:
             unstable = f"it is unstable: {NOISE:g} of noise on weights and inputs moves its own outputs by {swing:.1e}"
             return unstable if swing >= error / 10 else f"the two differ by {error:.1e}"
-        names = [*self.original.outputs, *(t.value for t in self.taps)]
+        names = [*self.original.outputs, *(t.value for t in self.probes)]
         for name, want, have, noise in zip(names, wanted, actual, noisy, strict=True):
             found = worst_slice(want, have, limit, noise)
             if found is not None:
@@ -170,7 +170,7 @@ class _Pair:
 
 
 _ROWS = {"conv": 0, "linear": 0, "conv_transpose": 1}  # the weight axis of a layer's outputs
-_PROBES = 8  # layers looked at besides the outputs
+_PROBES = 8  # layers looked at in addition to the outputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,10 +94,10 @@ class Levels:
 class Coupling:
     """Which channels live and die together, and which may not die.
 
-    ``pool`` numbers the domain in which units compete (same producers, or bound by the same constraints);
-    ``cell`` numbers, inside a pool, the sets that must keep equally many units: cells with the same
+    ``domain`` numbers the domain in which units compete (same producers, or bound by the same constraints);
+    ``cell`` numbers, inside a domain, the sets that must keep equally many units: cells with the same
     ``orbit`` keep the same count, or stand on the same level where ``levels`` lists their orbit.
-    Unconstrained units have a cell of their own pool and orbit.
+    Unconstrained units have a cell of their own domain and orbit.
     """
 
     size: int
@@ -107,7 +107,7 @@ class Coupling:
     constraints: tuple[Constraint, ...]
     mixing: tuple[Mixing, ...]
     frozen: Array
-    pool: Array
+    domain: Array
     cell: Array
     orbit: Array
     blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason

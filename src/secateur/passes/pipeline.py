@@ -50,7 +50,7 @@ Announce = Callable[[Pass], None]  # told of each pass before it runs
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Run passes in order, each announced; after each, verify the result and tell the observers."""
+    """Run passes in order, each announced; after each, verify the result and report to the observers."""
 
     passes: tuple[Pass, ...]
     observers: tuple[Observer, ...] = ()

@@ -94,7 +94,9 @@ def amount(kind: str, value: object) -> float | int:
     text = value.strip() if isinstance(value, str) else ""
     found = number(text.removesuffix("B") if kind == "bytes" else text) if text else value
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise InputError(f"budget {kind}={value!r} is no amount; write a share (50%, 0.5) or a number (120M, 3000000)")
+        raise InputError(
+            f"budget {kind}={value!r} is not an amount; write a share (50%, 0.5) or a number (120M, 3000000)"
+        )
     check_budget(kind, found)
     return float(found) if kind == "latency_ms" else found
 
@@ -105,7 +107,7 @@ def of_texts(found: object, what: str) -> tuple[str, ...]:
         raise InputError(f"{what} is {repr(found)[:40]}; write a list of text in quotes")
     wrong = [item for item in found if not isinstance(item, str)]
     if wrong:
-        raise InputError(f"{what} holds {repr(wrong[0])[:40]}, which is no text; put it in quotes")
+        raise InputError(f"{what} holds {repr(wrong[0])[:40]}, which is not text; put it in quotes")
     return tuple(found)
 
 
@@ -125,7 +127,7 @@ def without_budget(method: Allocator, *kinds: str) -> Allocator:
 def _of_kind(step: Pass, table: Mapping[str, type[Pass]], what: str) -> None:
     check_numbers(step)
     if step.name not in table:
-        raise InputError(f"'{step.name}' is no {what}; choose one of {', '.join(table)}")
+        raise InputError(f"'{step.name}' is not a valid {what}; choose one of {', '.join(table)}")
 
 
 NOTHING = dataclasses.replace(Parts(), criterion=None)

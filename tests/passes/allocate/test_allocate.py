@@ -23,17 +23,17 @@ from support.nets import chain, residual
 from support.selection import select
 
 
-def pools(
+def domains(
     sizes: list[int], cells: list[int] | None = None, frozen: tuple[int, ...] = (), slots: tuple[Slot, ...] = ()
 ) -> Coupling:
     """Pools of these sizes, each cut into so many equal cells that must keep equally many."""
     size = sum(sizes)
-    pool = np.repeat(np.arange(len(sizes)), sizes)
+    domain = np.repeat(np.arange(len(sizes)), sizes)
     cell = np.concatenate([np.arange(n) * c // n for n, c in zip(sizes, cells or [1] * len(sizes), strict=True)])
     hard = np.zeros(size, bool)
     hard[list(frozen)] = True
-    every = tuple(Slot(f"w{p}", 0, np.flatnonzero(pool == p), "out", f"n{p}") for p in range(len(sizes)))
-    return Coupling(size, {}, every + slots, (), (), (), hard, pool, cell + 100 * pool, pool.copy(), {})
+    every = tuple(Slot(f"w{p}", 0, np.flatnonzero(domain == p), "out", f"n{p}") for p in range(len(sizes)))
+    return Coupling(size, {}, every + slots, (), (), (), hard, domain, cell + 100 * domain, domain.copy(), {})
 
 
 @st.composite
@@ -45,7 +45,7 @@ def problems(draw: st.DrawFn) -> tuple[Coupling, np.ndarray]:
     scores = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 5, total).astype(float)
     if draw(st.booleans()):
         scores[draw(st.integers(0, total - 1))] = np.nan
-    return pools(sizes, cells, tuple(frozen)), scores
+    return domains(sizes, cells, tuple(frozen)), scores
 
 
 @given(problems(), st.floats(0, 1), st.sampled_from([1, 2, 4, 8]), st.sampled_from([0.0, 0.1, 0.5]), st.booleans())
@@ -57,8 +57,8 @@ def test_every_selection_can_be_carried_out(
     mask = select(coupling, scores, round_to=round_to, floor=floor, **how)
     assert mask[coupling.frozen].all()
     assert mask[np.isnan(scores)].all()
-    for pool in np.unique(coupling.pool):
-        members = coupling.pool == pool
+    for domain in np.unique(coupling.domain):
+        members = coupling.domain == domain
         kept = [int(mask[members & (coupling.cell == c)].sum()) for c in np.unique(coupling.cell[members])]
         assert len(set(kept)) == 1
         assert sum(kept) >= max(1, floor * members.sum())
@@ -88,7 +88,7 @@ def widths_of(
 
 def grouped(groups: int, width: int) -> Coupling:
     """One convolution in so many groups, all of one width."""
-    coupling = pools([groups * width], [groups])
+    coupling = domains([groups * width], [groups])
     of = np.arange(groups * width)
     return dataclasses.replace(coupling, constraints=(Constraint("n0", "out", of, of // width),))
 
@@ -112,7 +112,7 @@ def test_widths_stop_where_vectors_are_full(lanes: int, groups: int, width: int,
 
 def test_of_two_producers_the_one_with_more_work_decides() -> None:
     """24 channels in vectors of 8; another layer makes all but the best four of them too."""
-    coupling = pools([24], slots=(Slot("late", 0, np.arange(4, 24), "out", "s"),))
+    coupling = domains([24], slots=(Slot("late", 0, np.arange(4, 24), "out", "s"),))
     assert widths_of(coupling, 8, {"w0": 1000, "late": 1}) == [[8, 16, 24]]
     assert widths_of(coupling, 8, {"w0": 1, "late": 1000}) == [[12, 20, 24]]
     # Alike: 12 of 16 lanes, 20 of 24, 28 of 32 and 36 of 40 are taken at 8, 12, 16 and 20 channels.
@@ -121,39 +121,39 @@ def test_of_two_producers_the_one_with_more_work_decides() -> None:
 
 
 def test_an_orbit_that_nobody_needs_may_go() -> None:
-    assert not select(dataclasses.replace(pools([4]), slots=()), np.zeros(4), threshold=1.0).any()
+    assert not select(dataclasses.replace(domains([4]), slots=()), np.zeros(4), threshold=1.0).any()
 
 
 def test_channels_that_cannot_go_count_in_the_width() -> None:
     """3 of 20 positions have no unit: 8 and 16 channels are 5 and 13 units."""
     slot = Slot("w", 0, np.concatenate([np.full(3, -1), np.arange(17)]), "out", "n")
-    coupling = dataclasses.replace(pools([17]), slots=(slot,))
+    coupling = dataclasses.replace(domains([17]), slots=(slot,))
     assert widths_of(coupling, 8) == [[5, 13, 17]]
 
 
 def test_best_scores_stay_and_ties_keep_the_lower() -> None:
-    mask = select(pools([6]), np.array([1.0, 5, 2, 5, 2, 2]), fraction=0.5)
+    mask = select(domains([6]), np.array([1.0, 5, 2, 5, 2, 2]), fraction=0.5)
     assert mask.tolist() == [False, True, True, True, False, False]
 
 
 def test_cells_keep_equally_many_of_their_own() -> None:
-    mask = select(pools([8], [2]), np.array([9.0, 8, 7, 6, 1, 2, 3, 4]), fraction=0.5)
+    mask = select(domains([8], [2]), np.array([9.0, 8, 7, 6, 1, 2, 3, 4]), fraction=0.5)
     assert mask.tolist() == [True, True, False, False, False, False, True, True]
 
 
 def test_every_axis_keeps_its_best() -> None:
     tail = Slot("tail", 1, np.array([6, 7]), "in", "n")
-    mask = select(pools([8], slots=(tail,)), np.arange(8, 0, -1.0), fraction=0.25)
+    mask = select(domains([8], slots=(tail,)), np.arange(8, 0, -1.0), fraction=0.25)
     assert mask.tolist() == [True, False, False, False, False, False, True, False]
 
 
 def test_a_position_that_cannot_go_needs_no_survivor() -> None:
     tail = Slot("tail", 1, np.array([6, -1]), "in", "n")
-    assert select(pools([8], slots=(tail,)), np.arange(8, 0, -1.0), fraction=0.25).tolist()[6] is False
+    assert select(domains([8], slots=(tail,)), np.arange(8, 0, -1.0), fraction=0.25).tolist()[6] is False
 
 
 def test_values_keep_a_channel() -> None:
-    coupling = pools([8])
+    coupling = domains([8])
     coupling.channels.update(part=Channels(1, np.array([7])))  # type: ignore[attr-defined]
     assert select(coupling, np.arange(8, 0, -1.0), fraction=0.25)[7]
 
@@ -175,7 +175,7 @@ def test_budget_is_met_on_the_real_graph(kind: str, method: type, share: float) 
     slim = getattr(cost(Slim()(done)), kind)
     whole = getattr(cost(graph), kind)
     assert slim <= share * whole
-    assert slim > 0.9 * share * whole  # one step of the widest pool is 4 of 16 channels' cells
+    assert slim > 0.9 * share * whole  # one step of the widest domain is 4 of 16 channels' cells
     assert note.reached == slim
 
 

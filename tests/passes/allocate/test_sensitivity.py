@@ -95,7 +95,7 @@ def test_the_budget_is_met_to_within_a_step(kind: str, share: float, seed: int) 
     done = Pipeline((Couple(), L1(), Sensitivity(**{kind: share}, round_to=1)))(graph)  # type: ignore[arg-type]
     slim, whole = getattr(cost(Slim()(done)), kind), getattr(cost(graph), kind)
     assert slim <= share * whole
-    assert slim > (share - 0.1) * whole  # one step of the widest pool is 4 of 16 channels' cells
+    assert slim > (share - 0.1) * whole  # one step of the widest domain is 4 of 16 channels' cells
 
 
 def test_changes_never_fall_and_begin_at_nothing() -> None:

@@ -205,7 +205,7 @@ def test_without_data_or_an_original_the_reason_is_named(name: str) -> None:
     if name == "fold_constants":  # before slim it is exact and needs neither
         assert COMPENSATION[name]()(graph) is not None
     else:
-        with pytest.raises(PassError, match="put it behind slim"):
+        with pytest.raises(PassError, match="put it after slim"):
             COMPENSATION[name]()(graph)
     with pytest.raises(InputError, match="needs calibration"):
         COMPENSATION[name]()(cut(graph, np.ones(coupling_of(Couple()(graph)).size, bool), None))
@@ -246,5 +246,5 @@ def test_refit_and_fold_constants_together_are_refused(both: tuple[Refit | FoldC
     graph, node = dead(1, bias=False)
     first, second = both
     mended = first(without(graph, node, 2, pictures(0)))
-    with pytest.raises(InputError, match=f"'{second.name}' behind '{first.name}'.*twice"):
+    with pytest.raises(InputError, match=f"'{second.name}' after '{first.name}'.*twice"):
         second(mended)

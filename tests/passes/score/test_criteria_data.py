@@ -24,7 +24,7 @@ from secateur.passes.sweep import Gates
 from secateur.passes.sweep.accumulate import accumulator
 from secateur.passes.sweep.gather import Gather
 from secateur.passes.sweep.needs import GateSums
-from secateur.passes.sweep.read_sites import taps, units_at
+from secateur.passes.sweep.read_sites import read_sites, units_at
 from secateur.passes.sweep.watch import Gate
 from support.network import Net
 
@@ -160,16 +160,16 @@ def test_taylor_by_hand() -> None:
     """
     net = Net(2, 1, 1, 2)
     graph = Couple()(net.graph(net.head(net.conv("x", 2, 1), 2)))  # a second channel, always zero
-    (tap,) = taps(graph, coupling_of(graph))
+    (site,) = read_sites(graph, coupling_of(graph))
     z = np.array([[1.0, 2, 0, 0], [2, 0, 0, 0]], np.float32)
     g = np.array([[1.0, -1, 7, 7], [0.5, 3, 7, 7]], np.float32)
-    flat = graph.value(graph.producer[tap.node].inputs[0] or "").shape
+    flat = graph.value(graph.producer[site.node].inputs[0] or "").shape
     values, gradients = (torch.from_numpy(a.reshape(flat)) for a in (z, g))
-    axis, units = units_at(graph, coupling_of(graph), tap)
+    axis, units = units_at(graph, coupling_of(graph), site)
     gate = torch.ones(2, len(units), requires_grad=True)
     Gate.apply(values, gate, axis).backward(gradients)
     sums = accumulator(Gates(), graph, coupling_of(graph), 0)
-    sums.add(0, 2, {tap: gate.grad})
+    sums.add(0, 2, {site: gate.grad})
     found = sums.result([a for _, a in sums.state()])
     assert isinstance(found, GateSums)
     (channel, zero) = coupling_of(graph).channels[graph.nodes[0].name].units

@@ -185,13 +185,13 @@ def test_a_layer_of_one_channel_stays(criterion: str) -> None:
 
 def test_apoz_without_a_relu_is_refused_by_name() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 4)).eval()
-    with pytest.raises(InputError, match=r"criterion 'apoz' counts zeros behind ReLUs, .* use taylor or l1"):
+    with pytest.raises(InputError, match=r"criterion 'apoz' counts zeros after ReLUs, .* use taylor or l1"):
         secateur.compile(net, "apoz", example_inputs=(torch.from_numpy(X[:2]),), calibration=[X], macs=MACS)
 
 
 def test_a_clip_that_lets_negative_numbers_through_is_no_relu() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardtanh(-1, 1), nn.Flatten(), nn.Linear(128, 4)).eval()
-    with pytest.raises(InputError, match="behind ReLUs"):
+    with pytest.raises(InputError, match="after ReLUs"):
         secateur.compile(net, "apoz", example_inputs=(torch.from_numpy(X[:2]),), calibration=[X], macs=MACS)
 
 

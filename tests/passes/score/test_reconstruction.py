@@ -51,8 +51,8 @@ def test_leaving_a_set_out_costs_what_the_matrix_says() -> None:
     full = evaluate(inside, {"x": data()[0]})[0].astype(np.float64)
     bias = graph.weights[str(reader.inputs[2])].reshape(1, -1, 1, 1)
     (slot,) = [s for s in coupling.slots if s.weight == weight and s.role == "in"]
-    pool = int(coupling.pool[slot.units[0]])
-    part = contributions(graph, coupling, statistics)[pool]
+    domain = int(coupling.domain[slot.units[0]])
+    part = contributions(graph, coupling, statistics)[domain]
     assert len(part.units) == 8
     np.testing.assert_allclose(part.target, part.gram.sum(1) + np.zeros(8), rtol=1e-4, atol=1e-6)
     for gone in ([0], [1, 5], [2, 3, 4], list(range(8))):

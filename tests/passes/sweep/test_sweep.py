@@ -19,48 +19,48 @@ from hypothesis import given, settings
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate, to_module
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Tap, WeightGradients, consumers
+from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, ReadSite, WeightGradients, consumers
 from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
-from secateur.passes.sweep.read_sites import sizes, taps, units_at
+from secateur.passes.sweep.read_sites import read_sites, sizes, units_at
 from secateur.passes.sweep.run import sweep
 from support.network import Net
 from support.swept import all_needs, coupling_of, data, found, network
 
 
-def value_at(graph: Graph, tap: Tap, x: Array) -> Array:
-    """What a tap reads, run through the public executor."""
-    name = graph.producer[tap.node].inputs[tap.input]
+def value_at(graph: Graph, site: ReadSite, x: Array) -> Array:
+    """What a site reads, run through the public executor."""
+    name = graph.producer[site.node].inputs[site.input]
     return evaluate(dataclasses.replace(graph, outputs=(name,)), {"x": x})[0]
 
 
 def test_examples_and_pooled_are_those_of_the_values() -> None:
     graph, x = network(), data(8)
-    places = taps(graph, coupling_of(graph))
+    places = read_sites(graph, coupling_of(graph))
     note = found(sweep(graph, x, [*map(Examples, places), *map(Pooled, places)]))
     assert note.examples == 8
     assert note.loss is None
-    for tap in places:
-        axis, _ = units_at(graph, coupling_of(graph), tap)
-        seen = np.concatenate([value_at(graph, tap, part) for part in x]).astype(np.float64)
+    for site in places:
+        axis, _ = units_at(graph, coupling_of(graph), site)
+        seen = np.concatenate([value_at(graph, site, part) for part in x]).astype(np.float64)
         rows = np.moveaxis(seen, axis, 0).reshape(seen.shape[axis], -1)
-        sums = note.of(Examples(tap), ExampleSums)
+        sums = note.of(Examples(site), ExampleSums)
         assert sums.count == rows.shape[1]
         np.testing.assert_allclose(sums.mean, rows.mean(1), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(sums.variance, rows.var(1), rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(sums.zeros, (rows == 0).sum(1))
         np.testing.assert_allclose([sums.least, sums.most], [rows.min(1), rows.max(1)], rtol=1e-6)
         others = tuple(a for a in range(1, seen.ndim) if a != axis)
-        np.testing.assert_allclose(note.of(Pooled(tap), np.ndarray), seen.mean(others), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(note.of(Pooled(site), np.ndarray), seen.mean(others), rtol=1e-5, atol=1e-6)
 
 
 def test_input_moments_are_those_of_the_unfolded_input() -> None:
     graph, x = network(), data(8)
     coupling = coupling_of(graph)
-    needs = [InputMoments(tap, positions=10**6) for tap in consumers(graph, coupling)]
+    needs = [InputMoments(site, positions=10**6) for site in consumers(graph, coupling)]
     note = found(sweep(graph, x, needs))
     for need in needs:
-        node = graph.producer[need.tap.node]
-        seen = torch.from_numpy(np.concatenate([value_at(graph, need.tap, part) for part in x])).double()
+        node = graph.producer[need.site.node]
+        seen = torch.from_numpy(np.concatenate([value_at(graph, need.site, part) for part in x])).double()
         groups = 1
         if node.op == "conv":
             kernel, groups = graph.weights[node.inputs[1] or ""].shape[2:], node.attrs["groups"]
@@ -80,7 +80,7 @@ def test_input_moments_are_those_of_the_unfolded_input() -> None:
 
 
 def masked_losses(graph: Graph, x: Array, labels: Array, gate: float, unit: int) -> Array:
-    """Each example's loss where one unit is multiplied by ``gate`` at every tap."""
+    """Each example's loss where one unit is multiplied by ``gate`` at every site."""
     coupling = coupling_of(graph)
     weights = dict(graph.weights)
     for slot in coupling.slots:
@@ -116,8 +116,8 @@ def test_gates_are_the_derivatives_by_a_gate_on_each_unit() -> None:
     live = ~coupling.frozen
     np.testing.assert_allclose(gates.total[live], a.sum(0)[live], rtol=2e-2, atol=2e-3)
     np.testing.assert_allclose(gates.absolute[live], np.abs(a).sum(0)[live], rtol=2e-2, atol=2e-3)
-    for pool, products in gates.products.items():
-        rows = a[:, (coupling.pool == pool) & live]
+    for domain, products in gates.products.items():
+        rows = a[:, (coupling.domain == domain) & live]
         np.testing.assert_allclose(products, rows.T @ rows, rtol=4e-2, atol=2e-3)
 
 
@@ -167,8 +167,8 @@ def test_a_short_last_batch_of_a_fixed_network_does_not_count_twice() -> None:
     graph, x = network(4), data(6, 6)
     note = found(sweep(graph, x, all_needs(graph)))
     assert note.examples == note.of(Gates(), GateSums).examples == 6
-    tap = taps(graph, coupling_of(graph))[0]
-    assert len(note.of(Pooled(tap), np.ndarray)) == 6
+    site = read_sites(graph, coupling_of(graph))[0]
+    assert len(note.of(Pooled(site), np.ndarray)) == 6
 
 
 def _worker(rank: int, port: int, results: Any) -> None:
@@ -206,7 +206,7 @@ def test_two_processes_find_the_same_sums() -> None:
 
 def test_a_sweep_is_deterministic() -> None:
     graph = network()
-    needs = [InputMoments(tap, positions=3) for tap in consumers(graph, coupling_of(graph))]
+    needs = [InputMoments(site, positions=3) for site in consumers(graph, coupling_of(graph))]
     one, two, other = (flat(sweep(graph, data(8), needs, seed=s), needs) for s in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

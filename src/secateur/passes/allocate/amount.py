@@ -1,4 +1,4 @@
-"""How much may remain, and what every allocation is asked for and leaves behind."""
+"""How much may remain, and what every allocation is asked for and leaves."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def one_amount(method: str, **given: float | int | None) -> Amount:
 
 
 def check_amount(kind: str, value: float | int) -> None:
-    """Raises InputError where the value is no share and no absolute number."""
+    """Raises InputError where the value is neither a share nor an absolute number."""
     if kind == "latency_ms":
         if not 0 < value < float("inf"):
             raise InputError(f"budget latency_ms={value:g}: give milliseconds above 0, such as 12.5")

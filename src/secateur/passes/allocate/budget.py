@@ -156,7 +156,7 @@ class _Search:
     def _fill(self, rest: Array, kept: Array) -> tuple[Array, int]:
         """Widen single orbits to their next stop while that fits, those whose turn was next first.
 
-        The step that exceeds the budget may be a wide one; smaller ones behind it can still find room.
+        The step that exceeds the budget may be a wide one; smaller ones after it can still find room.
         """
         tries, cost = 0, self._real(kept)
         _, first = np.unique(self.ladder.orbit[rest], return_index=True)

@@ -20,7 +20,7 @@ class Global:
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
     ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
-    ``floor``: the share of every pool that stays whatever its scores, so that no layer is starved.
+    ``floor``: the share of every set of channels that stays whatever its scores, so that no layer is starved.
     """
 
     name: ClassVar[str] = "global"

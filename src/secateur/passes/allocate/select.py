@@ -1,6 +1,6 @@
 """Selection: which units may go, in which order, and the keep mask of any point on the way.
 
-Units of a pool that must survive in equal numbers (cells of one orbit) are taken out together, one from
+Units of a domain that must survive in equal numbers (cells of one orbit) are taken out together, one from
 each cell: such a bundle is a **rung**. Inside its orbit a rung has a rank; rank 0 holds each cell's best
 units. A ``Ladder`` lists all rungs, and an order in which they are given up, so that every selection is a
 number of rungs kept, selections are nested, and a budget can be met by bisection. All steps are linear
@@ -44,7 +44,7 @@ class Ladder:
         return np.flatnonzero(self.rank >= self.least[self.orbit])
 
     def kept(self, order: Array, count: int) -> Array:
-        """int[orbits]: rungs kept when the first ``count`` of ``order`` stay beside those that must."""
+        """int[orbits]: rungs kept when the first ``count`` of ``order`` stay in addition to those that must."""
         extra = np.bincount(self.orbit[order[:count]], minlength=len(self.least))
         result: Array = self.least + extra
         return result
@@ -152,9 +152,9 @@ def _best_of_each(axes: Iterable[Array], order: Array, size: int) -> Array:
 def _cells(coupling: Coupling) -> tuple[Array, Array]:
     """(cell of each unit, orbit of each cell), numbered from 0.
 
-    Orbits of one cell bind nothing, so those of a pool are one domain.
+    Orbits of one cell bind nothing, so those of a domain become one.
     """
-    parts = np.stack([coupling.pool, coupling.orbit, coupling.cell], axis=1).astype(np.int64)
+    parts = np.stack([coupling.domain, coupling.orbit, coupling.cell], axis=1).astype(np.int64)
     cells, cell = np.unique(parts, axis=0, return_inverse=True)
     _, orbit = np.unique(cells[:, :2], axis=0, return_inverse=True)
     alone = np.bincount(orbit.reshape(-1))[orbit.reshape(-1)] == 1

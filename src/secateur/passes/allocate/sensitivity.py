@@ -29,7 +29,7 @@ class Sensitivity(Budgeted):
     the network's outputs is measured. Made monotone and joined by straight lines, these curves say what the next
     channel costs; channels leave where the change that they lead to is least, until the budget is met. Measured on the
     first ``examples`` of the calibration data, or, without any, on 8 batches of standard normal numbers, of which the
-    report tells. ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``latency_ms``: how long a run may
+    report says. ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``latency_ms``: how long a run may
     take. ``rounds``: prune in so many steps, and score and measure again after each. ``floor``: the share of every set
     that stays.
     """

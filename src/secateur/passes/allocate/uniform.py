@@ -1,4 +1,4 @@
-"""Uniform allocation: every pool keeps the same share of its channels."""
+"""Uniform allocation: every set of channels keeps the same share of its channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .select import by_share, climb, count_for_share
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same share of every pool stays, as large as one budget allows; inside a pool the best scores.
+    """The same share of every set of channels stays, as large as one budget allows; inside a set the best scores.
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
     ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.

@@ -1,4 +1,4 @@
-"""Compensation: weights of a slim network mended so that it computes more nearly what the original does. No labels."""
+"""Compensation: weights of a slim network repaired to compute more nearly what the original does. No labels."""
 
 from collections.abc import Iterable
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Fold constants into biases: before ``slim`` exactly, behind it what removed channels contributed on average.
+    """Fold constants into biases: before ``slim`` exactly, after it what removed channels contributed on average.
 
     Before ``slim`` and without data, nodes that read weights alone become weights, and a channel that a batch norm of
-    scale zero or an empty filter holds at one number goes into its readers' biases where no padding stands beside it:
+    scale zero or an empty filter holds at one number goes into its readers' biases where no padding lies next to it:
     the network computes what it did. Behind ``slim``, on calibration data: a channel whose batch norm scale is zero
     still emits act(beta), and so does one that never changes: removing it takes a constant away. The reader's bias
     gains the mean of that contribution over all its outputs, the border of a padded convolution included, where fewer
-    taps see it; a reader without one hands it to the batch norm behind it, as a smaller running mean. Exact for
+    taps see it; a reader without one hands it to the batch norm after it, as a smaller running mean. Exact for
     constant channels that linear layers, 1x1 and unpadded convolutions read; elsewhere the best constant. ``varying``
     False folds constant channels alone.
 
@@ -40,7 +40,7 @@ class FoldConstants:
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError behind ``slim`` without data, and behind ``refit``."""
+        """Raises InputError after ``slim`` without data, and after ``refit``."""
         if self.examples < 1:
             raise InputError(f"fold_constants{{examples={self.examples}}}: give 1 or more")
         if context_of(graph).original is None:
@@ -60,7 +60,7 @@ class FoldConstants:
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:
-        """Biases of the layers that read removed channels, or running means of the batch norms behind those."""
+        """Biases of the layers that read removed channels, or running means of the batch norms after those."""
         return frozenset(name for node in graph.nodes if solvable(graph, node) for name, _ in sink(graph, node))
 
     def _shift(self, step: Step, recipe: Recipe | None) -> Array | None:

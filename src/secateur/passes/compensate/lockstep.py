@@ -1,6 +1,6 @@
 """The original and the slim network, run side by side layer by layer over the same data.
 
-Every layer is computed once for all examples before the next begins, so that a layer that was mended hands its new
+Every layer is computed once for all examples before the next begins, so that a layer that was repaired hands its new
 outputs on: errors do not add up unseen. Only values that are still needed are kept.
 """
 
@@ -106,7 +106,7 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
     """
     original, calibration = context_of(graph).original, context_of(graph).calibration
     if original is None:
-        raise PassError(f"'{name}' mends a slim network after its original: put it behind slim")
+        raise PassError(f"'{name}' repairs a slim network by its original: put it after slim")
     if calibration is None:
         raise InputError(
             f"'{name}' compares the slim network with the original on data, so it needs calibration: give "

@@ -22,12 +22,12 @@ def noted(graph: Graph, step: Pass) -> Graph:
 
 
 def refuse_both(graph: Graph, spec: str, other: str) -> None:
-    """Raises InputError behind ``other``: each gives readers the mean of what they lost, both would do so twice."""
+    """Raises InputError after ``other``: each gives readers the mean of what they lost, both would do so twice."""
     recipe = graph.note(Recipe)
     if recipe is not None and any(done.name == other for done in recipe.steps.after):
         raise InputError(
-            f"'{spec}' behind '{other}': each gives layers the mean of what they lost, so both would add it twice; "
-            "leave one of them out (refit mends more)"
+            f"'{spec}' after '{other}': each gives layers the mean of what they lost, so both would add it twice; "
+            "leave one of them out (refit repairs more)"
         )
 
 

@@ -22,7 +22,7 @@ class ReestimateBN:
 
     Fewer inputs shift and shrink what a batch norm sees. Its running mean moves by the difference of the two
     networks' means over the data, its variance by the ratio of their variances: where nothing was pruned nothing
-    changes, however few the data. Layers before it are mended first. Convolutions whose batch norm was folded (ONNX
+    changes, however few the data. Layers before it are repaired first. Convolutions whose batch norm was folded (ONNX
     files) get the same through their weights and bias, where nothing else reads these.
 
     Before: ``y = batch_norm(x', mean, var)``. After: the same with the mean and variance of x'.
@@ -39,8 +39,8 @@ class ReestimateBN:
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)
         for step in lockstep(graph, self.name, self.examples, lambda n: _normalised(graph, n)):
-            mend = _mend_norm if step.node.op == "batch_norm" else _mend_conv
-            changed = mend(step, recipe, weights)
+            repair = _repair_norm if step.node.op == "batch_norm" else _repair_conv
+            changed = repair(step, recipe, weights)
             weights.update(changed)
             step.slim.weights.update(changed)
         return noted(graph.rewrite(weights=weights), self)
@@ -53,7 +53,7 @@ class ReestimateBN:
         return frozenset(name for name in names if name is not None)
 
 
-def _mend_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
+def _repair_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
     node = step.node
     mean, variance = str(node.inputs[3]), str(node.inputs[4])
     rows = kept_rows(recipe, mean)
@@ -70,7 +70,7 @@ def _mend_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> 
     }
 
 
-def _mend_conv(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
+def _repair_conv(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -> dict[str, Array]:
     """Scale and shift the layer's own outputs to the mean and deviation that they had."""
     import torch
 

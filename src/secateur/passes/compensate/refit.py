@@ -36,7 +36,7 @@ class Refit:
     examples: int = EXAMPLES
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError without data, for numbers below 0, and behind ``fold_constants``."""
+        """Raises InputError without data, for numbers below 0, and after ``fold_constants``."""
         if self.ridge < 0 or self.positions < 1 or self.examples < 1:
             raise InputError(f"refit{{ridge={self.ridge:g},positions={self.positions},examples={self.examples}}}: "
                              "numbers must be positive")  # fmt: skip

@@ -17,7 +17,7 @@ from secateur.ir import Array, Graph, InputError, Node, PassError
 from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing, Slot
 
 from .flow import Flow, Rule
-from .partitions import components, partition, pools
+from .partitions import components, domains, partition
 from .rules_compute import COMPUTE
 from .rules_constants import push_back
 from .rules_elementwise import ELEMENTWISE_RULES
@@ -121,8 +121,8 @@ class _Units:
         self._freeze(np.flatnonzero(~produced), "no layer produces it that could be made narrower")
 
     def coupling(self) -> Coupling:
-        pool = pools(self.size, self.slots, self.constraints)
-        parts = partition(pool, self.constraints, self.reason >= 0)
+        domain = domains(self.size, self.slots, self.constraints)
+        parts = partition(domain, self.constraints, self.reason >= 0)
         for units, reason in parts.stuck:
             self._freeze(units, reason)
         channels = {}
@@ -134,7 +134,7 @@ class _Units:
         groups = self._groups()
         return Coupling(
             self.size, channels, tuple(self.slots), groups, tuple(self.constraints), mixing,
-            self.reason >= 0, pool, parts.cell, parts.orbit, dict(self.flow.blocked), parts.levels,
+            self.reason >= 0, domain, parts.cell, parts.orbit, dict(self.flow.blocked), parts.levels,
         )  # fmt: skip
 
     # -- groups ------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ class Flow:
         self.push_back(self, name, axis, atoms, node, role)
 
     def meet(self, atoms: Array, name: str, axis: int, node: Node) -> None:
-        """The operand ``name`` lies full along ``axis`` beside these atoms: tie it, give them to it, or freeze them."""
+        """The operand ``name`` lies full along ``axis`` with these atoms: tie it, give them to it, or freeze them."""
         track = self.track(name)
         if track is not None and track.axis == axis:
             self.tie(atoms, track.atoms, node)

@@ -1,4 +1,4 @@
-"""Pools, cells and orbits: which units compete, and which must survive in step.
+"""Domains, cells and orbits: which units compete, and which must survive in step.
 
 Every grouped convolution puts a partition on its input units and one on its output units, whose blocks must
 keep equally many. Partitions on the same units meet in their common refinement, whose parts are the **cells**.
@@ -30,7 +30,7 @@ def components(size: int, pairs: Sequence[tuple[Array, Array]]) -> Array:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def pools(size: int, slots: Sequence[Slot], constraints: Sequence[Constraint]) -> Array:
+def domains(size: int, slots: Sequence[Slot], constraints: Sequence[Constraint]) -> Array:
     """int[size]: units with a producer or a constraint in common compete with each other."""
     stars = [_star(s.units) for s in slots if s.role == "out"] + [_star(c.units) for c in constraints]
     return components(size, stars)
@@ -52,18 +52,18 @@ class Partition:
     stuck: tuple[tuple[Array, str], ...]
 
 
-def partition(pool: Array, constraints: Sequence[Constraint], frozen: Array) -> Partition:
+def partition(domain: Array, constraints: Sequence[Constraint], frozen: Array) -> Partition:
     """Cells and orbits under these constraints. Frozen units stay, and with them all that must keep step."""
     if not constraints:
-        return Partition(pool.copy(), pool.copy(), {}, ())
+        return Partition(domain.copy(), domain.copy(), {}, ())
     frozen, stuck = _spread(constraints, frozen)
     rng = np.random.default_rng(1)
-    cell_sign, orbit_sign = np.zeros(len(pool), np.uint64), np.zeros(len(pool), np.uint64)
+    cell_sign, orbit_sign = np.zeros(len(domain), np.uint64), np.zeros(len(domain), np.uint64)
     for c in constraints:
         marks = rng.integers(1, 1 << 63, int(c.block.max()) + 2, dtype=np.uint64)
         np.add.at(cell_sign, c.units, marks[c.block])
         np.add.at(orbit_sign, c.units, np.broadcast_to(marks[-1], c.units.shape))
-    cell, orbit = _number(pool, cell_sign, frozen), _number(pool, orbit_sign, frozen)
+    cell, orbit = _number(domain, cell_sign, frozen), _number(domain, orbit_sign, frozen)
     free = [c for c in constraints if not frozen[c.units].any()]
     levels: dict[int, Levels] = {}
     solved: dict[bytes, Array | None] = {}  # the blocks of a stage pose the same problem again and again
@@ -98,8 +98,8 @@ def _spread(constraints: Sequence[Constraint], frozen: Array) -> tuple[Array, li
     return frozen, stuck
 
 
-def _number(pool: Array, sign: Array, frozen: Array) -> Array:
-    keys = np.stack([pool.astype(np.uint64), sign, frozen.astype(np.uint64)])
+def _number(domain: Array, sign: Array, frozen: Array) -> Array:
+    keys = np.stack([domain.astype(np.uint64), sign, frozen.astype(np.uint64)])
     return np.asarray(np.unique(keys, axis=1, return_inverse=True)[1]).reshape(-1)
 
 

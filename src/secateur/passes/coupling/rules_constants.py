@@ -1,4 +1,4 @@
-"""Constants meet channels: give the weights behind a constant operand the atoms it is used with.
+"""Constants meet channels: give the weights of a constant operand the atoms it is used with.
 
 A layer scale stored as ``[C]`` and viewed as ``[C, 1, 1]``, a position bias gathered from a table, a
 batch norm spelled out in arithmetic: the atoms come from the activation and are pushed back through

@@ -1,6 +1,6 @@
 """One layer as two: a narrower or grouped window, then a 1x1 that mixes what it gives.
 
-The closed form behind ``low_rank``, ``grouped`` and ``separable``. A weight W[O, I, *k] is cut by groups of inputs into
+The closed form of ``low_rank``, ``grouped`` and ``separable``. A weight W[O, I, *k] is cut by groups of inputs into
 matrices W_g[O, I/g * k]; the best rank-r product P_g G_g of each is its truncated SVD (Eckart-Young), and since the
 groups share no input, together they are the best factors of this form::
 
@@ -86,7 +86,7 @@ def factored(
     nodes = [Node(node.op, (node.inputs[0], one), blank(mid), attrs, Source(f"{node.label}.{piece[0]}"))]
     if norm:
         nodes += batch_norm_relu(names, nodes[-1], name, piece[0], between, weight, weights)
-    if bias in graph.weights:  # beside the weight, so that a module holds both
+    if bias in graph.weights:  # next to the weight, so that a module holds both
         weights[names.weight(name, piece[1], "bias")] = graph.weights[str(bias)]
         bias = next(reversed(weights))
     last = (nodes[-1].name, two) if bias is None else (nodes[-1].name, two, bias)

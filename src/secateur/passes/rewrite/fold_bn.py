@@ -68,7 +68,7 @@ def _obstacle(graph: Graph, layer: Node, norm: Node) -> str | None:
     if layer.op == "conv_transpose" and layer.attrs["groups"] > 1:
         return "it is transposed and grouped"
     if layer.op == "linear" and len(layer.out.shape) != 2:
-        return "the batch norm behind it runs along another axis"
+        return "the batch norm after it runs along another axis"
     if any(name is not None and name not in graph.weights for name in (*norm.inputs[1:], *layer.inputs[2:])):
         return "its batch norm or bias is computed by the network"
     return obstacle(graph, layer)

@@ -150,7 +150,7 @@ _RULES: dict[str, Callable[[Graph, Node, Held | None], Held | None]] = {
 
 
 def _sees_it_alone(graph: Graph, node: Node, known: Held) -> bool:
-    """Does the layer read a constant channel without zeros of a padding beside it, through weights of its own?"""
+    """Does the layer read a constant channel without zeros of a padding next to it, through weights of its own?"""
     if node.op not in ("conv", "linear") or node.inputs[1] not in graph.weights or any(node.attrs.get("pad", ())):
         return False
     bias = node.inputs[2] if len(node.inputs) > 2 else None

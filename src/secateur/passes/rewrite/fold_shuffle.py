@@ -1,7 +1,7 @@
 """``fold_shuffle``: permutations of channels into the weights around them.
 
 A permutation moves through whatever works channel by channel and ends in the rows of the layer before or the columns of
-those behind. What stands between two grouped convolutions, or before a split, can end nowhere: it stays an index map,
+those after. What stands between two grouped convolutions, or before a split, can end nowhere: it stays an index map,
 which generated code carries along without moving anything.
 
 Before::
@@ -80,7 +80,7 @@ def absorb(graph: Graph, node: Node, order: Array) -> Graph | str:
     down = found.down(node.name, np.argsort(order), order)
     if down is None:
         return found.without(node)
-    return f"before it {up}, behind it {down}"
+    return f"before it {up}, after it {down}"
 
 
 @dataclass

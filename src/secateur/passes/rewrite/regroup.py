@@ -36,7 +36,7 @@ ROUNDS = 20  # alternations of the assignment; it stops when nothing improves, a
 class Regroup:
     """Dense convolutions as grouped ones, in the groups that spectral clustering finds (Filan et al. 2020).
 
-    The share of |W| within the groups is reported beside the error; shuffled weights keep about 1/groups. Whatever
+    The share of |W| within the groups is reported with the error; shuffled weights keep about 1/groups. Whatever
     lies between groups is lost: exact for a weight that is block-diagonal in some order. Below ``share`` of |W| a
     layer is left alone. Costs 1/groups of the layer.
     """

@@ -33,7 +33,7 @@ class Shuffled:
     ``width`` is the number of channels in the middle as a share of the outputs; the paper's is 25%. Of the weight
     only a sum of w/g^2 rank-one terms for each pair of groups remains, fitted by ``sweeps`` rounds of alternating
     least squares; the error is large on most trained layers, and reported. A layer that would cost more afterwards is
-    left alone, unless ``always``. ``norm`` adds batch norm behind the squeeze (with ReLU) and the depthwise, as the
+    left alone, unless ``always``. ``norm`` adds batch norm after the squeeze (with ReLU) and the depthwise, as the
     paper has them: for networks that will be trained.
     """
 
@@ -109,14 +109,14 @@ class Shuffled:
 
 
 def shuffle_order(width: int, groups: int) -> Array:
-    """Where each channel behind the shuffle comes from: channel j of group g goes to place j * groups + g."""
+    """Where each channel after the shuffle comes from: channel j of group g goes to place j * groups + g."""
     order: Array = np.arange(width, dtype=np.int64).reshape(groups, -1).T.reshape(-1)
     return order
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """``squeeze`` [M, I/g], ``depthwise`` [M, k] behind the shuffle, ``expand`` [O, M/g], and the relative error."""
+    """``squeeze`` [M, I/g], ``depthwise`` [M, k] after the shuffle, ``expand`` [O, M/g], and the relative error."""
 
     squeeze: Array
     depthwise: Array
@@ -134,7 +134,7 @@ def fit_unit(weight: Array, groups: int, middle: int, sweeps: int) -> Unit:
     size = middle // groups
     lost = 0.0
     for b in range(groups):
-        places = np.arange(b * size, (b + 1) * size)  # behind the shuffle
+        places = np.arange(b * size, (b + 1) * size)  # after the shuffle
         for a in range(groups):
             mine = places[order[places] // size == a]
             part = w[b, :, a]

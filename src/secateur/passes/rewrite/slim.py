@@ -1,4 +1,4 @@
-"""``slim``: cut the weights and mend the operators that mention widths.
+"""``slim``: cut the weights and adjust the operators that mention widths.
 
 The only pass that removes channels. It accepts any keep mask that satisfies the constraints and
 refuses others by name. The law it obeys: on any input, ``slim(graph, keep)`` equals ``graph`` with the
@@ -31,7 +31,7 @@ from secateur.passes.coupling.keep import check_keep
 from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot
 from secateur.passes.recipe.build import recipe_of
 
-from .slim_movement import MEND, Widths
+from .slim_movement import ADJUST, Widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ def _rewrite(graph: Graph, coupling: Coupling, keep: Array, weights: dict[str, A
         nodes.append(Node(node.op, node.inputs, outputs, node.attrs, node.source))
 
     for node in graph.nodes:
-        mend = MEND.get(node.op)
-        pieces = mend(widths, node) if mend else [node]
+        adjust = ADJUST.get(node.op)
+        pieces = adjust(widths, node) if adjust else [node]
         for m in modes.get(node.name, ()):
             pieces = _MODES[m.mode](widths, pieces, m)
         for piece in pieces:

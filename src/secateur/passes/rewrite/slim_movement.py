@@ -1,6 +1,6 @@
-"""How operators that mention widths are mended when channels go.
+"""How operators that mention widths are adjusted when channels go.
 
-``MEND[op](widths, node)`` gives the nodes that stand in the node's place. Survivors always form a
+``ADJUST[op](widths, node)`` gives the nodes that stand in the node's place. Survivors always form a
 dense tensor (``flow.py`` ties what would not), so most operators need a new number at most.
 """
 
@@ -52,7 +52,7 @@ class Widths:
         return (*shape[: track.axis], int(live.sum()), *shape[track.axis + 1 :])
 
     def constant(self, name: str, array: Array, dtype: str) -> str:
-        """A new weight that is no parameter, which its name says."""
+        """A new weight that is not a parameter, which its name says."""
         name = f"const.{name}"
         while name in self.weights or name in self.graph.values:
             name += "_"
@@ -60,7 +60,7 @@ class Widths:
         return name
 
 
-Mend = Callable[[Widths, Node], list[Node]]
+Adjust = Callable[[Widths, Node], list[Node]]
 
 
 def _conv(widths: Widths, node: Node) -> list[Node]:
@@ -217,7 +217,7 @@ def _pad(widths: Widths, node: Node) -> list[Node]:
     return [node if tuple(pads) == tuple(node.attrs["pads"]) else node.with_attrs(pads=tuple(pads))]
 
 
-MEND: dict[str, Mend] = {
+ADJUST: dict[str, Adjust] = {
     "conv": _conv, "conv_transpose": _conv, "group_norm": _group_norm, "reshape": _reshape,
     "expand": _expand, "split": _split, "slice": _slice, "gather": _gather, "roll": _roll, "pad": _pad,
 }  # fmt: skip

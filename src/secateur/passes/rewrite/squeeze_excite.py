@@ -42,7 +42,7 @@ class SqueezeExcite:
     exactly 1, so a trained network computes what it did to the last bit, and its gradient there is not zero, as that
     of a saturated sigmoid would be. Hu et al. use one sigmoid; the factor lies within what the layers around it can
     absorb. Without ``layers`` gates stand where the paper puts them, at the end of each residual branch; in a network
-    without shortcuts behind every convolution's batch norm and activation. Gates only add work: a layer whose gate
+    without shortcuts after every convolution's batch norm and activation. Gates only add work: a layer whose gate
     has more multiply-accumulates than ``limit`` of its own is left alone, as is one without a map to average.
     """
 
@@ -129,7 +129,7 @@ class SqueezeExcite:
 
 
 def chain_end(graph: Graph, layer: Node) -> Node:
-    """The last of a layer, the batch norm and the activation behind it, as far as one reads the other alone."""
+    """The last of a layer, the batch norm and the activation after it, as far as one reads the other alone."""
     end = layer
     for ops in (frozenset({"batch_norm"}), ACTIVATIONS):
         users = graph.users.get(end.name, [])

@@ -6,7 +6,7 @@ import numpy as np
 
 from secateur.ir import Array
 
-MOST_VECTORS = 128  # more do not tell clusters better apart, and cost the cube of their number
+MOST_VECTORS = 128  # more do not separate clusters better, and cost the cube of their number
 MANY, RESTARTS = 256, (10, 2)  # beyond so many channels k-means starts less often
 
 

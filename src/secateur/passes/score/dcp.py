@@ -21,7 +21,7 @@ class DCP:
     """Channels selected by the gradient of a reconstruction and a discrimination loss (DCP, Zhuang et al. 2018).
 
     Greedy: the channel whose gate has the largest derivative joins, then the gates of all that joined are solved for
-    anew (least squares, exact in Gram form). The paper trains a classifier behind every stage for its second loss;
+    anew (least squares, exact in Gram form). The paper trains a classifier after every stage for its second loss;
     here it is the network's own loss, by the root mean square of its derivatives by the gates, so no label and no
     training is needed. ``discrimination`` weighs it (the paper's lambda).
     """

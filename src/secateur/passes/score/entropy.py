@@ -10,7 +10,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.notes import Importance
 from secateur.passes.sweep.needs import Need, Pooled
-from secateur.passes.sweep.read_sites import taps, units_at
+from secateur.passes.sweep.read_sites import read_sites, units_at
 
 from .positions import mean_by_unit
 from .slots import coupling_of, statistics_of
@@ -18,7 +18,7 @@ from .slots import coupling_of, statistics_of
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy of a channel's mean activation over the images (Luo and Wu 2017): what hardly varies tells little.
+    """Entropy of a channel's mean activation over the images (Luo and Wu 2017): what hardly varies says little.
 
     Measured where a layer reads the channel, after the activation. ``bins`` 0 takes a tenth of the images, 2 to 100;
     ``range``: bins between each channel's own extremes (the paper), or between the layer's ("shared", so that a channel
@@ -32,7 +32,7 @@ class Entropy:
     range: Literal["per_channel", "shared"] = "per_channel"
 
     def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return tuple(map(Pooled, taps(graph, coupling_of(graph, self.name))))
+        return tuple(map(Pooled, read_sites(graph, coupling_of(graph, self.name))))
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for bins below 2, or an unknown range."""
@@ -45,7 +45,7 @@ class Entropy:
         for need in self.needs(graph):
             assert isinstance(need, Pooled)
             pooled = statistics.of(need, np.ndarray)
-            _, units = units_at(graph, coupling, need.tap)
+            _, units = units_at(graph, coupling, need.site)
             parts.append((units, entropies(pooled, bins, self.range == "shared") / np.log(bins)))
         return graph.with_note(Importance(mean_by_unit(coupling.size, parts), self.name))
 

@@ -11,7 +11,7 @@ from secateur.ir import Array, Graph, InputError
 from secateur.passes.notes import Coupling, Importance
 
 from .criterion import OfWeights
-from .positions import pools
+from .positions import domains
 from .slots import coupling_of, weight_scores, without_columns
 
 
@@ -30,7 +30,7 @@ class L1(OfWeights):
     greedy: float = 0.0
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError where ``greedy`` is no share below 1."""
+        """Raises InputError where ``greedy`` is not a share below 1."""
         if not 0 <= self.greedy < 1:
             raise InputError(f"l1{{greedy={self.greedy:g}}}: greedy is the share removed in every layer, from 0 to 99%")
         if self.greedy:
@@ -45,7 +45,7 @@ def absolute(rows: Array) -> Array:
 
 
 def _greedy(graph: Graph, criterion: str, share: float) -> Array:
-    """Scores of one pool after the other, in the order in which the graph produces them."""
+    """Scores of one domain after the other, in the order in which the graph produces them."""
     coupling = coupling_of(graph, criterion)
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     first = np.full(coupling.size, len(order))
@@ -53,7 +53,7 @@ def _greedy(graph: Graph, criterion: str, share: float) -> Array:
         if slot.role == "out":
             np.minimum.at(first, slot.units[slot.units >= 0], order[slot.node])
     scores, weights = np.full(coupling.size, np.nan), dict(graph.weights)
-    for _, units in sorted(pools(coupling), key=lambda p: int(first[p[1]].min())):
+    for _, units in sorted(domains(coupling), key=lambda p: int(first[p[1]].min())):
         found = weight_scores(graph.rewrite(weights=weights, keep=(Coupling,)), criterion, absolute, units)
         scores[units] = found[units]
         ranked = units[np.argsort(np.nan_to_num(found[units], nan=np.inf), kind="stable")]

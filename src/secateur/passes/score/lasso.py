@@ -30,7 +30,7 @@ class Lasso(OfReaders):
     name: ClassVar[str] = "lasso"
 
     def scores_of(self, part: Contributions) -> Array:
-        """f64[units of the pool]: see the class."""
+        """f64[units of the domain]: see the class."""
         return path_scores(part.gram, part.target)
 
 

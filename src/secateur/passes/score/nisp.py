@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.notes import Coupling, Importance
-from secateur.passes.sweep.needs import Need, Pooled, Tap
+from secateur.passes.sweep.needs import Need, Pooled, ReadSite
 from secateur.passes.sweep.read_sites import units_at
 
 from .nisp_rules import back
@@ -35,21 +35,21 @@ class NISP:
     alpha: float = 0.5
 
     def needs(self, graph: Graph) -> tuple[Need, ...]:
-        return tuple(map(Pooled, response_taps(graph, coupling_of(graph, self.name))))
+        return tuple(map(Pooled, response_sites(graph, coupling_of(graph, self.name))))
 
     def __call__(self, graph: Graph) -> Graph:
         coupling = coupling_of(graph, self.name)
         start: dict[str, Array] = {}
-        for tap in response_taps(graph, coupling):
-            features = statistics_of(graph, self.name).of(Pooled(tap), np.ndarray)
-            start[graph.producer[tap.node].inputs[tap.input] or ""] = inf_fs(features, self.alpha)
+        for site in response_sites(graph, coupling):
+            features = statistics_of(graph, self.name).of(Pooled(site), np.ndarray)
+            start[graph.producer[site.node].inputs[site.input] or ""] = inf_fs(features, self.alpha)
         reached = propagate(graph, coupling, start)
         outs = {s.node for s in coupling.slots if s.role == "out"}
         parts = [(coupling.channels[n].units, s) for n, s in reached.items() if n in outs]
         return graph.with_note(Importance(over_mean(coupling, mean_by_unit(coupling.size, parts)), self.name))
 
 
-def response_taps(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
+def response_sites(graph: Graph, coupling: Coupling) -> tuple[ReadSite, ...]:
     """What the last layers before the outputs read: the final response layer."""
     found = []
     seen: set[str] = set()
@@ -63,7 +63,8 @@ def response_taps(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
         inputs = [i for i, n in enumerate(node.inputs) if n is not None and n not in graph.weights]
         if node.op in ("linear", "conv", "matmul", "conv_transpose") or not inputs:
             tracked = [i for i in inputs if node.inputs[i] in coupling.channels]
-            found += [Tap(node.name, i) for i in tracked if units_at(graph, coupling, Tap(node.name, i))[1].size]
+            sites = (ReadSite(node.name, i) for i in tracked)
+            found += [site for site in sites if units_at(graph, coupling, site)[1].size]
         else:
             work += [node.inputs[i] or "" for i in inputs]
     return tuple(sorted(found, key=lambda t: (t.node, t.input)))

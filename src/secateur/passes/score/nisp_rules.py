@@ -94,7 +94,7 @@ def _carried(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Ba
             continue
         units = np.where(track.units < 0, size, track.units)
         here = np.bincount(units, minlength=size + 1)
-        # A unit that stands at several positions shares its score among them: flattening and its reverse.
+        # A unit that lies at several positions shares its score among them: flattening and its reverse.
         yield name, np.where(units < size, total[units] / np.maximum(here[units], 1), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""From numbers per position to one number per unit, and pools made comparable."""
+"""From numbers per position to one number per unit, and domains made comparable."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def mean_by_unit(size: int, parts: Iterable[tuple[Array, Array]]) -> Array:
         return np.where(count > 0, total / count, np.nan)
 
 
-def pools(coupling: Coupling) -> Iterator[tuple[int, Array]]:
-    """(number, units in rising order) of every pool that has units to choose from."""
+def domains(coupling: Coupling) -> Iterator[tuple[int, Array]]:
+    """(number, units in rising order) of every domain that has units to choose from."""
     free = np.flatnonzero(~coupling.frozen.astype(bool))
-    for number in np.unique(coupling.pool[free]).tolist():
-        yield number, free[coupling.pool[free] == number]
+    for number in np.unique(coupling.domain[free]).tolist():
+        yield number, free[coupling.domain[free] == number]
 
 
 def over_mean(coupling: Coupling, scores: Array) -> Array:
-    """Scores divided by the mean of their pool, so that pools can be compared; a pool of zeros stays."""
+    """Scores divided by the mean of their domain, so that domains can be compared; a domain of zeros stays."""
     result = scores.copy()
-    for _, units in pools(coupling):
+    for _, units in domains(coupling):
         known = units[~np.isnan(scores[units])]
         mean = float(np.abs(scores[known]).mean()) if len(known) else 0.0
         if mean > 0:
@@ -40,9 +40,9 @@ def over_mean(coupling: Coupling, scores: Array) -> Array:
 
 
 def over_norm(coupling: Coupling, scores: Array) -> Array:
-    """Scores divided by the Euclidean norm of their pool (Molchanov et al. 2017, section 2.2)."""
+    """Scores divided by the Euclidean norm of their domain (Molchanov et al. 2017, section 2.2)."""
     result = scores.copy()
-    for _, units in pools(coupling):
+    for _, units in domains(coupling):
         known = units[~np.isnan(scores[units])]
         norm = float(np.sqrt((scores[known] ** 2).sum()))
         if norm > 0:

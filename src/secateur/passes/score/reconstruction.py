@@ -1,4 +1,4 @@
-"""What each unit contributes to the layers that read it, as one small matrix a pool: the Gram form.
+"""What each unit contributes to the layers that read it, as one small matrix a domain: the Gram form.
 
 With A_j the part of a layer's output that comes from input channel j, over all samples, the squared error of leaving
 out a set T is 1_T' G 1_T with G[i, j] = <A_i, A_j>. G follows from the second moments S of the unfolded input and the
@@ -14,7 +14,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph
 from secateur.passes.notes import Coupling, Importance
-from secateur.passes.sweep.needs import InputMoments, Moments, Need, Statistics, Tap
+from secateur.passes.sweep.needs import InputMoments, Moments, Need, ReadSite, Statistics
 from secateur.passes.sweep.read_sites import consumers, units_at, window
 
 from .slots import coupling_of, statistics_of
@@ -23,7 +23,7 @@ MOST_COLUMNS = 9216  # second moments of wider inputs (a flattened picture befor
 
 
 class OfReaders:
-    """What criteria have in common that score a pool from what it contributes to its readers, by ``scores_of``."""
+    """What criteria have in common that score a domain from what it contributes to its readers, by ``scores_of``."""
 
     name: ClassVar[str]
     data: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class OfReaders:
         return moment_needs(graph, coupling_of(graph, self.name))
 
     def scores_of(self, part: Contributions) -> Array:
-        """f64[units of the pool]."""
+        """f64[units of the domain]."""
         raise NotImplementedError
 
     def __call__(self, graph: Graph) -> Graph:
@@ -47,7 +47,7 @@ class OfReaders:
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """Of one pool: ``units`` in rising order, and ``gram`` f64[u, u].
+    """Of one domain: ``units`` in rising order, and ``gram`` f64[u, u].
 
     Several readers are added up, each divided by its own <Y, Y>, with Y what it computes from all its inputs, without
     bias: the numbers are relative errors. ``energy`` is the number of readers (groups count by their share of <Y, Y>).
@@ -59,57 +59,57 @@ class Contributions:
 
     @property
     def target(self) -> Array:
-        """f64[u] = <A_j, sum of A over the pool>: what is to be explained. Channels of other pools stay as they are."""
+        """f64[u] = <A_j, sum of A over the domain>: what is to be explained. Channels of others stay as they are."""
         result: Array = self.gram.sum(1)
         return result
 
 
-def reading(graph: Graph, coupling: Coupling) -> tuple[Tap, ...]:
+def reading(graph: Graph, coupling: Coupling) -> tuple[ReadSite, ...]:
     """The readers whose inputs' second moments fit into memory."""
     found = []
-    for tap in consumers(graph, coupling):
-        _, units = units_at(graph, coupling, tap)
-        groups, taps = window(graph, tap)
+    for site in consumers(graph, coupling):
+        _, units = units_at(graph, coupling, site)
+        groups, taps = window(graph, site)
         if len(units) // groups * taps <= MOST_COLUMNS:
-            found.append(tap)
+            found.append(site)
     return tuple(found)
 
 
 def moment_needs(graph: Graph, coupling: Coupling) -> tuple[InputMoments, ...]:
     """What ``contributions`` asks the sweep for."""
-    return tuple(InputMoments(tap) for tap in reading(graph, coupling))
+    return tuple(InputMoments(site) for site in reading(graph, coupling))
 
 
 def contributions(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[int, Contributions]:
-    """By pool; pools that no such layer reads are left out, and where it reads nothing but zeros, all is 0."""
+    """By domain; domains that no such layer reads are left out, and where it reads nothing but zeros, all is 0."""
     place = np.full(coupling.size, -1, np.int64)
     members: dict[int, Array] = {}
-    for pool in np.unique(coupling.pool[~coupling.frozen]).tolist():
-        units = np.flatnonzero((coupling.pool == pool) & ~coupling.frozen)
-        members[pool] = units
+    for domain in np.unique(coupling.domain[~coupling.frozen]).tolist():
+        units = np.flatnonzero((coupling.domain == domain) & ~coupling.frozen)
+        members[domain] = units
         place[units] = np.arange(len(units))
     grams = {p: np.zeros((len(u), len(u))) for p, u in members.items()}
     energies = dict.fromkeys(members, 0.0)
     read: set[int] = set()
     for need in moment_needs(graph, coupling):
-        _, units = units_at(graph, coupling, need.tap)
-        blocks = channel_gram(graph, need.tap, statistics.of(need, Moments))
+        _, units = units_at(graph, coupling, need.site)
+        blocks = channel_gram(graph, need.site, statistics.of(need, Moments))
         energy = float(blocks.sum())
         energy = energy if energy > 0 else 1.0
         for block, row in zip(blocks / energy, units.reshape(len(blocks), -1), strict=True):
             live = (row >= 0) & (place[row] >= 0)
-            for pool in np.unique(coupling.pool[row[live]]).tolist():
-                mine = live & (coupling.pool[row] == pool)
+            for domain in np.unique(coupling.domain[row[live]]).tolist():
+                mine = live & (coupling.domain[row] == domain)
                 at = place[row[mine]]
-                np.add.at(grams[pool], (at[:, None], at[None, :]), block[np.ix_(mine, mine)])
-                energies[pool] += float(block.sum())
-                read.add(pool)
+                np.add.at(grams[domain], (at[:, None], at[None, :]), block[np.ix_(mine, mine)])
+                energies[domain] += float(block.sum())
+                read.add(domain)
     return {p: Contributions(members[p], grams[p], energies[p]) for p in sorted(read)}
 
 
-def channel_gram(graph: Graph, tap: Tap, moments: Moments) -> Array:
-    """f64[groups, c, c]: <A_i, A_j> over the input channels of each group of the layer behind a tap."""
-    node = graph.producer[tap.node]
+def channel_gram(graph: Graph, site: ReadSite, moments: Moments) -> Array:
+    """f64[groups, c, c]: <A_i, A_j> over the input channels of each group of the layer that reads a site."""
+    node = graph.producer[site.node]
     weight = graph.weights[node.inputs[1] or ""].astype(np.float64)
     if node.attrs.get("transposed", False):
         weight = weight.T

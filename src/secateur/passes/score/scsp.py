@@ -13,7 +13,7 @@ from secateur.passes.notes import Coupling, Importance
 from .clusters import gaussian_affinity, spectral_clusters
 from .criterion import OfWeights
 from .l2 import euclidean
-from .positions import over_mean, pools
+from .positions import domains, over_mean
 from .slots import FLOATS, coupling_of, position_rows, weight_scores
 
 MOST_COLUMNS = 4096  # longer descriptors are projected to this length, which keeps distances
@@ -43,7 +43,7 @@ class SCSP(OfWeights):
         coupling = coupling_of(graph, self.name)
         norms = weight_scores(graph, self.name, euclidean)
         scores = np.full(coupling.size, np.nan)
-        for _, units in pools(coupling):
+        for _, units in domains(coupling):
             known = units[~np.isnan(norms[units])]
             if len(known) < 2:
                 scores[known] = norms[known]
@@ -74,7 +74,7 @@ def cluster_scores(norms: Array, labels: Array, representatives: bool) -> Array:
 
 
 def descriptors(graph: Graph, coupling: Coupling, units: Array) -> Array:
-    """f64[len(units), d]: incoming and outgoing weights of each unit, each part over its mean norm in the pool."""
+    """f64[len(units), d]: incoming and outgoing weights of each unit, each part over its mean norm in the domain."""
     place = np.full(coupling.size, -1, np.int64)
     place[units] = np.arange(len(units))
     parts = []

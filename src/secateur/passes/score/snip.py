@@ -19,7 +19,7 @@ from .slots import FLOATS, coupling_of, position_norms, statistics_of
 class SNIP:
     """Connection sensitivity summed over a channel's filters (SNIP, Lee et al. 2019): abs(weight * gradient).
 
-    Absolute values are summed, not the signed products: behind a batch norm that learns its statistics the signed sum
+    Absolute values are summed, not the signed products: after a batch norm that learns its statistics the signed sum
     of a filter is zero. A channel that several layers produce gets the mean over them. Shares of the whole network:
     where each channel has one producer, they add up to 1, and layers compare.
     """

@@ -14,7 +14,7 @@ from secateur.passes.sweep.needs import Moments, Need, Statistics
 from secateur.passes.sweep.read_sites import units_at
 
 from .clusters import spectral_clusters
-from .positions import pools
+from .positions import domains
 from .reconstruction import moment_needs
 from .slots import coupling_of, statistics_of
 
@@ -48,23 +48,23 @@ class Subspace:
         coupling, statistics = coupling_of(graph, self.name), statistics_of(graph, self.name)
         scores = np.full(coupling.size, np.nan)
         grams = map_grams(graph, coupling, statistics)
-        for pool, units in pools(coupling):
-            if pool in grams:
-                scores[units] = map_scores(grams[pool], self.clusters, self.sparsity, self.seed)
+        for domain, units in domains(coupling):
+            if domain in grams:
+                scores[units] = map_scores(grams[domain], self.clusters, self.sparsity, self.seed)
         return graph.with_note(Importance(scores, self.name))
 
 
 def map_grams(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[int, Array]:
-    """By pool f64[u, u]: inner products of the units' maps, as their readers see them, over the mean energy."""
+    """By domain f64[u, u]: inner products of the units' maps, as their readers see them, over the mean energy."""
     place = np.full(coupling.size, -1, np.int64)
     sizes = {}
-    for pool, units in pools(coupling):
+    for domain, units in domains(coupling):
         place[units] = np.arange(len(units))
-        sizes[pool] = len(units)
+        sizes[domain] = len(units)
     found: dict[int, Array] = {}
     for need in moment_needs(graph, coupling):
         moments = statistics.of(need, Moments)
-        _, units = units_at(graph, coupling, need.tap)
+        _, units = units_at(graph, coupling, need.site)
         groups, columns = moments.first.shape
         c = columns // moments.taps
         blocks = moments.by_channel(lambda strip, _: np.einsum("gatbt->gab", strip))  # the same tap of both channels
@@ -72,10 +72,10 @@ def map_grams(graph: Graph, coupling: Coupling, statistics: Statistics) -> dict[
         energy = energy if energy > 0 else 1.0
         for block, row in zip(blocks / energy, units.reshape(groups, c), strict=True):
             live = (row >= 0) & (place[row] >= 0)
-            for pool in np.unique(coupling.pool[row[live]]).tolist():
-                mine = live & (coupling.pool[row] == pool)
+            for domain in np.unique(coupling.domain[row[live]]).tolist():
+                mine = live & (coupling.domain[row] == domain)
                 at = place[row[mine]]
-                gram = found.setdefault(pool, np.zeros((sizes[pool], sizes[pool])))
+                gram = found.setdefault(domain, np.zeros((sizes[domain], sizes[domain])))
                 np.add.at(gram, (at[:, None], at[None, :]), block[np.ix_(mine, mine)])
     return found
 

@@ -25,7 +25,7 @@ class ThiNet(OfReaders):
     name: ClassVar[str] = "thinet"
 
     def scores_of(self, part: Contributions) -> Array:
-        """f64[units of the pool]: see the class."""
+        """f64[units of the domain]: see the class."""
         return by_order(*removal_order(part.gram))
 
 

@@ -21,11 +21,11 @@ from .needs import (  # fmt: skip
     Moments,
     Need,
     Pooled,
-    Tap,
+    ReadSite,
     WeightGradients,
     strip_starts,
 )
-from .read_sites import taps, units_at, window
+from .read_sites import read_sites, units_at, window
 from .unfold import draw_places, windows
 
 Tensor = torch.Tensor
@@ -34,8 +34,8 @@ Tensor = torch.Tensor
 class Accumulator(Protocol):
     """Adds batches up. ``state`` lists arrays to be joined over processes, with how: sum, min, max or concat.
 
-    ``add`` gets the batch's number, its examples, and of these what the need is about: the values at its tap, the
-    derivatives f[examples, positions] by gates at every tap, or the sum of the gradients of a weight.
+    ``add`` gets the batch's number, its examples, and of these what the need is about: the values at its site, the
+    derivatives f[examples, positions] by gates at every site, or the sum of the gradients of a weight.
     """
 
     def add(self, number: int, examples: int, seen: Any) -> None: ...
@@ -47,7 +47,7 @@ class Accumulator(Protocol):
 
 class _Examples:
     def __init__(self, need: Examples, graph: Graph, coupling: Coupling, seed: int) -> None:
-        self.axis, units = units_at(graph, coupling, need.tap)
+        self.axis, units = units_at(graph, coupling, need.site)
         size = len(units)
         self.count = np.zeros(1)
         self.total, self.squares, self.zeros = np.zeros(size), np.zeros(size), np.zeros(size)
@@ -74,7 +74,7 @@ class _Examples:
 
 class _Pooled:
     def __init__(self, need: Pooled, graph: Graph, coupling: Coupling, seed: int) -> None:
-        self.axis, units = units_at(graph, coupling, need.tap)
+        self.axis, units = units_at(graph, coupling, need.site)
         self.parts: list[Array] = [np.zeros((0, len(units)), np.float32)]
 
     def add(self, number: int, examples: int, seen: Tensor) -> None:
@@ -90,10 +90,10 @@ class _Pooled:
 
 class _InputMoments:
     def __init__(self, need: InputMoments, graph: Graph, coupling: Coupling, seed: int) -> None:
-        self.need, self.node, self.seed = need, graph.producer[need.tap.node], seed
-        self.groups, self.taps = window(graph, need.tap)
+        self.need, self.node, self.seed = need, graph.producer[need.site.node], seed
+        self.groups, self.taps = window(graph, need.site)
         self.kernel = graph.weights[self.node.inputs[1] or ""].shape[2:]
-        self.axis, units = units_at(graph, coupling, need.tap)
+        self.axis, units = units_at(graph, coupling, need.site)
         columns = len(units) // self.groups * self.taps
         self.starts = strip_starts(columns, self.taps)
         ends = [*self.starts[1:], columns]
@@ -122,33 +122,33 @@ class _InputMoments:
 class _Gates:
     def __init__(self, need: Gates, graph: Graph, coupling: Coupling, seed: int) -> None:
         self.size = coupling.size
-        self.units = {tap: units_at(graph, coupling, tap)[1] for tap in taps(graph, coupling)}
-        numbers = np.unique(coupling.pool[~coupling.frozen]).tolist()
-        self.pools = {p: np.flatnonzero((coupling.pool == p) & ~coupling.frozen) for p in numbers}
-        self.products = {p: np.zeros((len(u), len(u))) for p, u in self.pools.items()}
+        self.units = {site: units_at(graph, coupling, site)[1] for site in read_sites(graph, coupling)}
+        numbers = np.unique(coupling.domain[~coupling.frozen]).tolist()
+        self.domains = {p: np.flatnonzero((coupling.domain == p) & ~coupling.frozen) for p in numbers}
+        self.products = {p: np.zeros((len(u), len(u))) for p, u in self.domains.items()}
         self.total, self.absolute, self.squares = (np.zeros(self.size) for _ in range(3))
         self.examples = np.zeros(1)
 
-    def add(self, number: int, examples: int, seen: Mapping[Tap, Tensor]) -> None:
+    def add(self, number: int, examples: int, seen: Mapping[ReadSite, Tensor]) -> None:
         a = torch.zeros(examples, self.size + 1)  # the last column takes the positions without a unit
-        for tap, derivatives in seen.items():
-            units = self.units[tap]
+        for site, derivatives in seen.items():
+            units = self.units[site]
             a.index_add_(1, torch.from_numpy(np.where(units < 0, self.size, units)), derivatives)
         rows = a[:, : self.size].numpy().astype(np.float64)
         self.examples += len(rows)
         self.total += rows.sum(0)
         self.absolute += np.abs(rows).sum(0)
         self.squares += (rows * rows).sum(0)
-        for pool, units in self.pools.items():
+        for domain, units in self.domains.items():
             part = rows[:, units]
-            self.products[pool] += part.T @ part
+            self.products[domain] += part.T @ part
 
     def state(self) -> list[tuple[str, Array]]:
         return [("sum", a) for a in (self.total, self.absolute, self.squares, self.examples, *self.products.values())]
 
     def result(self, state: Sequence[Array]) -> GateSums:
         total, absolute, squares, examples, *products = state
-        return GateSums(total, absolute, squares, dict(zip(self.pools, products, strict=True)), float(examples[0]))
+        return GateSums(total, absolute, squares, dict(zip(self.domains, products, strict=True)), float(examples[0]))
 
 
 class _WeightGradients:

@@ -121,7 +121,7 @@ def _named(graph: Graph, given: Any, where: str) -> tuple[dict[str, Array], Arra
 
 
 def as_array(x: Any, where: str) -> Array:
-    """NumPy's view of an array or a tensor. Raises InputError for what is no array of numbers."""
+    """NumPy's view of an array or a tensor. Raises InputError for what is not an array of numbers."""
     try:
         if hasattr(x, "detach"):
             from secateur.ir.frontends.torch.arrays import to_numpy
@@ -130,7 +130,7 @@ def as_array(x: Any, where: str) -> Array:
         return np.asarray(x)
     except (Error, TypeError, ValueError, RuntimeError) as error:
         said = str(error).partition("\n")[0]
-        raise InputError(f"{where}: a {type(x).__name__} that is no array of numbers: {said}") from error
+        raise InputError(f"{where}: a {type(x).__name__} that is not an array of numbers: {said}") from error
 
 
 def _labels(graph: Graph, labels: Array, total: int, where: str) -> Array:

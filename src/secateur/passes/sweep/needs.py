@@ -1,8 +1,8 @@
 """What a criterion can ask for, as plain values, and what it gets.
 
 Everything is a sum over examples, so results of two halves of the data add up to that of the whole: that is what
-several processes do. Sums are float64. Channels are counted by *position* along the axis of a tap; ``Tap.units`` says
-which unit lives at a position.
+several processes do. Sums are float64. Channels are counted by *position* along the axis of a read site; ``units_at``
+says which unit lives at a position.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRIP = 256  # rows of a second moment that are multiplied and stored together
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
+class ReadSite:
     """What a node reads through one of its inputs: the place where the law sets dropped channels to zero.
 
     ``input`` -1 stands for what the node puts out.
@@ -33,16 +33,16 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Per position of a tap: how many values were seen, their sum, sum of squares, zeros, least and greatest."""
+    """Per position of a site: how many values were seen, their sum, sum of squares, zeros, least and greatest."""
 
-    tap: Tap
+    site: ReadSite
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """f32[examples, positions]: each example's mean over everything but the axis of a tap."""
+    """f32[examples, positions]: each example's mean over everything but the axis of a site."""
 
-    tap: Tap
+    site: ReadSite
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class InputMoments:
     of U, columns channel by channel and tap by tap.
     """
 
-    tap: Tap
+    site: ReadSite
     positions: int = 64
 
 
@@ -62,7 +62,7 @@ class Gates:
     """Derivatives of the loss by a gate of value 1 on every unit, example by example.
 
     The gate multiplies the unit wherever it is read, so its derivative is the sum of gradient times value over all
-    taps: what zeroing the unit there changes, to first order.
+    read sites: what zeroing the unit there changes, to first order.
     """
 
 
@@ -154,7 +154,7 @@ def _mirrored(strips: Sequence[Array], groups: int, columns: int) -> Array:
 class GateSums:
     """Result of ``Gates``; a[n, unit] are the derivatives of example n.
 
-    ``total`` f64[units] = sum of a, ``absolute`` of abs(a), ``squares`` of a^2; ``products`` has for every pool the
+    ``total`` f64[units] = sum of a, ``absolute`` of abs(a), ``squares`` of a^2; ``products`` has for every domain the
     matrix A'A over its units in rising order.
     """
 
@@ -181,7 +181,7 @@ class Statistics:
 
 
 def _moments_bytes(need: Any, sizes: Sizes) -> int:
-    groups, columns, window = sizes.columns(need.tap)
+    groups, columns, window = sizes.columns(need.site)
     starts = strip_starts(columns, window)
     ends = [*starts[1:], columns]
     return 8 * groups * (columns + sum((b - a) * (columns - a) for a, b in zip(starts, ends, strict=True)))
@@ -191,19 +191,19 @@ def _moments_bytes(need: Any, sizes: Sizes) -> int:
 class Sizes:
     """What the sizes of results depend on."""
 
-    positions: Callable[[Tap], int]
-    columns: Callable[[Tap], tuple[int, int, int]]  # groups, columns of U in each, taps of the window
+    positions: Callable[[ReadSite], int]
+    columns: Callable[[ReadSite], tuple[int, int, int]]  # groups, columns of U in each, taps of the window
     weight: Callable[[str], int]
-    pools: tuple[int, ...]
+    domains: tuple[int, ...]
     examples: int
 
 
 _BYTES: Mapping[type, Callable[[Any, Sizes], int]] = MappingProxyType(
     {
-        Examples: lambda n, s: 5 * 8 * s.positions(n.tap),
-        Pooled: lambda n, s: 4 * s.examples * s.positions(n.tap),
+        Examples: lambda n, s: 5 * 8 * s.positions(n.site),
+        Pooled: lambda n, s: 4 * s.examples * s.positions(n.site),
         InputMoments: _moments_bytes,
-        Gates: lambda n, s: 8 * sum(3 * p + p * p for p in s.pools),
+        Gates: lambda n, s: 8 * sum(3 * p + p * p for p in s.domains),
         WeightGradients: lambda n, s: 8 * s.weight(n.weight),
     }
 )

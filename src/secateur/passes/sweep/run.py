@@ -22,10 +22,10 @@ from secateur.passes.notes import Coupling
 from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
 from .loss import loss_of
-from .needs import Examples, Gates, InputMoments, Need, Pooled, Statistics, Tap, WeightGradients
+from .needs import Examples, Gates, InputMoments, Need, Pooled, ReadSite, Statistics, WeightGradients
 from .outputs import check_finite
 from .parallel import joined, share
-from .read_sites import taps, units_at
+from .read_sites import read_sites, units_at
 from .watch import Gate, watched
 
 
@@ -70,7 +70,7 @@ def _usable(need: Need, result: Any) -> None:
     for array in arrays:
         for part in array.values() if isinstance(array, dict) else array if isinstance(array, tuple) else [array]:
             if not np.isfinite(part).all():
-                where = getattr(getattr(need, "tap", None), "node", getattr(need, "weight", "the gates"))
+                where = getattr(getattr(need, "site", None), "node", getattr(need, "weight", "the gates"))
                 raise InputError(
                     f"calibration: the sums at '{where}' ({type(need).__name__}) hold NaN or infinity; check how the "
                     "inputs are scaled, and the weights"
@@ -78,17 +78,17 @@ def _usable(need: Need, result: Any) -> None:
 
 
 class _Runner:
-    """The graph in torch with listeners at its taps, and one backward pass where a need asks for gradients."""
+    """The graph in torch with listeners at its read sites, and one backward pass where a need asks for gradients."""
 
     def __init__(self, graph: Graph, coupling: Coupling, found: Mapping[Need, Accumulator]) -> None:
         self.graph, self.found = graph, found
         self.gated = {}
         if Gates() in found:
-            self.gated = {tap: units_at(graph, coupling, tap) for tap in taps(graph, coupling)}
-        self.listeners: dict[Tap, list[Accumulator]] = {tap: [] for tap in self.gated}
+            self.gated = {site: units_at(graph, coupling, site) for site in read_sites(graph, coupling)}
+        self.listeners: dict[ReadSite, list[Accumulator]] = {site: [] for site in self.gated}
         for need, each in found.items():
             if isinstance(need, Examples | Pooled | InputMoments):
-                self.listeners.setdefault(need.tap, []).append(each)
+                self.listeners.setdefault(need.site, []).append(each)
         self.module, places = watched(graph, tuple(self.listeners), self._hear)
         self.module.requires_grad_(False)
         known = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
@@ -96,16 +96,16 @@ class _Runner:
         for weight in self.weights.values():
             weight.requires_grad_(True)
         self.number = self.examples = 0
-        self.gates: dict[Tap, torch.Tensor] = {}
+        self.gates: dict[ReadSite, torch.Tensor] = {}
 
-    def _hear(self, tap: Tap, x: torch.Tensor) -> torch.Tensor:
-        for each in self.listeners[tap]:
+    def _hear(self, site: ReadSite, x: torch.Tensor) -> torch.Tensor:
+        for each in self.listeners[site]:
             each.add(self.number, self.examples, x.detach()[: self.examples])
-        if tap not in self.gated or not x.is_floating_point():
+        if site not in self.gated or not x.is_floating_point():
             return x
-        axis, units = self.gated[tap]
-        self.gates[tap] = torch.ones(len(x), len(units), requires_grad=True)
-        return cast("torch.Tensor", Gate.apply(x, self.gates[tap], axis))  # type: ignore[no-untyped-call]
+        axis, units = self.gated[site]
+        self.gates[site] = torch.ones(len(x), len(units), requires_grad=True)
+        return cast("torch.Tensor", Gate.apply(x, self.gates[site], axis))  # type: ignore[no-untyped-call]
 
     def run(self, number: int, item: Batch) -> str | None:
         """One batch; the name of its loss, if it has one. Raises InputError where the network answers with NaN."""
@@ -121,7 +121,7 @@ class _Runner:
             del outs
             gradients = _gradients(total, [*self.gates.values(), *self.weights.values()])
         if self.gated:
-            seen = {tap: gradient[: item.examples] for tap, gradient in zip(self.gates, gradients, strict=False)}
+            seen = {site: gradient[: item.examples] for site, gradient in zip(self.gates, gradients, strict=False)}
             self.found[Gates()].add(number, item.examples, seen)
         for need, gradient in zip(self.weights, gradients[len(self.gates) :], strict=True):
             self.found[need].add(number, item.examples, gradient)

@@ -1,6 +1,6 @@
-"""A network that tells what flows through its taps while it runs, and gates whose derivatives need no kept gradient.
+"""A network that reports what its read sites read while it runs, and gates whose derivatives need no kept gradient.
 
-Whoever listens gets a tap's values at once, so none is kept for the end of the run; a gate's derivative is summed as
+Whoever listens gets a site's values at once, so none is kept for the end of the run; a gate's derivative is summed as
 soon as the gradient passes by, so no gradient is kept either. Both bound the memory of a sweep.
 """
 
@@ -15,11 +15,11 @@ from torch import fx, nn
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import flat_module
 
-from .needs import Tap
-from .read_sites import tapped
+from .needs import ReadSite
+from .read_sites import exposed
 
 Tensor = torch.Tensor
-Listener = Callable[[Tap, Tensor], Tensor]
+Listener = Callable[[ReadSite, Tensor], Tensor]
 
 
 class Gate(torch.autograd.Function):
@@ -44,30 +44,30 @@ class Gate(torch.autograd.Function):
 
 
 class _Watch(nn.Module):
-    """The identity, but for what the listener makes of a tap's values."""
+    """The identity, but for what the listener makes of a site's values."""
 
-    def __init__(self, tap: Tap, listener: Listener) -> None:
+    def __init__(self, site: ReadSite, listener: Listener) -> None:
         super().__init__()
-        self.tap, self.listener = tap, listener
+        self.site, self.listener = site, listener
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.listener(self.tap, x)
+        return self.listener(self.site, x)
 
 
-def watched(graph: Graph, taps: Sequence[Tap], listener: Listener) -> tuple[fx.GraphModule, Mapping[str, str]]:
-    """``flat_module`` of the graph, but that what flows through each tap goes through ``listener(tap, values)``.
+def watched(graph: Graph, sites: Sequence[ReadSite], listener: Listener) -> tuple[fx.GraphModule, Mapping[str, str]]:
+    """``flat_module`` of the graph, but that what flows through each site goes through ``listener(site, values)``.
 
-    Of several taps with one value each gets what the one before returned. Raises Unsupported where torch cannot run it.
+    Of several sites with one value each gets what the one before returned. Raises Unsupported where torch cannot.
     """
-    module, places = flat_module(tapped(graph, taps))
+    module, places = flat_module(exposed(graph, sites))
     (end,) = (n for n in module.graph.nodes if n.op == "output")
     outs = list(end.args[0])
     count = len(graph.outputs)
-    for number, (tap, value) in enumerate(zip(taps, outs[count:], strict=True)):
+    for number, (site, value) in enumerate(zip(sites, outs[count:], strict=True)):
         path = f"watch_{number}"
         while hasattr(module, path):
             path += "_"
-        module.add_submodule(path, _Watch(tap, listener))
+        module.add_submodule(path, _Watch(site, listener))
         with module.graph.inserting_after(value):
             heard = module.graph.call_module(path, (value,))
         value.replace_all_uses_with(heard, delete_user_cb=lambda user, heard=heard: user is not heard)

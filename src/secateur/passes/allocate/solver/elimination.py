@@ -89,7 +89,7 @@ class Elimination:
         rank, mine = len(bucket.scope), self.domains[bucket.group]
         total = _first(np.asarray(self.problem.cost[bucket.group], float)[mine], rank)
         for other, axis in bucket.pairs:
-            matrix = self.problem.beside(bucket.group, other)[np.ix_(mine, self.domains[other])]
+            matrix = self.problem.pair(bucket.group, other)[np.ix_(mine, self.domains[other])]
             shape = [1] * (rank + 1)
             shape[0], shape[axis] = matrix.shape
             total = total + matrix.reshape(shape)

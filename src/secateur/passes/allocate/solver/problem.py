@@ -15,14 +15,14 @@ from secateur.ir import Array
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """``loss[g][k]`` and ``cost[g][k]`` of option k of group g; ``pairs[a, b][i, j]``: cost of i in a beside j in b."""
+    """``loss[g][k]``, ``cost[g][k]`` of option k of group g; ``pairs[a, b][i, j]``: what i in a and j in b add."""
 
     loss: Sequence[Array]
     cost: Sequence[Array]
     pairs: Mapping[tuple[int, int], Array]
     budget: float
 
-    def beside(self, a: int, b: int) -> Array:
+    def pair(self, a: int, b: int) -> Array:
         """f64[options of a, options of b]: what the two cost together, beyond what each costs."""
         return self.pairs[a, b] if (a, b) in self.pairs else self.pairs[b, a].T
 
