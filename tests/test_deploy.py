@@ -115,7 +115,7 @@ def test_the_report_lists_what_has_no_template(tmp_path: Path) -> None:
         (["build", "IN", "IN"], "is the model itself"),
         (["build", "IN", "OUT", "--tune", "soon"], "'soon' is not a duration"),
         (["build", "IN", "OUT", "--threads", "0"], "threads is 0"),
-        (["run", "IN", "--input", "x=x.npy"], "no library of secateur, or damaged"),
+        (["run", "IN", "--input", "x=x.npy"], "not a library of secateur, or damaged"),
         (["run", "none.so", "--input", "x=x.npy"], "there is no file 'none.so'"),
         (["compile", "IN", "OUT", "--tune", "5s"], "name one with --library"),
     ],
