@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,8 +48,8 @@ def compile(
     model: Model,
     policy: Policy | str | Path = "l1",
     *,
-    example_inputs: Any = None,
-    calibration: Iterable[Any] | str | Path | None = None,
+    example_inputs: object = None,
+    calibration: Iterable[object] | str | Path | None = None,
     target: str | None = None,
     seed: int = 0,
     protect: Protect = (),
@@ -177,8 +177,8 @@ def rewrite(
     model: Model,
     passes: str,
     *,
-    example_inputs: Any = None,
-    calibration: Iterable[Any] | str | Path | None = None,
+    example_inputs: object = None,
+    calibration: Iterable[object] | str | Path | None = None,
     seed: int = 0,
     progress: Listener | None = None,
     trust: bool = False,

@@ -7,7 +7,7 @@ import glob
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, s
 
 
 def trace(
-    module: nn.Module | ExportedProgram, example_inputs: Any, name: str | None = None, fold: bool = True
+    module: nn.Module | ExportedProgram, example_inputs: object, name: str | None = None, fold: bool = True
 ) -> Graph:
     """The graph of a torch module at these example inputs; ``fold`` as in ``ir.frontends.torch.trace``.
 
@@ -67,7 +67,7 @@ def trace(
 
 def capture(
     model: Model,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     process: OnnxProcess | None = None,
     shapes: Shapes | None = None,
     fold: bool = True,
@@ -164,7 +164,7 @@ def save_onnx(graph: Graph, path: str | Path, trust: bool = False) -> None:
     write_all(checked_jobs(graph, path, trust)[0])
 
 
-def reread(graph: Graph, like: Graph, example_inputs: Any = None) -> Graph | None:
+def reread(graph: Graph, like: Graph, example_inputs: object = None) -> Graph | None:
     """The graph as it is read back from the format that ``like`` came from; None where it cannot be written in it."""
     try:
         if like.note(OnnxOrigin) is not None:

@@ -113,7 +113,7 @@ class Compiled:
         """
         return self._trained.module(self.pruned)
 
-    def with_weights(self, trained: nn.Module | Mapping[str, Any] | ModelProto | str | Path) -> Compiled:
+    def with_weights(self, trained: nn.Module | Mapping[str, object] | ModelProto | str | Path) -> Compiled:
         """The same network with weights that were trained elsewhere, by name; names, opset and inputs stay its own.
 
         ``trained``: a module, a state dict, or an ONNX file whose weights carry the names. Raises InputError for names
@@ -155,5 +155,5 @@ class Compiled:
         return made
 
 
-def _array(x: Any) -> Array:
+def _array(x: object) -> Array:
     return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.comparison import RandomError, unread
 from secateur.ir import Graph
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Model, *, example_inputs: Any = None, protect: Protect = (), trust: bool = False,
+    model: Model, *, example_inputs: object = None, protect: Protect = (), trust: bool = False,
     shapes: Shapes | None = None,
 ) -> Report:  # fmt: skip
     """Groups, ties, what is frozen and why, and the cost of each layer; nothing is changed.

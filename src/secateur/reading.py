@@ -32,9 +32,9 @@ GIVEN = 2  # examples of the user's that are run
 def check_reading(
     model: Model,
     graph: Graph,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     *,
-    data: Iterable[Any] | None = None,
+    data: Iterable[object] | None = None,
     process: OnnxProcess | None = None,
     seed: int = 0,
     tell: Progress = quiet,
@@ -96,7 +96,7 @@ def checked_jobs(
 
 
 def _original(
-    model: Any, graph: Graph, example: Any, process: OnnxProcess, name: str
+    model: Any, graph: Graph, example: object, process: OnnxProcess, name: str
 ) -> tuple[Original, list[dict[str, Array]]]:
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
     if kinds & {"torch.Module", "torch.ExportedProgram"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.ir import Graph, LawError
 from secateur.ir.frontends.onnx.process import OnnxProcess
@@ -34,7 +34,7 @@ def apply(
     recipe: Recipe | str | Path,
     model: Model,
     *,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     seed: int = 0,
     progress: Listener | None = None,
     trust: bool = False,

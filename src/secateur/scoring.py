@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.ir import Array
 from secateur.ir.progress import Listener, listening
@@ -28,8 +28,8 @@ def scores(
     model: Model,
     criterion: Criterion | str = "l1",
     *,
-    example_inputs: Any = None,
-    calibration: Iterable[Any] | str | Path | None = None,
+    example_inputs: object = None,
+    calibration: Iterable[object] | str | Path | None = None,
     seed: int = 0,
     protect: Protect = (),
     progress: Listener | None = None,

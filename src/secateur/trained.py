@@ -66,7 +66,7 @@ class Trained:
         return fresh
 
 
-def trained_graph(graph: Graph, trained: nn.Module | Mapping[str, Any] | ModelProto | str | Path) -> Graph:
+def trained_graph(graph: Graph, trained: nn.Module | Mapping[str, object] | ModelProto | str | Path) -> Graph:
     """The graph with the weights of a module, a state dict or an ONNX file. Raises InputError."""
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(trained).__mro__}
     run: Callable[[Graph, Mapping[str, Array]], Sequence[Array]] | None = None
@@ -90,7 +90,7 @@ def trained_graph(graph: Graph, trained: nn.Module | Mapping[str, Any] | ModelPr
     return fresh
 
 
-def _tensors(module: Any) -> dict[str, Any]:
+def _tensors(module: Any) -> dict[str, object]:
     """Parameters and buffers by name, shared ones under each of their names."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
@@ -98,7 +98,7 @@ def _tensors(module: Any) -> dict[str, Any]:
     }
 
 
-def _unwrapped(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unwrapped(tensors: Mapping[str, object]) -> Mapping[str, object]:
     for prefix in WRAPPERS:
         if tensors and all(name.startswith(prefix) for name in tensors):
             return {name.removeprefix(prefix): x for name, x in tensors.items()}
@@ -106,7 +106,7 @@ def _unwrapped(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _by_path(
-    graph: Graph, tensors: Mapping[str, Any], paths: Mapping[str, tuple[str, bool]], what: str
+    graph: Graph, tensors: Mapping[str, object], paths: Mapping[str, tuple[str, bool]], what: str
 ) -> dict[str, Array]:
     """The graph's weights that these tensors hold. Raises InputError for one that does not fit."""
     return {
@@ -116,7 +116,7 @@ def _by_path(
     }
 
 
-def _all_by_path(graph: Graph, tensors: Mapping[str, Any], what: str) -> dict[str, Array]:
+def _all_by_path(graph: Graph, tensors: Mapping[str, object], what: str) -> dict[str, Array]:
     """The same for all that training moves. Raises InputError for names too many or too few."""
     from secateur.ir.exporters.torch.module import with_paths
 
@@ -144,7 +144,7 @@ def _and_more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _checked(old: Array, tensor: Any, what: str) -> Array:
+def _checked(old: Array, tensor: object, what: str) -> Array:
     """The tensor as an array; the old array itself where nothing changed. Raises InputError."""
     if hasattr(tensor, "detach"):
         from secateur.ir.frontends.torch.arrays import to_numpy

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def verify(
     slim: Model,
     recipe: Recipe | str | Path,
     *,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     seed: int = 0,
     given: Sequence[Mapping[str, Array] | str | Path] = (),
     trust: bool = False,
@@ -91,7 +91,7 @@ def verify(
     return dataclasses.replace(shown, reference=AFTER) if known.steps.before else shown
 
 
-def bind(known: Recipe, dense: Graph, start: Graph, cut: Graph, small: Graph, example_inputs: Any = None) -> Bound:
+def bind(known: Recipe, dense: Graph, start: Graph, cut: Graph, small: Graph, example_inputs: object = None) -> Bound:
     """Lay the slim network over what the replay gave, as it is or as it is read back from the slim one's format."""
     found = align(cut, small)
     if found.difference is not None:

@@ -23,7 +23,7 @@ ROWS = 64  # examples that are looked at together
 Digest = bytes
 
 
-def survey(graph: Graph, data: Iterable[Any], seed: int) -> tuple[Digest, ...]:
+def survey(graph: Graph, data: Iterable[object], seed: int) -> tuple[Digest, ...]:
     """Go through all data once, check all of it, and give a digest of every example.
 
     Raises InputError that names what does not fit.
@@ -69,7 +69,7 @@ class Fold:
     """The examples that are held out, or all others, as items that a sweep takes; nothing is copied but a few rows."""
 
     graph: Graph
-    data: Iterable[Any]
+    data: Iterable[object]
     held: frozenset[Digest]
     inside: bool
     examples: int
@@ -78,7 +78,7 @@ class Fold:
     def __len__(self) -> int:
         return self.examples
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         """Raises InputError at the end where the data were others than when they were split."""
         seen = 0
         for number, given in enumerate(self.data):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Images:
         count = f"{len(self.files)} image{'s' if len(self.files) > 1 else ''}"
         return (f"calibrated on {count}: {self.preparation}, {size}, centre {height}x{width}", *self.said)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         for start in range(0, len(self.files), TOGETHER):
             x = self._kept.get(start)
             if x is None:

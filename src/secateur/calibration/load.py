@@ -16,7 +16,7 @@ from .holdout import FEWEST, Fold, held_out, share_of, survey
 from .images import Images, Preparation
 
 LABELS = ("y", "labels", "label", "targets")
-Given = Iterable[Any] | str | Path | None
+Given = Iterable[object] | str | Path | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class Parted:
     ``held_out``: nothing of ``judge`` is in ``fit``, or nothing was fitted. ``examples`` counts ``fit``.
     """
 
-    fit: Iterable[Any]
-    judge: Iterable[Any]
+    fit: Iterable[object]
+    judge: Iterable[object]
     held_out: bool
     remarks: tuple[str, ...]
     examples: int
@@ -68,7 +68,7 @@ def opened(
     return Parted(parts[0], parts[1], True, (*remarks, said), total - count)
 
 
-def feeds(graph: Graph, given: Iterable[Any], source: str = "given inputs") -> list[Mapping[str, Array]]:
+def feeds(graph: Graph, given: Iterable[object], source: str = "given inputs") -> list[Mapping[str, Array]]:
     """Inputs by name, checked and in the sizes that the network takes, of arrays as in calibration or files of them.
 
     Raises InputError.
@@ -78,8 +78,8 @@ def feeds(graph: Graph, given: Iterable[Any], source: str = "given inputs") -> l
 
 
 def _source(
-    given: Iterable[Any] | str | Path, graph: Graph, preparation: Preparation | None
-) -> tuple[Iterable[Any], tuple[str, ...]]:
+    given: Iterable[object] | str | Path, graph: Graph, preparation: Preparation | None
+) -> tuple[Iterable[object], tuple[str, ...]]:
     """Batches that can be gone through more than once, and what is to be said of them. Raises InputError."""
     if isinstance(given, str | Path):
         return load_calibration(Path(given), graph, preparation)
@@ -98,7 +98,7 @@ def _source(
 
 def load_calibration(
     path: Path, graph: Graph, preparation: Preparation | None = None
-) -> tuple[Iterable[Any], tuple[str, ...]]:
+) -> tuple[Iterable[object], tuple[str, ...]]:
     """Batches for this network, and remarks on them. Raises InputError where there is nothing of use.
 
     An .npz file holds arrays by input name, or one array, and labels (``y``) if there are any. A folder holds images;

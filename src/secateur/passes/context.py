@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import ClassVar, TypedDict, Unpack
 
 from secateur.ir import Graph
 from secateur.ir.progress import Progress, quiet
@@ -26,7 +26,7 @@ class Calibration:
     ``seed``: of what passes draw from them. ``examples``: how many there are, None where nobody counted.
     """
 
-    data: Iterable[Any] = field(repr=False)
+    data: Iterable[object] = field(repr=False)
     seed: int = 0
     examples: int | None = None
 

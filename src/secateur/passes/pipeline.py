@@ -156,7 +156,7 @@ def build(name: str, options: Mapping[str, object], table: Mapping[str, type[P]]
         raise InputError(f"there is no pass '{name}'{did_you_mean(name, table)}; `secateur passes` lists them")
     hints = typing.get_type_hints(made)
     fields = [item.name for item in dataclasses.fields(typing.cast(Any, made))]
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for key, value in options.items():
         if key not in fields:
             known = f"its options are {', '.join(fields)}" if fields else "it has no options"
@@ -193,7 +193,7 @@ def _reads_otherwise(text: str) -> bool:
     return not isinstance(_literal(text), str)
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     """What the text means on its own: none, bool, quoted string, number with %, K, M or G, tuple, string."""
     words = {"none": None, "true": True, "false": False}
     if text.lower() in words:
@@ -220,12 +220,12 @@ def number(text: str) -> int | float | str:
     return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else float(digits)
 
 
-def convert(value: object, hint: Any, where: str) -> Any:
+def convert(value: object, hint: object, where: str) -> object:
     """Give the value, or what text means, the type that the field declares. Raises InputError."""
     return _typed(_literal(value) if isinstance(value, str) else value, hint, where)
 
 
-def _typed(value: Any, hint: Any, where: str) -> Any:
+def _typed(value: object, hint: object, where: str) -> object:
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -244,13 +244,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     raise InputError(f"{where} is {print_value(value)!r}; it takes {names}")
 
 
-def _element(hint: Any) -> Any:
+def _element(hint: object) -> object:
     """What a tuple of this hint holds."""
     inner = (h for h in (hint, *typing.get_args(hint)) if typing.get_origin(h) is tuple)
     return next((typing.get_args(h)[0] for h in inner), str)
 
 
-def _members(hint: Any) -> Iterator[type]:
+def _members(hint: object) -> Iterator[type]:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         for member in typing.get_args(hint):
@@ -258,7 +258,7 @@ def _members(hint: Any) -> Iterator[type]:
     elif origin is typing.Literal:
         yield from dict.fromkeys(type(v) for v in typing.get_args(hint))
     else:
-        yield origin or hint
+        yield typing.cast(type, origin or hint)
 
 
 def split_outside(text: str, mark: str) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Sensitivity(Budgeted):
         return done.with_note(dataclasses.replace(note, remarks=remarks))
 
 
-def changes(graph: Graph, ladder: Ladder, data: Any, examples: int, progress: Progress = quiet) -> Array:
+def changes(graph: Graph, ladder: Ladder, data: Iterable[object], examples: int, progress: Progress = quiet) -> Array:
     """f64[orbits, 4]: the relative L2 change of the outputs with ``STAY`` of one orbit, never falling.
 
     Orbits that cannot shrink have 0. Raises InputError for unusable data.

@@ -6,9 +6,8 @@ outputs on: errors do not add up unseen. Only values that are still needed are k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -52,7 +51,7 @@ class Stepper:
                 del values[name]
         self.at = end
 
-    def _part(self, nodes: tuple[Node, ...], inputs: list[str], outputs: list[str]) -> Callable[..., Any]:
+    def _part(self, nodes: tuple[Node, ...], inputs: list[str], outputs: list[str]) -> Callable[..., Sequence[Tensor]]:
         used = {i for n in nodes for i in n.inputs if i in self.graph.weights}
         weights = {name: self.weights[name] for name in self.graph.weights if name in used}
         graph = self.graph.rewrite(

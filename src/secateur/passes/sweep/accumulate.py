@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .needs import (  # fmt: skip
     Need,
     Pooled,
     ReadSite,
+    Result,
     WeightGradients,
     strip_starts,
 )
@@ -29,6 +30,7 @@ from .read_sites import read_sites, units_at, window
 from .unfold import draw_places, windows
 
 Tensor = torch.Tensor
+Join = Literal["sum", "min", "max", "concat"]  # how arrays of several processes become one
 
 
 class Accumulator(Protocol):
@@ -40,9 +42,9 @@ class Accumulator(Protocol):
 
     def add(self, number: int, examples: int, seen: Any) -> None: ...
 
-    def state(self) -> list[tuple[str, Array]]: ...
+    def state(self) -> list[tuple[Join, Array]]: ...
 
-    def result(self, state: Sequence[Array]) -> Any: ...
+    def result(self, state: Sequence[Array]) -> Result: ...
 
 
 class _Examples:
@@ -63,8 +65,8 @@ class _Examples:
         self.least = np.minimum(self.least, x.amin(1).numpy())
         self.most = np.maximum(self.most, x.amax(1).numpy())
 
-    def state(self) -> list[tuple[str, Array]]:
-        sums = [("sum", a) for a in (self.count, self.total, self.squares, self.zeros)]
+    def state(self) -> list[tuple[Join, Array]]:
+        sums: list[tuple[Join, Array]] = [("sum", a) for a in (self.count, self.total, self.squares, self.zeros)]
         return [*sums, ("min", self.least), ("max", self.most)]
 
     def result(self, state: Sequence[Array]) -> ExampleSums:
@@ -81,7 +83,7 @@ class _Pooled:
         others = [a for a in range(1, seen.dim()) if a != self.axis]
         self.parts.append((seen.mean(others) if others else seen).float().numpy().copy())
 
-    def state(self) -> list[tuple[str, Array]]:
+    def state(self) -> list[tuple[Join, Array]]:
         return [("concat", np.concatenate(self.parts))]
 
     def result(self, state: Sequence[Array]) -> Array:
@@ -111,7 +113,7 @@ class _InputMoments:
             for total, part in zip(strip, u, strict=True):
                 total += (part[:, start : start + strip.shape[1]].T @ part[:, start:]).numpy()
 
-    def state(self) -> list[tuple[str, Array]]:
+    def state(self) -> list[tuple[Join, Array]]:
         return [("sum", a) for a in (self.first, self.rows, *self.strips)]
 
     def result(self, state: Sequence[Array]) -> Moments:
@@ -143,7 +145,7 @@ class _Gates:
             part = rows[:, units]
             self.products[domain] += part.T @ part
 
-    def state(self) -> list[tuple[str, Array]]:
+    def state(self) -> list[tuple[Join, Array]]:
         return [("sum", a) for a in (self.total, self.absolute, self.squares, self.examples, *self.products.values())]
 
     def result(self, state: Sequence[Array]) -> GateSums:
@@ -160,7 +162,7 @@ class _WeightGradients:
         self.total += seen.numpy()
         self.examples += examples
 
-    def state(self) -> list[tuple[str, Array]]:
+    def state(self) -> list[tuple[Join, Array]]:
         return [("sum", self.total), ("sum", self.examples)]
 
     def result(self, state: Sequence[Array]) -> Array:
@@ -172,7 +174,7 @@ def _rows(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, 0).reshape(x.shape[axis], -1).float()
 
 
-ACCUMULATORS: Mapping[type, Any] = MappingProxyType(
+ACCUMULATORS: Mapping[type, Callable[..., Accumulator]] = MappingProxyType(
     {
         Examples: _Examples, Pooled: _Pooled, InputMoments: _InputMoments, Gates: _Gates,
         WeightGradients: _WeightGradients,
@@ -182,5 +184,4 @@ ACCUMULATORS: Mapping[type, Any] = MappingProxyType(
 
 def accumulator(need: Need, graph: Graph, coupling: Coupling, seed: int) -> Accumulator:
     """A new accumulator for a need."""
-    made: Accumulator = ACCUMULATORS[type(need)](need, graph, coupling, seed)
-    return made
+    return ACCUMULATORS[type(need)](need, graph, coupling, seed)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from secateur.ir import Array, Error, Graph, InputError, Sym, Value
 from secateur.ir.graph import numpy_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CASTS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b", "c": "cfiub"}  # kinds of numbers that become this one
 NUMBERS = {
@@ -39,7 +42,7 @@ class Batch:
     examples: int
 
 
-def batches(graph: Graph, data: Iterable[Any], most: int = 16, source: str = "calibration") -> Iterator[Batch]:
+def batches(graph: Graph, data: Iterable[object], most: int = 16, source: str = "calibration") -> Iterator[Batch]:
     """Cut what the user gave into batches of at most ``most`` examples, or of the size that the network is fixed to.
 
     An item of ``data`` is ``x``, ``(x, y)`` or a mapping by input name (with labels: ``(mapping, y)``), NumPy or torch,
@@ -62,7 +65,7 @@ def parts(graph: Graph, item: Item, where: str, most: int = 16) -> Iterator[Batc
         yield Batch(inputs, None if item.labels is None else item.labels[start : start + examples], examples)
 
 
-def checked(graph: Graph, given: Any, where: str) -> Item:
+def checked(graph: Graph, given: object, where: str) -> Item:
     """One item of the data. Raises InputError that names the batch, where it does not fit the network.
 
     Wrong names, ranks, shapes, kinds of numbers or lengths, and labels where there is nothing that they could label.
@@ -100,7 +103,7 @@ def classes_of(graph: Graph) -> int | None:
     return int(value.shape[1]) if scores else None
 
 
-def _named(graph: Graph, given: Any, where: str) -> tuple[dict[str, Array], Array | None]:
+def _named(graph: Graph, given: object, where: str) -> tuple[dict[str, Array], Array | None]:
     names = [v.name for v in graph.inputs]
     labels = None
     if isinstance(given, tuple | list):
@@ -108,7 +111,8 @@ def _named(graph: Graph, given: Any, where: str) -> tuple[dict[str, Array], Arra
             raise InputError(
                 f"{where}: a {type(given).__name__} of {len(given)}; give x, (x, y) or a dict by input name"
             )
-        given, labels = given[0], as_array(given[1], f"{where}, labels")
+        x, y = given
+        given, labels = x, as_array(y, f"{where}, labels")
     if isinstance(given, Mapping):
         unknown, missing = (sorted(map(str, a - b)) for a, b in ((set(given), set(names)), (set(names), set(given))))
         if unknown or missing:
@@ -120,13 +124,13 @@ def _named(graph: Graph, given: Any, where: str) -> tuple[dict[str, Array], Arra
     return {names[0]: as_array(given, where)}, labels
 
 
-def as_array(x: Any, where: str) -> Array:
+def as_array(x: object, where: str) -> Array:
     """NumPy's view of an array or a tensor. Raises InputError for what is not an array of numbers."""
     try:
         if hasattr(x, "detach"):
             from secateur.ir.frontends.torch.arrays import to_numpy
 
-            return to_numpy(x)
+            return to_numpy(cast("Tensor", x))
         return np.asarray(x)
     except (Error, TypeError, ValueError, RuntimeError) as error:
         said = str(error).partition("\n")[0]
@@ -175,6 +179,6 @@ def _rows(value: Value, x: Array, start: int, count: int, short: int, where: str
     return np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short and x.ndim else part
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
+def _kind(dtype: np.dtype[np.generic]) -> str:
     """NumPy's letter; to it bfloat16 is a record."""
     return "f" if dtype.name == "bfloat16" else dtype.kind

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -165,11 +165,14 @@ class GateSums:
     examples: float
 
 
+Result = ExampleSums | Moments | GateSums | Array
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """A note: what one sweep found. ``loss`` names the loss, None where no gradient was needed."""
 
-    found: Mapping[Need, Any] = field(default_factory=dict)
+    found: Mapping[Need, Result] = field(default_factory=dict)
     examples: int = 0
     loss: str | None = None
 
@@ -180,7 +183,7 @@ class Statistics:
         return result
 
 
-def _moments_bytes(need: Any, sizes: Sizes) -> int:
+def _moments_bytes(need: InputMoments, sizes: Sizes) -> int:
     groups, columns, window = sizes.columns(need.site)
     starts = strip_starts(columns, window)
     ends = [*starts[1:], columns]
@@ -198,7 +201,7 @@ class Sizes:
     examples: int
 
 
-_BYTES: Mapping[type, Callable[[Any, Sizes], int]] = MappingProxyType(
+_BYTES: Mapping[type, Callable[..., int]] = MappingProxyType(
     {
         Examples: lambda n, s: 5 * 8 * s.positions(n.site),
         Pooled: lambda n, s: 4 * s.examples * s.positions(n.site),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from secateur.ir.frontends.torch.arrays import to_torch
 from .batches import Batch, batches
 
 
-def feeds(graph: Graph, data: Iterable[Any], examples: int) -> list[Batch]:
+def feeds(graph: Graph, data: Iterable[object], examples: int) -> list[Batch]:
     """The first batches that hold ``examples`` examples. Raises InputError for unusable data or none."""
     found: list[Batch] = []
     for item in batches(graph, data):

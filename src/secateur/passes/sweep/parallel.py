@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,9 @@ import torch.distributed as dist
 
 from secateur.ir import Array, PassError
 
-from .accumulate import Accumulator
+from .accumulate import Accumulator, Join
 from .batches import Batch
+from .needs import Result
 
 
 def world() -> tuple[int, int]:
@@ -31,33 +31,34 @@ def share(items: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
             yield number, item
 
 
-def joined(examples: int, parts: Sequence[Accumulator]) -> tuple[int, list[Any]]:
+def joined(examples: int, parts: Sequence[Accumulator]) -> tuple[int, list[Result]]:
     """The number of examples of all processes, and the results over all of them.
 
     Raises PassError where another process ended before it got here.
     """
     if world()[1] == 1:
         return examples, [part.result([array for _, array in part.state()]) for part in parts]
-    count = int(_JOIN["sum"](np.array([float(examples)]))[0])
-    return count, [part.result([_JOIN[how](array) for how, array in part.state()]) for part in parts]
+    count = int(_join("sum", np.array([float(examples)]))[0])
+    return count, [part.result([_join(how, array) for how, array in part.state()]) for part in parts]
 
 
-def _reduce(op: Any) -> Any:
-    def run(array: Array) -> Array:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        with _others():
-            dist.all_reduce(tensor, op=op)
-        result: Array = tensor.numpy()
-        return result
-
-    return run
+def _join(how: Join, array: Array) -> Array:
+    """The arrays of all processes as one."""
+    if how == "concat":
+        return _concat(array)
+    operation = {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}[how]
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    with _others():
+        dist.all_reduce(tensor, op=operation)
+    result: Array = tensor.numpy()
+    return result
 
 
 def _concat(array: Array) -> Array:
-    found: list[Any] = [None] * world()[1]
+    found: list[Array | None] = [None] * world()[1]
     with _others():
         dist.all_gather_object(found, array)
-    return np.concatenate(found)
+    return np.concatenate([part for part in found if part is not None])
 
 
 @contextlib.contextmanager
@@ -66,11 +67,3 @@ def _others() -> Iterator[None]:
         yield
     except RuntimeError as error:  # gloo says that a connection was closed
         raise PassError("another process of this run ended early; what it printed says why") from error
-
-
-_JOIN: dict[str, Any] = {
-    "sum": _reduce(dist.ReduceOp.SUM) if dist.is_available() else None,
-    "min": _reduce(dist.ReduceOp.MIN) if dist.is_available() else None,
-    "max": _reduce(dist.ReduceOp.MAX) if dist.is_available() else None,
-    "concat": _concat,
-}

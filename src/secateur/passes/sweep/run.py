@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from secateur.passes.notes import Coupling
 from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
 from .loss import loss_of
-from .needs import Examples, Gates, InputMoments, Need, Pooled, ReadSite, Statistics, WeightGradients
+from .needs import Examples, Gates, InputMoments, Need, Pooled, ReadSite, Result, Statistics, WeightGradients
 from .outputs import check_finite
 from .parallel import joined, share
 from .read_sites import read_sites, units_at
@@ -31,7 +31,7 @@ from .watch import Gate, watched
 
 def sweep(
     graph: Graph,
-    data: Iterable[Any],
+    data: Iterable[object],
     needs: Iterable[Need],
     *,
     seed: int = 0,
@@ -64,7 +64,7 @@ def sweep(
     return graph.with_note(Statistics(dict(zip(wanted, results, strict=True)), total, loss))
 
 
-def _usable(need: Need, result: Any) -> None:
+def _usable(need: Need, result: Result) -> None:
     """Raises InputError where sums hold NaN or infinity, whether or not the network's outputs do."""
     arrays = vars(result).values() if dataclasses.is_dataclass(result) else [result]
     for array in arrays:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from secateur.ir import Array
+from secateur.ir import Array, Node
 
 Tensor = torch.Tensor
 
 
-def draw_places(node: Any, axis: int, positions: int, rng: np.random.Generator) -> Array:
+def draw_places(node: Node, axis: int, positions: int, rng: np.random.Generator) -> Array:
     """Which places of a layer's output to look at: up to ``positions`` of them, in rising order."""
     size = math.prod(int(d) for a, d in enumerate(node.out.shape) if a not in (0, axis))
     return np.arange(size) if size <= positions else np.sort(rng.choice(size, positions, replace=False))
@@ -27,7 +26,7 @@ def points(x: Tensor, axis: int, places: Array) -> Tensor:
     return flat[:, torch.from_numpy(places)].reshape(-1, x.shape[axis])
 
 
-def windows(x: Tensor, node: Any, kernel: Sequence[int], axis: int, places: Array) -> Tensor:
+def windows(x: Tensor, node: Node, kernel: Sequence[int], axis: int, places: Array) -> Tensor:
     """f32[examples * places, channels * taps]: what a layer reads for its output at these places of each example."""
     if node.op != "conv":
         return points(x, axis, places)

@@ -7,7 +7,8 @@ layers. Weights keep their names and share the module's memory.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ __all__ = ["TorchOrigin", "trace"]
 
 def trace(
     module: nn.Module | torch.export.ExportedProgram,
-    example_inputs: tuple[Any, ...] | list[Any] | torch.Tensor | None = None,
+    example_inputs: object = None,
     name: str | None = None,
     dynamic_batch: bool = True,
     fold: bool = True,
@@ -60,7 +61,7 @@ def _build(found: Capture, title: str, fold: bool) -> Graph:
     return verify(Importer(found, fold).run(title))
 
 
-def _arguments(module: nn.Module, example: Any) -> tuple[Any, ...]:
+def _arguments(module: nn.Module, example: object) -> tuple[object, ...]:
     if example is None:
         raise InputError(
             f"{type(module).__name__}: example_inputs are missing. Pass a tuple of tensors of the shapes the network "
@@ -68,4 +69,4 @@ def _arguments(module: nn.Module, example: Any) -> tuple[Any, ...]:
         )
     if isinstance(example, torch.Tensor | dict):
         return (example,)
-    return tuple(example)
+    return tuple(cast("Iterable[object]", example))

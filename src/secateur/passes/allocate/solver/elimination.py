@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Bucket:
     group: int
     scope: tuple[int, ...]
     parent: int
-    spread: tuple[Any, ...]
+    spread: tuple[slice | None, ...]
     pairs: tuple[tuple[int, int], ...]
 
 
