@@ -108,7 +108,7 @@ def test_protected_layers_keep_their_channels() -> None:
         ({"protect": ["fcc*"]}, "'fcc\\*' matches no layer.*did you mean fc"),
         ({"macs": 0.5, "params": 0.5}, "2 budgets"),
         ({"policy": "l9"}, "no pass 'l9'"),
-        ({"macs": "lots"}, "no amount"),
+        ({"macs": "lots"}, "not an amount"),
         ({"round_to": 0}, "round_to"),
     ],
 )

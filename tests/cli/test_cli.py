@@ -266,7 +266,7 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
         (["--protect", "bb*"], "matches no layer"),
         (["--policy", "none", "--macs", "50%"], "prunes nothing, so the budget macs=50% cannot be met"),
         (["--policy", "fold_bn", "--latency-ms", "5"], "prunes nothing, so the budget latency_ms=5 cannot be met"),
-        (["--macs", "lots"], "no amount"),
+        (["--macs", "lots"], "not an amount"),
         (["--macs", "150%"], "share"),
         (["--macs", "50%", "--params", "50%"], "2 budgets"),
         (["--policy", "l9"], "did you mean"),
