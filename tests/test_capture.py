@@ -16,11 +16,11 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from secateur import capture as models
-from secateur.capture import Runner, evaluate
+from secateur import run
 from secateur.ir import Graph, InputError, Unsupported, Value
 from secateur.ir.exporters.onnx.session import Session
 from secateur.ir.frontends.onnx.load import load
+from secateur.run import Runner, evaluate
 
 F = TensorProto.FLOAT
 RNG = np.random.default_rng(3)
@@ -134,7 +134,7 @@ def test_what_onnxruntime_lacks_runs_in_torch(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("secateur.ir.exporters.onnx.session.Session", refuse)
     np.testing.assert_allclose(evaluate(load(model), {"x": x})[0], truth(model, x)[0], rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match="no code for this type"):
         evaluate(load(model), {"x": x})
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from secateur.capture import evaluate
 from secateur.comparison import READ, Comparison
 from secateur.ir import Array, Graph, LawError
 from secateur.ir.frontends.onnx.original import OnnxOriginal
+from secateur.run import evaluate
 from support.network import Net
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import secateur
 from bench.reach import mutants
-from secateur import api
+from secateur import inspection
 from secateur.cli.app import app
 from secateur.comparison import RandomError
 from secateur.ir import Graph, Node
@@ -157,7 +157,7 @@ def test_what_onnx_runtime_cannot_run_is_said_and_no_error(process: OnnxProcess)
 def test_a_file_that_crashes_the_runtime_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     onnx.save(two_layers(), tmp_path / "m.onnx")
     start = f"import os, {WORKER} as w\nw.Worker.run = lambda *_: os.abort()\nw.main()"
-    monkeypatch.setattr(api, "OnnxProcess", partial(OnnxProcess, (sys.executable, "-c", start)))
+    monkeypatch.setattr(inspection, "OnnxProcess", partial(OnnxProcess, (sys.executable, "-c", start)))
     done = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.onnx")])
     assert done.exit_code == 2
     assert "'m.onnx': ONNX Runtime itself crashes while running it (SIGABRT), so the file" in done.output

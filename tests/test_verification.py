@@ -12,11 +12,11 @@ from torch import nn
 
 import secateur
 from bench.reach import verify_sabotage as sabotage
-from secateur.capture import save_onnx
 from secateur.ir import Graph, InputError
 from secateur.ir.compare import align
 from secateur.passes import COMPENSATION, PASSES, Pipeline, parse_spec
 from secateur.passes.recipe import Recipe
+from secateur.save import save_onnx
 from support.nets import chain, draw
 
 # One recipe of each kind; bench/reach/verify_sabotage.py goes through all of them.

@@ -29,7 +29,6 @@ import numpy as np
 
 import secateur
 from bench.lib.common import Row, append, circumstances, parser, table
-from secateur.capture import Runner
 from secateur.ir import Graph, parse_graph, reinfer
 from secateur.passes import PASSES, Pipeline
 from secateur.passes.coupling.couple import Couple
@@ -40,6 +39,7 @@ from secateur.passes.recipe.mask import keep_mask
 from secateur.passes.recipe.schema import read_steps
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.replay import rewritten
+from secateur.run import Runner
 
 SLOW = 10  # seconds of the processor, so that what else runs on the machine does not count
 CONV = "dilation=[1,1] pad=[1,1,1,1] stride=[1,1]"

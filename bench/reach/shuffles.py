@@ -16,7 +16,6 @@ import torch
 
 from bench.lib import common
 from bench.nets import networks
-from secateur.capture import evaluate
 from secateur.codegen.backends import backend_for
 from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.lower import lower
@@ -27,6 +26,7 @@ from secateur.ir import Graph, prune_dead
 from secateur.ir.numeric import relative_error
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.fold_shuffle import FoldShuffle, permutation
+from secateur.run import evaluate
 
 NAMES = (
     "light/shufflenet", "tv/shufflenet_v2_x1_0",

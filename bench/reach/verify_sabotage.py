@@ -211,7 +211,7 @@ SABOTAGES: tuple[Callable[[secateur.Compiled, np.random.Generator], Changed], ..
 
 def verdict(graph: Graph, recipe: Recipe, folder: Path) -> str:
     """passed, failed (with the reason) or refused, for the network as a file."""
-    from secateur.capture import save_onnx
+    from secateur.save import save_onnx
 
     path = folder / "slim.onnx"
     save_onnx(graph, path)

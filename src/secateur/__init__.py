@@ -17,7 +17,6 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .api import Compiled, apply, compile, inspect, load, rewrite, scores, trace, verify
     from .calibration.images import Preparation
-    from .capture import evaluate, save_onnx
     from .codegen import TARGETS, Library
     from .deploy import build, load_library, tune
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
@@ -27,11 +26,14 @@ if TYPE_CHECKING:
     from .passes.recipe import Recipe
     from .policy import Policy
     from .report.report import Report
+    from .run import evaluate
+    from .save import save_onnx
 
 _NAMES = {
     "secateur.api": ("Compiled", "apply", "compile", "inspect", "load", "rewrite", "scores", "trace", "verify"),
     "secateur.calibration.images": ("Preparation",),
-    "secateur.capture": ("evaluate", "save_onnx"),
+    "secateur.run": ("evaluate",),
+    "secateur.save": ("save_onnx",),
     "secateur.codegen": ("TARGETS", "Library"),
     "secateur.deploy": ("build", "load_library", "tune"),  # light: a process that only runs a library loads no pass
     "secateur.ir": (

@@ -26,7 +26,7 @@ from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
 from .calibration.load import opened
-from .capture import Runner, capture, check_protect, check_weights, evaluate, fresh, load, protected, save_onnx, trace
+from .capture import capture, check_protect, check_weights, fresh, load, protected, trace
 from .compiled import Compiled
 from .inspection import inspect, title_of
 from .policy import Policy
@@ -35,6 +35,8 @@ from .replay import apply, with_baseline
 from .report.collect import Trail, make_report, remarks_of
 from .report.parts import Latency
 from .restructure import AFTER, met_already, restructure, steps_of
+from .run import Runner, evaluate
+from .save import save_onnx
 from .scoring import scores
 from .timing.agreement import measure
 from .timing.never_slower import compare, latency_model

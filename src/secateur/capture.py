@@ -5,14 +5,12 @@ from __future__ import annotations
 import fnmatch
 import glob
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError, Unsupported
-from secateur.ir.files import write_all
+from secateur.ir import Graph, InputError, Unsupported
 from secateur.ir.near import did_you_mean
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.torch_origin import TorchOrigin
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from secateur.ir.exporters.onnx.session import Session
     from secateur.ir.frontends.onnx.process import OnnxProcess
 
     from .compiled import Compiled
@@ -65,6 +62,12 @@ def trace(
     return torch.trace(module, example_inputs, name=name, fold=fold)
 
 
+def graph_of(model: object) -> Graph | None:
+    """The graph of a model that is one already, or that carries one, as ``Compiled`` does; None of another."""
+    found = model if isinstance(model, Graph) else getattr(model, "graph", None)
+    return found if isinstance(found, Graph) else None
+
+
 def capture(
     model: Model,
     example_inputs: object = None,
@@ -76,12 +79,11 @@ def capture(
 
     Raises InputError.
     """
-    from .compiled import Compiled
-
-    if isinstance(model, Graph | Compiled):
+    given = graph_of(model)
+    if given is not None:
         if shapes:
             raise InputError("shapes= is for ONNX files; a graph has its sizes already: give them to secateur.load")
-        return model if isinstance(model, Graph) else model.graph
+        return given
     if isinstance(model, str | Path):
         return load(model, process, shapes=shapes)
     kinds = {f"{t.__module__.partition('.')[0]}.{t.__name__}" for t in type(model).__mro__}
@@ -92,7 +94,7 @@ def capture(
             f"{type(model).__name__}: shapes= is for ONNX; a torch module has the sizes of its example_inputs"
         )
     if "torch.ExportedProgram" in kinds:
-        return trace(model, example_inputs, fold=fold)
+        return trace(cast("ExportedProgram", model), example_inputs, fold=fold)
     if "torch.Module" not in kinds:
         raise InputError(
             f"a model is a torch.nn.Module, an ExportedProgram, an onnx.ModelProto or the path of an .onnx file; "
@@ -103,65 +105,7 @@ def capture(
             f"{type(model).__name__}: a torch module is captured by running it; pass example_inputs=(x,) with a "
             "tensor of the shape it takes"
         )
-    return trace(model, example_inputs, fold=fold)
-
-
-class Runner:
-    """Runs graphs on NumPy arrays: what came from ONNX in ONNX Runtime, everything else in torch.
-
-    It keeps the sessions of the last ``keep`` graphs, and lets one go before it opens the next.
-    """
-
-    def __init__(self, keep: int = 1) -> None:
-        self._keep = keep
-        self._sessions: list[Session] = []
-
-    def __reduce__(self) -> tuple[type[Runner], tuple[int]]:
-        return Runner, (self._keep,)  # sessions cannot be copied; a copy opens its own
-
-    def __call__(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-        """The outputs in order, for inputs by name. Raises InputError and Unsupported."""
-        opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
-        if graph.note(OnnxOrigin) is not None or opaque:
-            try:
-                return self._session(graph).run(inputs)
-            except Unsupported:  # such as a type that ONNX Runtime has no code for
-                if opaque or find_spec("torch") is None:
-                    raise
-        from secateur.ir.exporters.torch import module as torch
-
-        return list(torch.evaluate(graph, dict(inputs)))
-
-    def _session(self, graph: Graph) -> Session:
-        known = next((s for s in self._sessions if s.graph is graph), None)
-        if known is not None:
-            return known
-        del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
-        from secateur.ir.exporters.onnx.session import Session
-
-        self._sessions.append(Session(graph))
-        return self._sessions[-1]
-
-
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a graph once on arrays by input name, of the shapes and element types that its inputs state.
-
-    Returns the outputs in the order of ``graph.outputs``. What came from ONNX runs in ONNX Runtime, everything else in
-    torch. Raises InputError for missing or unknown inputs and wrong shapes, and Unsupported.
-    """
-    return Runner()(graph, inputs)
-
-
-def save_onnx(graph: Graph, path: str | Path, trust: bool = False) -> None:
-    """Write a graph as ONNX, whole or not at all, and run it before unless ``trust`` is given.
-
-    Raises InputError and Unsupported, and LawError where the file computes something else.
-    """
-    from .reading import checked_jobs
-
-    if Path(path).suffix.lower() != ".onnx":
-        raise InputError(f"cannot write '{path}': results are written as ONNX; give the file the ending .onnx")
-    write_all(checked_jobs(graph, path, trust)[0])
+    return trace(cast("nn.Module", model), example_inputs, fold=fold)
 
 
 def reread(graph: Graph, like: Graph, example_inputs: object = None) -> Graph | None:

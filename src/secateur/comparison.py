@@ -21,7 +21,7 @@ from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_input
 from secateur.ir.precision import tolerance
 
 from .alone import agrees
-from .capture import Runner
+from .run import Runner
 from .sizes import Shapes, is_costly, other_sizes, seconds_of
 
 CHUNK = 1 << 26  # elements of inner values that are looked at in one go

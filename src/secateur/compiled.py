@@ -14,9 +14,10 @@ from secateur.ir import Array, Graph, InputError
 from secateur.ir.progress import Progress
 from secateur.passes.recipe import Recipe
 
-from .capture import Runner, save_onnx
 from .report.report import Report
 from .report.text import headline
+from .run import Runner
+from .save import save_onnx
 from .trained import Trained, trained_graph
 
 if TYPE_CHECKING:

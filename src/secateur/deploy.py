@@ -147,7 +147,7 @@ def _error(graph: Graph, library: Library) -> tuple[float, str]:
 
     A graph in half precision is computed in float32 for that, so that only the library's roundings count.
     """
-    from .capture import evaluate
+    from .run import evaluate
 
     feed = random_inputs(graph, 0)
     found = library(*(feed[v.name] for v in graph.inputs))

@@ -20,11 +20,12 @@ from secateur.passes.replay import Replay
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 
-from .capture import Runner, capture, check_weights, fresh
+from .capture import capture, check_weights, fresh
 from .compiled import Compiled
 from .reading import check_reading
 from .report.collect import Trail, make_report
 from .restructure import AFTER, restructure
+from .run import Runner
 
 if TYPE_CHECKING:
     from .capture import Model

@@ -14,7 +14,7 @@ from secateur.passes.context import context_of
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass
 from secateur.passes.rewrite.layers import Rewritten
 
-from .capture import Runner
+from .run import Runner
 
 AFTER = "masked original after its rewrites"  # what the law compares with: a rewrite may approximate, the cut may not
 

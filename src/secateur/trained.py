@@ -19,7 +19,8 @@ from secateur.ir.numeric import random_inputs, relative_error
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.passes.recipe.digests import same
 
-from .capture import Runner, check_weights
+from .capture import check_weights
+from .run import Runner
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -28,10 +28,11 @@ from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from .calibration.load import feeds
-from .capture import Runner, capture, check_weights, fresh, reread
+from .capture import capture, check_weights, fresh, reread
 from .reading import check_reading
 from .replay import rewritten
 from .restructure import AFTER
+from .run import Runner
 
 if TYPE_CHECKING:
     from .capture import Model

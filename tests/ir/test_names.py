@@ -15,12 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import secateur
-from secateur.capture import Runner
 from secateur.cli import app as cli
 from secateur.ir import InputError
 from secateur.ir.exporters.torch.module import evaluate, to_module
 from secateur.ir.plain import one_line, printable
 from secateur.report.text import show
+from secateur.run import Runner
 
 RED = "\x1b[31m\x9b2J\u202e"
 HOSTILE = (
