@@ -84,7 +84,7 @@ def test_a_library_does_not_answer_for_trained_weights(
             "M", (), {"inputs": [type("P", (), {"name": slim.graph.inputs[0].name, "shape": (2, 3, 12, 12)})]}
         )
 
-        def __call__(self, **_: Any) -> str:
+        def __call__(self, *_: Any) -> str:
             return "the library"
 
     monkeypatch.setattr("secateur.deploy.build", lambda *_: Built())
