@@ -97,7 +97,8 @@ def test_several_libraries_and_several_outputs(lib: Library) -> None:
     found = two(X)
     assert isinstance(found, tuple)
     for got, want in zip(found, evaluate(graph, {"x": X}), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+        # Sums of large numbers that cancel differ from processor to processor: by the largest, as reports count.
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * float(np.abs(want).max()))
     np.testing.assert_array_equal(lib(X), before)
 
 
