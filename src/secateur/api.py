@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secateur.ir import Graph, InputError, LawError, Unsupported
+from secateur.ir import Graph, InputError, LawError
 from secateur.ir.frontends.onnx.process import OnnxProcess
-from secateur.ir.progress import Listener, listening
+from secateur.ir.progress import Listener, Progress, listening
 from secateur.passes import Pipeline
-from secateur.passes.allocate import LANES, Allocation
+from secateur.passes.allocate import Allocation
 from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.law import check, failure
+from secateur.passes.law import Verification, check, failure
 from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.build import recipe_of
 from secateur.passes.recipe.digests import digests, fingerprint
 
+from .arguments import check_by_hand_alone, check_recipe_alone, check_this_version, lanes_of, policy_of
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -34,7 +35,7 @@ from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Trail, make_report, remarks_of
 from .report.parts import Latency
-from .restructure import AFTER, met_already, restructure, steps_of
+from .restructure import AFTER, Restructured, met_already, restructure, steps_of
 from .run import Runner, evaluate
 from .save import save_onnx
 from .scoring import scores
@@ -94,17 +95,19 @@ def compile(
     ``sparsity`` and ``block`` are for sparse weights, which this version lacks.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    _only_this_version({"sparsity": sparsity, "block": block})
+    check_this_version({"sparsity": sparsity, "block": block})
     if recipe is not None:
-        _recipe_alone({"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
-                       "protect": protect or None, "calibration": calibration, "target": target, "widths": widths,
-                       "drop": drop}, policy)  # fmt: skip
+        given_too = {
+            "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
+            "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
+        }  # fmt: skip
+        check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
-    lanes = _lanes(target)
+    lanes = lanes_of(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
     if widths is not None or drop is not None:
-        _by_hand_alone(budgets)
-    chosen = _policy(policy, round_to, budgets)
+        check_by_hand_alone(budgets)
+    chosen = policy_of(policy, round_to, budgets)
     tell = listening(progress)
     tell(0, None, "read the model")
     process = OnnxProcess() if process is None else process
@@ -134,33 +137,20 @@ def compile(
     verification = None
     if verify:
         tell(0, None, "check the law")
-        verification = check(made.graph, slim, found, run=Runner(), seed=seed)
-        if not verification.passed:
-            raise LawError(failure(dense.name, verification))
-        if made.steps:
-            verification = dataclasses.replace(verification, reference=AFTER)
+        verification = _law(made, slim, found, seed)
     cut, repair = slim, chosen.compensation()
     if repair:
         slim = Pipeline(repair, (trail.see,), trail.start)(slim)
     found = dataclasses.replace(found, steps=Steps(made.steps, repair), digests=digests(dense, made.graph, cut, slim))
     quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
-    latency: Latency | None = None
-    warnings: tuple[str, ...] = ()
-    if target not in (None, "native"):
-        warnings = (
-            f"not timed against the original: of all targets only native is sure to be this machine, not {target}",
-        )
-    elif target is not None and chosen.criterion is not None:
-        tell(0, None, "time both")
-        latency, warnings = compare(dense, slim, seed)
+    latency, warnings = None, tuple[str, ...]()
+    if target is not None and (hand is not None or chosen.criterion is not None or target != "native"):
+        latency, warnings = _timed(dense, slim, target, seed, tell)
     done = slim.note(Allocation)
+    met = made.steps and hand is None and chosen.criterion is not None
     remarks = (
         *made.remarks,
-        *(
-            met_already(made.graph, chosen.budget)
-            if made.steps and hand is None and chosen.criterion is not None
-            else ()
-        ),
+        *(met_already(made.graph, chosen.budget) if met else ()),
         *warnings,
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, trail),
@@ -200,26 +190,23 @@ def rewrite(
     )  # fmt: skip
 
 
-def _policy(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, object]) -> Policy:
-    given = {kind: value for kind, value in budgets.items() if value is not None}
-    if len(given) > 1:
-        raise InputError(f"{len(given)} budgets were given ({', '.join(given)}); give one, or compile twice")
-    chosen = Policy.parse(policy)
-    for kind, value in given.items():
-        chosen = chosen.with_budget(kind, value)
-    return chosen if round_to is None else dataclasses.replace(chosen, round_to=round_to)
+def _law(made: Restructured, slim: Graph, found: Recipe, seed: int) -> Verification:
+    """The law for what was cut, against the network after its rewrites. Raises LawError where it does not hold."""
+    verification = check(made.graph, slim, found, run=Runner(), seed=seed)
+    if not verification.passed:
+        raise LawError(failure(made.graph.name, verification))
+    return dataclasses.replace(verification, reference=AFTER) if made.steps else verification
 
 
-def _lanes(target: str | None) -> int:
-    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
-    from secateur.codegen import get_target
-
-    try:
-        return get_target(target or "native").lanes
-    except InputError:
-        if target is not None:
-            raise
-        return LANES
+def _timed(
+    dense: Graph, slim: Graph, target: str, seed: int, tell: Progress
+) -> tuple[Latency | None, tuple[str, ...]]:  # fmt: skip
+    """Both networks side by side on this machine, with warnings for the report; nothing for another target."""
+    if target != "native":
+        only = f"not timed against the original: of all targets only native is sure to be this machine, not {target}"
+        return None, (only,)
+    tell(0, None, "time both")
+    return compare(dense, slim, seed)
 
 
 def _measured(target: str | None, seed: int) -> LatencyModel:
@@ -232,15 +219,6 @@ def _measured(target: str | None, seed: int) -> LatencyModel:
     return latency_model(seed)
 
 
-def _only_this_version(options: Mapping[str, object]) -> None:
-    given = [f"{name}=" for name, value in options.items() if value is not None]
-    if given:
-        raise Unsupported(
-            f"{' and '.join(given)}: this version removes channels, and has no kernels for sparse weights, which a "
-            "later one brings; leave it out, and say with macs=0.5 how much may remain"
-        )
-
-
 def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
     """The recipe that ``slim`` left, with the original's hash; one that prunes nothing is the identity's."""
     recipe = slim.note(Recipe)
@@ -251,24 +229,6 @@ def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:
         recipe = recipe_of(coupled, coupling, np.ones(coupling.size, bool))
     recipe = dataclasses.replace(recipe, sha256=fingerprint(dense.weights))
     return slim.with_note(recipe), recipe
-
-
-def _by_hand_alone(budgets: Mapping[str, object]) -> None:
-    """Raises InputError for budgets where widths or channels are chosen by hand."""
-    given = [name for name, value in budgets.items() if value is not None]
-    if given:
-        raise InputError(
-            f"widths= and drop= say what remains, so {', '.join(given)} cannot be given as well; leave it out"
-        )
-
-
-def _recipe_alone(options: Mapping[str, object], policy: Policy | str | Path) -> None:
-    """Raises InputError for options that say what a recipe says already."""
-    given = [name for name, value in options.items() if value is not None]
-    if policy != "l1":
-        given.insert(0, "policy")
-    if given:
-        raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given as well; leave one out")
 
 
 __all__ = [

@@ -121,7 +121,7 @@ def test_a_broken_pass_is_named_with_what_ran_before(step: Pass, message: str) -
 
 
 def test_a_package_that_is_missing_is_named_with_the_remedy() -> None:
-    with pytest.raises(PassError, match="needs failed: ModuleNotFoundError.*; pip install nothing_of_this_name"):
+    with pytest.raises(PassError, match=r"needs failed: ModuleNotFoundError.*; pip install nothing_of_this_name"):
         Pipeline((Needs(),))(chain())
 
 

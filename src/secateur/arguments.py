@@ -1,0 +1,63 @@
+"""The arguments of ``compile``, checked against each other before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from secateur.ir import InputError, Unsupported
+from secateur.passes.allocate import LANES
+
+from .policy import Policy
+
+
+def policy_of(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, object]) -> Policy:
+    """The policy with the budget and the rounding that were given in its place. Raises InputError for two budgets."""
+    given = {kind: value for kind, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise InputError(f"{len(given)} budgets were given ({', '.join(given)}); give one, or compile twice")
+    chosen = Policy.parse(policy)
+    for kind, value in given.items():
+        chosen = chosen.with_budget(kind, value)
+    return chosen if round_to is None else dataclasses.replace(chosen, round_to=round_to)
+
+
+def lanes_of(target: str | None) -> int:
+    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
+    from secateur.codegen import get_target
+
+    try:
+        return get_target(target or "native").lanes
+    except InputError:
+        if target is not None:
+            raise
+        return LANES
+
+
+def check_this_version(options: Mapping[str, object]) -> None:
+    """Raises Unsupported for what this version lacks."""
+    given = [f"{name}=" for name, value in options.items() if value is not None]
+    if given:
+        raise Unsupported(
+            f"{' and '.join(given)}: this version removes channels, and has no kernels for sparse weights, which a "
+            "later one brings; leave it out, and say with macs=0.5 how much may remain"
+        )
+
+
+def check_by_hand_alone(budgets: Mapping[str, object]) -> None:
+    """Raises InputError for budgets where widths or channels are chosen by hand."""
+    given = [name for name, value in budgets.items() if value is not None]
+    if given:
+        raise InputError(
+            f"widths= and drop= say what remains, so {', '.join(given)} cannot be given as well; leave it out"
+        )
+
+
+def check_recipe_alone(options: Mapping[str, object], policy: Policy | str | Path) -> None:
+    """Raises InputError for options that say what a recipe says already."""
+    given = [name for name, value in options.items() if value is not None]
+    if policy != "l1":
+        given.insert(0, "policy")
+    if given:
+        raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given as well; leave one out")
