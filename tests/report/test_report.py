@@ -120,6 +120,8 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" in page.text
     assert page.fetched == []
     assert "graph output" in page.text
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<div class=wide><table>") == text.count("<table>")  # wide tables scroll, not the page
 
 
 @pytest.mark.parametrize(("gap", "said"), [(0.0, False), (1e-4, False), (0.005, True)])

@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from .report import Report
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2733; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: #5a6b7b; padding-bottom: .4rem; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #dde4ea; vertical-align: top; }
+:root { color-scheme: light dark; --text: #1c2733; --page: #fff; --faint: #5a6b7b; --line: #dde4ea; --rest: #e6ecf1;
+  --bar: #2f7fb5; --pruned: #1b7a3d; --frozen: #a45c00; --kept: #21618c; --failed: #b00020; }
+@media (prefers-color-scheme: dark) { :root { --text: #d7dee5; --page: #14191f; --faint: #93a1af; --line: #2c363f;
+  --rest: #2c363f; --bar: #4aa3dd; --pruned: #5fc487; --frozen: #e0a14a; --kept: #6db3e3; --failed: #ff7a8a; } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+  color: var(--text); background: var(--page); }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+td code { display: inline-block; min-width: 9rem; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.pruned { color: #1b7a3d; } .frozen { color: #a45c00; } .kept { color: #21618c; } .failed { color: #b00020; }
+.pruned { color: var(--pruned); } .frozen { color: var(--frozen); } .kept { color: var(--kept); }
+.failed { color: var(--failed); } rect.rest { fill: var(--rest); } rect.left { fill: var(--bar); }
 details summary { cursor: pointer; } code { font-size: .9em; overflow-wrap: anywhere; }
 """
 PAGE = """<!doctype html>
@@ -70,7 +77,7 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tup
         return "<tr>" + "".join(f"<{tag}{c}>{cell}</{tag}>" for c, cell in zip(classes, row, strict=True)) + "</tr>"
 
     body = "\n".join(cells("td", row) for row in rows)
-    return f"<table><thead>{cells('th', heads)}</thead><tbody>\n{body}\n</tbody></table>"
+    return f"<div class=wide><table><thead>{cells('th', heads)}</thead><tbody>\n{body}\n</tbody></table></div>"
 
 
 def _totals(report: Report) -> str:
@@ -146,6 +153,6 @@ def bar(left: float) -> str:
     """What is left, as a bar of 100 pixels."""
     width = max(0.0, min(1.0, left)) * 100
     return (
-        f'<svg width="100" height="10" role="img" aria-label="{left:.0%} left"><rect width="100" height="10" '
-        f'fill="#e6ecf1"/><rect width="{width:.1f}" height="10" fill="#2f7fb5"/></svg>'
+        f'<svg width="100" height="10" role="img" aria-label="{left:.0%} left"><rect class=rest width="100" '
+        f'height="10"/><rect class=left width="{width:.1f}" height="10"/></svg>'
     )
