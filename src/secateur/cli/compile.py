@@ -14,6 +14,7 @@ from secateur.ir.files import Job, late_job, text_job
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Progress
 
+from .by_hand import by_hand
 from .images import ImageOptions
 from .shapes import shapes_of
 from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
@@ -50,6 +51,7 @@ class CompileJob:
     trust: bool = False
     shapes: tuple[str, ...] = ()
     layers: str | None = None
+    widths: Path | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -75,6 +77,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
     for kind, value in job.budgets.items():
         if value is not None:
             policy.with_budget(kind, value)
+    hand = by_hand(job.widths)
     round_to, shapes, limit = _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
     if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
                           job.budgets["latency_ms"] is not None):  # fmt: skip
@@ -91,7 +94,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             protect=job.protect, round_to=round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
-            process=process,
+            process=process, widths=hand.widths, drop=hand.drop,
             shapes=shapes,
         )  # fmt: skip
         team.agree(done.recipe.to_json())

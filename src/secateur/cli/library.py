@@ -5,7 +5,6 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import typer
@@ -15,7 +14,7 @@ from secateur.capture import load
 from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.runtime import cores
 from secateur.deploy import build, load_library, seconds, show_plan, tune
-from secateur.ir import Graph, InputError
+from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.plain import one_line
@@ -95,7 +94,7 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
     """``secateur run``: arrays in and out as .npy files; sizes, a few values and the time to the terminal."""
     library = load_library(path)
     ports = [p.name for p in library.metadata.inputs]
-    given: dict[str, Any] = {}
+    given: dict[str, Array] = {}
     for text in inputs:
         name, equals, file = text.rpartition("=")
         if not equals and len(ports) == 1:
@@ -116,20 +115,20 @@ def run_library(path: Path, inputs: Sequence[str], output: Path | None) -> None:
         _save(output, {f"{_file_name(p.name)}.npy": a for p, a in zip(library.metadata.outputs, results, strict=True)})
 
 
-def _values(array: Any) -> str:
+def _values(array: Array) -> str:
     """A few of the numbers, in the order in which they lie in memory."""
     flat = np.ravel(array)
     return " ".join(f"{x:.4g}" for x in flat[:SHOWN].tolist()) + (" .." if flat.size > SHOWN else "")
 
 
-def _array(path: Path) -> Any:
+def _array(path: Path) -> Array:
     file = ArrayFile.open(path, "--input")
     if len(file.names) != 1:
         raise InputError(f"'{path}' holds several arrays; give one .npy file for each input")
     return file.read(file.names[0])
 
 
-def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
+def _save(folder: Path, arrays: Mapping[str, Array]) -> None:
     """Write the arrays, each to the file of this name in the folder, all or none."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +138,7 @@ def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
         say(line)
 
 
-def _array_job(path: Path, array: Any) -> Job:
+def _array_job(path: Path, array: Array) -> Job:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.save(file, array)

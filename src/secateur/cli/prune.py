@@ -59,6 +59,9 @@ def compile_command(
     size: Size = None,
     holdout: Holdout = "25%",
     protect: Protect = None,
+    widths: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: [widths] or [drop] by layer, in place of a budget.")
+    ] = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
         str | None, typer.Option(metavar="native|T", help="Follow its vectors; native: time it beside the original.")
@@ -101,7 +104,7 @@ def compile_command(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers,
+            layers, widths,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
