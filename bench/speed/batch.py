@@ -95,7 +95,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "linear of rows": Family(lambda: nn.Sequential(nn.Linear(512, 512), nn.GELU()), (14, 512), ("ConvSpec",), 2),
         "product with a constant": Family(lambda: Function(lambda x, w: x @ w.weight, nn.Linear(512, 512)), (3, 7, 512),
                                           ("ConvSpec",), 3),
-        "grouped": Family(lambda: nn.Conv2d(60, 60, 3, padding=1, groups=3), (60, 9, 10), ("GroupedConvSpec",)),
+        "grouped": Family(lambda: nn.Conv2d(48, 48, 3, padding=1, groups=4), (48, 9, 10), ("GroupedConvSpec",)),
         "groups of four": Family(lambda: nn.Conv2d(32, 32, 3, padding=1, groups=8), (32, 7, 9), ("WindowSpec",)),
         "depthwise": Family(lambda: nn.Sequential(nn.Conv2d(24, 24, 3, 2, 1, groups=24), nn.Hardswish()), (24, 13, 12),
                             ("WindowSpec",)),
