@@ -33,7 +33,7 @@ from .inspection import inspect, title_of
 from .policy import Policy
 from .reading import check_reading
 from .replay import apply, with_baseline
-from .report.collect import Trail, make_report, remarks_of
+from .report.collect import Collector, make_report, remarks_of
 from .report.parts import Latency
 from .restructure import AFTER, Restructured, met_already, restructure, steps_of
 from .run import Runner, evaluate
@@ -120,7 +120,7 @@ def compile(
     check_protect(dense, chosen.protect)
     hand = by_hand(model, dense, widths, drop)
     steps, spec = (chosen.passes(seed), None) if hand is None else passes_by_hand(chosen, hand, seed)
-    trail = Trail(tell)
+    collector = Collector(tell)
     data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data)
     reading = None
     if verify and not trust:
@@ -131,8 +131,8 @@ def compile(
         start = in_context(start, latency=_measured(target, seed))
     if data is not None:
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
-    made = restructure(start, chosen.rewrites, trail.see, Runner(keep=2), trail.start)
-    slim = Pipeline(steps, (trail.see,), trail.start)(made.graph)
+    made = restructure(start, chosen.rewrites, collector.see, Runner(keep=2), collector.start)
+    slim = Pipeline(steps, (collector.see,), collector.start)(made.graph)
     slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
@@ -140,7 +140,7 @@ def compile(
         verification = _law(made, slim, found, seed)
     cut, repair = slim, chosen.compensation()
     if repair:
-        slim = Pipeline(repair, (trail.see,), trail.start)(slim)
+        slim = Pipeline(repair, (collector.see,), collector.start)(slim)
     found = dataclasses.replace(found, steps=Steps(made.steps, repair), digests=digests(dense, made.graph, cut, slim))
     quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
     latency, warnings = None, tuple[str, ...]()
@@ -153,14 +153,14 @@ def compile(
         *(met_already(made.graph, chosen.budget) if met else ()),
         *warnings,
         *(() if data is None else data.remarks),
-        *remarks_of(data is not None and quality is None and not chosen.uses_data, trail),
+        *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
-        title_of(model, dense), dense, slim, trail, spec or chosen.spec, seed, verification, remarks, quality, latency,
-        reading,
+        title_of(model, dense), dense, slim, collector, spec or chosen.spec, seed, verification, remarks, quality,
+        latency, reading,
     )  # fmt: skip
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
 

@@ -16,7 +16,7 @@ from secateur.passes.rewrite.canonicalize import Canonicalize
 from .capture import capture, check_protect, fresh, protected
 from .reading import check_reading
 from .replay import with_baseline
-from .report.collect import Trail, make_report
+from .report.collect import Collector, make_report
 from .report.report import Report
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def inspect(
         except RandomError as error:  # nothing is compared here but this
             reading = unread(str(error))
     process.stop()
-    trail = Trail(quiet)
-    coupled = Pipeline((Canonicalize(), Couple(protect=names)), (trail.see,), trail.start)(dense)
-    trail.coupled = coupled
-    return make_report(title_of(model, dense), dense, None, trail, "none", 0, None, (), reading=reading)
+    collector = Collector(quiet)
+    coupled = Pipeline((Canonicalize(), Couple(protect=names)), (collector.see,), collector.start)(dense)
+    collector.coupled = coupled
+    return make_report(title_of(model, dense), dense, None, collector, "none", 0, None, (), reading=reading)
 
 
 def title_of(model: Model, graph: Graph) -> str:

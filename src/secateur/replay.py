@@ -23,7 +23,7 @@ from secateur.passes.rewrite.slim import Slim
 from .capture import capture, check_weights, fresh
 from .compiled import Compiled
 from .reading import check_reading
-from .report.collect import Trail, make_report
+from .report.collect import Collector, make_report
 from .restructure import AFTER, restructure
 from .run import Runner
 
@@ -55,9 +55,9 @@ def apply(
     known = known.of(dense)
     reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed, tell=tell)
     process.stop()
-    trail = Trail(tell)
-    made = restructure(dense, known.steps.before, trail.see, Runner(keep=2))
-    slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (trail.see,))(made.graph)
+    collector = Collector(tell)
+    made = restructure(dense, known.steps.before, collector.see, Runner(keep=2))
+    slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (collector.see,))(made.graph)
     found = dataclasses.replace(
         known,
         sha256=fingerprint(dense.weights),
@@ -73,7 +73,7 @@ def apply(
     remarks = made.remarks
     if known.steps.after:
         remarks = (*remarks, f"not repeated, since it needs data: {print_spec(known.steps.after)}; weights are as cut")
-    report = make_report(dense.name, dense, slim, trail, "recipe", seed, verification, remarks, reading=reading)
+    report = make_report(dense.name, dense, slim, collector, "recipe", seed, verification, remarks, reading=reading)
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust)
 
 

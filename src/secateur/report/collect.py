@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from secateur.comparison import Reading
 
 
-class Trail:
+class Collector:
     """Watches a pipeline: what ran, how long, and the last graph that still had its analyses."""
 
     def __init__(self, tell: Progress) -> None:
@@ -44,9 +44,9 @@ class Trail:
             self.coupled = ran.before
 
 
-def remarks_of(idle: bool, trail: Trail) -> tuple[str, ...]:
+def remarks_of(idle: bool, collector: Collector) -> tuple[str, ...]:
     """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
-    found = trail.coupled.note(Statistics) if trail.coupled is not None else None
+    found = collector.coupled.note(Statistics) if collector.coupled is not None else None
     if found is None:
         return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
     loss = f"; loss: {found.loss}" if found.loss else ""
@@ -62,7 +62,7 @@ def make_report(
     title: str,
     dense: Graph,
     slim: Graph | None,
-    trail: Trail,
+    collector: Collector,
     policy: str,
     seed: int,
     verification: Verification | None,
@@ -72,8 +72,8 @@ def make_report(
     reading: Reading | None = None,
 ) -> Report:
     """Put together what the passes found and did."""
-    coupling = trail.coupled.note(Coupling) if trail.coupled is not None else None
-    keep = keep_of(trail.coupled) if trail.coupled is not None else None
+    coupling = collector.coupled.note(Coupling) if collector.coupled is not None else None
+    keep = keep_of(collector.coupled) if collector.coupled is not None else None
     done = slim.note(Allocation) if slim is not None else None
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
@@ -91,8 +91,8 @@ def make_report(
         budget=budget,
         verification=verification,
         groups=tuple(group_rows(coupling, keep)) if coupling else (),
-        layers=tuple(layer_rows(before, trail.coupled, after, changed)),
-        passes=tuple(trail.ran),
+        layers=tuple(layer_rows(before, collector.coupled, after, changed)),
+        passes=tuple(collector.ran),
         rewrites=changed.rows,
         remarks=(*capture_remarks(dense), *remarks),
         quality=quality,
