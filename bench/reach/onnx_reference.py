@@ -72,7 +72,7 @@ class _Mask:
 
     def look(self, feeds: Mapping[str, Array]) -> None:
         """Run the file for the shapes of values that are masked and of which inference does not know the width."""
-        inputs = {o: n.input for n in self.graph.node for o in n.output}
+        inputs = {o: [*n.input, *_outer(n)] for n in self.graph.node for o in n.output}
         places = [(inputs[m["node"]][m["input"]], m["axis"]) for m in self.recipe["mixing"] if m["node"] in inputs]
         names = [name for name, axis in dict(places).items() if not self._known(name, axis)]
         if not names:
@@ -92,7 +92,7 @@ class _Mask:
     def node(self, node: NodeProto, place: str = "") -> list[NodeProto]:
         """The node with masked inputs, and before it those that mask them; ``place``: the branch that it stands in."""
         before: list[NodeProto] = []
-        inputs = list(node.input)
+        inputs, renamed = list(node.input), dict[str, str]()
         for slot, axis in _columns(node):
             name = inputs[slot]
             listed = next((n for n in (f"{place}/{name}", name) if n in self.recipe["weights"]), name)
@@ -104,10 +104,16 @@ class _Mask:
         for m in self.recipe["mixing"]:
             if m["node"] in node.output:
                 self.met.add(m["node"])
-                inputs[m["input"]] = self._channels(before, inputs[m["input"]], m)
+                if m["input"] < len(inputs):
+                    inputs[m["input"]] = self._channels(before, inputs[m["input"]], m)
+                else:  # what a subgraph reads from around it follows the node's own inputs
+                    name = _outer(node)[m["input"] - len(inputs)]
+                    renamed[name] = self._channels(before, name, m)
+        renamed |= {old: new for old, new in zip(node.input, inputs, strict=True) if old != new and old in _free(node)}
         changed = NodeProto()
         changed.CopyFrom(node)
         changed.input[:] = inputs
+        _rename(changed, renamed)
         for attribute in changed.attribute:
             if attribute.HasField("g"):
                 self._branch(attribute.g, f"{node.name or node.output[0]}/{attribute.name}")
@@ -154,6 +160,32 @@ class _Mask:
         return out
 
 
+def _free(node: NodeProto) -> list[str]:
+    """Names that the node's subgraphs read and do not define, in order of first use."""
+    found: dict[str, None] = {}
+    for graph in (a.g for a in node.attribute if a.HasField("g")):
+        defined = {i.name for i in (*graph.input, *graph.initializer)}
+        for inner in graph.node:
+            found |= dict.fromkeys(n for n in (*inner.input, *_free(inner)) if n and n not in defined)
+            defined |= set(inner.output)
+        found |= dict.fromkeys(o.name for o in graph.output if o.name not in defined)
+    return list(found)
+
+
+def _outer(node: NodeProto) -> list[str]:
+    return [name for name in _free(node) if name not in node.input]
+
+
+def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Have the node's subgraphs read other values from around them."""
+    for graph in (a.g for a in node.attribute if a.HasField("g")):
+        for inner in graph.node:
+            inner.input[:] = [names.get(i, i) for i in inner.input]
+            _rename(inner, names)
+        for output in graph.output:
+            output.name = names.get(output.name, output.name)
+
+
 def _columns(node: NodeProto) -> list[tuple[int, int]]:
     """Which inputs of a layer may be its weight, and along which axis of each the layer's own inputs lie."""
     flags = {a.name: a.i for a in node.attribute}
@@ -165,6 +197,8 @@ def _columns(node: NodeProto) -> list[tuple[int, int]]:
         return [(1, 0)] if flags.get("group", 1) == 1 else []
     if node.op_type == "Gemm":
         return [(1, 1 if flags.get("transB") else 0), (0, 0 if flags.get("transA") else 1)]
+    if node.op_type in ("LSTM", "GRU", "RNN"):  # features of the input, and hidden units that are fed back
+        return [(1, 2), (2, 2)]
     return [(1, -2), (0, -1)] if node.op_type == "MatMul" else []
 
 

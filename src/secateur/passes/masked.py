@@ -42,6 +42,13 @@ def masked(graph: Graph, recipe: Recipe) -> Graph:
 
 
 def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, Array]) -> None:
+    if node.op in ("lstm", "gru"):  # of the input, and of the hidden units that are fed back
+        for name in node.inputs[1:3]:
+            if name is not None and 2 in recipe.weights.get(name, {}):
+                mask = np.zeros(weights[name].shape[2], weights[name].dtype)
+                mask[recipe.weights[name][2]] = 1
+                weights[name] = weights[name] * mask
+        return
     axis = {"conv": 1, "linear": 0 if node.attrs.get("transposed") else 1, "conv_transpose": 0}.get(node.op)
     name = node.inputs[1] if axis is not None else None
     if name is None or name not in recipe.weights or axis not in recipe.weights[name]:

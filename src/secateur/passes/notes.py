@@ -68,7 +68,8 @@ class Mixing:
     """A node that reads across channels without a weight that could be cut.
 
     ``mode``: "sum" (exact on the kept channels), "mean" (exact once rescaled), "kept" (statistics over
-    the kept channels: inexact), "expand" (the node sees zeros at full width).
+    the kept channels: inexact), "expand" (the node sees zeros at full width), "pick" (an operand that has all channels
+    is read where the others live).
     """
 
     node: str
@@ -97,7 +98,8 @@ class Coupling:
     ``domain`` numbers the domain in which units compete (same producers, or bound by the same constraints);
     ``cell`` numbers, inside a domain, the sets that must keep equally many units: cells with the same
     ``orbit`` keep the same count, or stand on the same level where ``levels`` lists their orbit.
-    Unconstrained units have a cell of their own domain and orbit.
+    Unconstrained units have a cell of their own domain and orbit. ``channels`` has the axis of each value that carries
+    some, ``seconds`` a second one: of weights that are computed, rows and columns.
     """
 
     size: int
@@ -112,6 +114,7 @@ class Coupling:
     orbit: Array
     blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason
     levels: Mapping[int, Levels] = field(default_factory=dict)
+    seconds: Mapping[str, Channels] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """One paragraph a group for the text form: size, slots, and why they are tied or frozen."""

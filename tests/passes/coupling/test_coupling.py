@@ -45,14 +45,17 @@ def test_outputs_are_frozen_with_the_reason() -> None:
     assert group_of(coupling, "conv0.weight[0]").frozen == "graph output"
 
 
-def test_adding_the_input_freezes_with_the_reason() -> None:
+def test_adding_the_input_picks_from_it() -> None:
     net = Net(1, 3, 4, 4)
     y = net.node("add", net.conv("x", 3), "x")
     coupling = couple(net.graph(net.head(str(y))))
-    assert "%x, which must stay whole" in str(group_of(coupling, "conv0.weight[0]").frozen)
+    group = group_of(coupling, "conv0.weight[0]")
+    assert group.frozen is None
+    (mixing,) = (m for m in coupling.mixing if m.node == y)
+    assert (mixing.mode, mixing.input, mixing.axis, mixing.units.tolist()) == ("pick", 1, 1, group.units.tolist())
 
 
-def test_an_opaque_consumer_freezes_and_is_named() -> None:
+def test_an_opaque_consumer_reads_all_channels() -> None:
     net = Net(1, 3, 4, 4)
     a = net.conv("x", 6)
     net.known["odd"] = net.known[a]
@@ -64,8 +67,9 @@ def test_an_opaque_consumer_freezes_and_is_named() -> None:
         else n
         for n in graph.nodes
     ]
-    group = group_of(couple(graph.rewrite(nodes=nodes)), "conv0.weight[0]")
-    assert group.frozen is not None and "com.acme::Odd" in group.frozen and "odd" in group.frozen
+    coupling = couple(graph.rewrite(nodes=nodes))
+    assert group_of(coupling, "conv0.weight[0]").frozen is None
+    assert [(m.node, m.input, m.mode) for m in coupling.mixing if m.node == "odd"] == [("odd", 0, "expand")]
 
 
 def test_protection_freezes_by_pattern_and_unknown_patterns_are_refused() -> None:

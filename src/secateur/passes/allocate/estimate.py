@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from secateur.ir import Array, Graph
+from secateur.ir import Array, Graph, Node
 from secateur.passes.analysis.cost import MACS
 from secateur.passes.notes import Coupling, Slot
 
@@ -46,6 +46,20 @@ def work_of_weights(graph: Graph, kind: str) -> dict[str, int]:
     cost: dict[str, int] = {}
     for node in graph.nodes:
         if node.op in MACS:
-            name = next((n for n in node.inputs[1:] if n in graph.weights), node.name)
-            cost[str(name)] = cost.get(str(name), 0) + int(MACS[node.op](graph, node))
+            name = next((n for n in node.inputs[1:] if n in graph.weights), None) or _stored(graph, node) or node.name
+            cost[name] = cost.get(name, 0) + int(MACS[node.op](graph, node))
     return cost
+
+
+def _stored(graph: Graph, node: Node) -> str | None:
+    """The largest stored weight that a computed one, the node's second input, is made of; None where it is data."""
+    found, work, inputs = dict[str, int](), list(node.inputs[1:2]), {v.name for v in graph.inputs}
+    while work:
+        name = work.pop()
+        if name in inputs:
+            return None
+        if name is not None and name in graph.weights:
+            found[name] = int(graph.weights[name].size)
+        elif name in graph.producer:
+            work.extend(graph.producer[name].inputs)
+    return max(found, key=lambda n: found[n], default=None)

@@ -18,6 +18,7 @@ from typing import ClassVar
 from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
+QUANTISED = frozenset({"int8", "uint8", "int4", "uint4", "float8_e4m3fn", "float8_e5m2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ def _learnable(graph: Graph) -> dict[str, int]:
     return {
         name: int(w.size)
         for name, w in graph.weights.items()
-        if w.dtype.name in FLOATS and name not in left_out and not name.startswith("const.")
+        if (w.dtype.name in FLOATS or (w.dtype.name in QUANTISED and w.ndim > 1))
+        and name not in left_out
+        and not name.startswith("const.")
     }
 
 

@@ -22,9 +22,11 @@ from .rules_compute import COMPUTE
 from .rules_constants import push_back
 from .rules_elementwise import ELEMENTWISE_RULES
 from .rules_movement import MOVEMENT
+from .rules_opaque import is_constant
 
 COUPLE: dict[str, Rule] = {**ELEMENTWISE_RULES, **MOVEMENT, **COMPUTE}
-_CHAINS = frozenset(ELEMENTWISE_RULES) - {"softmax", "log_softmax", "cumsum", "batch_norm"} | frozenset(MOVEMENT)
+_WHOLE = frozenset({"softmax", "log_softmax", "cumsum", "batch_norm"})
+_CHAINS = frozenset(ELEMENTWISE_RULES) - _WHOLE | frozenset(MOVEMENT) | {"matmul"}
 _WHY_LINES = 6
 
 
@@ -58,7 +60,8 @@ def follow(graph: Graph) -> Flow:
     flow = Flow(graph, push_back)
     for node in graph.nodes:
         inputs = [i for i in node.inputs if i is not None]
-        if node.op in _CHAINS and all(flow.is_const(i) for i in inputs):
+        chained = node.op in _CHAINS and all(map(flow.is_const, inputs))
+        if chained or (node.op == "opaque" and is_constant(flow, node)):
             flow.const.update(v.name for v in node.outputs)
             continue
         rule = COUPLE.get(node.op)
@@ -128,6 +131,7 @@ class _Units:
         channels = {}
         for name, track in self.flow.tracks.items():
             channels[name] = Channels(track.axis, self.of[track.atoms])
+        seconds = {name: Channels(t.axis, self.of[t.atoms]) for name, t in self.flow.seconds.items()}
         mixing = tuple(
             Mixing(m.node.name, m.node.label, m.input, m.axis, self.of[m.atoms], m.mode) for m in self.flow.mixing
         )
@@ -135,6 +139,7 @@ class _Units:
         return Coupling(
             self.size, channels, tuple(self.slots), groups, tuple(self.constraints), mixing,
             self.reason >= 0, domain, parts.cell, parts.orbit, dict(self.flow.blocked), parts.levels,
+            seconds,
         )  # fmt: skip
 
     # -- groups ------------------------------------------------------------------------------------

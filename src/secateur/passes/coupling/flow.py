@@ -91,6 +91,7 @@ class Flow:
     push_back: PushBack  # gives a constant operand atoms, back to its weights: see rules_constants
     tracks: dict[str, Track] = field(default_factory=dict)
     const: set[str] = field(default_factory=set)
+    seconds: dict[str, Track] = field(default_factory=dict)  # of computed weights: channels along another axis, too
     atoms: int = 1
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
@@ -203,14 +204,16 @@ class Flow:
         self.push_back(self, name, axis, atoms, node, role)
 
     def meet(self, atoms: Array, name: str, axis: int, node: Node) -> None:
-        """The operand ``name`` lies full along ``axis`` with these atoms: tie it, give them to it, or freeze them."""
+        """The operand ``name`` is full along ``axis``, where these atoms lie: tie it, cut it, or pick from it."""
         track = self.track(name)
         if track is not None and track.axis == axis:
             self.tie(atoms, track.atoms, node)
         elif self.takes(name, axis):
             self.assign(name, axis, atoms, node)
+        elif track is None:
+            self.pick(node, name, axis, atoms)
         else:
-            self.freeze(atoms, f"{_name(node)} combines it with %{name}, which must stay whole")
+            self.freeze(atoms, f"{_name(node)} combines it with %{name}, whose channels lie along another axis")
 
     def constrain(self, node: Node, side: str, atoms: Array, blocks: int) -> None:
         if (atoms == 0).any():
@@ -225,6 +228,17 @@ class Flow:
         track = self.track(name)
         if track is not None:
             self.mixing.append(RawMixing(node, index, track.axis, track.atoms, mode))
+
+    def whole(self, node: Node, *indices: int) -> None:
+        """The node reads these inputs, or all, at full width: zeros take the places of channels that are gone."""
+        for index in indices or range(len(node.inputs)):
+            self.mix(node, index, "expand")
+
+    def pick(self, node: Node, name: str, axis: int, atoms: Array) -> None:
+        """The operand ``name`` has all channels where only some of these live: the node reads those alone."""
+        for index, operand in enumerate(node.inputs):
+            if operand == name:
+                self.mixing.append(RawMixing(node, index, axis, atoms, "pick"))
 
     def single_axis(self, array: Array, node: Node, offset: int) -> Track | None:
         """The track of atoms spread over a block of axes, tied along all axes but the longest.

@@ -7,18 +7,17 @@ import numpy as np
 from secateur.ir import REDUCE, Array, Node
 
 from .flow import Flow, Rule, Track, Tracks
+from .rules_opaque import opaque
 
 
 def _weight(flow: Flow, node: Node) -> str | None:
-    """The weight operand if it is a constant; otherwise freeze what the node reads."""
+    """The weight operand if it is a constant; otherwise the node reads all that it reads whole."""
     name = node.inputs[1]
     assert name is not None
     if flow.is_const(name):
         return name
-    reason = f"{node.op} {node.label} computes its weights from data"
-    flow.freeze_value(node.inputs[0], reason)
-    flow.freeze_value(name, reason)
-    flow.blocked[node.name] = reason
+    flow.whole(node)
+    flow.blocked[node.name] = f"{node.op} {node.label} computes its weights from data"
     return None
 
 
@@ -30,7 +29,7 @@ def _columns(flow: Flow, node: Node, weight: str, axis: int, atoms: Array, group
         flow.assign(weight, axis, atoms, node, "in")
         flow.mix(node, 0, "sum")
     else:
-        flow.freeze(atoms, f"{node.op} {node.label} has groups and a computed weight")
+        flow.whole(node, 0)
 
 
 def _rows(flow: Flow, node: Node, weight: str, axis: int, count: int) -> Array | None:
@@ -106,8 +105,7 @@ def _conv_transpose(flow: Flow, node: Node) -> Tracks:
     if groups > 1:
         if width == groups:
             return _groupwise(flow, node, weight, track, 0, fan_out)
-        if track is not None:
-            flow.freeze(track.atoms, f"conv_transpose {node.label} has groups of several channels")
+        flow.whole(node, 0)
         flow.blocked[node.name] = "a transposed convolution with groups of several channels"
         return [None]
     rows = _rows(flow, node, weight, 1, fan_out)
@@ -150,7 +148,7 @@ def _contraction(flow: Flow, node: Node) -> Tracks:
     for term, track in zip(terms, tracks, strict=True):
         if track is not None:
             if term.count(term[track.axis]) > 1:
-                flow.freeze(track.atoms, f"{node.op} {node.label} takes a diagonal of it")
+                flow.whole(node)  # a diagonal of it
                 return [None]
             best = labelled.get(term[track.axis])
             if best is None or len(best.atoms) < len(track.atoms):
@@ -195,10 +193,11 @@ def _resize(flow: Flow, node: Node) -> Tracks:
     size = node.attrs["size"] or node.attrs["scales"]
     if track is None or track.axis < len(node.out.shape) - len(size):
         return [track]
-    flow.freeze(track.atoms, f"resize {node.label} interpolates along it")
+    flow.whole(node, 0)
     return [None]
 
 
+GATES = {"lstm": 4, "gru": 3}
 _REDUCTION_MODE = {"reduce_sum": "sum", "reduce_l1": "sum", "reduce_l2": "sum", "reduce_mean": "mean"}
 
 
@@ -215,14 +214,38 @@ def _reduce(flow: Flow, node: Node) -> Tracks:
     return [track.moved(track.axis - sum(a < track.axis for a in axes))]
 
 
-def _stop(reason: str) -> Rule:
-    def rule(flow: Flow, node: Node) -> Tracks:
-        for name in node.inputs:
-            flow.freeze_value(name, f"{node.attrs.get('target', node.op)} {node.label} {reason}")
-        flow.blocked[node.name] = reason
+def _recurrent(flow: Flow, node: Node) -> Tracks:
+    """Hidden units, each with its rows of every gate in both directions; input features are columns of weights."""
+    weight, recurrent, *rest = node.inputs[1:]
+    assert weight is not None and recurrent is not None
+    bias = rest[0] if rest else None
+    _features(flow, node, weight)
+    size, gates = node.attrs["hidden"], GATES[node.op]
+    if size == 1 or not all(flow.is_const(i) for i in (weight, recurrent, bias) if i is not None):
+        flow.whole(node, *range(4, len(node.inputs)))
+        flow.blocked[node.name] = "it has a single hidden unit" if size == 1 else "it computes its weights from data"
         return [None] * len(node.outputs)
+    units = flow.fresh(size)
+    flow.assign(weight, 1, np.tile(units, gates), node, "out")
+    flow.assign(recurrent, 1, np.tile(units, gates), node)
+    flow.assign(recurrent, 2, units, node, "in")
+    if bias is not None:
+        flow.assign(bias, 1, np.tile(units, 2 * gates), node)
+    for state in rest[1:]:
+        if state is not None:
+            flow.meet(units, state, 2, node)
+    tracks: Tracks = [Track(3, units), Track(2, units), Track(2, units)]
+    return tracks[: len(node.outputs)]
 
-    return rule
+
+def _features(flow: Flow, node: Node, weight: str) -> None:
+    """What a recurrent layer reads: a linear layer's columns, or all of it where channels lie along another axis."""
+    track = flow.track(node.inputs[0])
+    if track is not None and track.axis == 2 and flow.is_const(weight):
+        flow.assign(weight, 2, track.atoms, node, "in")
+        flow.mix(node, 0, "sum")
+    elif track is not None:
+        flow.whole(node, 0)
 
 
 COMPUTE: dict[str, Rule] = {
@@ -230,7 +253,6 @@ COMPUTE: dict[str, Rule] = {
     "matmul": _contraction, "einsum": _contraction,
     "max_pool": _pool, "avg_pool": _pool, "adaptive_avg_pool": _pool, "adaptive_max_pool": _pool,
     "resize": _resize, **dict.fromkeys(REDUCE | {"argmax", "argmin"}, _reduce),
-    "lstm": _stop("is recurrent: its channels stay as they are for now"),
-    "gru": _stop("is recurrent: its channels stay as they are for now"),
-    "opaque": _stop("is an operator that secateur does not know"),
+    "lstm": _recurrent, "gru": _recurrent,
+    "opaque": opaque,
 }  # fmt: skip

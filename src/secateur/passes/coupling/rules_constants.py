@@ -15,6 +15,7 @@ from secateur.ir import ELEMENTWISE, Array, Node
 
 from .flow import Flow, Track
 from .rules_movement import blocks
+from .rules_opaque import backwards
 
 Back = Callable[[Flow, Node, int, Array], "list[tuple[str, int, Array]] | None"]
 
@@ -28,16 +29,17 @@ def push_back(flow: Flow, name: str, axis: int, atoms: Array, node: Node, role: 
             flow.slot(name, axis, atoms, role, node, user=user.name)
             continue
         flow.used(name, axis, user.name)
-        known = flow.track(name)
-        if known is not None and known.axis == axis:
-            flow.tie(known.atoms, atoms, node)
+        known, maker = flow.track(name), flow.graph.producer[name]
+        other = flow.seconds.get(name)
+        same = next((t for t in (known, other) if t is not None and t.axis == axis), None)
+        if same is not None:
+            flow.tie(same.atoms, atoms, node)
             continue
-        if known is not None:
+        if known is not None and (other is not None or not (maker.op in ELEMENTWISE or maker.op in _TWO_AXES)):
             flow.freeze(known.atoms, f"constant %{name} is used with channels along two axes")
             flow.freeze(atoms, f"constant %{name} is used with channels along two axes")
             continue
-        flow.tracks[name] = Track(axis, atoms)
-        maker = flow.graph.producer[name]
+        (flow.tracks if known is None else flow.seconds)[name] = Track(axis, atoms)
         rule = _BACK.get(maker.op) or (_elementwise if maker.op in ELEMENTWISE else None)
         steps = rule(flow, maker, axis, atoms) if rule else None
         if steps is None:
@@ -124,7 +126,17 @@ def _concat(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, 
     return out
 
 
+def _matmul(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, int, Array]] | None:
+    """Rows of the left operand, columns of the right; both are matrices."""
+    if len(node.out.shape) != 2 or any(len(flow.shape(i)) != 2 for i in node.inputs):
+        return None
+    return [(str(node.inputs[axis]), axis, atoms)]
+
+
+# What makes constants with channels along two axes, rows and columns of a weight: each axis goes its own way back.
+_TWO_AXES = frozenset({"transpose", "matmul", "opaque", "cast"})
 _BACK: dict[str, Back] = {
+    "matmul": _matmul, "opaque": backwards,
     "reshape": _reshape, "flatten": _reshape, "transpose": _transpose, "squeeze": _squeeze,
     "unsqueeze": _unsqueeze, "expand": _expand, "gather": _gather, "concat": _concat,
     "slice": _passing, "roll": _passing, "flip": _passing, "pad": _passing,

@@ -25,8 +25,7 @@ def _elementwise(flow: Flow, node: Node) -> Tracks:
     size = node.out.shape[axis]
     master = next((t for a, t in labelled if a == axis and len(t.atoms) == size), None)
     if master is None:
-        for _, t in labelled:
-            flow.freeze(t.atoms, f"{node.op} {node.label} repeats it")
+        flow.whole(node)
         return [None]
     for name, track, lead in found:
         local = axis - lead

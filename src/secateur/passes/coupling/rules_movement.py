@@ -64,7 +64,7 @@ def _squeeze(flow: Flow, node: Node) -> Tracks:
         return [None]
     axes = node.attrs["axes"]
     if track.axis in axes:
-        flow.freeze(track.atoms, f"squeeze {node.label} removes its axis")
+        flow.whole(node, 0)
         return [None]
     return [track.moved(track.axis - sum(a < track.axis for a in axes))]
 
@@ -85,7 +85,7 @@ def _expand(flow: Flow, node: Node) -> Tracks:
         return [None]
     axis = track.axis + len(node.out.shape) - len(flow.shape(node.inputs[0]))
     if len(track.atoms) != node.out.shape[axis]:
-        flow.freeze(track.atoms, f"expand {node.label} repeats it")
+        flow.whole(node, 0)
         return [None]
     return [track.moved(axis)]
 
@@ -108,7 +108,7 @@ def _pad(flow: Flow, node: Node) -> Tracks:
     if not begin and not end:
         return [track]
     if node.attrs["mode"] != "constant":
-        flow.freeze(track.atoms, f"pad {node.label} mirrors channels")
+        flow.whole(node, 0)
         return [None]
     atoms = track.atoms[max(0, -begin) : len(track.atoms) - max(0, -end)]
     return [_along(node, track, np.pad(atoms, (max(0, begin), max(0, end))))]
@@ -160,7 +160,7 @@ def _gather(flow: Flow, node: Node) -> Tracks:
         return [track.moved(track.axis + rank - 1 if track.axis > axis else track.axis)]
     index = flow.graph.weights.get(node.inputs[1] or "")
     if index is None or rank == 0:
-        flow.freeze(track.atoms, f"gather {node.label} picks channels by an index that is not fixed")
+        flow.whole(node, 0)
         return [None]
     return [flow.single_axis(track.atoms[index], node, axis)]
 
@@ -178,9 +178,7 @@ def _concat(flow: Flow, node: Node) -> Tracks:
         ]
         return [Track(axis, np.concatenate(parts))]
     if axis in axes or len(axes) > 1:
-        for t in found:
-            if t is not None:
-                flow.freeze(t.atoms, f"concat {node.label} joins values whose channels lie along different axes")
+        flow.whole(node)
         return [None]
     (across,) = axes
     first = next(t for t in found if t is not None)
@@ -195,7 +193,7 @@ def _depth_to_space(flow: Flow, node: Node) -> Tracks:
     if track is None:
         return [None]
     if track.axis != 1:
-        flow.freeze(track.atoms, f"depth_to_space {node.label} spreads it over space")
+        flow.whole(node, 0)
         return [None]
     if node.attrs["mode"] == "CRD":
         grid = track.atoms.reshape(-1, r * r)
@@ -211,7 +209,7 @@ def _space_to_depth(flow: Flow, node: Node) -> Tracks:
     if track is None:
         return [None]
     if track.axis != 1:
-        flow.freeze(track.atoms, f"space_to_depth {node.label} gathers it from space")
+        flow.whole(node, 0)
         return [None]
     atoms = np.repeat(track.atoms, r * r) if node.attrs["mode"] == "CRD" else np.tile(track.atoms, r * r)
     return [Track(1, atoms)]

@@ -23,7 +23,9 @@ def recipe_of(graph: Graph, coupling: Coupling, keep: Array) -> Recipe:
             weights.setdefault(slot.weight, {})[slot.axis] = rows
         else:
             weights.setdefault(slot.weight, {})[slot.axis] = np.flatnonzero(live).tolist()
-    placed = (in_file(graph, coupling, m) for m in coupling.mixing if not coupling.live(m.units, keep).all())
+    # What picks channels out of a full operand leaves others than the kept ones unread: nothing is to be masked there.
+    mixes = [m for m in coupling.mixing if m.mode != "pick" and not coupling.live(m.units, keep).all()]
+    placed = (in_file(graph, coupling, m) for m in mixes)
     return Recipe(
         "",
         {name: graph.weights[name].shape for name in weights},

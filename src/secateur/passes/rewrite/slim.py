@@ -138,7 +138,8 @@ def _rewrite(graph: Graph, coupling: Coupling, keep: Array, weights: dict[str, A
         nodes.append(Node(node.op, node.inputs, outputs, node.attrs, node.source))
 
     for node in graph.nodes:
-        adjust = ADJUST.get(node.op)
+        full = any(m.mode == "expand" for m in modes.get(node.name, ()))
+        adjust = None if full else ADJUST.get(node.op)
         pieces = adjust(widths, node) if adjust else [node]
         for m in modes.get(node.name, ()):
             pieces = _MODES[m.mode](widths, pieces, m)
@@ -194,8 +195,20 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     ]
 
 
+def _pick(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
+    """Take the channels that live out of an operand that has them all."""
+    *before, node = pieces
+    name = node.inputs[m.input]
+    assert name is not None
+    few = Value(f"{node.name}.few{m.input}", (), "f32")
+    kept = widths.constant(f"{node.name}.pick{m.input}", np.flatnonzero(widths.live_units(m.units)), "i64")
+    gather = Node("gather", (name, kept), (few,), {"axis": m.axis}, Source(f"{node.label}.pick"))
+    inputs = tuple(few.name if i == m.input else n for i, n in enumerate(node.inputs))
+    return [*before, gather, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
+
+
 def _as_is(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     return pieces
 
 
-_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand}
+_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand, "pick": _pick}

@@ -45,11 +45,12 @@ class Widths:
         """The slim shape of a value or weight."""
         if name in self.weights:
             return self.weights[name].shape
-        shape = self.graph.values[name].shape
-        track, live = self.track(name), self.live(name)
-        if track is None or live is None:
-            return shape
-        return (*shape[: track.axis], int(live.sum()), *shape[track.axis + 1 :])
+        shape = list(self.graph.values[name].shape)
+        for track in (self.track(name), self.coupling.seconds.get(name)):
+            live = None if track is None else self.live_units(track.units)
+            if track is not None and live is not None and not live.all():
+                shape[track.axis] = int(live.sum())
+        return tuple(shape)
 
     def constant(self, name: str, array: Array, dtype: str) -> str:
         """A new weight that is not a parameter, which its name says."""
@@ -217,7 +218,18 @@ def _pad(widths: Widths, node: Node) -> list[Node]:
     return [node if tuple(pads) == tuple(node.attrs["pads"]) else node.with_attrs(pads=tuple(pads))]
 
 
+def _recurrent(widths: Widths, node: Node) -> list[Node]:
+    return [node.with_attrs(hidden=widths.shape(str(node.inputs[2]))[2])]
+
+
+def _opaque(widths: Widths, node: Node) -> list[Node]:
+    """The file's own node says nothing of widths; what it gives is as narrow as its channels are."""
+    outputs = tuple(replace(v, shape=widths.shape(v.name)) for v in node.outputs)
+    return [replace(node, outputs=outputs)]
+
+
 ADJUST: dict[str, Adjust] = {
+    "lstm": _recurrent, "gru": _recurrent, "opaque": _opaque,
     "conv": _conv, "conv_transpose": _conv, "group_norm": _group_norm, "reshape": _reshape,
     "expand": _expand, "split": _split, "slice": _slice, "gather": _gather, "roll": _roll, "pad": _pad,
 }  # fmt: skip

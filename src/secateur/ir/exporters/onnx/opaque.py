@@ -26,7 +26,8 @@ def emit_opaque(e: Emitter, node: Node) -> None:
     outer = captured(proto)
     names = e.ins(node)
     names += [""] * (len(proto.input) + len(outer) - len(names))
-    renamed = {old: new for old, new in zip(outer, names[len(proto.input) :], strict=True) if old != new}
+    read = (*proto.input, *outer)  # a subgraph may also read what its node is given
+    renamed = {old: new for old, new in zip(read, names, strict=True) if old and old != new}
     proto.input[:] = names[: len(proto.input)]
     proto.output[:] = [
         name if had or _read(e, value.name) else ""

@@ -28,8 +28,11 @@ NORMALISES = frozenset(
      "mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "sum", "amax", "amin", "_weight_norm",
      "_weight_norm_interface", "linalg_norm"}
 )  # fmt: skip
-
-
+# What a computed weight may pass through and still be cut where it is stored: its rows and columns go their own ways.
+FOLLOWED = frozenset(
+    {"add", "sub", "rsub", "mul", "div", "neg", "transpose", "permute", "t", "numpy_T", "matmul", "mm", "to",
+     "_to_copy", "clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
+)  # fmt: skip
 # Layers, by the arguments whose channels can be pruned; of products those that are matrices.
 LAYER_WEIGHTS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -46,14 +49,15 @@ LAYER_WEIGHTS: Mapping[str, frozenset[str]] = MappingProxyType(
 class Const:
     """A tensor known while importing, and the weights it was computed from.
 
-    ``name`` is set for a weight of the module as it stands; ``folded`` says that a normalisation
-    or reduction lies between the weights and this.
+    ``name`` is set for a weight of the module as it stands; ``folded`` says that a normalisation or reduction lies
+    between the weights and this, ``strayed`` that something does which channels cannot be followed through.
     """
 
     tensor: Any  # one tensor, or a sequence of them
     origins: frozenset[str] = frozenset()
     name: str = ""
     folded: bool = False
+    strayed: bool = False
 
 
 def create(node: fx.Node, base: str, args: Callable[[Any], Any]) -> torch.Tensor:

@@ -24,7 +24,7 @@ from secateur.ir.torch_origin import TorchOrigin
 from .arrays import short_name, to_numpy
 from .build import Args, Argument, Builder, Rule, Skip, bind
 from .capture import Capture
-from .constants import CREATES, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
+from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
 from .results import check, jsonable, replaced, settle, titled
 from .rules_layers import LAYERS
 from .rules_math import MATH
@@ -39,8 +39,9 @@ _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scala
 class Importer:
     """One walk over one capture.
 
-    ``fold``: replace the normalised weights of layers by what they are now, since the norm would otherwise see the
-    columns that pruning removes; without it everything that is computed from parameters stays computed.
+    ``fold``: replace weights of layers that cannot be cut where they are stored by what they are now, such as a
+    normalised one, whose norm would otherwise see the columns that pruning removes; without it everything that is
+    computed from parameters stays computed.
     """
 
     def __init__(self, capture: Capture, fold: bool = True) -> None:
@@ -146,7 +147,7 @@ class Importer:
         source, index = node.args
         if source in self.consts:
             const = self.consts[source]  # type: ignore[index]
-            self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded)
+            self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded, True)
         if source in self.env:
             self.env[node] = self.env[source][index]  # type: ignore[index]
 
@@ -212,7 +213,8 @@ class Importer:
             self.env[node] = result  # a size
             return True
         folded = any(c.folded for c in known) or (bool(origins) and base in NORMALISES)
-        self.consts[node] = Const(result, origins, "", folded)
+        strayed = any(c.strayed for c in known) or base not in FOLLOWED
+        self.consts[node] = Const(result, origins, "", folded, strayed)
         tensors_out = [result] if isinstance(result, torch.Tensor) else result
         if not origins or not all(t.dtype.is_floating_point for t in tensors_out):
             return True
@@ -268,16 +270,18 @@ class Importer:
         if not slots or all(n in self.consts for n in node.all_input_nodes):
             return fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
         args = [
-            self._folded_value(item, node)
+            self._folded_value(item, node, name == "weight")
             if name in slots and isinstance(item, fx.Node)
             else fx.map_arg(item, self._value)
             for name, item in zip(names, node.args, strict=False)
         ]
         return tuple(args), fx.map_arg(node.kwargs, self._value)
 
-    def _folded_value(self, item: fx.Node, user: fx.Node) -> Argument:
+    def _folded_value(self, item: fx.Node, user: fx.Node, weight: bool) -> Argument:
         const = self.consts.get(item)
-        if const is None or not const.folded or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
+        if const is None or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
+            return self._value(item)
+        if not const.folded and not (weight and const.strayed and const.origins):
             return self._value(item)
         if item not in self.folded:
             self.folded[item] = self._folded_weight(item, const, source_of(user).name)
