@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,44 @@ def test_every_module_belongs_to_a_layer() -> None:
     named = {part.strip(" ()") for layer in layers for part in layer.replace("|", ":").split(":")}
     modules = {f"secateur.{p.stem}" for p in (ROOT / "src/secateur").iterdir() if p.suffix == ".py" or p.is_dir()}
     assert modules - {"secateur.__init__", "secateur.__main__", "secateur.__pycache__"} <= named
+
+
+# Imports inside functions that would close a circle, with the reason.
+KNOWN_CIRCLES = {
+    ("secateur.ir.graph", "secateur.ir.text"): "a graph prints itself",
+    ("secateur.passes.recipe.recipe", "secateur.passes.recipe.schema"): "a recipe reads its own file",
+}
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Neither at the top of modules nor in functions; what is for type checkers alone does not count."""
+    edges = imports(ROOT / "src")
+    for one, other in KNOWN_CIRCLES:
+        edges[one].remove(other)
+    with pytest.raises(graphlib.CycleError, match="'a', 'b', 'a'"):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+    graphlib.TopologicalSorter(edges).prepare()
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """By module of the package: the modules of it that it imports, wherever that stands."""
+    files = {
+        ".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p for p in root.rglob("*.py")
+    }
+    return {name: set(_imported(ast.parse(p.read_text(encoding="utf-8")), name, p, files)) for name, p in files.items()}
+
+
+def _imported(tree: ast.AST, name: str, path: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            up = node.level - (path.name == "__init__.py")
+            base = name.split(".")[: -up or None] if node.level else []
+            home = ".".join([*base, *filter(None, [node.module])])
+            found = (f"{home}.{alias.name}" if f"{home}.{alias.name}" in files else home for alias in node.names)
+            yield from (each for each in found if each in files and each != name)
+        yield from _imported(node, name, path, files)
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "bench").rglob("*.py")), ids=lambda p: p.stem)
