@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import secateur
 from bench.reach import mutate_recipes
-from secateur.ir import Graph, InputError
+from secateur.ir import Graph, InputError, PassError
 from secateur.passes.compensate import FoldConstants, Refit
 from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score import L1, Criterion, OfWeights
@@ -220,3 +220,17 @@ def test_a_criterion_of_the_users_own_prunes(criterion: Criterion, line: str) ->
 def test_what_is_no_criterion_is_named(wrong: object) -> None:
     with pytest.raises(InputError, match="lacks"):
         Policy(criterion=wrong)  # type: ignore[arg-type]
+
+
+class Short(Largest):
+    """One that scores too few units."""
+
+    name = "short"
+
+    def __call__(self, graph: Graph) -> Graph:
+        return graph.with_note(Importance(np.ones(3), self.name))
+
+
+def test_scores_that_do_not_fit_the_units_are_named() -> None:
+    with pytest.raises(PassError, match=r"criterion 'short' left scores of shape \[3\]; 'global' takes one number"):
+        secateur.compile(residual(), Policy(Short()))

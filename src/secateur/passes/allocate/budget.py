@@ -30,6 +30,11 @@ def notes_of(graph: Graph, method: str, rounds: int = 1) -> tuple[Coupling, Impo
     if coupling is None or importance is None:
         missing = "'couple'" if coupling is None else "a criterion such as 'l1'"
         raise PassError(f"'{method}' divides a budget by scores: put {missing} before it")
+    if np.shape(importance.scores) != (coupling.size,):
+        raise PassError(
+            f"criterion '{importance.criterion}' left scores of shape {list(np.shape(importance.scores))}; '{method}' "
+            f"takes one number for each of the {coupling.size} units of the coupling"
+        )
     return coupling, importance
 
 
