@@ -146,7 +146,7 @@ def check_weights(graph: Graph) -> None:
 def protected(model: Model, graph: Graph, protect: Protect) -> tuple[str, ...]:
     """Globs of the layers to leave alone: names as they are, types and modules by the names they have in ``model``.
 
-    Raises InputError for other things, and for types and modules that are no layer of it.
+    Raises InputError for other things, and for types and modules that are not a layer of it.
     """
     given = [protect] if isinstance(protect, str) else protect
     return tuple(dict.fromkeys(name for each in given for name in patterns_of(model, graph, each, "protect")))
@@ -155,7 +155,7 @@ def protected(model: Model, graph: Graph, protect: Protect) -> tuple[str, ...]:
 def patterns_of(model: Model, graph: Graph, layer: Layer, option: str) -> list[str]:
     """Globs for a layer that ``option`` names: a name as it is, a type or a module by the names it has in ``model``.
 
-    Raises InputError for other things, and for types and modules that are no layer of it.
+    Raises InputError for other things, and for types and modules that are not a layer of it.
     """
     if isinstance(layer, str):
         return [layer]

@@ -1,7 +1,7 @@
 """``verify``: whether a slim network is what a recipe makes of its original, and what of that was compared.
 
 The recipe is replayed, and the slim network is laid over what comes out: the same operators, attributes and wiring up
-to names, and weights that are the same to the last bit. Weights that are no cut of the original's, because a rewrite
+to names, and weights that are the same to the last bit. Weights that are not a cut of the original's, because a rewrite
 made them or a compensation changed them, must have the digest that the recipe states and be ones which those passes
 may change. A file whose structure is another tool's is compared by what it computes.
 """

@@ -47,7 +47,7 @@ def survey(graph: Graph, data: Iterable[object], seed: int) -> tuple[Digest, ...
 def held_out(found: Sequence[Digest], share: float) -> frozenset[Digest]:
     """The digests of about this share of the examples, of one at least; none where there are too few.
 
-    Raises InputError for what is no share.
+    Raises InputError for what is not a share.
     """
     total = len(found)
     if total < FEWEST or not share:

@@ -1,4 +1,4 @@
-"""Never slower: what is handed back was timed beside the original, in the code of its target and in ONNX Runtime."""
+"""Never slower: what is handed back was timed against the original, in the code of its target and in ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class GroupLasso(OfWeights):
 
     ``groups``: "filter" W[n] of the producers, "channel" W[:, c] of the readers, "both" adds them up, as the paper
     trains with both. Train with the penalty first; a group at exactly zero goes first. Norms are divided by the
-    layer's mean, which changes no ranking inside it. Shape-wise groups and whole layers are no channels: not here.
+    layer's mean, which changes no ranking inside it. Shape-wise groups and whole layers are not channels: not here.
     """
 
     name: ClassVar[str] = "group_lasso"
