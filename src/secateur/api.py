@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secateur.ir import Graph, InputError, LawError
+from secateur.ir import Graph, InputError
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Listener, Progress, listening
 from secateur.passes import Pipeline
@@ -194,7 +194,7 @@ def _law(made: Restructured, slim: Graph, found: Recipe, seed: int) -> Verificat
     """The law for what was cut, against the network after its rewrites. Raises LawError where it does not hold."""
     verification = check(made.graph, slim, found, run=Runner(), seed=seed)
     if not verification.passed:
-        raise LawError(failure(made.graph.name, verification))
+        raise failure(made.graph.name, verification)
     return dataclasses.replace(verification, reference=AFTER) if made.steps else verification
 
 

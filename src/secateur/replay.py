@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.ir import Graph, LawError
+from secateur.ir import Graph
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Listener, listening
 from secateur.passes import Pipeline, print_spec
@@ -67,7 +67,7 @@ def apply(
     tell(0, None, "check the law")
     verification = check(made.graph, slim, found, run=Runner(), seed=seed)
     if not verification.passed:
-        raise LawError(failure(dense.name, verification))
+        raise failure(dense.name, verification)
     if made.steps:
         verification = dataclasses.replace(verification, reference=AFTER)
     remarks = made.remarks

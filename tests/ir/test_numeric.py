@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import secateur
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.session import Session
 from secateur.ir.exporters.torch.module import evaluate
@@ -106,7 +107,7 @@ def test_a_wrong_channel_is_found_in_half_precision() -> None:
     weights[last][3] = np.roll(weights[last][3], 1, axis=0)
     found = check(graph, small.rewrite(weights=weights), recipe, run=evaluate)
     assert not found.passed and TOLERANCE < found.max_rel_err < tolerance(graph)
-    assert "This is a fault in secateur" in failure("net", found)
+    assert "This is a fault in secateur" in str(failure("net", found))
 
 
 def test_a_network_that_blows_up_noise_is_called_unstable() -> None:
@@ -122,7 +123,7 @@ def test_a_network_that_blows_up_noise_is_called_unstable() -> None:
     assert recipe is not None
     weights = {n: (w * np.float32(1 + 1e-6)) if w.ndim == 4 else w for n, w in small.weights.items()}
     found = check(graph, small.rewrite(weights=weights), recipe, run=evaluate)
-    assert not found.passed and failure("net", found).startswith(
+    assert not found.passed and str(failure("net", found)).startswith(
         "'net' cannot be checked: it is unstable: 1e-06 of noise"
     )
 
@@ -166,3 +167,11 @@ def test_noise_is_no_other_shape() -> None:
         changed, fed = moved(read, feed, seed)
         (noisy,) = Session(changed).run(fed)
         assert noisy.shape == want.shape and 0 < np.abs(noisy - want).max() < 1e-3
+
+
+def test_a_network_that_overflows_is_called_so() -> None:
+    net = Net(1, 3, 6, 6)
+    graph = net.graph(net.head(net.relu(net.conv(net.relu(net.conv("x", 8)), 8))))
+    huge = {n: w * np.float32(1e20) if w.ndim == 4 else w for n, w in graph.weights.items()}
+    with pytest.raises(secateur.InputError, match="cannot be checked: it overflows"):
+        secateur.compile(dataclasses.replace(graph, weights=huge), "l1", macs=0.6)

@@ -55,6 +55,9 @@ def _vector(ins: Ins, i: int, size: int, optional: bool = True) -> None:
         raise ValueError(f"input {i} has shape {found.shape}, expected ({size},)")
 
 
+MOST_PADDING = 64  # times what a window and its input extend over
+
+
 def _windows(node: Node, rank: int, dims: int) -> None:
     if not 1 <= dims <= 3 or rank != dims + 2:
         raise ValueError(f"windows over {dims} axes of a tensor of rank {rank}")
@@ -64,9 +67,20 @@ def _windows(node: Node, rank: int, dims: int) -> None:
         _whole(node, "dilation", 1, dims)
 
 
+def _padding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> None:
+    """Padding that makes almost all that a window sees is damage, and takes minutes to compute."""
+    pads, dims = node.attrs["pad"], len(kernel)
+    dilation = node.attrs.get("dilation", (1,) * dims)
+    for i, (size, k) in enumerate(zip(sizes, kernel, strict=True)):
+        extent = int(size) + (int(k) - 1) * int(dilation[i]) + 1
+        if pads[i] + pads[dims + i] > MOST_PADDING * extent:
+            raise ValueError(f"a padding of {pads[i]} and {pads[dims + i]} around {int(size)} positions")
+
+
 def _conv(node: Node, ins: Ins) -> None:
     x, w = _x(ins).shape, _x(ins, 1).shape
     _windows(node, len(x), len(w) - 2)
+    _padding(node, x[2:], w[2:])
     _whole(node, "groups", 1, 1)
     if 0 in w:
         raise ValueError(f"a weight of shape {w}")
@@ -90,6 +104,7 @@ def _pool(node: Node, ins: Ins) -> None:
     kernel = node.attrs["kernel"]
     _windows(node, len(_x(ins).shape), len(kernel))
     _whole(node, "kernel", 1)
+    _padding(node, _x(ins).shape[2:], kernel)
 
 
 def _adaptive(node: Node, ins: Ins) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.ir import Array, Graph
+from secateur.ir import Array, Error, Graph, InputError, LawError
 from secateur.ir.fields import Fields, Json
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import tolerance as tolerance_of
@@ -25,7 +25,7 @@ from .recipe.recipe import Recipe
 
 __all__ = ["Probe", "Verification", "check", "failure", "masked", "probes", "random_inputs", "relative_error"]
 
-OWN = ("it is random", "it is unstable")  # beginnings of reasons that lie in the network
+OWN = ("it is random", "it is unstable", "it overflows")  # beginnings of reasons that lie in the network
 Feed = Mapping[str, Array]
 Run = Callable[[Graph, Feed], Sequence[Array]]
 
@@ -90,15 +90,15 @@ def check(
     return Verification(law, not reason, worst, len(feeds), "masked original", reason=reason or None)
 
 
-def failure(name: str, found: Verification) -> str:
-    """What to say of a check that failed: the network's own nature where that is why, else a fault of ours."""
+def failure(name: str, found: Verification) -> Error:
+    """What to raise for a check that failed: InputError where the network's own nature is why, else LawError."""
     reason = found.reason or f"the two differ by {found.max_rel_err:.1e}"
     if reason.startswith(OWN):
-        return (
+        return InputError(
             f"'{name}' cannot be checked: {reason}; nothing was written. Take out what makes it so, or say in Python "
             "that it shall not be checked: verify=False"
         )
-    return (
+    return LawError(
         f"'{name}': the slim network is not the {found.reference}: {reason} (relative, {found.inputs} inputs); nothing "
         "was written. This is a fault in secateur: please report it with the model, or protect the layers that "
         "`secateur inspect` ties in an unexpected way"
@@ -156,6 +156,8 @@ class _Pair:
         own = max(difference(a, b) for a, b in zip(wanted, again, strict=True))
         if own > limit:
             return f"it is random: the same input gives outputs that differ by {own:.1e}, so nothing can be compared"
+        if error == float("inf") and not all(np.isfinite(a).all() for a in wanted if a.dtype.kind == "f"):
+            return "it overflows: on inputs of ordinary size some of its values are infinite or NaN"
         (noisy,) = self.references([feed], change=True)
         swing = max(difference(a, b) for a, b in zip(wanted, noisy, strict=True))
         if error > limit:

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import secateur
 from bench.reach import mutants
-from secateur.ir import InputError, Node, Value, infer_node
+from secateur.ir import InputError, Node, Unsupported, Value, infer_node
 from secateur.ir.frontends.onnx.check import check
 from secateur.ir.frontends.onnx.check_nodes import check_types
 from secateur.ir.frontends.onnx.check_tensors import Damage
@@ -290,6 +290,27 @@ def test_types_that_an_operator_does_not_take() -> None:
 
 
 # -- mutants --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pads", [10_000, 1, 1, 1], "a padding of 10000 and 1 around 8 positions"),
+        ("kernel_shape", [5, 3], r"kernel_shape is \[5, 3\], the weight's is \[3, 3\]"),
+    ],
+)
+def test_windows_that_no_exporter_writes(name: str, value: list[int], message: str) -> None:
+    m = seed("plain")
+    attribute(m, "Conv", name).ints[:] = value
+    with pytest.raises(InputError, match=message):
+        load(m)
+
+
+def test_functions_of_another_opset_are_converted_or_refused() -> None:
+    m = seed("calling")
+    m.opset_import[0].version = 22
+    with pytest.raises(Unsupported, match="function own::Block is written for another opset than the graph"):
+        load(m)
+
+
 def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
     """bench/reach/mutate_onnx.py takes them through compile too, in processes of their own and ten thousand of them."""
     outcomes: Counter[str] = Counter()

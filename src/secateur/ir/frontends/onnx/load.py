@@ -18,7 +18,7 @@ import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto
 
-from secateur.ir.errors import InputError
+from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Array, Graph, Sym, Value, prune_dead
 from secateur.ir.onnx_origin import OnnxOrigin, Original
 from secateur.ir.plain import printable
@@ -194,10 +194,22 @@ def _ops(
 
 
 def _inlined(model: ModelProto, label: str) -> ModelProto:
+    """The model without its own functions. Raises InputError and Unsupported where they cannot be put in place."""
     try:
-        return onnx.inliner.inline_local_functions(model)
+        inlined = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the inliner raises many types for functions that do not fit their calls
         raise InputError(f"{label}: its functions cannot be read ({error}); it is damaged: export it again") from error
+    named = {(f.domain, f.name) for f in model.functions}
+    call = next((n for n in inlined.graph.node if (n.domain, n.op_type) in named), None)
+    if call is None:
+        return inlined
+    try:  # it is written for another opset than the graph
+        return onnx.inliner.inline_local_functions(model, convert_version=True)
+    except Exception as error:
+        raise Unsupported(
+            f"{label}: function {call.domain}::{call.op_type} is written for another opset than the graph, and cannot "
+            "be converted; export the model with one opset, or call onnx.version_converter on it first"
+        ) from error
 
 
 def _import(model: ModelProto, label: str) -> gs.Graph:

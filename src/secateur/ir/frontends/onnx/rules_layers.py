@@ -10,7 +10,7 @@ from secateur.ir.graph import numpy_dtype
 from secateur.ir.symbolic import largest
 
 from .builder import Builder, Rule
-from .names import Odd, Op
+from .names import Misfit, Odd, Op
 from .rules_movement import norm_axis
 
 
@@ -50,9 +50,17 @@ def _pads(op: Op, spatial: tuple[int, ...], kernel: tuple[int, ...], dilated: bo
     return (*begins, *ends)
 
 
+def _stated(op: Op, w: tuple[int, ...]) -> None:
+    """Does the kernel that the node states have the weight's extent? Raises Misfit."""
+    stated = op.attrs.get("kernel_shape")
+    if stated and tuple(stated) != tuple(w[2:]):
+        raise Misfit(f"kernel_shape is {list(stated)}, the weight's is {list(w[2:])}")
+
+
 def _conv(b: Builder, op: Op) -> None:
     x, w = b.shape(op.input(0)), b.shape(op.input(1))
     d = _dims(len(w) - 2)
+    _stated(op, w)
     b.result(
         "conv", [*op.inputs[:2], op.maybe(2)], op,
         stride=_spread(op, "strides", d), dilation=_spread(op, "dilations", d),
@@ -63,6 +71,7 @@ def _conv(b: Builder, op: Op) -> None:
 def _conv_transpose(b: Builder, op: Op) -> None:
     x, w = b.shape(op.input(0)), b.shape(op.input(1))
     d = _dims(len(w) - 2)
+    _stated(op, w)
     stride, dilation = _spread(op, "strides", d), _spread(op, "dilations", d)
     extra, pads = _spread(op, "output_padding", d, 0), _spread(op, "pads", 2 * d, 0)
     wanted, auto = op.attrs.get("output_shape"), op.attrs.get("auto_pad", "NOTSET")
