@@ -108,6 +108,25 @@ def test_what_was_probably_meant(call: Call, said: list[str], meant: str) -> Non
     assert meant in done.err
 
 
+def test_widths_that_follow_this_machine_are_told(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "lanes_of", lambda target: 8)
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    save(chain(), source)
+    command = ("compile", source, out, "--macs", "40%")
+    assert "widths are multiples of 8, as many as a vector of this machine holds; --round-to 8 " in call(*command).err
+    assert "widths are multiples of 4, as with 8 the budget" in call(*command[:-1], "60%").err
+    assert "widths are multiples" not in call(*command, "--round-to", "8").err
+    assert "widths are multiples" not in call(*command, "--target", "x86-avx2").err
+    assert "widths are multiples" not in call("compile", source, out, "--policy", "none").err
+
+
+def test_what_is_piped_is_not_wrapped(call: Call, tmp_path: Path) -> None:
+    source = tmp_path / f"{'a_long_name_of_a_file_' * 6}.onnx"
+    save(chain(), source)
+    done = call("bench", source, "--repeats", "1")
+    assert any(line.startswith(source.name) for line in done.err.splitlines())
+
+
 def test_layers_of_the_table(call: Call, model: Path) -> None:
     shown = call("inspect", model, "--layers", "2").err
     assert "and 3 lighter layers: " in shown and "--layers all" in shown

@@ -23,7 +23,7 @@ from secateur.sizes import seconds_of
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
-from .terminal import progress, say, write_listed
+from .terminal import progress, say, screen, write_listed
 
 
 def bench_models(
@@ -44,7 +44,7 @@ def bench_models(
     _first_runs(models, graphs, seed)
     with progress() as tell:
         timings = measure(graphs, runtimes, threads=threads, repeats=repeats, seed=seed, progress=tell)
-    _show(timings, Console(stderr=True))
+    _show(timings, screen())
     text = encoder.dumps([asdict(t) for t in timings], indent=1)
     if json == "-":
         typer.echo(text)

@@ -14,15 +14,18 @@ from secateur.ir.files import Job, late_job, text_job
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Progress
 
-from .by_hand import by_hand
+from .by_hand import ByHand, by_hand
 from .images import ImageOptions
 from .shapes import shapes_of
 from .terminal import check_outputs, json_out, json_path, limit_of, progress, say, show_report, write_listed
 
 if TYPE_CHECKING:
+    from secateur.calibration.images import Preparation
     from secateur.comparison import Reading
     from secateur.compiled import Compiled
+    from secateur.policy import Policy
     from secateur.report.report import Report
+    from secateur.report.table import Limit
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,43 @@ def compile_model(job: CompileJob, team: Team) -> None:
 
     Each process of the team prunes; the first shows and writes.
     """
+    given = _checked(job, team)
+    with progress(team.speaks) as tell, OnnxProcess() as process:
+        if not job.trust:
+            process.start()  # it loads its libraries while this process loads its own
+        from secateur import api
+
+        done = api.compile(
+            job.source, job.policy, calibration=job.calibration, seed=job.seed,
+            protect=job.protect, round_to=given.round_to, progress=tell, target=job.target,
+            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
+            latency_ms=job.budgets["latency_ms"], preparation=given.preparation, holdout=job.holdout, trust=job.trust,
+            process=process, widths=given.hand.widths, drop=given.hand.drop, shapes=given.shapes,
+        )  # fmt: skip
+        team.agree(done.recipe.to_json())
+        if not team.speaks:
+            return
+        report, lines = _write(job, done, tell, process)
+    show_report(report, given.limit)
+    json_out(report, job.json)
+    for line in (*_this_machine(job, given.policy, report), *lines):
+        say(line)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The options whose text means something else."""
+
+    policy: Policy
+    preparation: Preparation | None
+    hand: ByHand
+    round_to: int | str | None
+    shapes: dict[str, tuple[int, ...]]
+    limit: Limit
+
+
+def _checked(job: CompileJob, team: Team) -> _Given:
+    """Everything that can be wrong before the model is read. Raises InputError."""
     from secateur.calibration.holdout import share_of
     from secateur.policy import Policy
 
@@ -73,38 +113,29 @@ def compile_model(job: CompileJob, team: Team) -> None:
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
-    policy = Policy.parse(job.policy)  # a mistake in it, or in a budget, should show before the model is read
+    policy = Policy.parse(job.policy)
     for kind, value in job.budgets.items():
         if value is not None:
             policy.with_budget(kind, value)
-    hand = by_hand(job.widths)
-    round_to, shapes, limit = _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
     if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
                           job.budgets["latency_ms"] is not None):  # fmt: skip
         raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
                          "native, or start one process without torchrun")  # fmt: skip
+    return _Given(
+        policy, preparation, by_hand(job.widths), _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
+    )
 
-    with progress(team.speaks) as tell, OnnxProcess() as process:
-        if not job.trust:
-            process.start()  # it loads its libraries while this process loads its own
-        from secateur import api
 
-        done = api.compile(
-            job.source, job.policy, calibration=job.calibration, seed=job.seed,
-            protect=job.protect, round_to=round_to, progress=tell, target=job.target,
-            macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
-            latency_ms=job.budgets["latency_ms"], preparation=preparation, holdout=job.holdout, trust=job.trust,
-            process=process, widths=hand.widths, drop=hand.drop,
-            shapes=shapes,
-        )  # fmt: skip
-        team.agree(done.recipe.to_json())
-        if not team.speaks:
-            return
-        report, lines = _write(job, done, tell, process)
-    show_report(report, limit)
-    json_out(report, job.json)
-    for line in lines:
-        say(line)
+def _this_machine(job: CompileJob, policy: Policy, report: Report) -> list[str]:
+    """A line where the result would be another on another machine: widths that follow the vectors of this one."""
+    from secateur.policy import Policy
+
+    follows = job.round_to in (None, "auto") and policy.round_to == "auto" and job.target in (None, "native")
+    if not follows or report.budget is None or any("widths are multiples" in remark for remark in report.remarks):
+        return []
+    width = Policy.parse(report.policy).round_to
+    return [f"widths are multiples of {width}, as many as a vector of this machine holds; --round-to {width} gives the "
+            "same on any"]  # fmt: skip
 
 
 def _write(job: CompileJob, done: Compiled, tell: Progress, process: OnnxProcess) -> tuple[Report, list[str]]:

@@ -94,6 +94,16 @@ def json_out(report: Report, json: str | None) -> None:
             raise InputError(f"cannot write the report to standard output: {why}") from error
 
 
+def screen() -> Console:
+    """Where tables go: a terminal in its width, or what is piped, which nobody should wrap."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return console
+    from secateur.report.text import UNWRAPPED
+
+    return Console(stderr=True, width=UNWRAPPED)
+
+
 def limit_of(layers: str | None) -> Limit:
     """``--layers``. Raises InputError."""
     if layers is None:
@@ -110,7 +120,7 @@ def show_report(report: Report, layers: Limit, groups: bool = False, page: bool 
     from secateur.report.table import Signs
     from secateur.report.text import show, text
 
-    console = Console(stderr=True)
+    console = screen()
     signs = Signs.of(sys.stderr.encoding)
     more = "--layers all" + ("; --report page.html has every one" if page else "; --json has every one")
     if console.is_terminal:
@@ -122,7 +132,7 @@ def show_report(report: Report, layers: Limit, groups: bool = False, page: bool 
 @contextlib.contextmanager
 def progress(shown: bool = True) -> Iterator[Progress]:
     """A line with what runs, the share of it that is done and the time that all took, on a terminal only."""
-    console = Console(stderr=True)
+    console = screen()
     if not (shown and console.is_terminal):
         yield quiet
         return
