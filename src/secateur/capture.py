@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, shapes: Shapes | None = None) -> Graph:
-    """The graph of an ONNX file or ModelProto, run in ``process`` if need be. Raises InputError and Unsupported.
+    """The graph of an ONNX file or ModelProto, of opset 7 and later, run in ``process`` if need be.
 
-    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open.
+    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open. Raises InputError
+    for what is missing, damaged or not ONNX, and Unsupported.
     """
     from secateur.ir.frontends.onnx import load as onnx
 
@@ -53,9 +54,11 @@ def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, s
 def trace(
     module: nn.Module | ExportedProgram, example_inputs: object, name: str | None = None, fold: bool = True
 ) -> Graph:
-    """The graph of a torch module at these example inputs; ``fold`` as in ``ir.frontends.torch.trace``.
+    """The graph of a torch module, captured by running it on these example inputs: tensors of the shapes that it takes.
 
-    Raises InputError and Unsupported.
+    They are a tuple in the order of its arguments, or one tensor alone; an ExportedProgram has its own. Batch and sizes
+    stay open where the module leaves them open. ``fold`` as in ``ir.frontends.torch.trace``. Raises InputError and
+    Unsupported, with what to do.
     """
     from secateur.ir.frontends.torch import trace as torch
 

@@ -8,7 +8,11 @@ from typing import Protocol, TypeAlias, cast
 
 
 class Progress(Protocol):
-    """Told what runs from now on, and how much of it is done; ``total`` is None where nobody knows."""
+    """A function that is told what runs from now on, and how much of it is done.
+
+    ``done`` of ``total`` are examples, kernels, measurements or rounds of it; ``total`` is None where nobody knows.
+    ``what`` names it, "" is what ran before. What it returns is not looked at; what it raises ends the work.
+    """
 
     def __call__(self, done: int, total: int | None, what: str, /) -> object: ...
 

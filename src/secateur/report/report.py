@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The fields of the report's JSON, under the same names. ``after`` is None for an inspection.
+    """What was done and found: the fields of the report's JSON, under the same names; ``after`` is None if nothing was.
 
-    What they hold answers to the JSON's names too: ``report.after.macs`` is ``report.after["macs"]``.
+    Costs are of the whole network (``before``, ``after``) and by layer: multiply-accumulates, parameters, bytes of
+    weights, nodes. ``latency_ms`` is in milliseconds, ``seconds`` of a pass in seconds; errors are relative to the
+    largest value of the reference. ``str(report)`` is the table, unwrapped; ``to_html`` writes a page. What the fields
+    hold answers to the JSON's names too: ``report.after.macs`` is ``report.after["macs"]``.
     """
 
     model: str
