@@ -32,3 +32,30 @@ def test_network(name: str) -> None:
     got, want = lib(x.numpy()), evaluate(graph, {graph.inputs[0].name: x.numpy()})[0]
     assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
     assert len(lib.metadata.notes) == NETWORKS[name], lib.metadata.notes
+
+
+class Shuffled(torch.nn.Module):
+    """Shuffles of one spatial axis and of two, in two parts and in three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Conv1d(8, 32, 3, padding=1), torch.nn.Conv1d(32, 32, 3, padding=1, groups=4)
+        self.c, self.d = torch.nn.Conv2d(4, 32, 3, padding=1), torch.nn.Conv2d(32, 16, 1, groups=2)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.relu(self.a(x))
+        n, c, length = h.shape
+        h = h.reshape(n, 4, c // 4, length).transpose(1, 2).reshape(n, c, length)
+        g = self.c(y)
+        n, c, rows, columns = g.shape
+        g = g.reshape(n, 2, 4, 4, rows, columns).permute(0, 3, 2, 1, 4, 5).reshape(n, c, rows, columns)
+        return self.b(h), self.d(g)
+
+
+def test_shuffles_of_any_rank_and_number_of_parts() -> None:
+    torch.manual_seed(0)
+    module = Shuffled().eval()
+    x, y = torch.randn(2, 8, 20), torch.randn(2, 4, 6, 6)
+    lib = codegen.build(trace(module, (x, y)))
+    for got, want in zip(lib(x.numpy(), y.numpy()), module(x, y), strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), rtol=1e-4, atol=1e-5)

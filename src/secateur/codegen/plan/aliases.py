@@ -22,7 +22,8 @@ def shuffles(axes: Axes) -> dict[str, tuple[str, int]]:
         shuffle = shuffle_ending_in(axes.graph, node)
         if shuffle is None or shuffle.turn != (1, 0) or shuffle.axis != 1:
             continue
-        if axes.blockable(node.out.name) and axes.blockable(shuffle.source) and axes.channel[shuffle.source] == 1:
+        ends = (shuffle.source, node.out.name)
+        if all(axes.blockable(name) and axes.channel[name] == 1 for name in ends):
             found[node.out.name] = (shuffle.source, shuffle.parts[0])
     return found
 
