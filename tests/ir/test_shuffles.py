@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.ir import Graph, Node, Value
-from secateur.ir.shuffles import shuffle_ending_in
+from secateur.ir.shuffles import grid_of, runs_of, shuffle_ending_in
 
 
 def chain(shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]) -> Graph:
@@ -49,3 +49,18 @@ def test_the_order_is_what_the_chain_does(data: st.DataObject) -> None:
 def test_other_chains_are_none(split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]) -> None:
     graph = chain((1, 8, 3, 3), split, perm, end)
     assert shuffle_ending_in(graph, graph.nodes[-1]) is None
+
+
+@pytest.mark.parametrize(("groups", "width"), [(2, 2), (3, 8), (8, 3)])
+def test_grids_are_known_by_their_order(groups: int, width: int) -> None:
+    order = np.arange(groups * width).reshape(groups, width).T.reshape(-1)
+    assert grid_of(order) == groups
+    assert grid_of(order[::-1]) is None
+    assert grid_of(np.roll(order, 1)) is None
+    assert grid_of(np.arange(groups * width)) is None
+
+
+def test_runs_put_together_are_the_order() -> None:
+    order = np.array([4, 5, 0, 1, 6, 2, 3])
+    assert runs_of(order) == [(4, 6), (0, 2), (6, 7), (2, 4)]
+    assert np.array_equal(np.concatenate([np.arange(*run) for run in runs_of(order)]), order)

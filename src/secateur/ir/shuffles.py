@@ -53,6 +53,28 @@ def shuffle_ending_in(graph: Graph, node: Node, shapes: Mapping[str, tuple[int, 
     return None if found is None else Shuffle(source, *found, (first.name, middle.name))
 
 
+def grid_of(order: Array) -> int | None:
+    """The g for which a permutation i64[n] is that of a [g, n/g] grid read by columns; None where it is no such one."""
+    size = len(order)
+    if size < 4 or order[0] != 0:
+        return None
+    width = int(order[1])  # the step from row to row
+    if width < 2 or width == size or size % width:
+        return None
+    return size // width if np.array_equal(order, np.arange(size).reshape(-1, width).T.reshape(-1)) else None
+
+
+def runs_of(order: Array) -> list[tuple[int, int]]:
+    """The (first, end) of consecutive positions that an order i64[n] is made of, in its order."""
+    breaks = np.flatnonzero(np.diff(order) != 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(order, breaks)]
+
+
+def is_permutation(order: Array, size: int) -> bool:
+    """Does an index name each of ``size`` positions once, counted from the beginning?"""
+    return bool(order.ndim == 1 and len(order) == size and np.array_equal(np.sort(order), np.arange(size)))
+
+
 def _shape(graph: Graph, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> tuple[int, ...]:
     shape = graph.value(name).shape
     if shapes is None:

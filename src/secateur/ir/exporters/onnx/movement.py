@@ -10,10 +10,12 @@ import numpy as np
 from secateur.ir.graph import Node, Sym
 from secateur.ir.infer_movement import slice_range
 from secateur.ir.ops import END
+from secateur.ir.shuffles import grid_of, is_permutation, runs_of
 
 from .emitter import Emitter, Rule
 
 LAST = (1 << 63) - 1  # what ONNX files write for "to the end"
+PIECES = 64  # parts that a permutation is written in at most, else it stays an index
 
 
 def _reshape(e: Emitter, node: Node) -> None:
@@ -139,10 +141,54 @@ def _roll(e: Emitter, node: Node) -> None:
 
 
 def _gather(e: Emitter, node: Node) -> None:
+    """A Gather; a permutation as the operators that every runtime gets right, if there are such."""
     x, index = e.ins(node)
+    order = e.graph.weights.get(node.inputs[1] or "")
+    size = e.shape(node)[node.attrs["axis"]]
+    if (
+        order is not None
+        and type(size) is int
+        and node.inputs[0] not in e.graph.weights
+        and is_permutation(order, size)
+    ):
+        groups, runs = grid_of(order), runs_of(order)
+        if groups is not None:
+            _shuffle(e, node, x, groups)
+            return
+        if 2 <= len(runs) <= min(PIECES, size // 2):
+            _pieces(e, node, x, runs)
+            return
     kind = e.dtype(node, 1)
     place = index if kind in ("i64", "i32") else e.cast(index, kind, "i64")
     pick(e, x, place, node.attrs["axis"], len(e.shape(node, 0)), e.outs(node))
+
+
+def _shuffle(e: Emitter, node: Node, x: str, groups: int) -> None:
+    """Reshape, transpose and reshape back, as channel shuffles are written."""
+    shape, axis = e.shape(node), node.attrs["axis"]
+    lead = [0 if isinstance(d, Sym) else d for d in shape[:axis]]
+    size, tail = shape[axis], list(shape[axis + 1 :])
+    back: list[int] = [*lead, size, *tail]
+    if sum(isinstance(d, Sym) for d in tail) > 1:
+        tail = [-1]  # Reshape finds one size: what lies behind the channels stays together
+    elif any(isinstance(d, Sym) for d in tail):
+        tail = [-1 if isinstance(d, Sym) else d for d in tail]
+        back = [*lead, size, *tail]
+    split = e.add("Reshape", [x, e.ints([*lead, groups, size // groups, *tail])])
+    perm = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + len(tail))]
+    e.add("Reshape", [e.add("Transpose", [split], perm=perm), e.ints(back)], e.outs(node))
+
+
+def _pieces(e: Emitter, node: Node, x: str, runs: Sequence[tuple[int, int]]) -> None:
+    """What moves in few pieces: split, and put together in another order."""
+    axis, places = node.attrs["axis"], sorted(runs)
+    sizes = [end - start for start, end in places]
+    parts = [e.fresh(f"{e.label}_Split") for _ in places]
+    if e.opset >= 13:
+        e.add("Split", [x, e.ints(sizes)], parts, axis=axis)
+    else:
+        e.add("Split", [x], parts, axis=axis, split=sizes)
+    e.add("Concat", [parts[places.index(run)] for run in runs], e.outs(node), axis=axis)
 
 
 def _pad(e: Emitter, node: Node) -> None:
