@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 import secateur
+from secateur.ir.plain import shortened
 from secateur.report.parts import Layer
-from secateur.report.table import HEAVIEST, MANY, PLACES, Limit, Signs, cut, layer_lines
+from secateur.report.table import HEAVIEST, MANY, PLACES, Limit, Signs, layer_lines
 from secateur.report.text import show, text
 from support.nets import residual
 
@@ -34,9 +35,9 @@ def test_a_line_a_layer_at_any_width(width: int) -> None:
 
 def test_names_are_whole_where_there_is_room() -> None:
     assert all(row.name in line for row, line in zip(LONG, lines(LONG)[1:], strict=True))
-    assert cut("abc", 3, "…") == "abc"
-    assert cut("0123456789", 7, "…") == "01…6789"
-    assert cut("0123456789", 7, "..") == "0..6789"
+    assert shortened("abc", 3, "…") == "abc"
+    assert shortened("0123456789", 7, "…") == "01…6789"
+    assert shortened("0123456789", 7, "..") == "0..6789"
 
 
 def test_one_reason_has_a_sign_and_several_have_numbers() -> None:

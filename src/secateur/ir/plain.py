@@ -17,3 +17,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """``printable``, and tabs and line ends spelled out too: for a name in the middle of a sentence."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shortened(text: str, most: int = 48, gap: str = "…") -> str:
+    """At most ``most`` characters, cut in the middle: the ends of a long name tell layers apart."""
+    if len(text) <= most:
+        return text
+    head = (most - len(gap)) // 3
+    return text[:head] + gap + text[len(text) - (most - len(gap) - head) :]

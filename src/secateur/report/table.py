@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from rich.text import Text
 
-from secateur.ir.plain import one_line
+from secateur.ir.plain import one_line, shortened
 
 from .parts import Layer, Widths
 
@@ -64,7 +64,7 @@ def layer_lines(
 
     yield Text(line("layer", heads))
     for row, name, cells in zip(shown, names, rows, strict=True):
-        text = Text(line(cut(name, longest, signs.gap), cells))
+        text = Text(line(shortened(name, longest, signs.gap), cells))
         text.stylize(COLOURS[row.state], len(text) - len(cells[-1]))
         mark = marks.get(_said(row))
         yield text if mark is None else text.append(f"  {mark}")
@@ -72,15 +72,6 @@ def layer_lines(
         yield Text(_sum(rest, signs, more))
     for said, mark in marks.items():
         yield Text(f"{mark} {said}")
-
-
-def cut(name: str, size: int, gap: str) -> str:
-    """The name in at most ``size`` characters: of a long one its ends, more of the last, which tells layers apart."""
-    if len(name) <= size:
-        return name
-    left = size - len(gap)
-    head = left // 3
-    return name[:head] + gap + name[len(name) - (left - head) :]
 
 
 def short(number: int) -> str:

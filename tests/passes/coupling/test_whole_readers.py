@@ -134,7 +134,15 @@ def grouped_transposed() -> ModelProto:
                   *head("up", w(10, 12, 3, 3))], w)  # fmt: skip
 
 
-MAKERS = [sampled, branches, loop, shortcut, computed_weights, mirrored, one_channel, grouped_transposed]
+def bank() -> ModelProto:
+    """A bank of filters whose channels become the height of a picture."""
+    w = Weights()
+    return model([*conv("x", w(24, 3, 3, 3), "a"), node("Transpose", ["a"], "picture", perm=[0, 2, 1, 3]),
+                  *conv("picture", w(32, 8, 3, 3), "b"), *conv("b", w(24, 32, 3, 3), "c"),
+                  *head("c", w(10, 24, 3, 3))], w)  # fmt: skip
+
+
+MAKERS = [bank, sampled, branches, loop, shortcut, computed_weights, mirrored, one_channel, grouped_transposed]
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -13,6 +13,7 @@ from secateur.passes.notes import Coupling, Importance, KeepMask
 
 from .amount import UNITS, Allocation, Amount
 from .estimate import Count, estimator, work_of_weights
+from .obstacles import obstacles
 from .select import Ladder
 from .widths import SLACKS, Stops, stops
 
@@ -85,9 +86,11 @@ def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: i
             break
     mask, reached, width = best
     if mask is None:
+        stopping = obstacles(graph, coupling, ladder.mask(ladder.least), kind)
         raise BudgetError(
             f"budget {kind}={_spell(amount)} is out of reach: at least {least:,} ({least / whole:.1%} of {whole:,}) "
-            "remain, because frozen channels and one survivor in every layer stay; "
+            "remain, because frozen channels and one survivor in every layer stay"
+            + (f", most of it in {stopping}; " if stopping else "; ")
             + (_shared(amount) or "raise the budget, lower round_to or floor, or protect less")
         )
     remark = f"widths are multiples of {width}, as with {lanes[0]} the budget is out of reach or left unused"

@@ -52,23 +52,29 @@ def _bias(flow: Flow, node: Node, atoms: Array) -> None:
             flow.freeze(atoms, f"{node.op} {node.label} adds a computed bias")
 
 
-def _off_axis(flow: Flow, node: Node, track: Track, weight: str, rows: int) -> Tracks:
-    """The channels lie along an axis that the weight does not contract."""
-    flow.blocked[node.name] = "its input carries channels along another axis"
-    if track.axis == 0:  # folded into the batch: each is treated alike
-        return [track]
-    same = node.out.shape[track.axis] == len(track.atoms)
-    flow.mix(node, 0, "expand")
-    return [track if same else None]
+def _contracted(flow: Flow, node: Node) -> Track | None:
+    """What the weight contracts; channels that lie along a spatial axis are seen whole there."""
+    track = flow.track(node.inputs[0])
+    if track is None or track.axis <= 1:
+        return track
+    flow.whole(node, 0)
+    return None
+
+
+def _batched(flow: Flow, node: Node, track: Track) -> Tracks:
+    """Channels folded into the batch: the layer treats each alike."""
+    flow.blocked[node.name] = "its input carries channels along the batch"
+    return [track]
 
 
 def _conv(flow: Flow, node: Node) -> Tracks:
-    weight, track = _weight(flow, node), flow.track(node.inputs[0])
+    weight = _weight(flow, node)
     if weight is None:
         return [None]
+    track = _contracted(flow, node)
     count, width, groups = flow.shape(weight)[0], flow.shape(weight)[1], node.attrs["groups"]
-    if track is not None and track.axis != 1:
-        return _off_axis(flow, node, track, weight, count)
+    if track is not None and track.axis == 0:
+        return _batched(flow, node, track)
     if groups > 1 and (width == 1 or count == groups):
         return _groupwise(flow, node, weight, track, 0, count // groups)
     rows = _rows(flow, node, weight, 0, count)
@@ -96,12 +102,13 @@ def _groupwise(flow: Flow, node: Node, weight: str, track: Track | None, axis: i
 
 
 def _conv_transpose(flow: Flow, node: Node) -> Tracks:
-    weight, track = _weight(flow, node), flow.track(node.inputs[0])
+    weight = _weight(flow, node)
     if weight is None:
         return [None]
+    track = _contracted(flow, node)
     (width, fan_out), groups = flow.shape(weight)[:2], node.attrs["groups"]
-    if track is not None and track.axis != 1:
-        return _off_axis(flow, node, track, weight, fan_out)
+    if track is not None and track.axis == 0:
+        return _batched(flow, node, track)
     if groups > 1:
         if width == groups:
             return _groupwise(flow, node, weight, track, 0, fan_out)

@@ -183,7 +183,7 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     ]
     inputs = tuple(wide.name if i == m.input else n for i, n in enumerate(node.inputs))
     track = widths.coupling.channels.get(node.name)
-    if track is None or widths.live_units(track.units).all():
+    if track is None or widths.live_units(track.units).all() or node.op in WEIGHTED:
         return [*before, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
     full = Value(f"{node.name}.full", (), "f32")
     kept = np.flatnonzero(widths.live_units(track.units))
@@ -193,6 +193,9 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
         Node(node.op, inputs, (full,), node.attrs, node.source),
         Node("gather", (full.name, pick), node.outputs, {"axis": track.axis}, Source(f"{node.label}.gather")),
     ]
+
+
+WEIGHTED = frozenset({"conv", "conv_transpose", "linear"})  # their outputs are as narrow as their weights make them
 
 
 def _pick(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:

@@ -1,0 +1,50 @@
+"""What stops a budget: the layers that keep most where as little as can be is kept, and why each does."""
+
+from __future__ import annotations
+
+from secateur.ir import Array, Graph
+from secateur.ir.plain import shortened
+from secateur.passes.analysis.cost import cost
+from secateur.passes.notes import Coupling
+
+MOST = 3  # layers that are named
+
+
+def obstacles(graph: Graph, coupling: Coupling, mask: Array, kind: str) -> str:
+    """The heaviest layers of what remains under ``mask`` (bool[units]), each with its share and its reason.
+
+    ``kind``: "macs", or "params" and "bytes", for which parameters are compared. Empty where no layer counts.
+    """
+    from secateur.passes.rewrite.slim import slim_shapes
+
+    field = "macs" if kind == "macs" else "params"
+    rows = {row.node: row for row in cost(slim_shapes(graph, mask)).layers}
+    total = sum(getattr(row, field) for row in rows.values())
+    heavy = sorted(rows.values(), key=lambda row: -getattr(row, field))[:MOST]
+    named = [
+        f"'{shortened(row.label)}' ({getattr(row, field) / total:.0%}: {_why(graph, coupling, row.node)})"
+        for row in heavy
+        if getattr(row, field)
+    ]
+    return ", ".join(named)
+
+
+def _why(graph: Graph, coupling: Coupling, name: str) -> str:
+    """Why a layer is not narrower: its outputs first, then its inputs."""
+    outputs = coupling.blocked.get(name) or _frozen(coupling, name)
+    node = graph.producer.get(name)
+    inputs = next((why for i in node.inputs if i and (why := _frozen(coupling, i))), None) if node is not None else None
+    found = [f"its {side} stay: {why}" for side, why in (("outputs", outputs), ("inputs", inputs)) if why]
+    return " and ".join(found) or "one channel of each kind stays"
+
+
+def _frozen(coupling: Coupling, value: str) -> str | None:
+    """The reason if every channel of the value stays."""
+    channels = coupling.channels.get(value)
+    if channels is None:
+        return None
+    units = channels.units[channels.units >= 0]
+    if not coupling.frozen[units].all():
+        return None
+    kept = set(units.tolist())
+    return next((g.frozen for g in coupling.groups if g.frozen and kept & set(g.units.tolist())), None)
