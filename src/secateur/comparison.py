@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from secateur.ir import Array, Error, Graph, InputError, LawError, Sym
+from secateur.ir.alone import agrees
 from secateur.ir.fields import Fields, Json
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import Refused
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, worst_slice
 from secateur.ir.precision import tolerance
 
-from .alone import agrees
 from .run import Runner
 from .sizes import Shapes, is_costly, other_sizes, seconds_of
 

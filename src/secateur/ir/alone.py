@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from secateur.ir import Array, Error, Graph, Node
-from secateur.ir.numeric import difference
+from .errors import Error
+from .graph import Array, Graph, Node
+from .numeric import difference
 
 Run = Callable[[Graph, Mapping[str, Array]], Sequence[Array]]
 SHARE = 0.1  # of a network's tolerance that one node may use up
