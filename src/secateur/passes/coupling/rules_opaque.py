@@ -17,7 +17,10 @@ from .flow import Flow, Tracks
 QUANTISERS = frozenset({"ai.onnx::QuantizeLinear", "ai.onnx::DequantizeLinear"})
 # The axes of the first input that pass as they are: the batch and the channels.
 SAMPLERS: Mapping[str, frozenset[int]] = MappingProxyType(
-    dict.fromkeys(("ai.onnx::GridSample", "ai.onnx::LpPool", "ai.onnx::GlobalLpPool"), frozenset({0, 1}))
+    dict.fromkeys(
+        ("ai.onnx::GridSample", "ai.onnx::LpPool", "ai.onnx::GlobalLpPool", "aten.grid_sampler.default"),
+        frozenset({0, 1}),
+    )
 )
 UNKNOWN = "is an operator that secateur does not know"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from onnx import AttributeProto, NodeProto
 
@@ -17,6 +19,9 @@ from .emitter import Emitter
 def emit_opaque(e: Emitter, node: Node) -> None:
     """Write the node's own proto with its inputs and outputs as they are called now."""
     if node.attrs["kind"] != "onnx":
+        form = TORCH.get(node.attrs["target"])
+        if form is not None:
+            return form(e, node)
         raise e.unsupported(
             node,
             f"'{node.attrs['target']}' has no ONNX form, so a network with it cannot be exported to ONNX; "
@@ -36,6 +41,24 @@ def emit_opaque(e: Emitter, node: Node) -> None:
     if renamed:
         _rename(proto, renamed)
     e.copy(proto)
+
+
+def _grid_sample(e: Emitter, node: Node) -> None:
+    """``aten.grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)``."""
+    e.needs(node, 16, "GridSample")
+    _, _, kind, padding, corners = json.loads(node.attrs["payload"])["args"]
+    names = ("linear", "nearest", "cubic") if e.opset >= 20 else ("bilinear", "nearest", "bicubic")
+    if e.opset < 20 and len(e.shape(node)) != 4:
+        raise e.unsupported(node, "GridSample takes pictures of two axes before operator set 20")
+    paddings = ("zeros", "border", "reflection")
+    e.add("GridSample", e.ins(node), e.outs(node), mode=names[kind], padding_mode=paddings[padding],
+          align_corners=int(corners))  # fmt: skip
+
+
+# Operators of torch that stay opaque in the IR, and have a form in ONNX.
+TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
+    dict.fromkeys(("aten.grid_sampler.default", "aten.grid_sampler_2d.default"), _grid_sample)
+)
 
 
 def _read(e: Emitter, name: str) -> bool:
