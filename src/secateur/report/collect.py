@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from secateur import __version__
@@ -11,7 +12,7 @@ from secateur.passes.allocate import Allocation
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of
 from secateur.passes.law import Verification
-from secateur.passes.notes import Coupling
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
@@ -22,6 +23,12 @@ from .rows import group_rows, keep_of, layer_rows
 
 if TYPE_CHECKING:
     from secateur.comparison import Reading
+
+
+NAMED = 4  # nodes of a kind
+WHOLE = MappingProxyType(
+    {"expand": "zeros stand in for channels that are gone before", "pick": "channels are picked from a full operand at"}
+)
 
 
 class Collector:
@@ -47,10 +54,28 @@ class Collector:
 def remarks_of(idle: bool, collector: Collector) -> tuple[str, ...]:
     """What the sweep says of itself, or that the data were not needed (``idle``: they gave no quality either)."""
     found = collector.coupled.note(Statistics) if collector.coupled is not None else None
+    whole = whole_readers(collector.coupled)
     if found is None:
-        return ("calibration was given and not needed: the criterion reads the weights alone",) if idle else ()
+        return (
+            ("calibration was given and not needed: the criterion reads the weights alone", *whole) if idle else whole
+        )
     loss = f"; loss: {found.loss}" if found.loss else ""
-    return (f"calibrated on {found.examples} examples{loss}",)
+    return (f"calibrated on {found.examples} examples{loss}", *whole)
+
+
+def whole_readers(coupled: Graph | None) -> tuple[str, ...]:
+    """The nodes that read all channels, where some are gone: zeros go in before them, or channels are picked."""
+    coupling, mask = (coupled.note(Coupling), coupled.note(KeepMask)) if coupled is not None else (None, None)
+    if coupled is None or coupling is None or mask is None:
+        return ()
+    remarks = []
+    for mode, what in WHOLE.items():
+        cut = (m for m in coupling.mixing if m.mode == mode and not coupling.live(m.units, mask.mask).all())
+        nodes = [coupled.producer[name] for name in dict.fromkeys(m.node for m in cut)]
+        named = [f"{n.attrs.get('target', n.op)} '{n.label}'" for n in nodes[:NAMED]]
+        more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+        remarks += [f"{what} {', '.join(named)}{more}"] if nodes else []
+    return tuple(remarks)
 
 
 def capture_remarks(graph: Graph) -> tuple[str, ...]:
