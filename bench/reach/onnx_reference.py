@@ -100,7 +100,8 @@ class _Mask:
             kept = self.recipe["weights"].get(listed, {}).get("kept", {})
             if shape is not None and str(axis % len(shape)) in kept:
                 mask = _mask(shape, axis % len(shape), kept[str(axis % len(shape))])
-                inputs[slot] = self._zeroed(before, name, mask, self.types[listed].elem_type)
+                element = self.types[listed].elem_type if listed in self.types else onnx.TensorProto.FLOAT  # computed
+                inputs[slot] = self._zeroed(before, name, mask, element)
         for m in self.recipe["mixing"]:
             if m["node"] in node.output:
                 self.met.add(m["node"])

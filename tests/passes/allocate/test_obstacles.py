@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import secateur
@@ -15,3 +17,17 @@ def test_the_heaviest_layers_of_what_remains_are_named() -> None:
             r"graph output\), 'conv0' \(\d+%: one channel of each kind stays\); raise the budget")  # fmt: skip
     with pytest.raises(secateur.BudgetError, match=said):
         secateur.compile(graph, macs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [("ai.onnx::If", "export it without them"), ("com.microsoft::DynamicQuantizeLSTM", "these are quantised: prune")],
+)
+def test_where_the_work_of_a_network_lies_that_counts_nothing(target: str, advice: str) -> None:
+    net = Net(1, 3, 8, 8)
+    y = net.node("relu", "x", name="odd")
+    graph = net.graph(str(net.node("relu", str(y))))
+    odd = {"op": "opaque", "attrs": {"kind": "onnx", "target": target, "payload": ""}}
+    graph = graph.rewrite(nodes=[dataclasses.replace(n, **odd) if n.name == "odd" else n for n in graph.nodes])
+    with pytest.raises(secateur.InputError, match=rf"not looked into \({target} 'odd'\); {advice}"):
+        secateur.compile(graph, macs=0.5, verify=False)

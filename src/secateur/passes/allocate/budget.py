@@ -13,7 +13,7 @@ from secateur.passes.notes import Coupling, Importance, KeepMask
 
 from .amount import UNITS, Allocation, Amount
 from .estimate import Count, estimator, work_of_weights
-from .obstacles import obstacles
+from .obstacles import obstacles, uncounted
 from .select import Ladder
 from .widths import SLACKS, Stops, stops
 
@@ -70,7 +70,7 @@ def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: i
     if whole == 0:
         raise InputError(
             f"budget {kind}={_spell(amount)}: the network has no {kind} that could be counted, so "
-            "there is nothing to shrink; its operators may all be opaque (`secateur inspect` names them)"
+            f"there is nothing to shrink; {uncounted(graph)}"
         )
     limit, least, lanes = amount.limit(whole), whole, roundings(graph, round_to)
     work, count, guess = work_of_weights(graph, "macs"), counter(graph, kind), estimator(graph, coupling, kind)

@@ -8,6 +8,7 @@ from secateur.passes.analysis.cost import cost
 from secateur.passes.notes import Coupling
 
 MOST = 3  # layers that are named
+QUANTISED = ("Quantize", "QLinear", "Integer")  # in the names of operators
 
 
 def obstacles(graph: Graph, coupling: Coupling, mask: Array, kind: str) -> str:
@@ -27,6 +28,18 @@ def obstacles(graph: Graph, coupling: Coupling, mask: Array, kind: str) -> str:
         if getattr(row, field)
     ]
     return ", ".join(named)
+
+
+def uncounted(graph: Graph) -> str:
+    """Where a network's work may lie that counts nothing, and what to do."""
+    nodes = [n for n in graph.nodes if n.op == "opaque"]
+    if not nodes:
+        return "none of its layers multiplies"
+    named = ", ".join(f"{n.attrs['target']} '{shortened(n.label)}'" for n in nodes[:MOST])
+    more = f" and {len(nodes) - MOST} more" if len(nodes) > MOST else ""
+    quantised = any(word in n.attrs["target"] for n in nodes for word in QUANTISED)
+    todo = "these are quantised: prune the float network, then quantise it" if quantised else "export it without them"
+    return f"its work lies in operators that are not looked into ({named}{more}); {todo}"
 
 
 def _why(graph: Graph, coupling: Coupling, name: str) -> str:
