@@ -21,6 +21,7 @@ from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.build import recipe_of
 from secateur.passes.recipe.digests import digests, fingerprint
+from secateur.passes.rewrite.portable import Portable
 
 from .arguments import check_by_hand_alone, check_recipe_alone, check_this_version, lanes_of, policy_of
 from .by_hand import by_hand, passes_by_hand
@@ -133,6 +134,8 @@ def compile(
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
     made = restructure(start, chosen.rewrites, collector.see, Runner(keep=2), collector.start)
     slim = Pipeline(steps, (collector.see,), collector.start)(made.graph)
+    if chosen.portable and slim.note(Recipe) is not None and any(node.op == "gather" for node in slim.nodes):
+        slim = Pipeline((Portable(),), (collector.see,), collector.start)(slim)
     slim, found = _with_recipe(slim, dense)
     verification = None
     if verify:
@@ -141,7 +144,9 @@ def compile(
     cut, repair = slim, chosen.compensation()
     if repair:
         slim = Pipeline(repair, (collector.see,), collector.start)(slim)
-    found = dataclasses.replace(found, steps=Steps(made.steps, repair), digests=digests(dense, made.graph, cut, slim))
+    found = dataclasses.replace(
+        found, steps=Steps(made.steps, (*found.steps.after, *repair)), digests=digests(dense, made.graph, cut, slim)
+    )
     quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
     latency, warnings = None, tuple[str, ...]()
     if target is not None and (hand is not None or chosen.criterion is not None or target != "native"):

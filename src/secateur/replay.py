@@ -16,8 +16,9 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check, failure
 from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.digests import digests, fingerprint
-from secateur.passes.replay import Replay
+from secateur.passes.replay import Replay, in_order
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.portable import Portable
 from secateur.passes.rewrite.slim import Slim
 
 from .capture import capture, check_weights, fresh
@@ -58,10 +59,14 @@ def apply(
     collector = Collector(tell)
     made = restructure(dense, known.steps.before, collector.see, Runner(keep=2))
     slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (collector.see,))(made.graph)
+    if known.portable:
+        slim = Pipeline((Portable(),), (collector.see,))(slim)
+    in_order(known, slim)
+    repair = tuple(step for step in known.steps.after if not isinstance(step, Portable))
     found = dataclasses.replace(
         known,
         sha256=fingerprint(dense.weights),
-        steps=Steps(made.steps),
+        steps=Steps(made.steps, (Portable(),) if known.portable else ()),
         digests=digests(dense, made.graph, slim, slim),
     )
     tell(0, None, "check the law")
@@ -71,8 +76,8 @@ def apply(
     if made.steps:
         verification = dataclasses.replace(verification, reference=AFTER)
     remarks = made.remarks
-    if known.steps.after:
-        remarks = (*remarks, f"not repeated, since it needs data: {print_spec(known.steps.after)}; weights are as cut")
+    if repair:
+        remarks = (*remarks, f"not repeated, since it needs data: {print_spec(repair)}; weights are as cut")
     report = make_report(dense.name, dense, slim, collector, "recipe", seed, verification, remarks, reading=reading)
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust)
 

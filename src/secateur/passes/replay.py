@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from secateur.ir import Graph, PassError
+from secateur.ir import Graph, InputError, PassError
 
 from .coupling.couple import couple
 from .notes import Coupling, KeepMask
 from .recipe.mask import keep_mask
 from .recipe.recipe import Recipe
+from .rewrite.portable import Portable
 from .rewrite.slim import slim
 
 
@@ -31,4 +32,19 @@ class Replay:
 def replayed(recipe: Recipe, graph: Graph) -> Graph:
     """The cut, on a graph of the same network, whatever its weights are now. Raises InputError as ``keep_mask``."""
     coupled = graph if graph.note(Coupling) is not None else graph.with_note(couple(graph))
-    return slim(coupled, keep_mask(recipe, coupled))
+    cut = slim(coupled, keep_mask(recipe, coupled))
+    return in_order(recipe, Portable()(cut)) if recipe.portable else cut
+
+
+def in_order(recipe: Recipe, graph: Graph) -> Graph:
+    """The replayed graph itself. Raises InputError where its channels stand in another order than the recipe says."""
+    made = graph.note(Recipe)
+    assert made is not None
+    for name, kept in recipe.weights.items():
+        for axis, lists in kept.items():
+            if recipe.portable and made.weights.get(name, {}).get(axis, lists) != lists:
+                raise InputError(
+                    f"recipe: weight '{name}', axis {axis}: its channels stand in another order than 'portable' puts "
+                    "them in; take the recipe as it was written"
+                )
+    return graph

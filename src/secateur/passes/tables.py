@@ -15,6 +15,7 @@ from .compensate.constants import FoldConstants
 from .coupling.couple import Couple
 from .pipeline import Pass
 from .rewrite import ALL as ALL_REWRITES
+from .rewrite.portable import Portable
 from .rewrite.slim import Slim
 from .score import ALL as ALL_CRITERIA
 from .score import Criterion
@@ -27,8 +28,10 @@ COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in AL
 REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
 )
+# What may change weights after the cut, or their order.
+AFTER: Mapping[str, type[Pass]] = MappingProxyType({Portable.name: Portable} | dict(COMPENSATION))
 PASSES: Mapping[str, type[Pass]] = MappingProxyType(
-    {p.name: p for p in (Couple, CountCost, Modularity, Slim)}
+    {p.name: p for p in (Couple, CountCost, Modularity, Slim, Portable)}
     | dict(REWRITES)
     | dict(CRITERIA)
     | dict(ALLOCATORS)

@@ -36,6 +36,7 @@ class Parts:
     protect: tuple[str, ...] = ()
     compensate: tuple[Pass, ...] = ()
     rewrites: tuple[Pass, ...] = ()
+    portable: bool = True
 
     def allocator(self) -> Allocator:
         """The method under the budget."""

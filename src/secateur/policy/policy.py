@@ -36,7 +36,8 @@ class Policy(Parts):
     ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes and what remains of it: a share (0.5) or
     an absolute whole number; or latency_ms. ``protect`` are globs of layer names, ``rewrites`` passes that restructure
     the network first, in this order (``"separable{rank=1}"``), also where ``criterion`` is None, and ``compensate``
-    passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``).
+    passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``). With ``portable`` channels
+    are put into an order in which shuffles can be written without an index, which some runtimes get wrong.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Policy(Parts):
         protect: Sequence[str] = (),
         compensate: Sequence[Pass | str] = (),
         rewrites: Sequence[Pass | str] = (),
+        portable: bool = True,
     ) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
         super().__init__(
@@ -58,6 +60,7 @@ class Policy(Parts):
             of_texts(protect, "'protect'"),
             passes_of(compensate, "'compensate'"),
             passes_of(rewrites, "'rewrites'"),
+            portable,
         )
         check_parts(self)
 

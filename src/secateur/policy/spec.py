@@ -10,6 +10,7 @@ from secateur.passes.allocate.amount import Allocator
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, parse_spec, print_spec
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.portable import Portable
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
 
@@ -30,6 +31,7 @@ def read_spec(text: str) -> Parts:
     allocator: Allocator | None = None
     protect: tuple[str, ...] = ()
     compensate: list[Pass] = []
+    portable = True
     for step in steps[first:]:
         if _scores(step) and criterion is None:
             criterion = step
@@ -39,12 +41,14 @@ def read_spec(text: str) -> Parts:
             protect = step.protect
         elif step.name in COMPENSATION:
             compensate.append(step)
+        elif isinstance(step, Portable):
+            portable = step.on
         elif not isinstance(step, Slim | Canonicalize):
             raise InputError(_misplaced(text, step))
     if criterion is None:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     if allocator is None:
-        return Parts(criterion, protect=protect, compensate=tuple(compensate), rewrites=rewrites)
+        return Parts(criterion, protect=protect, compensate=tuple(compensate), rewrites=rewrites, portable=portable)
     budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
     if len(budgets) > 1:
         raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
@@ -52,7 +56,7 @@ def read_spec(text: str) -> Parts:
         raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
     method = without_budget(allocator, *budgets)
     budget = next(iter(budgets.items()), Parts().budget)
-    return Parts(criterion, method, budget, allocator.round_to, protect, tuple(compensate), rewrites)
+    return Parts(criterion, method, budget, allocator.round_to, protect, tuple(compensate), rewrites, portable)
 
 
 def write_spec(parts: Parts) -> str:
@@ -60,7 +64,10 @@ def write_spec(parts: Parts) -> str:
     if parts.criterion is None:
         return print_spec(parts.rewrites) or "none"
     protect = (Couple(protect=parts.protect),) if parts.protect else ()
-    return print_spec((*parts.rewrites, *protect, parts.criterion, parts.allocator(), Slim(), *parts.compensate))
+    order = () if parts.portable else (Portable(on=False),)
+    return print_spec(
+        (*parts.rewrites, *protect, parts.criterion, parts.allocator(), Slim(), *order, *parts.compensate)
+    )
 
 
 def _scores(step: Pass) -> TypeGuard[Criterion]:

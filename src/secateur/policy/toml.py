@@ -12,7 +12,7 @@ from secateur.passes.pipeline import Pass, build, options_of, parse_pass, print_
 
 from .parts import UNMET, Parts, amount, check_known, of_texts, passes_of
 
-SECTIONS = ("budget", "rewrite", "score", "allocate", "protect", "compensate")
+SECTIONS = ("budget", "rewrite", "score", "allocate", "protect", "slim", "compensate")
 Section = Mapping[str, object]
 
 
@@ -30,6 +30,7 @@ def read_toml(text: str) -> Parts:
             raise InputError(
                 f"[compensate] {name} = {value!r}: write true, false, or the pass with its options as text"
             )
+    portable = _portable(sections["slim"])
     default = Parts()
     round_to = allocate.pop("round_to", default.round_to)
     criterion = score.pop("criterion", "l1")
@@ -55,6 +56,7 @@ def read_toml(text: str) -> Parts:
             parse_pass(value if isinstance(value, str) else name, PASSES) for name, value in compensate.items() if value
         ),
         rewrites,
+        portable,
     )
 
 
@@ -73,6 +75,8 @@ def write_toml(parts: Parts) -> str:
     lines = ["[budget]", f"{kind} = {_toml(shown)}", "", *rewrites, "[score]", *_options("criterion", parts.criterion)]
     lines += ["", "[allocate]", *_options("method", parts.method), f"round_to = {_toml(parts.round_to)}"]
     lines += ["", "[protect]", f"layers = {_toml(parts.protect)}"]
+    if not parts.portable:
+        lines += ["", "[slim]", "portable = false"]
     if parts.compensate:
         lines += ["", "[compensate]"]
         texts = ((step.name, print_pass(step)) for step in parts.compensate)
@@ -98,6 +102,14 @@ def _round_to(given: object) -> int | str:
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise InputError(f"[allocate] round_to is {given!r}; give 'auto' or a whole number from 1 up")
     return given
+
+
+def _portable(section: Section) -> bool:
+    check_known(section, ("portable",), "key of [slim]")
+    found = section.get("portable", True)
+    if not isinstance(found, bool):
+        raise InputError(f"[slim] portable = {found!r}: write true or false")
+    return found
 
 
 def _options(key: str, step: Pass) -> list[str]:

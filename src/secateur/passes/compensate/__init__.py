@@ -13,9 +13,9 @@ ALL = (FoldConstants, Refit, ReestimateBN)
 
 
 def may_change(steps: Iterable[Pass], graph: Graph) -> frozenset[str]:
-    """The weights of a slim graph that these compensation passes may change: what each of them declares."""
+    """The weights of a slim graph that these passes after the cut may change: what each compensation declares."""
     kinds = {kind.name: kind for kind in ALL}
-    return frozenset(name for step in steps for name in kinds[step.name].may_change(graph))
+    return frozenset(name for step in steps if step.name in kinds for name in kinds[step.name].may_change(graph))
 
 
 __all__ = ["ALL", "FoldConstants", "ReestimateBN", "Refit", "may_change"]

@@ -61,8 +61,8 @@ def _repair_norm(step: Step, recipe: Recipe | None, weights: dict[str, Array]) -
     if before is None or after is None:
         return {}
     old_mean, old_variance = weights[mean], weights[variance]
-    was = step.dense.weights.get(mean, old_mean)  # the original's: what moved it since is in the difference already
-    was = was if rows is None or was.shape == old_mean.shape else was[rows]
+    known = step.dense.weights.get(mean)  # the original's: what moved it since is in the difference already
+    was = old_mean if known is None else known if rows is None else known[rows]
     ratio = _ratio(after[1], before[1])
     return {
         mean: (was + (after[0] - before[0]).reshape(old_mean.shape)).astype(old_mean.dtype),

@@ -57,6 +57,7 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
     coupling = graph.note(Coupling)
     assert coupling is not None
     check_names(recipe, graph)
+    recipe = recipe.rising()
     keep = np.ones(coupling.size, bool)
     slots = {(slot.weight, slot.axis): slot for slot in coupling.slots}
     for name, kept in recipe.weights.items():
@@ -76,7 +77,7 @@ def _dropped(slot: Slot | None, name: str, axis: int, lists: Indices, graph: Gra
     place = f"recipe: weight '{name}', axis {axis}"
     size = graph.weights[name].shape[axis]
     if slot is None:
-        if lists == list(range(size)):
+        if lists == list(range(size)) or all(row == list(range(size)) for row in groups_of(lists) or [[]]):
             return np.zeros(0, np.int64)
         raise InputError(f"{place}: no channel of '{graph.name}' can be removed along it; see `secateur inspect`")
     groups = groups_of(lists)

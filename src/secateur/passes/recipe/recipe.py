@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secateur.ir import Graph
 
 SCHEMA = 1
+REORDER = "portable"  # after the cut: channels stand in another order than the original's
 CUT = "slim"  # in a file's list of rewrites: what stands before it was done before the cut
 Indices = list[int] | list[list[int]]  # kept indices, or one list per surviving group
 Kept = dict[int, Indices]  # by axis
@@ -68,6 +69,8 @@ class Steps:
 class Recipe:
     """Kept indices per weight, by axis, in the original's numbering; one list per group where a layer has several.
 
+    They rise, unless ``portable`` put channels into another order after the cut: then they stand as in the slim weight.
+
     ``mixing``: what nodes keep that read across channels without a weight. ``steps``: what was done before the cut and
     what repaired weights after it. ``digests``: the SHA-256 of each weight of the slim network that is not a cut of the
     original's: what a rewrite made and what a compensation changed.
@@ -87,6 +90,18 @@ class Recipe:
     def rewrites(self) -> tuple[str, ...]:
         """The passes before and after the cut, as the file lists them."""
         return self.steps.texts()
+
+    @property
+    def portable(self) -> bool:
+        """Do channels stand in another order than the original's?"""
+        return any(print_pass(step) == REORDER for step in self.steps.after)
+
+    def rising(self) -> Recipe:
+        """The same removal with kept channels in the order of the original."""
+        if not self.portable:
+            return self
+        weights = {name: {a: _rising(i) for a, i in kept.items()} for name, kept in self.weights.items()}
+        return dataclasses.replace(self, weights=weights)
 
     @property
     def changes(self) -> bool:
@@ -159,6 +174,11 @@ class Recipe:
                 raise InputError(f"recipe: '{name}' has shape {tuple(out[name].shape)}, expected {self.shapes[name]}")
             out[name] = cut(out[name], kept)
         return out
+
+
+def _rising(kept: Indices) -> Indices:
+    groups = groups_of(kept)
+    return sorted(k for k in kept if isinstance(k, int)) if groups is None else [sorted(row) for row in groups]
 
 
 def cut(array: Any, kept: Kept) -> Any:

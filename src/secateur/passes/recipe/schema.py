@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar, cast
 
@@ -16,11 +16,12 @@ import msgspec
 
 from secateur.ir import InputError
 from secateur.passes.pipeline import check_numbers, parse_spec
-from secateur.passes.tables import COMPENSATION, REWRITES
+from secateur.passes.tables import AFTER, REWRITES
 
-from .recipe import CUT, SCHEMA, Indices, Kept, Mixed, Recipe, Steps, groups_of
+from .recipe import CUT, REORDER, SCHEMA, Indices, Kept, Mixed, Recipe, Steps, groups_of
 
 S = TypeVar("S", bound=msgspec.Struct)
+_Check = Callable[[Sequence[int], int, str], None]
 MOST = 1 << 31  # indices along one axis, and sizes that a shape may have
 
 
@@ -85,10 +86,10 @@ def read_steps(texts: Sequence[str], where: str = "recipe") -> Steps:
     try:
         return Steps(
             tuple(check_numbers(step) for text in texts[: max(at, 0)] for step in parse_spec(text, REWRITES)),
-            tuple(check_numbers(step) for text in texts[at + 1 :] for step in parse_spec(text, COMPENSATION)),
+            tuple(check_numbers(step) for text in texts[at + 1 :] for step in parse_spec(text, AFTER)),
         )
     except InputError as error:
-        kinds = f"rewrites, '{CUT}', and compensation ({', '.join(COMPENSATION)})"
+        kinds = f"rewrites, '{CUT}', and what follows it ({', '.join(AFTER)})"
         raise InputError(f"{where}: 'rewrites' lists {kinds} in this order: {error}") from error
 
 
@@ -114,6 +115,7 @@ def _weight(name: str, entry: _Kept, body: _Body, where: str) -> Kept:
     if not all(0 < size <= MOST for size in shape):
         raise InputError(f"{where}: weight '{name}' has shape {shape}; sizes are from 1 to {MOST}")
     found: Kept = {}
+    check = _each_once if REORDER in body.rewrites else _rising
     for text, kept in entry.kept.items():
         place = f"{where}: weight '{name}', axis {text}"
         if not re.fullmatch(r"0|[1-9]\d?", text, re.ASCII) or int(text) >= len(shape):
@@ -122,9 +124,9 @@ def _weight(name: str, entry: _Kept, body: _Body, where: str) -> Kept:
         found[axis] = _indices(kept, place)
         groups = groups_of(found[axis])
         if groups is None:
-            _rising(cast("list[int]", found[axis]), shape[axis], place)
+            check(cast("list[int]", found[axis]), shape[axis], place)
         else:
-            _groups(groups, axis, shape, place)
+            _groups(groups, axis, shape, place, check)
     return found
 
 
@@ -136,15 +138,20 @@ def _indices(kept: list[int | list[int]], place: str) -> Indices:
     return lists or [k for k in kept if not isinstance(k, list)]
 
 
-def _groups(lists: Sequence[list[int]], axis: int, shape: Sequence[int], place: str) -> None:
+def _groups(lists: Sequence[list[int]], axis: int, shape: Sequence[int], place: str, check: _Check) -> None:
     """One list per group, of equal length, along axis 1 alone."""
     if axis != 1 or shape[0] % len(lists):
         raise InputError(f"{place}: {len(lists)} lists, one per group, fit axis 1 of a weight whose rows they divide; "
                          f"its shape is {list(shape)}")  # fmt: skip
     for row in lists:
-        _rising(row, shape[1], place)
+        check(row, shape[1], place)
     if len({len(row) for row in lists}) != 1:
         raise InputError(f"{place}: groups keep {sorted({len(row) for row in lists})} channels; each must keep as many")
+
+
+def _each_once(kept: Sequence[int], size: int, place: str) -> None:
+    """Indices in range, each once, in any order, and at least one."""
+    _rising(sorted(kept), size, place)
 
 
 def _rising(kept: Sequence[int], size: int, place: str) -> None:
