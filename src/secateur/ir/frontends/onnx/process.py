@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORKER = "secateur.ir.frontends.onnx.worker"
 COMMAND = (sys.executable, "-P", "-m", WORKER)
 START = 120.0  # seconds to import onnxruntime in, on a machine that does much else
-PATIENCE = 6.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
+PATIENCE = 4.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
 DERIVING = "deriving its shapes"
 BYTES = 5e6  # that are loaded or computed with in such a second, at the very least
 
