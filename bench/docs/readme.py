@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from bench.accuracy import criteria_tables
-from bench.docs import readme_headlines, readme_rewrites, readme_speed
+from bench.docs import readme_headlines, readme_rewrites, readme_speed, readme_trust
 from bench.docs.readme_headlines import newest
 from bench.lib import common
 
@@ -107,6 +107,8 @@ def main() -> int:
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "command": command, "rewrites": readme_rewrites.block,
+        "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,
+        "checks": readme_trust.checks, "versions": readme_trust.versions,
     }  # fmt: skip
     costs = {"sweep": lambda: criteria_tables.costs(common.where)}
     pages = {
