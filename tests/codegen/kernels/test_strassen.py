@@ -183,7 +183,7 @@ def test_what_the_default_takes() -> None:
     assert kernels(layer(512, 256, 32, stride=(2, 2)))[1] is StrassenSpec
     assert kernels(layer(512, 256, 14, stride=(2, 2)))[1] is ConvSpec, "of seven rows one is in both halves"
     assert kernels(layer(512, 512, 14, groups=2))[1:] == [StrassenSpec] * 2, "groups are layers of their own"
-    assert kernels(layer(512, 240, 14))[1] is ConvSpec, "15 blocks of outputs have no halves"
+    assert kernels(layer(512, 15 * native().lanes, 14))[1] is ConvSpec, "15 blocks of outputs have no halves"
     assert kernels(layer(500, 256, 14))[1] is ConvSpec, "and the last of these inputs is not full"
 
 
