@@ -266,7 +266,7 @@ SIZES = ((1, 224, 224), (2, 64, 96), (1, 37, 61), (3, 9, 11), (1, 331, 12))
 def runner(model: ModelProto) -> Callable[[Array], list[Array]]:
     """With optimisations that believe what the file says of shapes, short of those that change the layout.
 
-    Kernels for blocks of channels, which the machine and the width decide on, take automatic padding that others refuse.
+    Kernels for blocks of channels, which machine and width decide on, take automatic padding that others refuse.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
