@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from secateur.ir import ELEMENTWISE, Array, Graph, Node
+from secateur.ir.torch_origin import TorchOrigin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +114,11 @@ class Flow:
     def is_const(self, name: str) -> bool:
         """Does this depend on weights alone, through movement and element-wise operators?"""
         return name in self.graph.weights or name in self.const
+
+    def replaced(self, weight: str) -> bool:
+        """Did the front end compute this weight, so that the user's module has none of its name?"""
+        origin = self.graph.note(TorchOrigin)
+        return origin is not None and weight not in origin.parameters and weight not in origin.buffers
 
     def takes(self, name: str, axis: int) -> bool:
         """Can this operand be given the channels it meets along ``axis``?
