@@ -1,7 +1,7 @@
 """The command line: ``secateur compile | rewrite | inspect | verify | apply | build | tune | run | bench | passes``.
 
-Only the front of it: names, options and help. The work is in ``compile``, ``commands`` and their sisters, loaded
-when a command runs.
+Only the front of it: names and what each command is for, in one line. A command's options load when it is asked for,
+and what it does when it runs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,30 @@ import typer
 
 from secateur import __version__
 
-from . import deploy, prune
-from .options import Debug
-from .typos import Command, Commands
+from .commanding import Commands, Front
+
+COMMANDS = {
+    "compile": Front("prune", "compile_command", "Prune a model under a budget, and check the result."),
+    "rewrite": Front("prune", "rewrite_command", "Structural rewrites alone: separable, grouped, low_rank, fold_bn"),
+    "inspect": Front("prune", "inspect_command", "Show cost, channel groups, and what is frozen and why."),
+    "verify": Front("prune", "verify_command", "Check a slim model against its original."),
+    "apply": Front("prune", "apply_command", "Replay a recipe on a model of the same network."),
+    "build": Front("deploy", "build_command", "Compile a model to a library for this machine or another."),
+    "tune": Front("deploy", "tune_command", "Measure kernels for a model and keep the choices."),
+    "run": Front("deploy", "run_command", "Run a library on .npy files."),
+    "bench": Front("deploy", "bench_command", "Time models side by side in ONNX Runtime and others."),
+    "passes": Front("prune", "passes_command", "List every pass with its options."),
+}
+
+
+class Secateur(Commands):
+    """The group of the commands above."""
+
+    fronts = COMMANDS
+
 
 app = typer.Typer(
-    name="secateur", cls=Commands, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="secateur", cls=Secateur, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -34,41 +52,6 @@ def front(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
-
-
-app.command("compile", cls=Command, short_help="Prune a model under a budget, and check the result.")(
-    prune.compile_command
-)
-app.command("rewrite", cls=Command, short_help="Structural rewrites alone: separable, grouped, low_rank, fold_bn")(
-    prune.rewrite_command
-)
-app.command("inspect", cls=Command, short_help="Show cost, channel groups, and what is frozen and why.")(
-    prune.inspect_command
-)
-app.command("verify", cls=Command, short_help="Check a slim model against its original.")(prune.verify_command)
-app.command("apply", cls=Command, short_help="Replay a recipe on a model of the same network.")(prune.apply_command)
-app.command("build", cls=Command, short_help="Compile a model to a library for this machine or another.")(
-    deploy.build_command
-)
-app.command("tune", cls=Command, short_help="Measure kernels for a model and keep the choices.")(deploy.tune_command)
-app.command("run", cls=Command, short_help="Run a library on .npy files.")(deploy.run_command)
-app.command("bench", cls=Command, short_help="Time models side by side in ONNX Runtime and others.")(
-    deploy.bench_command
-)
-
-
-@app.command("passes", cls=Command, short_help="List every pass with its options.")
-def passes_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One pass.", show_default=False)] = None,
-    debug: Debug = False,
-) -> None:
-    """List every pass with its options and its paper."""
-    from .errors import guard
-
-    with guard(debug):
-        from .passes import list_passes
-
-        list_passes(name)
 
 
 def main() -> None:

@@ -55,6 +55,10 @@ Out = Annotated[
     Path | None,
     typer.Argument(metavar="OUT.onnx", help="The model to write; --dry-run needs none.", show_default=False),
 ]
+RecipeOut = Annotated[
+    Path | None, typer.Option("--recipe", metavar="OUT.json", help="Write what was kept and done, to replay it.")
+]
+Page = Annotated[Path | None, typer.Option("--report", metavar="OUT.html", help="Write the report as a page.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")]
 Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
 Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]

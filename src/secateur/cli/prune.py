@@ -18,7 +18,9 @@ from .options import (
     Mean,
     Out,
     Overwrite,
+    Page,
     Protect,
+    RecipeOut,
     Scale,
     Seed,
     Shape,
@@ -74,8 +76,8 @@ def compile_command(
     keep: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     speedup: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
-    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was kept, to replay it.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    recipe: RecipeOut = None,
+    report: Page = None,
     json_: Json = None,
     layers: Layers = None,
     shape: Shape = None,
@@ -122,8 +124,8 @@ def rewrite_command(
     scale: Scale = None,
     size: Size = None,
     holdout: Holdout = "25%",
-    recipe: Annotated[Path | None, typer.Option(metavar="OUT.json", help="Write what was done, to replay it.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page.")] = None,
+    recipe: RecipeOut = None,
+    report: Page = None,
     json_: Json = None,
     layers: Layers = None,
     shape: Shape = None,
@@ -201,3 +203,16 @@ def apply_command(
 
     with guard(debug):
         cli_work.apply_recipe(recipe, source, out, overwrite, trust)
+
+
+def passes_command(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One pass.", show_default=False)] = None,
+    debug: Debug = False,
+) -> None:
+    """List every pass with its options and its paper."""
+    from .errors import guard
+
+    with guard(debug):
+        from .passes import list_passes
+
+        list_passes(name)

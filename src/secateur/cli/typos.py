@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 COMMANDS = {
     **dict.fromkeys(("prune", "slim", "shrink", "optimize", "optimise", "compress", "simplify"), "compile"),
@@ -39,27 +39,12 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises the usage error of ``ctx.fail``."""
-        with _told(ctx, self.params):
+        with told(ctx, self.params):
             return super().parse_args(ctx, args)
-
-
-class Commands(TyperGroup):
-    """The front, whose unknown commands and options are told with what comes close."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises the usage error of ``ctx.fail``."""
-        with _told(ctx, self.params):
-            return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Raises the usage error of ``ctx.fail``."""
-        if args and args[0] not in self.commands:
-            ctx.fail(f"no such command: {args[0]}{_near(args[0], self.commands, COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
 
 @contextlib.contextmanager
-def _told(ctx: Any, parameters: Iterable[Any]) -> Iterator[None]:
+def told(ctx: Any, parameters: Iterable[Any]) -> Iterator[None]:
     """Say click's own error in our words. Typer has that class to itself, so that it is known by what it holds."""
     try:
         yield
@@ -70,6 +55,11 @@ def _told(ctx: Any, parameters: Iterable[Any]) -> Iterator[None]:
         known = [text for parameter in parameters for text in parameter.opts if text.startswith("--")]
         meant = {said: option for said, option in OPTIONS.items() if option in known}
         ctx.fail(f"no such option: {name}{_near(name, known, meant)}")
+
+
+def near_command(word: str, known: Iterable[str]) -> str:
+    """ ", did you mean ...?", or nothing, for a command that nobody knows."""
+    return _near(word, known, COMMANDS)
 
 
 def _near(word: str, known: Iterable[str], synonyms: Mapping[str, str]) -> str:
