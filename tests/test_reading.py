@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import secateur
-from bench.reach import mutants
+from bench.reach import mutant_seeds
 from secateur import inspection
 from secateur.cli.app import app
 from secateur.comparison import RandomError
@@ -237,8 +237,8 @@ def test_the_report_of_a_command_says_what_was_written(tmp_path: Path) -> None:
 
 def test_no_size_is_tried_at_which_single_precision_loses_what_it_sums_up() -> None:
     """A mean of a million positions differs between two operators of one runtime by more than the tolerance."""
-    names = [make.__name__ for make in mutants.SEEDS]
-    graph = secateur.load(ModelProto.FromString(mutants.seeds()[names.index("grouped")]))
+    names = [make.__name__ for make in mutant_seeds.SEEDS]
+    graph = secateur.load(ModelProto.FromString(mutant_seeds.seeds()[names.index("grouped")]))
     sizes = [shapes["x"][2:] for choices in other_sizes(graph) for shapes in choices]
     assert sizes
     assert max(h * w for h, w in sizes) <= 1 << 17

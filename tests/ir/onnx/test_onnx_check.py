@@ -14,7 +14,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import secateur
-from bench.reach import mutants
+from bench.reach import mutant_seeds, mutants
 from secateur.ir import InputError, Node, Unsupported, Value, infer_node
 from secateur.ir.frontends.onnx.check import check
 from secateur.ir.frontends.onnx.check_nodes import check_types
@@ -26,8 +26,8 @@ Fault = Callable[[ModelProto], object]
 
 
 def seed(name: str) -> ModelProto:
-    names = [make.__name__ for make in mutants.SEEDS]
-    return ModelProto.FromString(mutants.seeds()[names.index(name)])
+    names = [make.__name__ for make in mutant_seeds.SEEDS]
+    return ModelProto.FromString(mutant_seeds.seeds()[names.index(name)])
 
 
 def node(m: ModelProto, kind: str) -> onnx.NodeProto:
@@ -38,7 +38,7 @@ def attribute(m: ModelProto, kind: str, name: str) -> onnx.AttributeProto:
     return next(a for a in node(m, kind).attribute if a.name == name)
 
 
-@pytest.mark.parametrize("make", mutants.SEEDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", mutant_seeds.SEEDS, ids=lambda make: make.__name__)
 def test_sound_files_pass(make: Callable[[], ModelProto]) -> None:
     check(make(), "it")
 
