@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
+from secateur.codegen.kernels.dense_spec import DenseConvolution
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
 
 @dataclass(frozen=True)
-class ConvSpec:
+class ConvSpec(DenseConvolution):
     """A convolution or linear layer onto blocks of ``lanes`` outputs.
 
     ``table``: the input's channels are looked up, one offset each; else they lie in whole blocks. The input pointer is
@@ -54,16 +54,6 @@ class ConvSpec:
         """About its time, in multiply-accumulates at the peak: by which alternatives nobody measured are compared."""
         weights = self.ci * self.kernel[0] * self.kernel[1] * self.blocks * self.lanes
         return max(self.macs / 0.95, weights * target.load)
-
-    @property
-    def computes(self) -> Hashable:
-        """Equal for specs that compute the same, whichever algorithm they are of."""
-        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
-
-    @property
-    def title(self) -> str:
-        """Channels, kernel and size, for people."""
-        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> ConvSpec:
         """The same without its epilogue: what records are looked up by."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
+from secateur.codegen.kernels.dense_spec import DenseConvolution
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
 
 @dataclass(frozen=True)
-class StrassenSpec:
+class StrassenSpec(DenseConvolution):
     """A dense 1x1 convolution by Strassen's algorithm (``codegen.strassen``), onto blocks of outputs.
 
     An image is a sample: its ``h`` x ``w`` pixels are summed with each other, and never with those of another.
@@ -63,16 +63,6 @@ class StrassenSpec:
         twice = 2 * -(-self.extent // 2) / self.extent
         sums = twice * self.n * self.h * self.w * (10 * self.ci + 6 * outputs)
         return twice * self.macs * 7 / 8 / 0.95 + sums + self.n * self.ci * outputs * 3 / 4 * target.load / 2
-
-    @property
-    def computes(self) -> Hashable:
-        """Equal for specs that compute the same, whichever algorithm they are of."""
-        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
-
-    @property
-    def title(self) -> str:
-        """Channels, kernel and size, for people."""
-        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> StrassenSpec:
         """The same without its epilogue."""

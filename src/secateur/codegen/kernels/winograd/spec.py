@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
+from secateur.codegen.kernels.dense_spec import DenseConvolution
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
@@ -13,7 +13,7 @@ WINOGRAD_TILES = (4, 2)
 
 
 @dataclass(frozen=True)
-class WinogradSpec:
+class WinogradSpec(DenseConvolution):
     """A dense 3x3 convolution at stride 1 by Winograd's algorithm (``codegen.winograd``), onto blocks of outputs.
 
     ``ci`` channels in ``inputs`` blocks, which are looked up if ``table``; of blocks that are not full the channels are
@@ -61,16 +61,6 @@ class WinogradSpec:
     def tiles(self, m: int) -> int:
         """Tiles of m x m outputs, those that hang over included."""
         return self.n * -(-self.h // m) * -(-self.w // m)
-
-    @property
-    def computes(self) -> Hashable:
-        """Equal for specs that compute the same, whichever algorithm they are of."""
-        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
-
-    @property
-    def title(self) -> str:
-        """Channels, kernel and size, for people."""
-        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def workload(self) -> WinogradSpec:
         """The same without its epilogue."""

@@ -1,0 +1,74 @@
+"""How much of ``src`` the suite runs: the share of its statements, by package, those of child processes included.
+
+    python -m bench.reach.line_coverage                     the whole suite on two workers
+    python -m bench.reach.line_coverage tests/passes        some of it, for a look: no row
+
+Needs pytest-cov, of the ``bench`` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.lib import common
+
+LEAST = 5  # of the files that the suite runs least, so many are printed
+
+
+def measure(tests: list[str], workers: int, folder: Path) -> dict[str, Any]:
+    """What coverage says of each file. Raises SystemExit where a test fails."""
+    report = folder / "coverage.json"
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--cov=secateur", "--cov-report=",
+        f"--cov-report=json:{report}", *tests,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=common.ROOT, env=os.environ | {"COVERAGE_FILE": str(folder / "data")}, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"the suite ended with {done.returncode}; coverage of a suite that fails says nothing")
+    found: dict[str, Any] = json.loads(report.read_text())["files"]
+    return {name.removeprefix("src/secateur/"): file["summary"] for name, file in found.items()}
+
+
+def by_package(files: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int]]:
+    """Statements and those that ran, by the folder right below ``src/secateur``."""
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, file in files.items():
+        package = name.partition("/")[0] if "/" in name else "(front door)"
+        sums[package][0] += file["num_statements"]
+        sums[package][1] += file["covered_lines"]
+    return {name: (total, ran) for name, (total, ran) in sorted(sums.items())}
+
+
+def main() -> int:
+    """Run the suite, print the table, append a row where all of it ran."""
+    parser = common.parser(__doc__, "line_coverage.jsonl")
+    parser.add_argument("tests", nargs=argparse.REMAINDER, help="tests in place of all")
+    parser.add_argument("--workers", type=int, default=2, help="processes of pytest (default 2)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = measure(options.tests, options.workers, Path(folder))
+    packages = by_package(files)
+    total, ran = (sum(pair[n] for pair in packages.values()) for n in (0, 1))
+    if not options.tests:
+        row = {"statements": total, "covered": ran, "packages": packages} | common.circumstances(options.seed)
+        common.append(options.output, [row])
+    cells = [[name, n, f"{100 * hit / max(n, 1):.1f} %"] for name, (n, hit) in packages.items()]
+    print(common.table(["package", "statements", "run"], [*cells, ["all", total, f"{100 * ran / total:.1f} %"]]))
+    least = sorted(files, key=lambda name: files[name]["covered_lines"] - files[name]["num_statements"])
+    print("most lines not run:", ", ".join(least[:LEAST]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
