@@ -14,6 +14,7 @@ from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Listener, Progress, listening
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation
+from secateur.passes.allocate.amount import takes_budget
 from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import Verification, check, failure
@@ -152,7 +153,7 @@ def compile(
     if target is not None and (hand is not None or chosen.criterion is not None or target != "native"):
         latency, warnings = _timed(dense, slim, target, seed, tell)
     done = slim.note(Allocation)
-    met = made.steps and hand is None and chosen.criterion is not None
+    met = made.steps and hand is None and chosen.criterion is not None and takes_budget(chosen.method)
     remarks = (
         *made.remarks,
         *(met_already(made.graph, chosen.budget) if met else ()),

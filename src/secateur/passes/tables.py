@@ -8,6 +8,7 @@ from .allocate.global_ import Global
 from .allocate.knapsack import Knapsack
 from .allocate.sensitivity import Sensitivity
 from .allocate.uniform import Uniform
+from .allocate.zeros import Zeros
 from .analysis.cost import CountCost
 from .analysis.modularity import Modularity
 from .compensate import ALL as ALL_COMPENSATION
@@ -21,7 +22,7 @@ from .score import ALL as ALL_CRITERIA
 from .score import Criterion
 
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
-ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack)
+ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack, Zeros)
 ALLOCATORS: Mapping[str, type[Allocator]] = MappingProxyType({p.name: p for p in ALL_ALLOCATORS})
 COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 # ``fold_constants`` is exact before slim and repairs after it.

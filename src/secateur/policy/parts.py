@@ -10,8 +10,8 @@ from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
-from secateur.passes.allocate.amount import Allocator, check_amount
-from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass
+from secateur.passes.allocate.amount import Allocator, check_amount, takes_budget
+from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass, with_options
 from secateur.passes.score import L1, Criterion, check_criterion
 
 SCORE, METHOD = L1(), Global()  # what a policy does that says nothing else
@@ -19,6 +19,10 @@ BUDGETS = ("macs", "params", "bytes", "latency_ms")
 UNMET = (
     "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
     "'separable{{rank=1}},l1', or leave the budget out"
+)
+ALREADY = (
+    "'{method}' removes what is zero and nothing else, so the budget {budget} cannot be met; name another method, as "
+    "in global{{{budget}}}"
 )
 
 
@@ -40,6 +44,8 @@ class Parts:
 
     def allocator(self) -> Allocator:
         """The method under the budget."""
+        if not takes_budget(self.method):
+            return with_options(self.method, round_to=self.round_to)
         kind, value = self.budget
         options = {item.name: getattr(self.method, item.name) for item in options_of(self.method)}
         return build(self.method.name, {**options, kind: value, "round_to": self.round_to}, ALLOCATORS)

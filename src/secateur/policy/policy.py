@@ -13,7 +13,7 @@ from types import MappingProxyType
 from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes.allocate import Rounds, Timed
-from secateur.passes.allocate.amount import Allocator
+from secateur.passes.allocate.amount import Allocator, takes_budget
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, options_of, with_options
@@ -22,7 +22,7 @@ from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
 from secateur.passes.sweep.gather import Gather
 
-from .parts import NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
+from .parts import ALREADY, NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
 from .spec import read_spec, write_spec
 from .toml import read_toml, write_toml
 
@@ -89,6 +89,8 @@ class Policy(Parts):
     def _allocation(self, again: tuple[Pass, ...]) -> Pass:
         """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores."""
         method = self.allocator()
+        if not takes_budget(method):
+            return method
         once = with_options(method, rounds=1, latency_ms=None)
         step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
         return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
@@ -112,6 +114,8 @@ class Policy(Parts):
         """
         if self.criterion is None:
             raise InputError(UNMET.format(what=f"policy '{self.spec}'", budget=f"{kind}={value}"))
+        if not takes_budget(self.method):
+            raise InputError(ALREADY.format(method=self.method.name, budget=f"{kind}={value}"))
         return dataclasses.replace(self, budget=(kind, amount(kind, value)))
 
     @property

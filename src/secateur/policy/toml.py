@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from secateur.ir import InputError
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
+from secateur.passes.allocate.amount import takes_budget
 from secateur.passes.pipeline import Pass, build, options_of, parse_pass, print_pass, print_value
 
-from .parts import UNMET, Parts, amount, check_known, of_texts, passes_of
+from .parts import ALREADY, UNMET, Parts, amount, check_known, of_texts, passes_of
 
 SECTIONS = ("budget", "rewrite", "score", "allocate", "protect", "slim", "compensate")
 Section = Mapping[str, object]
@@ -46,9 +47,12 @@ def read_toml(text: str) -> Parts:
     budgets = sections["budget"]
     if len(budgets) > 1:
         raise InputError(f"[budget] names {len(budgets)} budgets ({', '.join(budgets)}); give one")
+    method = build(str(allocate.pop("method", default.method.name)), allocate, ALLOCATORS)
+    for kind, value in () if takes_budget(method) else budgets.items():
+        raise InputError(ALREADY.format(method=method.name, budget=f"{kind}={value}"))
     return Parts(
         build(str(criterion), score, CRITERIA),
-        build(str(allocate.pop("method", default.method.name)), allocate, ALLOCATORS),
+        method,
         next(((kind, amount(kind, value)) for kind, value in budgets.items()), default.budget),
         _round_to(round_to),
         protect,
@@ -72,7 +76,8 @@ def write_toml(parts: Parts) -> str:
         )
     kind, value = parts.budget
     shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
-    lines = ["[budget]", f"{kind} = {_toml(shown)}", "", *rewrites, "[score]", *_options("criterion", parts.criterion)]
+    budget = ["[budget]", f"{kind} = {_toml(shown)}", ""] if takes_budget(parts.method) else []
+    lines = [*budget, *rewrites, "[score]", *_options("criterion", parts.criterion)]
     lines += ["", "[allocate]", *_options("method", parts.method), f"round_to = {_toml(parts.round_to)}"]
     lines += ["", "[protect]", f"layers = {_toml(parts.protect)}"]
     if not parts.portable:

@@ -102,7 +102,7 @@ def make_report(
     done = slim.note(Allocation) if slim is not None else None
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
-    if done is not None:
+    if done is not None and done.amount is not None:
         budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap)
     before = context_of(dense).baseline or cost(dense)
     after = cost(slim) if slim is not None else None

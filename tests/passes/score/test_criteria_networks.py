@@ -14,6 +14,7 @@ import secateur
 from secateur import api
 from secateur.ir import Graph, InputError
 from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA
+from secateur.passes.allocate.amount import takes_budget
 
 
 def block(i: int, o: int, k: int = 3, groups: int = 1) -> nn.Sequential:
@@ -195,7 +196,7 @@ def test_a_clip_that_lets_negative_numbers_through_is_no_relu() -> None:
         secateur.compile(net, "apoz", example_inputs=(torch.from_numpy(X[:2]),), calibration=[X], macs=MACS)
 
 
-@pytest.mark.parametrize("allocator", list(ALLOCATORS))
+@pytest.mark.parametrize("allocator", [name for name, kind in ALLOCATORS.items() if takes_budget(kind)])
 @pytest.mark.parametrize("kind", ["residual", "shuffled"])
 def test_every_allocation_takes_scores_of_data(allocator: str, kind: str, both: dict[str, tuple[Graph, Graph]]) -> None:
     other = "refit" if kind == "shuffled" else "fold_constants"  # either gives readers what they lost, not both

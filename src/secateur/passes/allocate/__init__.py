@@ -8,6 +8,7 @@ from .rounds import Rounds
 from .sensitivity import Sensitivity
 from .timed import Timed
 from .uniform import Uniform
+from .zeros import Zeros
 
 __all__ = [
     "LANES",
@@ -19,4 +20,5 @@ __all__ = [
     "Sensitivity",
     "Timed",
     "Uniform",
+    "Zeros",
 ]

@@ -32,13 +32,15 @@ class Amount:
 class Allocation:
     """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
 
+    ``amount`` is None where there was no budget: then ``before`` and ``reached`` count channels.
+
     ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
     ``gap``: of an allocation that minimises a loss, by which share of it a better choice may lose less; 1e-4 at most is
     proven, None where nothing is minimised or nothing is known.
     """
 
     outlives_rewrites = True
-    amount: Amount
+    amount: Amount | None
     before: float
     reached: float
     round_to: int
@@ -48,7 +50,8 @@ class Allocation:
     @property
     def achieved(self) -> float | int:
         """In the terms of the target: a share, or an absolute number."""
-        return self.reached / self.before if self.amount.share and self.before else self.reached
+        share = self.amount is not None and self.amount.share and self.before
+        return self.reached / self.before if share else self.reached
 
 
 class Allocator(Pass, Protocol):
@@ -77,6 +80,11 @@ class Allocator(Pass, Protocol):
     @property
     def rounds(self) -> int:
         """In how many steps to prune, scoring again after each."""
+
+
+def takes_budget(method: object) -> bool:
+    """Is this allocation method told how much may remain? One that says ``budgeted = False`` finds that out itself."""
+    return bool(getattr(method, "budgeted", True))
 
 
 @dataclass(frozen=True)

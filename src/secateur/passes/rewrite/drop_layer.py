@@ -36,10 +36,11 @@ DATA, DRAWN = "branch over sum, on the calibration data", "branch over sum, on r
 class DropLayer:
     """Remove whole residual branches and keep their shortcuts (Huang et al. 2016).
 
-    Those that hold one of ``layers``, or the ``count`` that add least. How much a branch adds is ||f(x)|| / ||x +
-    f(x)|| over calibration data, or over random inputs where there are none, measured in the network as it is; the
-    same number is the reported error. Only a branch that leads back to what it read, unchanged, and that nothing else
-    reads can go. Exact for a branch that is zero.
+    Those that hold one of ``layers``, or the ``count`` that add least, or, with ``below``, all that add at most this
+    share: at 0 those that training has set to zero (depth-wise group lasso), and none where there is none. How much a
+    branch adds is ||f(x)|| / ||x + f(x)|| over calibration data, or over random inputs where there are none, measured
+    in the network as it is; the same number is the reported error. Only a branch that leads back to what it read,
+    unchanged, and that nothing else reads can go. Exact for a branch that is zero.
     """
 
     name: ClassVar[str] = "drop_layer"
@@ -47,6 +48,7 @@ class DropLayer:
     layers: tuple[str, ...] = ()
     count: int = 1
     examples: int = 32
+    below: float | None = None
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for an unknown layer, one that no shortcut spans, or more branches than there are."""
@@ -55,15 +57,20 @@ class DropLayer:
         spec = print_pass(self)
         if self.layers:
             picked = self._named(graph, found)
+        elif self.below is not None:
+            picked = free
         elif not 1 <= self.count <= len(free):
             raise InputError(f"{spec}: '{graph.name}' has {len(free)} residual branches that could go; give 1 to that")
         else:
             picked = free
         shares, measure = self._shares(graph, picked)
         if not self.layers:
-            order = sorted(range(len(picked)), key=lambda i: shares[i])[: self.count]
+            order = sorted(range(len(picked)), key=lambda i: shares[i])
+            order = order[: self.count] if self.below is None else [i for i in order if shares[i] <= self.below]
             picked, shares = [picked[i] for i in sorted(order)], [shares[i] for i in sorted(order)]
-            spec = print_pass(dataclasses.replace(self, layers=_names(picked, found)))  # repeats without data
+            if not picked:
+                return graph
+            spec = print_pass(dataclasses.replace(self, layers=_names(picked, found), below=None))
         rows = []
         for shortcut, share in zip(picked, shares, strict=True):
             for node in (n for n in shortcut.branch if n.op in LAYERS):

@@ -1,0 +1,23 @@
+"""Sparsity in training: hooks for any PyTorch loop. What they leave at exactly zero, ``zeros`` and ``slim`` remove.
+
+    lasso = GroupLasso(net, strength=1e-3)
+    with attach(optimiser, lasso):
+        ...                                             # the loop as it was
+    slim = secateur.compile(net, "l1,zeros,slim", example_inputs=(x,))
+
+This part of the passes imports torch, as the sweep does; ``secateur.passes`` does not import it.
+"""
+
+from .coupled import CoupledLasso, Units
+from .group_lasso import GroupLasso
+from .hard_threshold import HardThreshold
+from .hook import Attached, Hook, attach
+from .masks import Masks
+from .schedule import Gradual, magnitude_masks, sparsity_at
+from .slimming import BatchNormL1
+from .soft import SoftPruning
+
+__all__ = [
+    "Attached", "BatchNormL1", "CoupledLasso", "Gradual", "GroupLasso", "HardThreshold", "Hook", "Masks", "SoftPruning",
+    "Units", "attach", "magnitude_masks", "sparsity_at",
+]  # fmt: skip
