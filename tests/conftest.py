@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -35,6 +36,14 @@ def unknown_skips(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -
         if not reason.removeprefix("Skipped: ").startswith(KNOWN_SKIPS):
             found.append(f"{report.nodeid}: {reason}")
     return found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers take whole runs of neighbours, which share fixtures, and steal from each other at the end alone."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -90,7 +90,7 @@ def step(net: Net, x: str, draw: Any) -> str:
     return x
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), targets, st.integers(1, 2), st.integers(1, 40), st.integers(1, 5))
 def test_any_chain_of_copies(data: Any, target: Target, n: int, width: int, steps: int) -> None:
     net = Net(n, 5, 4, 6)

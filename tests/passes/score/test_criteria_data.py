@@ -297,10 +297,13 @@ def test_inf_fs_follows_its_columns(examples: int, features: int, seed: int) -> 
 def test_many_maps_look_at_their_nearest_and_find_the_same_sums() -> None:
     """Every map is the sum of two of 40 directions: 64 neighbours are more than a sparse sum needs."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((200, 40))[:, rng.integers(0, 40, (300, 2))].sum(2) + 0.01 * rng.standard_normal((200, 300))
+    x = rng.standard_normal((100, 40))[:, rng.integers(0, 40, (150, 2))].sum(2) + 0.01 * rng.standard_normal((100, 150))
     x /= np.linalg.norm(x, axis=0)
     unit = x.T @ x
-    near = self_expression(unit, 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subspace, "MANY", 100)
+        patch.setattr(subspace, "BLOCK", 64)
+        near = self_expression(unit, 0.1)
     assert not np.diagonal(near).any()
     assert ((near != 0).sum(0) <= NEAREST).all()
     mu = 0.1 * np.abs(unit - np.diag(np.diagonal(unit))).max(0)

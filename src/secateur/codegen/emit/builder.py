@@ -182,6 +182,17 @@ class KernelBuilder:
         """A name for a vector."""
         return self.bind(value)
 
+    def held(self, value: Expr) -> Var:
+        """A name for a vector that TVM does not look through.
+
+        Its simplifier replaces names by what they stand for: where each is used several times, as in polynomials of
+        polynomials, what it looks at grows by that factor with every name (a mish behind Winograd's sums took it
+        minutes). What is read from a buffer it leaves alone, and LLVM keeps the buffer in a register.
+        """
+        buffer = self.accumulators(1)[0]
+        self.set(buffer, value)
+        return self.bind(self.get(buffer))
+
     def accumulators(self, count: int, start: Expr | None = None) -> list[Buffer]:
         """Vectors that can be assigned to, each in a buffer of its own."""
         found = []

@@ -44,9 +44,9 @@ def exp(k: KernelBuilder, x: Expr, whole: bool = False) -> Expr:
 
     Beyond -87.3 and 88.3 it is what it is there; if ``whole``, 0 and infinity, at the price of one multiplication.
     """
-    x = k.vector(clamp(k, x, -87.3, 89.0 if whole else 88.3))
+    x = k.held(clamp(k, x, -87.3, 89.0 if whole else 88.3))
     n = k.vector(tirx.floor(x * k.splat(_LOG2E) + k.splat(0.5)))
-    r = k.vector(x - n * k.splat(_LN2_HIGH) - n * k.splat(_LN2_LOW))
+    r = k.held(x - n * k.splat(_LN2_HIGH) - n * k.splat(_LN2_LOW))
     poly = k.splat(_EXP[0])
     for c in _EXP[1:]:
         poly = poly * r + k.splat(c)
@@ -71,8 +71,8 @@ def tanh(k: KernelBuilder, x: Expr) -> Expr:
 
 def erf(k: KernelBuilder, x: Expr) -> Expr:
     """A rational function, within 5e-7."""
-    x = k.vector(clamp(k, x, -3.8, 3.8))
-    t = k.vector(x * x)
+    x = k.held(clamp(k, x, -3.8, 3.8))
+    t = k.held(x * x)
     return x * _polynomial(k, t, _ERF) / _polynomial(k, t, _ERF_BELOW)
 
 
@@ -95,7 +95,7 @@ def _gelu(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
 
 def _mish(k: KernelBuilder, x: Expr, a: Attrs) -> Expr:
     x = k.vector(x)
-    e = k.vector(exp(k, clamp(k, x, None, 20.0)))
+    e = k.held(exp(k, clamp(k, x, None, 20.0)))
     square = k.vector(e * (e + k.splat(2.0)))
     return x * (square / (square + k.splat(2.0)))
 

@@ -83,7 +83,7 @@ def apply(
         if i in wanted:
             kept[i] = value = k.vector(value)
         if not post_op.operand:
-            value = UNARY[post_op.op](k, value, dict(post_op.attrs))
+            value = UNARY[post_op.op](k, k.held(value), dict(post_op.attrs))
             continue
         other = kept[post_op.earlier] if post_op.operand == "earlier" else at.operand(k, post_op, pointer, table)
         value = BINARY[post_op.op](other, value) if post_op.swapped else BINARY[post_op.op](value, other)
