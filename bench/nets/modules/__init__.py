@@ -1,0 +1,1 @@
+"""Module kinds and usages that people bring, each small and of our own code: see ``bench.reach.modules``."""
