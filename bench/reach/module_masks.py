@@ -63,7 +63,7 @@ class _Masked(fx.Interpreter):
         self.recipe, self.bound = recipe, bound
         self.read: set[str] = set()
         self.kept: dict[str, Any] = {}
-        self.order = list(module.graph.nodes)
+        self.order: list[fx.Node] = list(module.graph.nodes)
 
     def run_node(self, n: fx.Node) -> Any:
         """One call; what it reads is masked first."""

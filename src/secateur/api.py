@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secateur.ir import Graph, InputError
+from secateur.ir.followed import has_symbols
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import Listener, Progress, listening
+from secateur.ir.torch_origin import TorchOrigin
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation
 from secateur.passes.allocate.amount import takes_budget
@@ -161,6 +163,7 @@ def compile(
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
+        *_file_remarks(slim),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
@@ -194,6 +197,17 @@ def rewrite(
         model, chosen, example_inputs=example_inputs, calibration=calibration, seed=seed, progress=progress,
         preparation=preparation, holdout=holdout, trust=trust, shapes=shapes,
     )  # fmt: skip
+
+
+def _file_remarks(slim: Graph) -> tuple[str, ...]:
+    """Why an ONNX file of a captured network will take fewer sizes than the module does."""
+    if slim.note(TorchOrigin) is None or not has_symbols(slim):
+        return ()
+    from secateur.ir.exporters.onnx.write import why_fixed
+
+    why = why_fixed(slim)
+    sizes = ", ".join(f"{v.name} {list(map(int, v.shape))}" for v in slim.inputs)
+    return () if why is None else (f"an ONNX file of it takes the sizes of the example alone ({sizes}): {why}",)
 
 
 def _law(made: Restructured, slim: Graph, found: Recipe, seed: int) -> Verification:

@@ -128,7 +128,7 @@ class Deformable(nn.Module):
         super().__init__()
         self.offset, self.mix = nn.Conv2d(width, 18, 3, 1, 1), nn.Conv2d(9 * width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """Sampled by ``grid_sample``."""
         n, _, h, w = x.shape
         ys, xs = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")

@@ -144,3 +144,31 @@ def test_no_guard_stands_where_nothing_is_fixed() -> None:
     assert "expect_sizes" not in slim.module().code
     assert slim.module()(torch.randn(7, 3, 8, 8)).shape == (7, 5)
     assert not slim.report.remarks
+
+
+def _written(slim: secateur.Compiled, path: Any) -> Any:
+    import onnxruntime
+
+    slim.save(path)
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["resize", "crop", "state", "half"])
+def test_the_file_takes_the_sizes_that_the_module_takes(name: str, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(FREE[name]().eval(), "l1", example_inputs=(torch.randn(2, 3, 16, 16),), macs=0.8)
+    session = _written(slim, tmp_path / "slim.onnx")
+    assert session.get_inputs()[0].shape == ["N", 3, "H", "W"]
+    x = torch.randn(3, 3, 24, 20)
+    with torch.no_grad():
+        want = slim.module().eval()(x)
+    (have,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(have), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_cannot_is_written_for_the_example(tmp_path: Any) -> None:
+    net = Net(lambda _, y: F.adaptive_max_pool2d(y, 3).repeat(1, 1, 2, 2))
+    slim = secateur.compile(net.eval(), "l1", example_inputs=(torch.randn(2, 3, 12, 12),), macs=0.8)
+    assert any("takes the sizes of the example alone" in remark for remark in slim.report.remarks)
+    assert _written(slim, tmp_path / "slim.onnx").get_inputs()[0].shape == ["N", 3, 12, 12]
+    assert slim.module()(torch.randn(1, 3, 18, 15)).shape == (1, 4, 6, 6)

@@ -1,8 +1,15 @@
-"""Which shapes of a graph are only recorded."""
+"""Which shapes of a graph are only recorded, and the graph of which but the batch is fixed."""
 
 from __future__ import annotations
 
-from secateur.ir.graph import Graph
+import dataclasses
+
+from secateur.ir.expr import parse
+from secateur.ir.followed import followed_shapes, has_symbols
+from secateur.ir.graph import Graph, Sym, Value
+from secateur.ir.onnx_origin import OnnxOrigin
+from secateur.ir.symbolic import as_sym, has_sizes, map_sizes
+from secateur.ir.text import reinfer
 
 
 def following(graph: Graph) -> set[str]:
@@ -12,3 +19,42 @@ def following(graph: Graph) -> set[str]:
         if node.op == "opaque" or any(i in unsure for i in node.inputs):
             unsure.update(v.name for v in node.outputs)
     return unsure
+
+
+def with_followed(graph: Graph) -> Graph:
+    """The graph with every size that follows the inputs as a symbol, inside as well: no rule takes it for a number."""
+    if not has_symbols(graph):
+        return graph
+    shapes = followed_shapes(graph)
+
+    def sized(value: Value) -> Value:
+        shape = tuple(as_sym(d) if isinstance(d, Sym) else d for d in shapes[value.name])
+        return Value(value.name, shape, value.dtype)
+
+    nodes = [dataclasses.replace(n, outputs=tuple(map(sized, n.outputs))) for n in graph.nodes]
+    return graph.rewrite(nodes=nodes)
+
+
+def at_its_size(graph: Graph) -> Graph | None:
+    """A captured graph at its example's sizes, the batch as open as it is; None where nothing else is open.
+
+    A file's own dynamic axes stay: its user asked for them.
+    """
+    if graph.note(OnnxOrigin) is not None:
+        return None
+    batches = {v.shape[0].name for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
+    names = {d.name for v in graph.inputs for d in v.shape if isinstance(d, Sym)} - batches
+    if not names:
+        return None
+
+    def closed(sym: Sym) -> int:
+        sizes = {atom.name for atom in parse(sym.name).atoms() if atom.kind in ("size", "unknown")}
+        return sym if sizes <= batches else int(sym)
+
+    inputs = [Value(v.name, tuple(closed(d) if isinstance(d, Sym) else d for d in v.shape), v.dtype)
+              for v in graph.inputs]  # fmt: skip
+    nodes = [
+        n.with_attrs(**{k: map_sizes(a, closed) for k, a in n.attrs.items()}) if any(map(has_sizes, n.attrs.values()))
+        else n for n in graph.nodes
+    ]  # fmt: skip
+    return reinfer(graph.rewrite(inputs=inputs, nodes=nodes))

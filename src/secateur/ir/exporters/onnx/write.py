@@ -6,6 +6,7 @@ written as they were read. Other graphs are written in operator set 18.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from secateur.ir.errors import InputError
+from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.files import Job, is_special, write_all
 from secateur.ir.followed import followed_shapes, has_symbols
 from secateur.ir.graph import Array, Graph, Sym, Value
@@ -25,14 +26,14 @@ from .movement import MOVES
 from .opaque import emit_opaque, emit_original
 from .stream import full_tensor, is_plain, tensor_head, write_model
 from .unary import UNARY_RULES
-from .varying import following
+from .varying import at_its_size, following, with_followed
 
 OPSET, IR_VERSION = 18, 8
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
 EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
 
-__all__ = ["EMIT", "frame", "jobs", "save", "to_onnx"]
+__all__ = ["EMIT", "frame", "jobs", "save", "to_onnx", "why_fixed"]
 
 
 def to_onnx(graph: Graph) -> ModelProto:
@@ -49,15 +50,41 @@ def to_onnx(graph: Graph) -> ModelProto:
 def frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     """The model without its weights, and the weights by their names in the file.
 
-    Raises Unsupported as ``to_onnx`` does.
+    A captured network whose open sizes cannot be written is written for the sizes of its example: see
+    ``why_fixed``. Raises Unsupported as ``to_onnx`` does.
     """
+    try:
+        return _frame(graph)
+    except Unsupported:
+        fixed = at_its_size(graph)
+        if fixed is None:
+            raise
+        return _frame(fixed)
+
+
+def why_fixed(graph: Graph) -> str | None:
+    """Why a file of this captured network takes the sizes of its example alone; None where it takes others, too."""
+    fixed = at_its_size(graph)
+    if fixed is None:
+        return None
+    try:
+        _frame(graph)
+    except Unsupported as error:
+        with contextlib.suppress(Unsupported):
+            _frame(fixed)
+            return str(error)
+    return None
+
+
+def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     origin = graph.note(OnnxOrigin)
     model = _header(graph, origin)
     names = dict(origin.names) if origin else {}
     opset = origin.opset if origin else OPSET
     taken = {names.get(n, n) for n in (*graph.values, *graph.weights)}
-    emitter = Emitter(graph, opset, names, taken)
-    for node in graph.nodes:
+    emitted = graph if origin is not None else with_followed(graph)  # nodes of a file are mostly written as they were
+    emitter = Emitter(emitted, opset, names, taken)
+    for node in emitted.nodes:
         emitter.label = node.label
         emitter.current_outs = frozenset(emitter.outs(node))
         if origin is None or not emit_original(emitter, node, origin):

@@ -1,8 +1,9 @@
 """Which sizes of its inputs a captured network leaves free: it is captured at others too, and the two compared.
 
 A trace holds literal sizes. Where both traces agree, or where the IR can say that a number follows what it is read
-from, the graph holds at all sizes. A literal that follows a dimension in another way is noted for the torch module,
-which takes it from there. What is left is fixed: the module refuses other sizes, and the report says why.
+from, the graph holds at all sizes, and they are symbols (``open_shapes``). A literal that follows a dimension where
+they cannot be is noted for the torch module, which takes it from there. What is left is fixed: the module refuses other
+sizes, and the report says why.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from secateur.ir.ops import END
 from secateur.ir.torch_origin import Literal, TorchOrigin
 
 from .batch import free_batch
+from .open_shapes import open_shapes
 
 Arguments = tuple[Any, ...]
 Read = Callable[[Arguments], Graph]
@@ -40,7 +42,7 @@ def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
     """
     wide = next((g for g in (_try(read, other) for other in _other_sizes(args)) if g is not None), None)
     if wide is not None and (freed := free_batch(graph, wide)) is not None:
-        return freed
+        return open_shapes(freed, graph, wide, {}) or freed
     more = _more(args)
     tall = _try(read, more) if more is not None else None
     freed = free_batch(graph, tall) if tall is not None else None
@@ -52,7 +54,9 @@ def _noted(graph: Graph, freed: Graph, other: Graph | None) -> Graph:
     if other is None or origin is None:
         return freed
     try:
-        return freed.with_note(dataclasses.replace(origin, follows=_follows(graph, other)))
+        follows = _follows(graph, other)
+        opened = open_shapes(freed, graph, other, follows)
+        return opened or freed.with_note(dataclasses.replace(origin, follows=follows))
     except Disagree as found:
         free = {v.name for v in freed.inputs if v.shape and type(v.shape[0]) is not int}
         fixed = tuple(
