@@ -29,21 +29,37 @@ from pathlib import Path
 from typing import IO
 
 from bench.lib import common
-from bench.nets.modules import convolutions
+from bench.nets.modules import (
+    attention,
+    convolutions,
+    detectors,
+    generators,
+    interfaces,
+    mixing,
+    norms,
+    recurrent,
+    weights,
+)
 from bench.nets.modules.kind import Kind
 
 VERDICTS = ("ok", "expected", "none", "skipped")
 FAULTS = ("refused", "wrong", "crash", "slow")
 LIMIT = 240.0  # seconds for one kind
-KINDS: Sequence[Kind] = (*convolutions.KINDS,)
+KINDS: Sequence[Kind] = tuple(
+    kind
+    for module in (attention, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
+    for kind in module.KINDS
+)
 
 
-def travel(kind: Kind, seed: int, tell: IO[str]) -> None:
-    """All legs, each told as a JSON line when it begins and when it ends."""
+def travel(kind: Kind, seed: int, tell: IO[str], wanted: Sequence[str] = ()) -> None:
+    """All legs, or those that are wanted, each told as a JSON line when it begins and when it ends."""
     from bench.reach.module_journey import LEGS, Journey
 
     journey: Journey | None = None
     for name, leg in LEGS.items():
+        if wanted and name not in wanted and name != "prune":
+            continue
         print(json.dumps({"begin": name}), file=tell, flush=True)
         start = time.perf_counter()
         try:
@@ -80,7 +96,7 @@ def verdict(error: Exception, expected: str | None) -> tuple[str, str]:
     return "crash", f"{text.splitlines()[0]} @{Path(last.filename).name}:{last.lineno}"
 
 
-def apart(kind: Kind, seed: int) -> common.Row:
+def apart(kind: Kind, seed: int, wanted: Sequence[str] = ()) -> common.Row:
     """The row of a kind from a process of its own, ended at the limit."""
     start = time.monotonic()
     reading, writing = os.pipe()
@@ -89,7 +105,7 @@ def apart(kind: Kind, seed: int) -> common.Row:
         os.close(reading)
         warnings.simplefilter("ignore")
         with os.fdopen(writing, "w") as pipe:
-            travel(kind, seed, pipe)
+            travel(kind, seed, pipe, wanted)
         os._exit(0)
     os.close(writing)
     text = b""
@@ -139,6 +155,7 @@ def main() -> int:
     """Run the kinds that are asked for, append their rows, print the summary."""
     parser = common.parser(__doc__, "modules.jsonl")
     parser.add_argument("--only", default="*", metavar="GLOB", help="kinds such as 'conv_*'")
+    parser.add_argument("--legs", default="", help="some of the legs alone, by commas; prune is always one")
     parser.add_argument("--again", action="store_true", help="also run those that this commit has a row for")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     arguments = parser.parse_args()
@@ -155,6 +172,7 @@ def run(arguments: argparse.Namespace, here: common.Row) -> None:
     """A row for each kind that is asked for."""
     import torch
 
+    import bench.data.torchvision_shim
     import bench.reach.module_journey  # noqa: F401  once, before the processes part
     import secateur.api
     import secateur.deploy
@@ -167,7 +185,7 @@ def run(arguments: argparse.Namespace, here: common.Row) -> None:
     fresh = {row["kind"] for row in common.read(arguments.output) if row["git"] == here["git"] and not arguments.again}
     for kind in KINDS:
         if fnmatch.fnmatch(kind.name, arguments.only) and kind.name not in fresh:
-            row = apart(kind, arguments.seed)
+            row = apart(kind, arguments.seed, [leg for leg in arguments.legs.split(",") if leg])
             common.append(arguments.output, [row | here])
             bad = "; ".join(f"{name} {v}: {detail[:100]}" for name, v, detail in faults(row))
             print(

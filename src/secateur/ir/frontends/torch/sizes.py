@@ -86,11 +86,25 @@ def _try(read: Read, args: Arguments) -> Graph | None:
 
 
 def _other_sizes(args: Arguments) -> Iterator[Arguments]:
-    """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them."""
-    for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
-        found = _changed(_more(args, 11) or args, change)
-        if found is not None:
-            yield found
+    """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them.
+
+    Channels stand before the sizes, or behind them.
+    """
+    for axes in (_behind, _between):
+        for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
+            found = _changed(_more(args, 11) or args, change, axes)
+            if found is not None:
+                yield found
+
+
+def _behind(rank: int) -> range:
+    """Behind the channels, or behind the batch where there is one axis more."""
+    return range(min(2, rank - 1), rank)
+
+
+def _between(rank: int) -> range:
+    """Between the batch and the channels."""
+    return range(1, rank - 1)
 
 
 class _Awkward:
@@ -112,14 +126,13 @@ class _Awkward:
         return self._made[key]
 
 
-def _changed(args: Arguments, change: Callable[[int, int], int]) -> Arguments | None:
-    """Spatial axes at other sizes: those behind the channels, or behind the batch where there is one axis more."""
+def _changed(args: Arguments, change: Callable[[int, int], int], axes: Callable[[int], range]) -> Arguments | None:
+    """Spatial axes, which ``axes`` tells of a rank, at other sizes."""
     leaves, spec = pytree.tree_flatten(args)
     found = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2:
-            first = min(2, leaf.ndim - 1)
-            for axis in range(first, leaf.ndim):
+            for axis in axes(leaf.ndim):
                 index = torch.arange(change(leaf.shape[axis], leaf.ndim - 1 - axis)) % max(leaf.shape[axis], 1)
                 leaf = leaf.index_select(axis, index.to(leaf.device)) if leaf.shape[axis] else leaf
         found.append(leaf)
