@@ -9,15 +9,20 @@ This part of the passes imports torch, as the sweep does; ``secateur.passes`` do
 """
 
 from .coupled import CoupledLasso, Units
+from .dcp import Discrimination, Selection, select_channels
 from .group_lasso import GroupLasso
 from .hard_threshold import HardThreshold
 from .hook import Attached, Hook, attach
+from .lottery import Actions, Ticket, rounds, ticket
 from .masks import Masks
 from .schedule import Gradual, magnitude_masks, sparsity_at
 from .slimming import BatchNormL1
+from .snip import snip
 from .soft import SoftPruning
+from .supermask import Supermask, edge_popup, supermask
 
 __all__ = [
-    "Attached", "BatchNormL1", "CoupledLasso", "Gradual", "GroupLasso", "HardThreshold", "Hook", "Masks", "SoftPruning",
-    "Units", "attach", "magnitude_masks", "sparsity_at",
+    "Actions", "Attached", "BatchNormL1", "CoupledLasso", "Discrimination", "Gradual", "GroupLasso", "HardThreshold",
+    "Hook", "Masks", "Selection", "SoftPruning", "Supermask", "Ticket", "Units", "attach", "edge_popup",
+    "magnitude_masks", "rounds", "select_channels", "snip", "sparsity_at", "supermask", "ticket",
 ]  # fmt: skip

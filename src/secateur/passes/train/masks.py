@@ -18,18 +18,26 @@ from .hook import Hook, State
 class Masks(Hook):
     """Keep weights at exactly zero where their mask is False: bool tensors of their shape, by parameter name.
 
+    ``held``: where they are kept at other values than zero, by the same names (tensors of the same shapes).
+
     Gradients are masked before a step; weights and what the optimiser remembers of them (momentum, second moments)
     after it: momentum from before the cut would move zeros that have no gradient, and decay would move what is not set
     again.
     """
 
-    def __init__(self, of: nn.Module | Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        of: nn.Module | Mapping[str, nn.Parameter],
+        masks: Mapping[str, Tensor],
+        held: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """``of``: a module, or its parameters by name. Sets the weights at once. Raises InputError as ``set`` does."""
         self.parameters = dict(of.named_parameters() if isinstance(of, nn.Module) else of)
         self.masks: dict[str, Tensor] = {}
-        self.set(masks)
+        self.held: dict[str, Tensor] = {}
+        self.set(masks, held)
 
-    def set(self, masks: Mapping[str, Tensor]) -> None:
+    def set(self, masks: Mapping[str, Tensor], held: Mapping[str, Tensor] | None = None) -> None:
         """Other masks from now on; weights are set at once. Raises InputError."""
         for name, mask in masks.items():
             weight = self.parameters.get(name)
@@ -41,7 +49,8 @@ class Masks(Hook):
                     "what stays"
                 )
         self.masks = {name: mask.detach().clone() for name, mask in masks.items()}
-        self._zero()
+        self.held = {name: value.detach().clone() for name, value in (held or {}).items()}
+        self._hold()
 
     @torch.no_grad()
     def before_step(self, optimiser: Optimizer) -> None:
@@ -51,13 +60,14 @@ class Masks(Hook):
                 gradient.mul_(mask)  # what was not finite there stays so, and a loop that looks at gradients sees it
 
     def after_step(self, optimiser: Optimizer) -> None:
-        self._zero()
+        self._hold()
         forget(optimiser, {self.parameters[name]: mask for name, mask in self.masks.items()})
 
     @torch.no_grad()
-    def _zero(self) -> None:
+    def _hold(self) -> None:
         for name, mask in self.masks.items():
-            self.parameters[name].masked_fill_(~mask, 0.0)
+            weight, value = self.parameters[name], self.held.get(name)
+            weight.masked_fill_(~mask, 0.0) if value is None else weight.copy_(torch.where(mask, weight, value))
 
     def density(self) -> float:
         """The share of the masked weights that stays; 1 without masks."""
@@ -65,10 +75,10 @@ class Masks(Hook):
         return sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 1.0
 
     def state_dict(self) -> State:
-        return {"masks": dict(self.masks)}
+        return {"masks": dict(self.masks), "held": dict(self.held)}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self.set(cast("Mapping[str, Tensor]", state["masks"]))
+        self.set(*(cast("Mapping[str, Tensor]", state[part]) for part in ("masks", "held")))
 
 
 @torch.no_grad()
