@@ -94,13 +94,22 @@ def test_mistakes_in_a_file_are_named(text: str, message: str) -> None:
         ("slim", "names no criterion"),
         ("l1,l2", "'l2' does not fit"),
         ("l1,global{macs=50%,params=50%}", "names 2 budgets"),
-        ("l1,global{channels=50%}", "budget is one of"),
+        ("l1,global{macs=50%,channels=50%}", "names 2 budgets"),
+        ("l1,knapsack{channels=50%}", "no option 'channels'"),
         ("taylr", "no pass 'taylr'"),
     ],
 )
 def test_mistakes_in_a_spec_are_named(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Policy.parse(text)
+
+
+def test_a_share_of_channels_is_a_budget() -> None:
+    policy = Policy.parse("l1,uniform{channels=50%}")
+    assert policy.budget == ("channels", 0.5)
+    assert from_spec(policy.spec) == from_toml(policy.to_toml()) == policy
+    with pytest.raises(InputError, match="a share such as 50%"):
+        Policy().with_budget("channels", "120M")
 
 
 def test_a_latency_is_in_milliseconds() -> None:

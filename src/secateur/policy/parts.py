@@ -15,7 +15,7 @@ from secateur.passes.pipeline import Pass, build, check_numbers, number, options
 from secateur.passes.score import L1, Criterion, check_criterion
 
 SCORE, METHOD = L1(), Global()  # what a policy does that says nothing else
-BUDGETS = ("macs", "params", "bytes", "latency_ms")
+BUDGETS = ("macs", "params", "bytes", "channels", "latency_ms")
 UNMET = (
     "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
     "'separable{{rank=1}},l1', or leave the budget out"

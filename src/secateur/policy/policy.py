@@ -33,11 +33,12 @@ class Policy(Parts):
 
     ``criterion`` and ``method`` are passes, or the text that spells them, without braces where there are no options
     (``"l1"``, ``"global{floor=20%,rounds=3}"``); a criterion may be code of your own (``secateur.passes.Criterion``).
-    ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes and what remains of it: a share (0.5) or
-    an absolute whole number; or latency_ms. ``protect`` are globs of layer names, ``rewrites`` passes that restructure
-    the network first, in this order (``"separable{rank=1}"``), also where ``criterion`` is None, and ``compensate``
-    passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``). With ``portable`` channels
-    are put into an order in which shuffles can be written without an index, which some runtimes get wrong.
+    ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes, channels and what remains of it: a
+    share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of layer names, ``rewrites`` passes
+    that restructure the network first, in this order (``"separable{rank=1}"``), also where ``criterion`` is None, and
+    ``compensate`` passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``). With
+    ``portable`` channels are put into an order in which shuffles can be written without an index, which some runtimes
+    get wrong.
     """
 
     def __init__(

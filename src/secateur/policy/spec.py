@@ -49,11 +49,9 @@ def read_spec(text: str) -> Parts:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     if allocator is None:
         return Parts(criterion, protect=protect, compensate=tuple(compensate), rewrites=rewrites, portable=portable)
-    budgets = {k: getattr(allocator, k) for k in (*BUDGETS, "channels") if getattr(allocator, k, None) is not None}
+    budgets = {k: getattr(allocator, k) for k in BUDGETS if getattr(allocator, k, None) is not None}
     if len(budgets) > 1:
         raise InputError(f"policy '{text}' names {len(budgets)} budgets; give one")
-    if "channels" in budgets:
-        raise InputError(f"policy '{text}': a policy's budget is one of {', '.join(BUDGETS)}")
     method = without_budget(allocator, *budgets)
     budget = next(iter(budgets.items()), Parts().budget)
     return Parts(criterion, method, budget, allocator.round_to, protect, tuple(compensate), rewrites, portable)

@@ -50,12 +50,13 @@ def roundings(graph: Graph, round_to: int | str) -> tuple[int, ...]:
 
 
 def share_of_channels(graph: Graph, amount: Amount, ladder: Ladder, kept: Array, round_to: int | str) -> Graph:
-    """Add the keep mask of these numbers of rungs, at widths that pay."""
+    """Add the keep mask of these numbers of rungs, at widths that pay. The share is one of what may go at all."""
     coupling = graph.note(Coupling)
     assert coupling is not None
     lanes = roundings(graph, round_to)[0]
     mask = ladder.mask(stops(coupling, ladder, lanes, work_of_weights(graph, "macs")).rounded(kept))
-    return graph.with_note(KeepMask(mask), Allocation(amount, coupling.size, int(mask.sum()), lanes))
+    loose = ~coupling.frozen.astype(bool)
+    return graph.with_note(KeepMask(mask), Allocation(amount, int(loose.sum()), int(mask[loose].sum()), lanes))
 
 
 def meet(graph: Graph, amount: Amount, ladder: Ladder, order: Array, round_to: int | str) -> Graph:
