@@ -77,6 +77,10 @@ class KernelBuilder:
         else:
             self._for(const(0), const(extent), body, name)
 
+    def span(self, start: Expr, end: Expr, body: Callable[[Expr], None], name: str = "i") -> None:
+        """``for i in range(start, end): body(i)``, both known when the kernel runs."""
+        self._for(start, end - start, body, name)
+
     def _for(self, start: Expr, extent: Expr, body: Callable[[Expr], None], name: str) -> None:
         var = self.fresh(name)
         self.stack.append([])

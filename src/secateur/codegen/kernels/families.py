@@ -5,6 +5,8 @@ from __future__ import annotations
 from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.family import Family
 
+from .block_sparse import plan as block_sparse
+from .block_sparse.spec import BlockSparseChoice, BlockSparseSpec, PanelChoice, PanelSpec
 from .conv import plan as conv
 from .conv import transposed
 from .conv.spec import ConvChoice, ConvSpec
@@ -30,8 +32,9 @@ from .winograd.spec import WinogradChoice, WinogradSpec
 
 FAMILIES: tuple[Family, ...] = (
     Family("conv", {ConvSpec: ConvChoice}, {**conv.HEADS, **transposed.HEADS}),
-    Family("winograd", {WinogradSpec: WinogradChoice}, alternative=winograd, exact=False),
-    Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False),
+    Family("winograd", {WinogradSpec: WinogradChoice}, alternative=winograd, exact=False, sums_pixels=True),
+    Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False, sums_pixels=True),
+    Family("block_sparse", {BlockSparseSpec: BlockSparseChoice, PanelSpec: PanelChoice}, alternative=block_sparse),
     Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),

@@ -114,8 +114,8 @@ class Family:
 
     ``choices`` has each kind of spec with the kind of its choice, None where there is nothing to choose. ``heads`` are
     the operators that it computes, ``nodes`` those with several outputs, ``alternative`` what it offers in place of a
-    dense convolution. ``exact`` is False where its rounding depends on more than the order of a sum, so that a library
-    which is too coarse does without it.
+    dense convolution; if it ``sums_pixels``, only where an image is a sample. ``exact`` is False where its rounding
+    depends on more than the order of a sum, so that a library which is too coarse does without it.
     """
 
     name: str
@@ -124,6 +124,7 @@ class Family:
     nodes: Mapping[str, Standalone] = field(default_factory=lambda: MappingProxyType({}))
     alternative: Alternative | None = None
     exact: bool = True
+    sums_pixels: bool = False
 
 
 def choices(families: Iterable[Family]) -> Mapping[type, type]:

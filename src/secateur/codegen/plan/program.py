@@ -72,15 +72,22 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Offsets in floats, known when buffers are placed: of places, or plain numbers."""
+    """Offsets in floats, known when buffers are placed: of places, or plain numbers.
+
+    With ``places`` each number counts from one of them, entry i from ``places[of[i]]``: for tables that are long.
+    """
 
     entries: tuple[Address | int, ...] | NDArray[np.int64]
     base: Address | None = None
+    places: tuple[Address, ...] = ()
+    of: NDArray[np.int64] | None = None
 
     def resolve(self) -> NDArray[np.int32]:
         """The numbers; relative to ``base`` if there is one."""
         if isinstance(self.entries, np.ndarray):
-            return self.entries.astype(np.int32)
+            if self.of is None:
+                return self.entries.astype(np.int32)
+            return (self.entries + np.array([p.offset for p in self.places], np.int64)[self.of]).astype(np.int32)
         start = 0 if self.base is None else self.base.offset
         return np.array([e if isinstance(e, int) else e.offset - start for e in self.entries], np.int32)
 
@@ -199,8 +206,9 @@ class Program:
     @staticmethod
     def _touch(call: Call, also: Sequence[Buffer]) -> None:
         for argument in call.arguments:
-            places = argument.entries if isinstance(argument, Table) else (argument,)
-            for place in places if isinstance(places, tuple) else ():
+            entries = argument.entries if isinstance(argument, Table) else (argument,)
+            places = entries if isinstance(entries, tuple) else ()
+            for place in (*places, *(argument.places if isinstance(argument, Table) else ())):
                 if isinstance(place, Address):
                     place.buffer.touch(call.step)
         for buffer in also:

@@ -19,7 +19,7 @@ from secateur.codegen.kernels.partition import assign
 from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
 from secateur.codegen.kernels.window.spec import WindowSpec
 from secateur.codegen.plan.axes import Axes
-from secateur.codegen.plan.family import Head, Workload, choices
+from secateur.codegen.plan.family import Alternative, Head, Workload, choices
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
@@ -133,8 +133,12 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
-    offers = [f.alternative for f in placement.families if f.alternative is not None] if work.spatial else []
-    others = {spec: a for a in offers for spec in a.alternatives(run.spec, x, run.reads, part, placement.target)}
+    others: dict[Workload, Alternative] = {}
+    for family in placement.families:
+        if family.alternative is not None and (work.spatial or not family.sums_pixels):
+            whole = run.spec if family.sums_pixels else spec
+            found = family.alternative.alternatives(whole, x, run.reads, part, placement.target)
+            others |= dict.fromkeys(found, family.alternative)
     operands, alive = epilogue.arguments(placement, first, count)
     kinds = choices(placement.families)
 

@@ -1,0 +1,173 @@
+"""What zeros in blocks gain over our fastest dense kernel, layer by layer.
+
+    python -m bench.speed.sparse layers        1x1 layers of ResNet-50 and MobileNet v1 with 256 channels or more
+    python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
+
+Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
+Winograd's) and the block-sparse ones (in place or copied, and from panels). A row states the best of each kind, the
+gain over the fastest dense kernel, and the share of the machine's peak of fused multiply-adds, counted on what is
+multiplied. Weights come from memory, as when a network runs. ``--least``: the minimum of the rounds instead of the
+median, for machines that others use at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bench.lib import common
+from secateur import codegen
+from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
+from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.strassen.spec import StrassenSpec
+from secateur.codegen.kernels.winograd.spec import WinogradSpec
+from secateur.codegen.plan.family import Workload
+from secateur.codegen.plan.strides import Strides
+from secateur.codegen.runtime import use_threads
+from secateur.codegen.targets import Target
+from secateur.codegen.tune import timing
+from secateur.codegen.tune.tuner import candidates
+
+POINTWISE = (  # inputs, outputs, rows
+    (256, 64, 56), (256, 512, 28), (512, 128, 28), (512, 256, 28), (512, 512, 14), (256, 1024, 14), (1024, 256, 14),
+    (1024, 512, 14), (512, 2048, 7), (2048, 512, 7), (1024, 1024, 7),
+)  # fmt: skip
+THREE = ((128, 128, 28), (256, 256, 14), (512, 512, 7))
+DENSITIES = (90, 70, 50, 40, 30, 20, 10, 5)  # per cent of the blocks that are kept
+
+
+def dense_specs(size: tuple[int, int, int], kernel: int, target: Target, threads: int) -> list[Workload]:
+    """The dense kernels of a layer."""
+    ci, co, rows = size
+    v, plane, (h, w) = target.lanes, plane_of(rows, kernel, target), extent_of(rows, kernel)
+    shape = (co // v, h, w)
+    found: list[Workload] = [
+        ConvSpec(v, 1, ci, *shape, (kernel, kernel), (1, 1), (1, 1), plane, plane, False, threads=threads)
+    ]
+    if kernel == 1 and ci % (2 * v) == co % (2 * v) == 0:
+        found.append(StrassenSpec(v, 1, ci // v, *shape, plane, plane, False, threads=threads))
+    if kernel == 3:
+        found.append(WinogradSpec(v, 1, ci, ci // v, *shape, plane, plane, False, threads=threads))
+    return found
+
+
+def sparse_specs(size: tuple[int, int, int], kernel: int, percent: int, target: Target, threads: int) -> list[Workload]:
+    """The block-sparse kernels of a layer."""
+    ci, co, rows = size
+    v, plane, (h, w) = target.lanes, plane_of(rows, kernel, target), extent_of(rows, kernel)
+    found: list[Workload] = [BlockSparseSpec(
+        v, 1, ci, ci // v, co // v, h, w, (kernel, kernel), (1, 1), (1, 1), plane, plane, percent, threads=threads
+    )]  # fmt: skip
+    if w >= v:
+        found.append(PanelSpec(
+            v, 1, ci // v, co // v, h, w, (kernel, kernel), (1, 1), plane, plane, False, percent, threads=threads
+        ))  # fmt: skip
+    return found
+
+
+def extent_of(rows: int, kernel: int) -> tuple[int, int]:
+    """Rows and columns as the planner sees them: a 1x1 has one long row."""
+    return (1, rows * rows) if kernel == 1 else (rows, rows)
+
+
+def plane_of(rows: int, kernel: int, target: Target) -> Strides:
+    """Blocks with the halo that the kernel reads."""
+    wide = rows + kernel - 1
+    if kernel == 1:
+        return Strides(rows * rows * target.lanes, rows * rows * target.lanes, rows * rows * target.lanes, target.lanes)
+    return Strides(wide * wide * target.lanes, wide * wide * target.lanes, wide * target.lanes, target.lanes)
+
+
+def measured(specs: list[Workload], target: Target, rounds: int, least: bool) -> dict[Workload, tuple[float, str]]:
+    """Seconds and choice of the best of each spec's space, all by turns."""
+    calls: dict[int, Callable[[], None]] = {}
+    jobs: list[tuple[Workload, object]] = []
+    for spec in specs:
+        space = candidates(spec, target)
+        functions = {len(jobs) + i: timing.compiled(spec, choice, target) for i, choice in enumerate(space)}
+        jobs += [(spec, choice) for choice in space]
+        calls |= timing.in_turn(functions, timing.arguments(spec, target))
+    times = minima(calls, rounds) if least else timing.interleaved(calls, rounds)
+    found: dict[Workload, tuple[float, str]] = {}
+    for i, (spec, choice) in enumerate(jobs):
+        if spec not in found or times[i] < found[spec][0]:
+            found[spec] = times[i], str(choice)
+    return found
+
+
+def minima(calls: Mapping[int, Callable[[], None]], rounds: int) -> dict[int, float]:
+    """The fastest of all rounds of each call."""
+    found = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for i, call in calls.items():
+            start = time.perf_counter()
+            call()
+            found[i] = min(found[i], time.perf_counter() - start)
+    return found
+
+
+def rows_of(options: Any, kernel: int, sizes: tuple[tuple[int, int, int], ...]) -> Iterator[common.Row]:
+    """A row for each layer and density."""
+    target = codegen.get_target("native")
+    use_threads(options.threads)
+    for size in sizes[:: 3 if options.quick else 1]:
+        dense = dense_specs(size, kernel, target, options.threads)
+        sparse = {p: sparse_specs(size, kernel, p, target, options.threads) for p in options.densities}
+        every = [*dense, *(s for each in sparse.values() for s in each)]
+        peak = max(timing.peak(target) for _ in range(3)) * options.threads
+        found = measured(every, target, options.rounds, options.least)
+        seconds = {type(s).__name__: found[s][0] for s in dense}
+        fastest = min(seconds.values())
+        for percent, each in sparse.items():
+            best = min(each, key=lambda s: found[s][0])
+            taken = found[best][0]
+            yield {
+                "part": f"{kernel}x{kernel}", "layer": f"{size[0]}>{size[1]} {size[2]}x{size[2]}",
+                "threads": options.threads, "density": percent / 100, "dense_ms": fastest * 1e3,
+                "direct_ms": seconds["ConvSpec"] * 1e3, "sparse_ms": taken * 1e3, "gain": fastest / taken,
+                "gain_direct": seconds["ConvSpec"] / taken, "share_of_peak": 2 * best.macs / taken / peak,
+                "direct_share": 2 * dense[0].macs / seconds["ConvSpec"] / peak, "least": options.least,
+                "load": os.getloadavg()[0], "choice": found[best][1],
+            }  # fmt: skip
+
+
+def means(rows: list[common.Row]) -> str:
+    """Geometric means by density."""
+    shown = []
+    for density in sorted({row["density"] for row in rows}, reverse=True):
+        mine = [row for row in rows if row["density"] == density]
+        mean = [float(np.exp(np.mean([np.log(r[k]) for r in mine]))) for k in ("gain", "gain_direct", "share_of_peak")]
+        shown.append([f"{density:.2f}", len(mine), *(f"{m:.2f}" for m in mean)])
+    return common.table(["density", "layers", "gain", "over direct", "share of peak"], shown)
+
+
+PARTS = {"layers": (1, POINTWISE), "layers3": (3, THREE)}
+
+
+def main() -> None:
+    """Measure the parts asked for, append JSON lines, print a table each."""
+    parser = common.parser(__doc__, "sparse.jsonl")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--densities", type=int, nargs="*", default=list(DENSITIES), help="per cent that are kept")
+    parser.add_argument("--quick", action="store_true", help="every third layer")
+    parser.add_argument("--least", action="store_true", help="minima instead of medians")
+    options = parser.parse_args()
+    around = common.circumstances(options.seed)
+    for part in options.parts:
+        rows = []
+        for row in rows_of(options, *PARTS[part]):
+            common.append(options.output, [{**around, **row}])
+            rows.append(row)
+        print(means(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""A convolution or linear layer whose weights are zero in whole blocks: what it computes, and how it can be tiled.
+
+Two kernels: one reads channels where they lie, the other packs strips of the input with pixels side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+from secateur.codegen.plan.post_ops import PostOp
+from secateur.codegen.plan.strides import Strides
+from secateur.codegen.targets import Target
+
+TURN = 6  # multiply-accumulates in the time that a number of a matrix takes to be transposed
+PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel, in fused multiply-adds of a vector
+
+
+@dataclass(frozen=True)
+class BlockSparseSpec:
+    """A dense convolution with zeros, onto blocks of ``lanes`` outputs.
+
+    A block of weights is one tap of one input channel for all lanes of an output block; those that are zero are left
+    out. ``percent`` of them are kept, by which records are looked up: the kernel does not depend on which, nor on how
+    many. The ``ci`` channels are in ``inputs`` blocks.
+    """
+
+    lanes: int
+    n: int
+    ci: int
+    inputs: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    percent: int
+    post_ops: tuple[PostOp, ...] = ()
+    threads: int = 1
+
+    @property
+    def planar(self) -> bool:
+        """Does the input lie in rows of pixels, a channel after the other, instead of in blocks?"""
+        return self.x.column < self.lanes
+
+    @property
+    def taps(self) -> int:
+        """Taps of all input channels: blocks of weights that an output block has."""
+        return self.ci * self.kernel[0] * self.kernel[1]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, about: with what is kept."""
+        return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
+
+    def estimate(self, target: Target) -> float:
+        """Time in multiply-accumulates at the peak: a register for each pixel but two, loads beside each."""
+        pixels = min(self.n * self.h * self.w, target.registers - 2)
+        weights = self.macs / (self.n * self.h * self.w)
+        outputs = self.n * self.h * self.w * self.blocks * self.lanes
+        return max(self.macs * (1 + PER_BLOCK / pixels), weights * target.load) + 8 * outputs
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel, size and the share of blocks that are kept, for people."""
+        size = f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
+        return f"{size} {self.percent}%"
+
+    def workload(self) -> BlockSparseSpec:
+        """The same without its epilogue."""
+        return replace(self, post_ops=())
+
+
+@dataclass(frozen=True)
+class BlockSparseChoice:
+    """``rows`` x ``columns`` pixels in registers.
+
+    The input channels are taken in ``parts``, so that what a tile reads of each stays in the first cache; output blocks
+    in ``groups``, so that their weights stay in the second. ``copied``: what a tile reads is copied first, so that it
+    lies in few cache lines that do not evict each other. Threads share the ``outer`` "pixels" or "blocks".
+    """
+
+    rows: int
+    columns: int
+    parts: int = 1
+    groups: int = 1
+    outer: str = "pixels"
+    copied: bool = False
+
+
+@dataclass(frozen=True)
+class PanelSpec:
+    """The same at stride 1, or 1x1 at any, from panels: strips of the input that are packed with pixels side by side.
+
+    ``inputs`` whole blocks of channels, which are looked up if ``table``. ``x``: from one pixel that is read to the
+    next, so that the stride of a 1x1 is part of it. There are at least ``lanes`` pixels in a row.
+    """
+
+    lanes: int
+    n: int
+    inputs: int
+    blocks: int
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    dilation: tuple[int, int]
+    x: Strides
+    y: Strides
+    table: bool
+    percent: int
+    post_ops: tuple[PostOp, ...] = ()
+    threads: int = 1
+
+    stride = (1, 1)
+
+    @property
+    def ci(self) -> int:
+        """Input channels."""
+        return self.inputs * self.lanes
+
+    @property
+    def taps(self) -> int:
+        """Taps of all input channels: blocks of weights that an output block has."""
+        return self.ci * self.kernel[0] * self.kernel[1]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, about: with what is kept."""
+        return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
+
+    def estimate(self, target: Target) -> float:
+        """Time in multiply-accumulates at the peak: products, weights, and inputs and outputs that are transposed."""
+        whole = -(-self.w // self.lanes) * self.lanes / self.w  # the last vector of a row overlaps the one before
+        pixels = self.n * self.h * self.w
+        moved = whole * pixels * (TURN * self.ci + 2 * TURN * self.blocks * self.lanes)
+        return max(whole * self.macs / 0.95, self.macs / pixels * target.load) + moved
+
+    @property
+    def computes(self) -> Hashable:
+        """Equal for specs that compute the same, whichever algorithm they are of."""
+        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
+
+    @property
+    def title(self) -> str:
+        """Channels, kernel, size and the share of blocks that are kept, for people."""
+        size = f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
+        return f"{size} {self.percent}%"
+
+    def workload(self) -> PanelSpec:
+        """The same without its epilogue."""
+        return replace(self, post_ops=())
+
+
+@dataclass(frozen=True)
+class PanelChoice:
+    """``rows`` outputs by ``vectors`` of pixels in registers. Threads share the ``outer`` "strips" or "blocks"."""
+
+    rows: int
+    vectors: int
+    outer: str = "strips"

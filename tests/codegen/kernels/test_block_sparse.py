@@ -1,0 +1,172 @@
+"""Block-sparse kernels: packing by hand, both kernels against the torch executor, and when they are taken."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from secateur.codegen.build import show_plan
+from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
+from secateur.codegen.kernels.block_sparse.panel_template import tiles
+from secateur.codegen.kernels.block_sparse.panels import panel
+from secateur.codegen.kernels.block_sparse.plan import density
+from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
+from secateur.codegen.plan.strides import Strides
+from secateur.codegen.records import workload_of
+from secateur.codegen.targets import TARGETS, native
+from secateur.ir import Graph
+from support.alternatives import always
+from support.kernels import CONTINUOUS, check, conv, outputs
+from support.network import Net
+
+FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NARROW = TARGETS["x86-avx2"]
+
+
+def sparsify(net: Net, lanes: int, keep: float, seed: int = 0) -> None:
+    """Zero blocks of ``lanes`` outputs by one tap of an input, at random, in all kernels that are wider."""
+    rng = np.random.default_rng(seed)
+    for name, w in net.weights.items():
+        if w.ndim == 4 and len(w) > lanes:
+            mask = rng.random((-(-len(w) // lanes), *w.shape[1:])) < keep
+            net.weights[name] = w * np.repeat(mask, lanes, 0)[: len(w)]
+
+
+# --- packing --------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_packed_by_hand() -> None:
+    """Two output blocks of two lanes, three inputs: the first keeps inputs 0 and 2, the second input 1."""
+    weight = np.float32([[1, 0, 3], [2, 0, 0], [0, 5, 0], [0, 6, 0]])[:, :, None, None]
+    packed = pack_blocks(weight, 2)
+    np.testing.assert_array_equal(packed.weight, [[1, 2], [3, 0], [5, 6]])
+    np.testing.assert_array_equal(packed.block, [0, 0, 1])
+    np.testing.assert_array_equal(packed.channel, [0, 2, 1])
+    assert piece(3, 2) == 2  # so input 2 is of the second piece
+    np.testing.assert_array_equal(packed.starts[:3], [0, 1, 2])
+    np.testing.assert_array_equal(packed.starts[PIECES : PIECES + 2], [2, 3])
+    np.testing.assert_array_equal(by_rows(packed, 1), [1, 3, 2, 0, 5, 6])
+
+
+@given(st.integers(0, 5), st.integers(1, 40), st.integers(1, 3), st.floats(0, 1), st.integers(1, 5))
+def test_unpacking_is_the_inverse(blocks: int, inputs: int, kernel: int, keep: float, workers: int) -> None:
+    rng = np.random.default_rng(inputs)
+    weight = rng.standard_normal((8 * blocks, inputs, kernel, kernel)).astype(np.float32)
+    weight *= np.repeat(rng.random((blocks, inputs, kernel, kernel)) < keep, 8, 0)
+    packed = pack_blocks(weight, 8)
+    np.testing.assert_array_equal(packed.unpacked(weight.shape), weight)
+    shares = packed.shares(workers)
+    assert (shares[0], shares[-1]) == (0, blocks)
+    assert np.all(np.diff(shares) >= 0)
+
+
+def test_workers_share_what_is_kept() -> None:
+    """The first output block keeps as much as the other three together."""
+    weight = np.zeros((32, 30, 1, 1), np.float32)
+    weight[:8, :30] = 1
+    weight[8:, :10] = 1
+    np.testing.assert_array_equal(pack_blocks(weight, 8).shares(2), [0, 1, 4])
+
+
+def test_records_know_the_density_alone() -> None:
+    weight = np.zeros((8, 100, 1, 1), np.float32)
+    weight[:, :31] = 1
+    assert density(weight, 8) == 35
+    assert density(weight[:, ::-1], 8) == 35
+    weight[:, 3:] = 0
+    assert density(weight, 8) == 3
+    assert density(weight * 0, 8) == 1
+
+
+@pytest.mark.parametrize(("vectors", "most"), [(25, 3), (1, 3), (2, 3), (3, 3), (4, 3), (7, 2), (1, 1), (5, 6), (3, 4)])
+def test_tiles_cover_all_vectors(vectors: int, most: int) -> None:
+    assert sum(size * times for size, times in tiles(vectors, most)) == vectors
+    assert all(1 <= size <= most for size, _ in tiles(vectors, most))
+
+
+@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 40), st.integers(1, 3), st.integers(1, 2),
+       st.integers(1, 4))  # fmt: skip
+def test_strips_hold_every_pixel(h: int, w: int, inputs: int, kernel: int, dilation: int, threads: int) -> None:
+    plane = Strides(0, 0, 8 * (w + 2), 8)
+    spec = PanelSpec(8, 1, inputs, 4, h, w, (kernel, kernel), (dilation, dilation), plane, plane, False, 50,
+                     threads=threads)  # fmt: skip
+    found = panel(spec, NARROW)
+    step, total = (found.vectors, h * found.each) if kernel == 1 else (found.rows, h)
+    assert step <= total <= found.strips * step
+    assert found.channel // 8 % 2 == 1  # so that channels do not meet in a few sets of the cache
+
+
+# --- the kernels ----------------------------------------------------------------------------------------------------
+
+
+@FEW
+@given(
+    st.sampled_from([BlockSparseSpec, PanelSpec]), st.integers(1, 2), st.integers(1, 30), st.integers(1, 30),
+    st.tuples(st.integers(1, 11), st.integers(1, 20)), st.sampled_from([1, 2, 3]), st.integers(1, 2), st.integers(1, 2),
+    st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63), st.sampled_from([0.0, 0.2, 0.6]),
+)  # fmt: skip
+def test_any_shape(kind: type, n: int, ci: int, co: int, size: tuple[int, int], kernel: int, stride: int, dilation: int,
+                   activation: str, threads: int, which: int, keep: float) -> None:  # fmt: skip
+    """Channels that fill no block, images of any size, also without any weight; a residual behind."""
+    from support.kernels import ACTIVATIONS
+
+    net = Net(n, 5, *size)
+    before = conv(net, "x", ci, (1, 1))
+    pad = dilation * (kernel - 1) // 2 + 1
+    y = conv(net, before, co, (kernel, kernel), stride=(stride,) * 2, dilation=(dilation,) * 2, pad=(pad,) * 4)
+    y = net.node("add", net.node(activation, y, **ACTIVATIONS[activation]), y)
+    sparsify(net, native().lanes, keep)
+    with always(kind, which):
+        check(outputs(net, y), threads=threads)
+
+
+@pytest.mark.parametrize("kind", [BlockSparseSpec, PanelSpec])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_choice(kind: type, kernel: int, threads: int) -> None:
+    """Every way of tiling, on channels that come from two places."""
+    for which in range(4 if kind is BlockSparseSpec else 2):
+        net = Net(1, 3, 9, 17)
+        parts = [conv(net, "x", width, (1, 1)) for width in (24, 16)]
+        y = conv(net, net.node("concat", *parts, axis=1), 32, (kernel, kernel), pad=(kernel // 2,) * 4)
+        sparsify(net, native().lanes, 0.3)
+        with always(kind, which) as taken:
+            check(outputs(net, y), threads=threads)
+        assert taken
+
+
+def test_linear_layers_are_sparse_too() -> None:
+    net = Net(3, 64)
+    w = net.weight("w", 32, 64)
+    w_blocks = net.weights["w"].reshape(4, 8, 64)
+    w_blocks[:, :, ::2] = 0
+    y = net.node("linear", "x", w, None, transposed=False)
+    with always(BlockSparseSpec) as taken:
+        check(outputs(net, y))
+    assert taken
+
+
+# --- when they are taken --------------------------------------------------------------------------------------------
+
+
+def layer(keep: float) -> Graph:
+    net = Net(1, 3, 28, 28)
+    y = conv(net, conv(net, "x", 256, (1, 1)), 256, (1, 1))
+    sparsify(net, native().lanes, keep)
+    return outputs(net, y)
+
+
+def test_a_layer_with_enough_zeros_is_planned_sparse() -> None:
+    assert "block_sparse" in show_plan(layer(0.3))
+    assert "block_sparse" not in show_plan(layer(0.95))
+
+
+def test_records_of_patterns_with_as_many_blocks_are_the_same() -> None:
+    plane = Strides(0, 0, 8, 8)
+    make = partial(BlockSparseSpec, 8, 1, 64, 8, 8, 1, 49, (1, 1), (1, 1), (1, 1), plane, plane)
+    assert workload_of(make(35)) == workload_of(make(35))
+    assert workload_of(make(35)) != workload_of(make(40))
