@@ -11,7 +11,7 @@ from secateur.ir import Array, Graph, InputError, PassError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import COMPENSATION
 from secateur.passes.compensate import FoldConstants, ReestimateBN, Refit
-from secateur.passes.compensate.refit import _Sums
+from secateur.passes.compensate.refit import Sums
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
@@ -149,7 +149,7 @@ def test_refit_never_raises_the_error_of_a_layer(seed: int, ridge: float, with_b
     x[:, 3] = x[:, 2]  # two inputs that say the same
     target = (x @ rng.standard_normal((4, 3)) + rng.standard_normal(3)).astype(np.float32)
     bias = rng.standard_normal(3).astype(np.float32) if with_bias else None
-    sums = _Sums(node, weight, 64)
+    sums = Sums(node, weight, 64)
     sums.add(0, torch.from_numpy(x), torch.from_numpy(target), None, bias)
     change, shift = sums.change(ridge, with_bias)
     assert change is not None

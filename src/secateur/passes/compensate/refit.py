@@ -65,7 +65,7 @@ class Refit:
     ) -> tuple[Array, Array] | None:
         """(weight, bias) after the fit; None where the layer computes what it did already."""
         node, weight = step.node, weights[str(step.node.inputs[1])]
-        moments = _Sums(node, weight, self.positions)
+        moments = Sums(node, weight, self.positions)
         rows = kept_rows(recipe, str(node.inputs[1]), 1 if node.attrs.get("transposed", False) else 0)
         bias = weights[bias_of(node) or ""] if bias_of(node) else None
         for number, (target, x) in enumerate(step.pairs(node.name, node.inputs[0] or "")):
@@ -78,7 +78,7 @@ class Refit:
         return moments.shaped(matrix, weight), fresh_bias
 
 
-class _Sums:
+class Sums:
     """Second moments of a layer's inputs, and their products with what its outputs lack."""
 
     def __init__(self, node: Node, weight: Array, positions: int) -> None:
@@ -131,18 +131,27 @@ class _Sums:
         shift = np.zeros(self.lacking.size)
         if self.gap <= 1e-10 * self.size or not self.count:
             return None, shift
-        second, product = self.second / self.count, self.product / self.count
-        first, lacking = self.first / self.count, self.lacking / self.count
-        if with_bias:  # fit what varies; the bias takes the means
-            second = second - first[:, :, None] * first[:, None, :]
-            product = product - first[:, :, None] * lacking[:, None, :]
-        columns = second.shape[1]
-        scale = np.einsum("gcc->g", self.second / self.count) / columns
-        damped = second + np.eye(columns) * np.maximum(max(ridge, 1e-9) * scale, 1e-12)[:, None, None]
+        damped, product, first, lacking = self.normal(ridge, with_bias)
         change = np.linalg.solve(damped, product).transpose(0, 2, 1)
         if with_bias:
             shift = (lacking - np.einsum("goc,gc->go", change, first)).reshape(-1)
         return change, shift
+
+    def normal(self, ridge: float, with_bias: bool) -> tuple[Array, Array, Array, Array]:
+        """The normal equations of the change: damped second moments, products, and the means of inputs and of gaps.
+
+        Means over places; with a bias, which takes the means, the first two are of what varies.
+        """
+        count = max(self.count, 1)
+        second, product = self.second / count, self.product / count
+        first, lacking = self.first / count, self.lacking / count
+        if with_bias:
+            second = second - first[:, :, None] * first[:, None, :]
+            product = product - first[:, :, None] * lacking[:, None, :]
+        columns = second.shape[1]
+        scale = np.einsum("gcc->g", self.second / count) / columns
+        damped = second + np.eye(columns) * np.maximum(max(ridge, 1e-9) * scale, 1e-12)[:, None, None]
+        return damped, product, first, lacking
 
 
 def bias_of(node: Node) -> str | None:
