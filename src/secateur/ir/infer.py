@@ -228,7 +228,7 @@ INFER: dict[str, Rule] = {
     "layer_norm": _trailing_norm, "rms_norm": _trailing_norm,
     "group_norm": _channel_norm, "instance_norm": _channel_norm,
     "max_pool": _pool, "avg_pool": _pool, "adaptive_avg_pool": _adaptive, "adaptive_max_pool": _adaptive,
-    "resize": _resize, "cast": _cast, "lstm": _recurrent, "gru": _recurrent, "opaque": _opaque,
+    "resize": _resize, "cast": _cast, "lstm": _recurrent, "gru": _recurrent, "rnn": _recurrent, "opaque": _opaque,
     **MOVEMENT,
 }  # fmt: skip
 

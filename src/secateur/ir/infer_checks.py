@@ -275,7 +275,9 @@ def _recurrent(node: Node, ins: Ins) -> None:
     if node.attrs["direction"] not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"direction '{node.attrs['direction']}'")
     ways = 2 if node.attrs["direction"] == "bidirectional" else 1
-    gates = 4 if node.op == "lstm" else 3
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[node.op]
+    if node.op == "rnn" and node.attrs["activation"] not in ("tanh", "relu"):
+        raise ValueError(f"activation '{node.attrs['activation']}'")
     _whole(node, "hidden", 1, 1)
     if len(x) != 3:
         raise ValueError(f"an input of rank {len(x)} instead of 3")
@@ -304,7 +306,7 @@ CHECKS: Mapping[str, Check] = {
     "split": _split, "slice": _slice, "gather": _gather, "reshape": _reshape, "flatten": _flatten,
     "unsqueeze": _unsqueeze, "expand": _expand, "tile": _tile, "pad": _pad, "roll": _roll,
     "depth_to_space": _blocks, "space_to_depth": _blocks, "resize": _resize, "cast": _cast, "where": _three,
-    "lstm": _recurrent, "gru": _recurrent,
+    "lstm": _recurrent, "gru": _recurrent, "rnn": _recurrent,
 }  # fmt: skip
 
 

@@ -103,6 +103,7 @@ ATTRS: dict[str, tuple[str, ...]] = {
     "argmax": ("axis", "keepdims"), "argmin": ("axis", "keepdims"), "cumsum": ("axis",),
     "cast": ("to",),
     "lstm": ("hidden", "direction"), "gru": ("hidden", "direction", "linear_before_reset"),
+    "rnn": ("hidden", "direction", "activation"),
     "opaque": ("kind", "target", "payload"),
     **UNARY,
     **{op: () for op in BINARY | COMPARE},

@@ -32,6 +32,7 @@ class TorchOrigin:
     ``parameters`` and ``buffers`` are the module's names. ``in_spec`` and ``out_spec`` are pytree
     specs of ``(args, kwargs)`` and of the result. ``leaves`` holds one entry per leaf of the
     result: the position of a graph output, or a 1-tuple with a constant that is no tensor.
+    ``arguments`` holds one entry per leaf of the arguments: whether it is a tensor, and so an input.
     ``train_as`` says of nodes, by name, which operator they are in train mode where that is another
     one than in eval mode: "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "instance_norm".
     """
@@ -47,6 +48,7 @@ class TorchOrigin:
     fixed: tuple[tuple[str, int], ...] = ()
     why: str = ""
     capture_remarks: tuple[str, ...] = ()
+    arguments: tuple[bool, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (pickle.dumps({**vars(self), "train_as": dict(self.train_as)}),)

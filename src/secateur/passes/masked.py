@@ -42,7 +42,7 @@ def masked(graph: Graph, recipe: Recipe) -> Graph:
 
 
 def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, Array]) -> None:
-    if node.op in ("lstm", "gru"):  # of the input, and of the hidden units that are fed back
+    if node.op in ("lstm", "gru", "rnn"):  # of the input, and of the hidden units that are fed back
         for name in node.inputs[1:3]:
             if name is not None and 2 in recipe.weights.get(name, {}):
                 mask = np.zeros(weights[name].shape[2], weights[name].dtype)

@@ -8,7 +8,7 @@ from secateur.ir import Array, Graph
 from secateur.passes import CRITERIA
 from secateur.passes.notes import Coupling, Importance, KeepMask
 
-LAYERS = frozenset({"conv", "conv_transpose", "linear", "lstm", "gru"})  # what a report lists
+LAYERS = frozenset({"conv", "conv_transpose", "linear", "lstm", "gru", "rnn"})  # what a report lists
 
 
 class Reasons:

@@ -157,6 +157,17 @@ CASES: list[Case] = [
     case("cumsum", S, axis=1),
     case("cast", X, to="i64"),
     case("cast", np.array([0, 2]), name="float", to="f32"),
+    case(
+        "rnn",
+        (5, 2, 3),
+        w(2, 4, 3),
+        w(2, 4, 4),
+        w(2, 8),
+        outs=2,
+        hidden=4,
+        direction="bidirectional",
+        activation="relu",
+    ),
     case("lstm", (5, 2, 3), w(2, 16, 3), w(2, 16, 4), w(2, 32), outs=3, hidden=4, direction="bidirectional"),
     case(
         "lstm",

@@ -119,6 +119,8 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
              ((X3, w(1, 20, 6), w(1, 20, 5), None, (1, 4, 5), (1, 4, 5)), 1, {"hidden": 5, "direction": "reverse"})],
     "gru": [((X3, w(d, 15, 6), w(d, 15, 5), w(d, 30)), 2, {"hidden": 5, "direction": k, "linear_before_reset": b})
             for b in (0, 1) for d, k in ((1, "forward"), (1, "reverse"), (2, "bidirectional"))],
+    "rnn": [((X3, w(d, 5, 6), w(d, 5, 5), w(d, 10)), 2, {"hidden": 5, "direction": k, "activation": f})
+            for f in ("tanh", "relu") for d, k in ((1, "forward"), (1, "reverse"), (2, "bidirectional"))],
 }  # fmt: skip
 ROWS = [(op, *case) for op, cases in CASES.items() for case in cases]
 
@@ -147,7 +149,7 @@ def _same(op: str, inputs: Any, outputs: int, attrs: Any, expected: Sequence[Any
 
 ONNX_NAMES = {
     "depth_to_space": "DepthToSpace", "space_to_depth": "SpaceToDepth", "lrn": "LRN", "resize": "Resize",
-    "avg_pool": "AveragePool", "max_pool": "MaxPool", "lstm": "LSTM", "gru": "GRU", "pad": "Pad",
+    "avg_pool": "AveragePool", "max_pool": "MaxPool", "lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "pad": "Pad",
     "hard_sigmoid": "HardSigmoid", "conv_transpose": "ConvTranspose",
 }  # fmt: skip
 
@@ -166,8 +168,10 @@ def _onnx_node(op: str, attrs: dict[str, Any]) -> tuple[dict[str, Any], list[Any
         sizes = [] if attrs["size"] is None else [np.array([2, 4, *attrs["size"]])]
         return {"mode": attrs["mode"], "coordinate_transformation_mode": attrs["coordinate"],
                 "nearest_mode": attrs["rounding"]}, [empty, scales, *sizes]  # fmt: skip
-    if op in ("lstm", "gru"):
+    if op in ("lstm", "gru", "rnn"):
         extra = {"linear_before_reset": attrs["linear_before_reset"]} if op == "gru" else {}
+        if op == "rnn":
+            extra["activations"] = [attrs["activation"].capitalize()] * (1 + (attrs["direction"] == "bidirectional"))
         return {"hidden_size": attrs["hidden"], "direction": attrs["direction"], **extra}, []
     if op == "pad":
         return {"mode": attrs["mode"]}, [np.array(attrs["pads"]), np.array(attrs["value"], "float32")]
@@ -192,7 +196,7 @@ def test_onnx_semantics(op: str, inputs: Any, outputs: int, attrs: Any) -> None:
     graph, feeds = graph_of(op, inputs, outputs, **attrs)
     made, extra = _onnx_node(op, attrs)
     names = ["" if n is None else n for n in graph.nodes[0].inputs]
-    if op in ("lstm", "gru") and len(names) > 4:
+    if op in ("lstm", "gru", "rnn") and len(names) > 4:
         names.insert(4, "")  # sequence_lens
     arrays = {**graph.weights, **{f"e{i}": a for i, a in enumerate(extra)}}
     h = onnx.helper

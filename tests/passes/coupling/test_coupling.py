@@ -160,13 +160,14 @@ def test_slim_refuses_what_cannot_be_expressed() -> None:
         slim(graph, keep)
 
 
-def test_a_weight_shared_by_a_whole_and_a_cut_use_stays_whole() -> None:
+def test_a_weight_that_one_use_cuts_picks_from_the_full_input_of_another() -> None:
     net = Net(1, 4, 4, 4)
     a = net.conv("x", 4)
     name = next(n for n in net.weights if n.endswith("conv0.weight"))
     second = net.node("conv", a, name, None, stride=(1, 1), dilation=(1, 1), pad=(1, 1, 1, 1), groups=1)
     coupling = couple(net.graph(net.head(net.relu(str(second)))))
-    assert "also used whole" in str(group_of(coupling, "conv0.weight[0]").frozen)
+    assert group_of(coupling, "conv0.weight[0]").frozen is None
+    assert [(m.node, m.input, m.mode) for m in coupling.mixing] == [("conv0", 0, "pick")]
 
 
 def test_heads_of_attention_keep_a_grid() -> None:

@@ -24,7 +24,7 @@ SECOND = frozenset(
     {"conv", "conv_transpose", "batch_norm", "group_norm", "instance_norm", "lrn", "max_pool", "avg_pool",
      "adaptive_avg_pool", "adaptive_max_pool", "depth_to_space", "space_to_depth"}
 )  # fmt: skip
-LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm", "lstm", "gru"})
+LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm", "lstm", "gru", "rnn"})
 SAME = frozenset({"concat", "split", "slice", "pad", "roll", "flip", "tile", "resize", "where", "cumsum"}) | set(UNARY)
 
 

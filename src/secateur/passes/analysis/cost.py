@@ -165,7 +165,7 @@ def _rnn_widths(graph: Graph, node: Node) -> tuple[int, int]:
 MACS: Mapping[str, Callable[[Graph, Node], int]] = MappingProxyType(
     {
         "conv": _conv, "conv_transpose": _conv_transpose, "linear": _matmul, "matmul": _matmul,
-        "einsum": _einsum, "lstm": _lstm, "gru": _lstm,
+        "einsum": _einsum, "lstm": _lstm, "gru": _lstm, "rnn": _lstm,
     }
 )  # fmt: skip
 FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
@@ -178,6 +178,6 @@ FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
 WIDTHS: Mapping[str, Callable[[Graph, Node], tuple[int, int]]] = MappingProxyType(
     {
         "conv": _conv_widths, "conv_transpose": _conv_transpose_widths, "linear": _linear_widths,
-        "lstm": _rnn_widths, "gru": _rnn_widths,
+        "lstm": _rnn_widths, "gru": _rnn_widths, "rnn": _rnn_widths,
     }
 )  # fmt: skip

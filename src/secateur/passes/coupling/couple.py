@@ -51,7 +51,8 @@ def couple(graph: Graph, protect: tuple[str, ...] = ()) -> Coupling:
     _protect(flow, protect)
     for name in graph.outputs:
         flow.freeze_value(name, "graph output")
-    flow.freeze_partly_used()
+    flow.settle_full_reads()
+    flow.settle_partly_used()
     return _Units(flow).coupling()
 
 

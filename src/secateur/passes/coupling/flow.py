@@ -79,6 +79,16 @@ class Freeze:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FullRead:
+    """A layer whose input has no track: the axis of its weight that takes the input's channels, and theirs."""
+
+    node: Node
+    weight: str
+    axis: int
+    at: int
+
+
 PushBack = Callable[["Flow", str, int, Array, Node, str], None]
 Tracks = list["Track | None"]
 Rule = Callable[["Flow", Node], Tracks]
@@ -99,6 +109,7 @@ class Flow:
     slots: dict[tuple[str, int], RawSlot] = field(default_factory=dict)
     constraints: list[RawConstraint] = field(default_factory=list)
     mixing: list[RawMixing] = field(default_factory=list)
+    full: list[FullRead] = field(default_factory=list)
     blocked: dict[str, str] = field(default_factory=dict)
     uses: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
@@ -193,17 +204,43 @@ class Flow:
         """This user has said what the constant's axis holds; other users may need all of it."""
         self.uses.setdefault((constant, axis), set()).add(user)
 
-    def freeze_partly_used(self) -> None:
-        """A constant that one use would cut and another needs whole stays whole."""
-        for (name, axis), users in self.uses.items():
+    def reads_full(self, node: Node, weight: str, axis: int, at: int) -> None:
+        """The layer's input has all channels along ``at``, which its weight takes along ``axis``."""
+        self.full.append(FullRead(node, weight, axis, at))
+
+    def settle_full_reads(self) -> None:
+        """A weight that another use cuts takes fewer channels everywhere: full inputs are cut or picked from."""
+        for read in self.full:
+            atoms = self._atoms_of(read.weight, read.axis)
+            if atoms is not None:
+                self.used(read.weight, read.axis, read.node.name)
+                self.meet(atoms, str(read.node.inputs[0]), read.at, read.node)
+
+    def settle_partly_used(self) -> None:
+        """A constant that one use cuts is filled up with zeros for another that reads it whole."""
+        taken = {(m.node.name, m.input) for m in self.mixing}
+        for (name, axis), users in list(self.uses.items()):
+            atoms = self._atoms_of(name, axis)
             rest = [n for n in self.graph.users.get(name, ()) if n.name not in users]
-            if rest or name in self.graph.outputs:
-                where = f"is also used whole by {_name(rest[0])}" if rest else "is a graph output"
-                slot, track = self.slots.get((name, axis)), self.tracks.get(name)
-                if slot is not None:
-                    self.freeze(slot.atoms, f"constant {name} {where}")
-                elif track is not None and track.axis == axis:
-                    self.freeze(track.atoms, f"constant {name} {where}")
+            if atoms is None or not (rest or name in self.graph.outputs):
+                continue
+            places = [(n, i) for n in rest for i, operand in enumerate(n.inputs) if operand == name]
+            fits = len(atoms) == self.shape(name)[axis] and not any((n.name, i) in taken for n, i in places)
+            if name in self.graph.outputs:
+                self.freeze(atoms, f"constant {name} is a graph output")
+            elif not fits:
+                self.freeze(atoms, f"constant {name} is also used whole by {_name(rest[0])}")
+            else:
+                taken |= {(n.name, i) for n, i in places}
+                self.mixing += [RawMixing(n, i, axis, atoms, "expand") for n, i in places]
+
+    def _atoms_of(self, name: str, axis: int) -> Array | None:
+        """The atoms of a constant along an axis, where something has given it such."""
+        slot = self.slots.get((name, axis))
+        if slot is not None:
+            return slot.atoms
+        tracks = (self.tracks.get(name), self.seconds.get(name))
+        return next((t.atoms for t in tracks if t is not None and t.axis == axis), None)
 
     def assign(self, name: str, axis: int, atoms: Array, node: Node, role: str = "tied") -> None:
         """Give a constant operand the atoms it meets, back through its chain to the weights."""
@@ -213,6 +250,8 @@ class Flow:
         """The operand ``name`` is full along ``axis``, where these atoms lie: tie it, cut it, or pick from it."""
         track = self.track(name)
         if track is not None and track.axis == axis:
+            if self.is_const(name):
+                self.used(name, axis, node.name)
             self.tie(atoms, track.atoms, node)
         elif self.takes(name, axis):
             self.assign(name, axis, atoms, node)

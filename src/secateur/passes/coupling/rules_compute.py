@@ -86,6 +86,8 @@ def _conv(flow: Flow, node: Node) -> Tracks:
         _columns(flow, node, weight, 1, track.atoms, groups)
         if groups > 1:
             flow.constrain(node, "in", track.atoms, groups)
+    elif groups == 1:
+        flow.reads_full(node, weight, 1, 1)
     return [None if rows is None else Track(1, rows)]
 
 
@@ -120,6 +122,8 @@ def _conv_transpose(flow: Flow, node: Node) -> Tracks:
     rows = _rows(flow, node, weight, 1, fan_out)
     if track is not None:
         _columns(flow, node, weight, 0, track.atoms)
+    else:
+        flow.reads_full(node, weight, 0, 1)
     return [None if rows is None else Track(1, rows)]
 
 
@@ -135,6 +139,8 @@ def _linear(flow: Flow, node: Node) -> Tracks:
     rows = _rows(flow, node, weight, row_axis, node.out.shape[last])
     if track is not None:
         _columns(flow, node, weight, 1 - row_axis, track.atoms)
+    else:
+        flow.reads_full(node, weight, 1 - row_axis, last)
     return [None if rows is None else Track(last, rows)]
 
 
@@ -206,7 +212,7 @@ def _resize(flow: Flow, node: Node) -> Tracks:
     return [None]
 
 
-GATES = {"lstm": 4, "gru": 3}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _REDUCTION_MODE = {"reduce_sum": "sum", "reduce_l1": "sum", "reduce_l2": "sum", "reduce_mean": "mean"}
 
 
@@ -262,6 +268,6 @@ COMPUTE: dict[str, Rule] = {
     "matmul": _contraction, "einsum": _contraction,
     "max_pool": _pool, "avg_pool": _pool, "adaptive_avg_pool": _pool, "adaptive_max_pool": _pool,
     "resize": _resize, **dict.fromkeys(REDUCE | {"argmax", "argmin"}, _reduce),
-    "lstm": _recurrent, "gru": _recurrent,
+    "lstm": _recurrent, "gru": _recurrent, "rnn": _recurrent,
     "opaque": opaque,
 }  # fmt: skip

@@ -229,7 +229,7 @@ def _opaque(widths: Widths, node: Node) -> list[Node]:
 
 
 ADJUST: dict[str, Adjust] = {
-    "lstm": _recurrent, "gru": _recurrent, "opaque": _opaque,
+    "lstm": _recurrent, "gru": _recurrent, "rnn": _recurrent, "opaque": _opaque,
     "conv": _conv, "conv_transpose": _conv, "group_norm": _group_norm, "reshape": _reshape,
     "expand": _expand, "split": _split, "slice": _slice, "gather": _gather, "roll": _roll, "pad": _pad,
 }  # fmt: skip

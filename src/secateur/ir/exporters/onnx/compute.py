@@ -232,7 +232,11 @@ def _cumsum(e: Emitter, node: Node) -> None:
 def _recurrent(e: Emitter, node: Node) -> None:
     a = node.attrs
     x, w, r, b, *states = [*e.ins(node), ""][: max(4, len(node.inputs))]
-    more = {} if node.op == "lstm" else {"linear_before_reset": int(a["linear_before_reset"])}
+    more: dict[str, int | list[str]] = {}
+    if node.op == "gru":
+        more["linear_before_reset"] = int(a["linear_before_reset"])
+    elif node.op == "rnn":
+        more["activations"] = [a["activation"].capitalize()] * (2 if a["direction"] == "bidirectional" else 1)
     e.add(
         node.op.upper(), [x, w, r, b, "", *states], e.outs(node), hidden_size=a["hidden"], direction=a["direction"],
         **more,
@@ -315,7 +319,7 @@ COMPUTE: dict[str, Rule] = {
     "layer_norm": _layer_norm, "rms_norm": _rms_norm, "lrn": _lrn,
     "softmax": _softmax, "log_softmax": _softmax,
     **dict.fromkeys(REDUCE_KINDS, _reduce), "reduce_var": _reduce_var, "argmax": _arg, "argmin": _arg,
-    "cumsum": _cumsum, "lstm": _recurrent, "gru": _recurrent,
+    "cumsum": _cumsum, "lstm": _recurrent, "gru": _recurrent, "rnn": _recurrent,
     **dict.fromkeys(BINARY_KINDS, _binary), "ne": _negated("Equal"),
     "le": _or_equal("LessOrEqual", "Greater"), "ge": _or_equal("GreaterOrEqual", "Less"),
     "mod": _mod, "where": _where, "prelu": _prelu, "cast": _cast,

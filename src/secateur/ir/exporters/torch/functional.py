@@ -214,9 +214,18 @@ def gru(
     return _gru_steps(x, w, r, b, h0, hidden, direction)
 
 
+def rnn(
+    x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h0: Tensor | None,
+    hidden: int, direction: str, activation: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """ONNX's RNN with one activation, "tanh" or "relu"."""
+    y, states = _recurrent(x, w, r, b, [h0], hidden, direction, (0,), getattr(torch, f"rnn_{activation}"))
+    return y, states[0]
+
+
 def _recurrent(
     x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, initial: list[Tensor | None], hidden: int, direction: str,
-    order: Sequence[int],
+    order: Sequence[int], run: Any = None,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     ways, (steps, batch, _) = w.shape[0], x.shape
     params: list[Tensor] = []
@@ -228,7 +237,7 @@ def _recurrent(
     if direction == "reverse":
         x = x.flip(0)
     hx: Any = tuple(states) if len(states) == 2 else states[0]
-    run: Any = torch.lstm if len(states) == 2 else torch.gru
+    run = run or (torch.lstm if len(states) == 2 else torch.gru)
     y, *last = run(x, hx, params, b is not None, 1, 0.0, False, ways == 2, False)
     if direction == "reverse":
         y = y.flip(0)

@@ -132,6 +132,13 @@ def _gru(e: Emitter, node: Node) -> Operand:
     return _items(e, out, len(node.outputs))
 
 
+def _rnn(e: Emitter, node: Node) -> Operand:
+    a = node.attrs
+    args = [*e.args(node), *[None] * 5][:5]
+    out = e.call(T.rnn, *args, a["hidden"], a["direction"], a["activation"])
+    return _items(e, out, len(node.outputs))
+
+
 def _opaque(e: Emitter, node: Node) -> Operand:
     if node.attrs["kind"] != "torch":
         from secateur.ir.errors import Unsupported
@@ -188,7 +195,8 @@ LOWER: Mapping[str, Lower] = MappingProxyType(
         "reduce_l1": _norm(1), "reduce_l2": _norm(2), "reduce_var": _variance,
         "reduce_logsumexp": _reduce(torch.logsumexp),
         "argmax": _function(torch.argmax, "axis", "keepdims"), "argmin": _function(torch.argmin, "axis", "keepdims"),
-        "cumsum": _function(torch.cumsum, "axis"), "cast": _cast, "lstm": _lstm, "gru": _gru, "opaque": _opaque,
+        "cumsum": _function(torch.cumsum, "axis"), "cast": _cast, "lstm": _lstm, "gru": _gru, "rnn": _rnn,
+        "opaque": _opaque,
         "identity": _identity,
         **{op: _function(getattr(torch, op)) for op in (
             "relu", "sigmoid", "tanh", "erf", "exp", "log", "sqrt", "rsqrt", "neg", "abs", "floor", "ceil", "round",

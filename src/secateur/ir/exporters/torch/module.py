@@ -19,6 +19,7 @@ from .emitter import Emitter, identifier
 from .functional import SizeError
 from .lower import LOWER
 from .open_sizes import guard, opened
+from .signature import ARGUMENTS, arguments, call_flat
 
 __all__ = ["LOWER", "evaluate", "flat_module", "on_inputs", "run_module", "to_module", "with_paths"]
 
@@ -28,8 +29,8 @@ OUTSIDE = ("out of bounds", "out of range")  # what torch says of an index that 
 def to_module(graph: Graph, copy: bool = True) -> fx.GraphModule:
     """The network as a torch module in eval mode, its parameters under their original names.
 
-    It takes the graph's inputs in order. A graph captured from torch returns the same structure
-    as the original; any other one tensor, or a tuple. With ``copy=False`` weights share the
+    A graph captured from torch takes the arguments of the original and returns the same structure;
+    any other takes its inputs in order and returns one tensor, or a tuple. With ``copy=False`` weights share the
     graph's memory, so training would write into it. Sizes that follow the inputs' are computed from
     these in a run. Raises Unsupported for operators of other
     formats that torch cannot express.
@@ -97,7 +98,7 @@ def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
     try:
         module.eval()
         with torch.no_grad():
-            found = module(*(to_torch(np.asarray(x), copy=True).to(device) for x in inputs))
+            found = call_flat(module, [to_torch(np.asarray(x), copy=True).to(device) for x in inputs])
     finally:
         for part in training:
             part.training = True
@@ -106,8 +107,11 @@ def run_module(module: nn.Module, inputs: Sequence[Array]) -> list[Array]:
 
 def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, dict[str, str]]:
     e = Emitter(graph, copy)
-    for value in graph.inputs:
-        e.env[value.name] = e.argument(value.name)
+    if structured:
+        arguments(e)
+    else:
+        for value in graph.inputs:
+            e.env[value.name] = e.argument(value.name)
     guard(e)
     for node in graph.nodes:
         made = LOWER[node.op](e, opened(e, node))
@@ -117,7 +121,10 @@ def _build(graph: Graph, copy: bool, structured: bool) -> tuple[fx.GraphModule, 
     flat = [e.arg(name) for name in graph.outputs]
     e.fx.output(_structure(e, flat) if structured else tuple(flat))
     title = identifier(graph.name).replace(".", "_")
-    return fx.GraphModule(e.root, e.fx, title if title.isidentifier() and title.isascii() else "Graph").eval(), e.paths
+    module = fx.GraphModule(e.root, e.fx, title if title.isidentifier() and title.isascii() else "Graph").eval()
+    if structured and e.origin is not None:
+        module.meta[ARGUMENTS] = e.origin
+    return module, e.paths
 
 
 def _structure(e: Emitter, flat: list[Any]) -> Any:

@@ -41,7 +41,7 @@ __all__ = ["OnnxOrigin", "Original", "load"]
 
 FINITE = frozenset(
     {"conv", "conv_transpose", "linear", "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm",
-     "prelu", "lstm", "gru"}
+     "prelu", "lstm", "gru", "rnn"}
 )  # fmt: skip
 
 

@@ -158,14 +158,16 @@ def _arg(name: str) -> Rule:
     return rule
 
 
-ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
+ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
 
 
 def _recurrent(b: Builder, op: Op) -> None:
     a = op.attrs
     direction = a.get("direction", "forward")
     ways = 2 if direction == "bidirectional" else 1
-    if [f.lower() for f in a.get("activations", [])] not in ([], ACTIVATIONS[op.kind] * ways):
+    given = [f.lower() for f in a.get("activations", [])]
+    plain = op.kind == "RNN" and given in (["tanh"] * ways, ["relu"] * ways)
+    if given not in ([], ACTIVATIONS[op.kind] * ways) and not plain:
         raise Odd("its activations are not the usual ones")
     if "clip" in a or a.get("layout", 0) or a.get("input_forget", 0) or op.maybe(4) or op.maybe(7):
         raise Odd("it clips, is batch first, couples gates, has sequence lengths or peepholes")
@@ -178,6 +180,8 @@ def _recurrent(b: Builder, op: Op) -> None:
     attrs: dict[str, Any] = {"hidden": a.get("hidden_size", b.shape(op.input(2))[-1]), "direction": direction}
     if op.kind == "GRU":
         attrs["linear_before_reset"] = bool(a.get("linear_before_reset", 0))
+    if op.kind == "RNN":
+        attrs["activation"] = given[0] if given else "tanh"
     b.exact = all(outs)
     b.emit(op.kind.lower(), [*op.inputs[:3], op.maybe(3), *states], outputs, **attrs)
 
@@ -208,6 +212,6 @@ RULES: dict[str, Rule] = {
     "ReduceMax": _reduce("reduce_max", 18), "ReduceMin": _reduce("reduce_min", 18),
     "ReduceProd": _reduce("reduce_prod", 18), "ReduceL1": _reduce("reduce_l1", 18),
     "ReduceL2": _reduce("reduce_l2", 18), "ReduceLogSumExp": _reduce("reduce_logsumexp", 18),
-    "ArgMax": _arg("argmax"), "ArgMin": _arg("argmin"), "LSTM": _recurrent, "GRU": _recurrent,
+    "ArgMax": _arg("argmax"), "ArgMin": _arg("argmin"), "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent,
     **MOVEMENT,
 }  # fmt: skip

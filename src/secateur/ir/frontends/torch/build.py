@@ -255,6 +255,14 @@ def ints(value: Argument, count: int) -> tuple[int, ...]:
     return items * count if len(items) == 1 else items
 
 
+def optional(*values: Value | None) -> list[Value | None]:
+    """Inputs without the absent ones at the end."""
+    items = list(values)
+    while items and items[-1] is None:
+        items.pop()
+    return items
+
+
 def bind(node: fx.Node, args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> Args:
     """Arguments by schema name with defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import Unsupported
 
+from .refusals import cannot, check_capturable
 from .state import Stateful, check_held, check_state, held_tensors, mutates_views
 from .untouched import untouched
 
@@ -69,6 +70,7 @@ def capture(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
 
     Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
     """
+    check_capturable(module)
     with untouched(module), warnings.catch_warnings(), _quiet(), _Apart():
         module.eval()
         warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
@@ -90,16 +92,7 @@ def capture(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
             except Stateful:
                 raise
             except Exception as fx_error:
-                raise Unsupported(
-                    f"{type(module).__name__} cannot be captured. torch.export: {_line(export_error)} | "
-                    f"torch.fx: {_line(fx_error)}. Check that module(*example_inputs) runs in eval mode and has no "
-                    "control flow that depends on data, or export it to ONNX and load that file."
-                ) from export_error
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+                raise cannot(module, export_error, fx_error) from export_error
 
 
 def from_exported(program: torch.export.ExportedProgram) -> Capture:

@@ -53,6 +53,7 @@ class Importer:
         self.env: dict[fx.Node, Argument] = {}
         self.consts: dict[fx.Node, Const] = {}
         self.inputs: list[Value] = []
+        self.arguments: list[bool] = []
         self.names: dict[int, str] = {}
         self.rename: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
@@ -77,7 +78,7 @@ class Importer:
         origin = TorchOrigin(
             frozenset(kinds["parameter"]), frozenset(kinds["buffer"]),
             self.capture.in_spec, self.capture.out_spec, tuple(leaves), MappingProxyType(self.train_as),
-            capture_remarks=replaced(graph, self.rename, kinds["parameter"]),
+            capture_remarks=replaced(graph, self.rename, kinds["parameter"]), arguments=tuple(self.arguments),
         )  # fmt: skip
         return graph.with_note(origin)
 
@@ -87,6 +88,7 @@ class Importer:
             self._bind_weight(node, *found)
             return
         meta = node.meta.get("val")
+        self.arguments.append(isinstance(meta, torch.Tensor))
         if not isinstance(meta, torch.Tensor):
             self.env[node] = meta  # a number the capture has fixed
             return

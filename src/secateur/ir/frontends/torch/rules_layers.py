@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from secateur.ir.frontends.torch.rules_products import attention
-from secateur.ir.graph import Array, Value
+from secateur.ir.graph import Value
 
-from .build import Args, Builder, Result, Rule, Skip, axis_of, ints
+from .build import Args, Builder, Result, Rule, Skip, axis_of, ints, optional
 from .rules_math import max_or_min
-
-
-def _optional(*values: Value | None) -> list[Value | None]:
-    """Inputs without the absent ones at the end."""
-    items = list(values)
-    while items and items[-1] is None:
-        items.pop()
-    return items
+from .rules_recurrent import RECURRENT
 
 
 def _batched(b: Builder, x: Value, rank: int, make: Callable[[Value], Value]) -> Value:
@@ -45,13 +37,13 @@ def _conv(b: Builder, a: Args) -> Value:
     else:
         pad = ints(padding, d) * 2
     return _batched(b, x, d + 2, lambda v: b.emit(
-        "conv", _optional(v, w, a.bias), stride=stride, dilation=dilation, pad=pad, groups=int(a.groups)
+        "conv", optional(v, w, a.bias), stride=stride, dilation=dilation, pad=pad, groups=int(a.groups)
     ))  # fmt: skip
 
 
 def _transposed(b: Builder, x: Value, a: Args, d: int) -> Value:
     return b.emit(
-        "conv_transpose", _optional(x, a.weight, a.bias), stride=ints(a.stride, d), dilation=ints(a.dilation, d),
+        "conv_transpose", optional(x, a.weight, a.bias), stride=ints(a.stride, d), dilation=ints(a.dilation, d),
         pad=ints(a.padding, d) * 2, output_padding=ints(a.output_padding, d), groups=int(a.groups),
     )  # fmt: skip
 
@@ -78,17 +70,17 @@ def _batch_norm_many(b: Builder, a: Args) -> Result:
 
 def _layer_norm(b: Builder, a: Args) -> Value:
     a.shown("cudnn_enable")
-    return b.emit("layer_norm", _optional(a.input, a.weight, a.bias), dims=len(a.normalized_shape), eps=float(a.eps))
+    return b.emit("layer_norm", optional(a.input, a.weight, a.bias), dims=len(a.normalized_shape), eps=float(a.eps))
 
 
 def _rms_norm(b: Builder, a: Args) -> Value:
     eps = float(np.finfo(np.float32).eps) if a.eps is None else float(a.eps)
-    return b.emit("rms_norm", _optional(a.input, a.weight), dims=len(a.normalized_shape), eps=eps)
+    return b.emit("rms_norm", optional(a.input, a.weight), dims=len(a.normalized_shape), eps=eps)
 
 
 def _group_norm(b: Builder, a: Args) -> Value:
     groups = a.get("num_groups", a.get("group"))
-    return b.emit("group_norm", _optional(a.input, a.weight, a.bias), groups=int(groups), eps=float(a.eps))
+    return b.emit("group_norm", optional(a.input, a.weight, a.bias), groups=int(groups), eps=float(a.eps))
 
 
 def _instance_norm(b: Builder, a: Args) -> Value:
@@ -98,7 +90,7 @@ def _instance_norm(b: Builder, a: Args) -> Value:
     if a.running_mean is not None or a.running_var is not None:
         raise Skip("instance_norm that updates its statistics")
     a.shown("momentum")
-    return b.emit("instance_norm", _optional(a.input, a.weight, a.bias), eps=float(a.eps))
+    return b.emit("instance_norm", optional(a.input, a.weight, a.bias), eps=float(a.eps))
 
 
 def _first_of(rule: Rule) -> Rule:
@@ -184,78 +176,6 @@ def _resize(mode: str, exact: bool = False) -> Rule:
     return rule
 
 
-def _reorder(array: Array, order: Sequence[int]) -> Array:
-    """Gates of a stacked recurrent weight in another order."""
-    return np.concatenate([np.split(array, len(order))[g] for g in order])
-
-
-# torch has i f g o and ONNX i o f g; torch has r z n and ONNX z r n.
-_GATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)})
-
-
-def _states(b: Builder, hx: Any, layer: int, ways: int) -> list[Value | None]:
-    """Initial states of one layer; zeros are the default and need no input."""
-    states: list[Value | None] = []
-    for state in hx:
-        array = b.array(state)
-        if array is not None and not array.any():
-            states.append(None)
-        else:
-            begin, end = layer * ways, (layer + 1) * ways
-            states.append(state if state.shape[0] == ways else b.slice(state, 0, begin, end))
-    return states
-
-
-def _recurrent(op: str) -> Rule:
-    def rule(b: Builder, a: Args) -> Result:
-        if "batch_sizes" in a:
-            raise Skip("packed sequences")
-        if a.train:
-            raise Skip("a recurrent layer in train mode")
-        ways, x = 2 if a.bidirectional else 1, a.input
-        hx = a.hx if isinstance(a.hx, list | tuple) else [a.hx]
-        a.shown("dropout")  # between layers, of which there may be one
-        step = 4 if a.has_biases else 2
-        hidden = a.params[1].shape[1]
-        if len(a.params) != step * ways * a.num_layers or a.params[1].shape[0] != hidden * len(_GATES[op]):
-            raise Skip("projections")
-        x = b.transpose(x, (1, 0, 2)) if a.batch_first else x
-        finals: list[list[Value]] = [[], []]
-        for layer in range(a.num_layers):
-            if layer and a.dropout:
-                x = b.emit("dropout", [x], p=float(a.dropout))
-            weights = _stacked(b, a.params[layer * step * ways : (layer + 1) * step * ways], op, step, ways)
-            states = _states(b, hx, layer, ways)
-            direction = "bidirectional" if ways == 2 else "forward"
-            extra = {"linear_before_reset": 1} if op == "gru" else {}
-            y, *last = b.emit_many(
-                op, _optional(x, *weights, *states), len(hx) + 1, hidden=hidden, direction=direction, **extra
-            )
-            steps, _, batch, _ = y.shape
-            x = b.reshape(b.transpose(y, (0, 2, 1, 3)), (steps, batch, ways * hidden))
-            for found, value in zip(finals, last, strict=False):
-                found.append(value)
-        x = b.transpose(x, (1, 0, 2)) if a.batch_first else x
-        joined = [v[0] if len(v) == 1 else b.emit("concat", v, axis=0) for v in finals if v]
-        return (x, *joined)
-
-    return rule
-
-
-def _stacked(b: Builder, params: Sequence[Value], op: str, step: int, ways: int) -> list[Value | None]:
-    """Weights of one layer in ONNX's layout: w[D, G*H, I], r[D, G*H, H], b[D, 2*G*H]."""
-    arrays = [b.array(p) for p in params]
-    if any(array is None for array in arrays):
-        raise Skip("recurrent weights that are computed")
-    turned = [_reorder(array, _GATES[op]) for array in arrays if array is not None]
-    columns = [turned[i::step] for i in range(step)]
-    joined = [np.stack(columns[0]), np.stack(columns[1])]
-    if step == 4:
-        joined.append(np.stack([np.concatenate(pair) for pair in zip(columns[2], columns[3], strict=True)]))
-    names = [params[i].name for i in range(len(joined))]
-    return [b.add_weight(f"{name}.{op}", array) for name, array in zip(names, joined, strict=True)]
-
-
 def _sdpa_many(b: Builder, a: Args) -> Result:
     return (attention(b, a), *[None] * (len(a.meta) - 1))
 
@@ -286,7 +206,7 @@ LAYERS: Mapping[str, Rule] = MappingProxyType(
         "upsample_trilinear3d": _resize("linear"), "upsample_bicubic2d": _resize("cubic"),
         "scaled_dot_product_attention": attention,
         "_scaled_dot_product_flash_attention_for_cpu": _sdpa_many,
-        "lstm": _recurrent("lstm"), "gru": _recurrent("gru"),
+        **RECURRENT,
         "max": max_or_min("reduce_max"), "min": max_or_min("reduce_min"), "softmin": _cross_axis,
     }
 )  # fmt: skip

@@ -46,11 +46,28 @@ def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
     more = _more(args)
     tall = _try(read, more) if more is not None else None
     freed = free_batch(graph, tall) if tall is not None else None
+    if freed is None and tall is not None and wide is not None and _says_no(graph, wide):
+        freed = _opened(graph, tall)  # a batch alone, that literals follow
     return _noted(graph, freed or graph, wide or tall)
 
 
+def _opened(graph: Graph, other: Graph) -> Graph | None:
+    try:
+        return open_shapes(graph, graph, other, _follows(graph, other))
+    except Disagree:
+        return None
+
+
+def _says_no(graph: Graph, other: Graph) -> bool:
+    try:
+        _follows(graph, other)
+    except Disagree:
+        return True
+    return False
+
+
 def _noted(graph: Graph, freed: Graph, other: Graph | None) -> Graph:
-    origin = graph.note(TorchOrigin)
+    origin = freed.note(TorchOrigin)
     if other is None or origin is None:
         return freed
     try:
@@ -90,7 +107,7 @@ def _other_sizes(args: Arguments) -> Iterator[Arguments]:
 
     Channels stand before the sizes, or behind them.
     """
-    for axes in (_behind, _between):
+    for axes in (_behind, _between, _last):
         for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
             found = _changed(_more(args, 11) or args, change, axes)
             if found is not None:
@@ -105,6 +122,11 @@ def _behind(rank: int) -> range:
 def _between(rank: int) -> range:
     """Between the batch and the channels."""
     return range(1, rank - 1)
+
+
+def _last(rank: int) -> range:
+    """Height and width of what has one axis more than a picture: frames."""
+    return range(rank - 2, rank) if rank > 4 else range(0)
 
 
 class _Awkward:
