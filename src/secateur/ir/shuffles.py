@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ import numpy as np
 
 from .followed import said
 from .graph import Array, Graph, Node
+from .infer_movement import slice_range
+
+PIECES = 128  # as many as channels are put together from at most
+FEW = 8  # which even a narrow value may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,31 @@ def runs_of(order: Array) -> list[tuple[int, int]]:
     """The (first, end) of consecutive positions that an order i64[n] is made of, in its order."""
     breaks = np.flatnonzero(np.diff(order) != 1) + 1
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(order, breaks)]
+
+
+def parts_of(graph: Graph, node: Node, axis: int) -> dict[str, tuple[int, int]] | None:
+    """Which positions along ``axis`` of its operand a split or a plain slice hands on; None of other nodes."""
+    if node.op == "split" and node.attrs["axis"] == axis:
+        ends = list(itertools.accumulate(int(v.shape[axis]) for v in node.outputs))
+        return {v.name: (s, e) for v, s, e in zip(node.outputs, [0, *ends], ends, strict=False)}
+    if node.op == "slice" and tuple(node.attrs["axes"]) == (axis,) and node.attrs["steps"][0] == 1:
+        size = int(graph.value(str(node.inputs[0])).shape[axis])
+        taken = slice_range(size, node.attrs["starts"][0], node.attrs["ends"][0], 1)
+        return {node.name: (taken.start, taken.stop)} if taken else None
+    return None
+
+
+def read_whole(graph: Graph, shuffle: Node) -> bool:
+    """Is a shuffle's result read whole, or in parts of one size?"""
+    parts: dict[str, tuple[int, int]] = {}
+    for user in graph.users.get(shuffle.name, ()):
+        parts |= parts_of(graph, user, shuffle.attrs["axis"]) or {}
+    return len({end - start for start, end in parts.values()}) < 2
+
+
+def few_enough(pieces: int, size: int) -> bool:
+    """May ``size`` channels be written in so many pieces? Where it would be most of them singly, an index is better."""
+    return pieces <= min(PIECES, max(FEW, size // 2))
 
 
 def is_permutation(order: Array, size: int) -> bool:

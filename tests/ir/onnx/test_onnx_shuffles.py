@@ -57,3 +57,66 @@ def test_the_last_axis_and_a_vector() -> None:
 def test_what_is_no_permutation_stays_an_index() -> None:
     model = to_onnx(gather(FULL, np.array([0, 1, 2, 0, 1, 2])))
     assert [n.op_type for n in model.graph.node] == ["Gather"]
+
+
+def joined(order: Array, sizes: tuple[int, ...], *, read: bool = False, op: str = "split") -> Graph:
+    """Two layers joined, shuffled and split, each part read by a layer; ``read``: the shuffle's result as well."""
+    n = len(order)
+    ends = np.cumsum(sizes).tolist()
+    parts = [Value(f"p{i}", (2, size, 4, 5)) for i, size in enumerate(sizes)]
+    nodes = [
+        Node("relu", ("x",), (Value("a", FULL),)),
+        Node("sigmoid", ("x",), (Value("b", FULL),)),
+        Node("concat", ("a", "b"), (Value("c", (2, n, 4, 5)),), {"axis": 1}),
+        Node("gather", ("c", "order"), (Value("s", (2, n, 4, 5)),), {"axis": 1}),
+    ]
+    if op == "split":
+        nodes.append(Node("split", ("s",), tuple(parts), {"axis": 1, "sizes": sizes}))
+    else:
+        nodes += [
+            Node("slice", ("s",), (part,), {"axes": (1,), "starts": (end - size,), "ends": (end,), "steps": (1,)})
+            for part, size, end in zip(parts, sizes, ends, strict=True)
+        ]
+    nodes += [Node("neg", (part.name,), (Value(f"y{i}", part.shape),)) for i, part in enumerate(parts)]
+    outputs = (*(f"y{i}" for i in range(len(sizes))), *(["s"] if read else []))
+    return reinfer(Graph("joined", (Value("x", FULL),), tuple(nodes), outputs, {"order": order.astype(np.int64)}))
+
+
+def arrays(graph: Graph, x: Array) -> list[Array]:
+    session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    return [np.asarray(found) for found in session.run(None, {"x": x})]
+
+
+PIECEMEAL = np.concatenate([np.arange(5), np.arange(12, 19), np.arange(5, 12), np.arange(19, 24)])
+LARGE_GRID = np.arange(24).reshape(2, 12).T.reshape(-1)
+
+
+@pytest.mark.parametrize("op", ["split", "slice"])
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("sizes", [(12, 12), (10, 14), (5, 7, 12), (24,)])
+@pytest.mark.parametrize("order", [PIECEMEAL, PIECEMEAL[::-1].copy(), np.roll(np.arange(24), 12), LARGE_GRID])
+def test_parts_of_a_shuffle_are_put_together_from_pieces(
+    order: Array, sizes: tuple[int, ...], read: bool, op: str
+) -> None:
+    graph = joined(order, sizes, read=read, op=op)
+    x = np.random.default_rng(0).standard_normal(FULL).astype(np.float32)
+    whole = np.concatenate([np.maximum(x, 0), 1 / (1 + np.exp(-x))], 1)[:, order]
+    want = [-part for part in np.split(whole, np.cumsum(sizes)[:-1], 1)] + ([whole] if read else [])
+    for have, expected in zip(arrays(graph, x), want, strict=True):
+        assert np.allclose(have, expected, atol=1e-6)
+
+
+def test_pieces_are_taken_from_the_layers_themselves() -> None:
+    model = to_onnx(joined(PIECEMEAL, (10, 14)))
+    found = {node.output[0]: node for node in model.graph.node}
+    assert "c" not in found
+    assert "s" not in found
+    assert [node.op_type for node in model.graph.node].count("Split") == 2
+    assert {found[name].op_type for name in ("p0", "p1")} == {"Concat"}
+    assert [t.name for t in model.graph.initializer if t.name == "order"] == []
+
+
+def test_a_grid_in_equal_parts_is_written_as_it_was() -> None:
+    kinds = [node.op_type for node in to_onnx(joined(LARGE_GRID, (12, 12))).graph.node]
+    assert "Transpose" in kinds
+    assert kinds.count("Split") == 1

@@ -175,6 +175,46 @@ def test_repairs_know_the_order(make: Callable[[], nn.Module], repair: str) -> N
     assert np.abs(want - have).max() < 1e-4 * np.abs(want).max()
 
 
+class Dense(nn.Module):
+    """The first unit of a stage of ShuffleNet v1: nothing is grouped before the shuffle."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.squeeze, self.norm = nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.expand = nn.Conv2d(width, width, 1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = shuffle(torch.relu(self.norm(self.squeeze(x))), self.groups)
+        return torch.relu(x + self.expand(self.depthwise(y)))
+
+
+@pytest.mark.parametrize("policy", ["l1,global{macs=50%,round_to=1},slim", "random,global{macs=50%,round_to=8},slim"])
+def test_rows_of_an_ungrouped_layer_take_the_shuffle(policy: str, tmp_path: Path) -> None:
+    slim = written(network(lambda: Dense(64, 8), 2, 64), policy, tmp_path)
+    found = kinds(tmp_path / "slim.onnx")
+    assert not found["Gather"] + found["Transpose"] + found["Split"]
+    given, recipe = onnx.load(tmp_path / "given.onnx"), json.loads((tmp_path / "slim.json").read_text())
+    want = onnx_reference.answer(onnx_reference.masked(given, recipe, feed(slim)), feed(slim))
+    error, what = onnx_reference.difference(want, onnx_reference.answer(str(tmp_path / "slim.onnx"), feed(slim)))
+    assert error < 1e-5, what
+    again = secateur.apply(Recipe.load(tmp_path / "slim.json"), tmp_path / "given.onnx")
+    again.save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "slim.onnx").read_bytes()
+
+
+def test_halves_that_go_by_are_not_copied(tmp_path: Path) -> None:
+    """What each layer of ShuffleNet v2 makes is split once, by who reads it, and joined where it is read."""
+    written(second(), "l1,global{macs=50%,round_to=1},slim", tmp_path)
+    graph = onnx.load(tmp_path / "slim.onnx").graph
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    moves = [node for node in graph.node if node.op_type in ("Split", "Concat")]
+    assert moves
+    assert not any(made.get(name) == "Concat" for node in moves for name in node.input)
+    assert max(len(node.output) for node in moves if node.op_type == "Split") <= 5  # the units that come after
+
+
 def test_off_keeps_the_order_and_is_part_of_a_policy(tmp_path: Path) -> None:
     policy = secateur.Policy.parse("l1,global{macs=50%,round_to=1},slim,portable{on=false}")
     assert not policy.portable

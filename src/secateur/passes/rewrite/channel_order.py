@@ -6,13 +6,14 @@ weights take it, and positions may change places only inside of their block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from secateur.ir import BINARY, REDUCE, UNARY, Array, Graph, Node
 from secateur.ir.infer_movement import slice_range
+from secateur.ir.shuffles import is_permutation
 
 OWN = "const."  # what a cut's own constants are called, which no recipe can list
 _SPATIAL = frozenset({"max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "resize"})
@@ -69,6 +70,31 @@ def freedom(graph: Graph, name: str, axis: int) -> Array:
     return block
 
 
+def destinations(graph: Graph, name: str, axis: int, places: Mapping[str, int]) -> Array:
+    """i64[channels]: positions with the same number are read by the same layers, after joins, shuffles and splits.
+
+    ``places``: where each node stands in the graph; what is read sooner has the lower number.
+    """
+    size = int(graph.value(name).shape[axis])
+    found = [np.zeros(size, np.int64)]
+    for user in graph.users.get(name, ()):
+        index = user.inputs.index(name)
+        order = graph.weights.get(str(user.inputs[1])) if user.op == "gather" and index == 0 else None
+        part = np.full(size, -1)
+        if order is not None and user.attrs["axis"] == axis and is_permutation(order, size):
+            part = destinations(graph, user.name, axis, places)[np.argsort(order)]
+        elif user.op in ("concat", "split", "slice") and (on := passage(graph, user, index, axis)) is not None:
+            for run in on.runs:
+                far = destinations(graph, run.value, run.axis, places)
+                part[run.start : run.start + run.length] = far[run.place : run.place + run.length]
+        else:
+            part[:] = places[user.name]
+        found.append(part)
+    if len(found) == 2:
+        return found[1]
+    return np.unique(np.stack(found), axis=1, return_inverse=True)[1].reshape(-1)
+
+
 def passage(graph: Graph, node: Node, index: int, axis: int) -> Passage | None:
     """What this reader does with channels along ``axis`` of its operand ``index``; None where their order must stay."""
     name = str(node.inputs[index])
@@ -93,6 +119,45 @@ def passage(graph: Graph, node: Node, index: int, axis: int) -> Passage | None:
     if node.op in REDUCE or node.op == "flatten":
         return _flatter(graph, node, axis, size)
     return _with_weights(graph, node, axis, size)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Layers whose rows make ``length`` channels of a value from ``start`` on, and all that follows their order.
+
+    ``block`` (i64[length]): positions with the same number may change places.
+    """
+
+    start: int
+    block: Array
+    weights: tuple[Columns, ...]
+
+
+def made_by(graph: Graph, name: str, axis: int, start: int = 0) -> tuple[Rows, ...]:
+    """The layers that make a value whose channels nothing else reads: through joins, and what keeps channels apart."""
+    weights: list[Columns] = []
+    while len(graph.users.get(name, ())) == 1 and name not in graph.outputs and name in graph.producer:
+        node = graph.producer[name]
+        shape = graph.value(name).shape
+        size, given = int(shape[axis]), [str(w) for w in node.inputs[1:] if w is not None]
+        groups = int(node.attrs["groups"]) if node.op == "conv" else 1
+        if node.op == "concat" and node.attrs["axis"] == axis and len(set(node.inputs)) == len(node.inputs):
+            if weights:
+                return ()
+            widths = [int(graph.value(str(i)).shape[axis]) for i in node.inputs]
+            starts = np.cumsum([start, *widths[:-1]]).tolist()
+            return tuple(r for i, s in zip(node.inputs, starts, strict=True) for r in made_by(graph, str(i), axis, s))
+        if (node.op == "conv" and axis == 1 and groups < size) or (node.op == "linear" and axis == len(shape) - 1):
+            rows = 1 if node.attrs.get("transposed") else 0
+            weights += [Columns(given[0], rows), *(Columns(w, 0) for w in given[1:])]
+            plain = [Columns(c.weight, c.axis) for c in weights]
+            return (Rows(start, np.arange(size) // (size // groups), tuple(plain)),) if _own(graph, plain) else ()
+        found = passage(graph, node, 0, axis) if node.inputs and node.inputs[0] is not None else None
+        if found is None or found.runs != (Run(name, axis, 0, 0, size),) or found.block.any():
+            return ()
+        weights += found.weights
+        name = str(node.inputs[0])
+    return ()
 
 
 def _own(graph: Graph, weights: Iterable[Columns]) -> bool:

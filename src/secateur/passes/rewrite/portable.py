@@ -2,8 +2,10 @@
 
 What survives of a shuffle is an irregular index, on which runtimes crash or miscompute. The order of channels is free
 wherever what reads them can be told: the columns of a layer's weight, parameters that are applied channel by channel.
-So the result of each shuffle is put into an order in which it is nothing at all, or a grid turned over as before (where
-equally many channels survive), or else few pieces that change places: then ONNX needs no Gather. Weights change the
+So the result of each shuffle, and its source where layers make it for nothing else, are put into an order in which it
+is nothing at all, or a grid turned over as before (where equally many channels survive), or else few pieces that change
+places: then ONNX needs no Gather. Where results are split again, as in ShuffleNet v2, the rows of each layer stand in
+the order in which others read them, so that each is taken apart once (exporters/onnx/pieces.py). Weights change the
 order of their entries and no value, and the recipe lists kept channels as they stand.
 
 Before::
@@ -20,19 +22,18 @@ After, with the columns of ``@d.weight`` in that order::
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import Array, Graph, Node, prune_dead
-from secateur.ir.shuffles import grid_of, is_permutation, runs_of
+from secateur.ir.shuffles import few_enough, grid_of, is_permutation, read_whole, runs_of
 from secateur.passes.recipe.recipe import Indices, Kept, Recipe, groups_of
 
-from .channel_order import OWN, Columns, freedom, passage
-
-PIECES = 64  # as many parts as a permutation may be written in
+from .channel_order import OWN, Columns, Rows, destinations, freedom, made_by, passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class _Orders:
     moved: dict[Columns, Array] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)  # of gathers: the weight that it is now
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each node stands in the graph."""
+        return {node.name: at for at, node in enumerate(self.graph.nodes)}
 
     def follow(self, node: Node) -> None:
         """Carry the orders of a node's operands on, and choose that of a shuffle's result."""
@@ -112,7 +118,7 @@ class _Orders:
         size = self.graph.value(source).shape[axis]
         place = index if known is None else np.argsort(known[1])[index % int(size)]
         if type(size) is int and is_permutation(place, size):
-            chosen = _chosen(place, freedom(self.graph, node.name, axis))
+            place, chosen = self._best(node, place)
             if not np.array_equal(chosen, np.arange(size)):
                 self.orders[node.name] = (axis, chosen)
             place = place[chosen]
@@ -123,6 +129,28 @@ class _Orders:
             while name in self.graph.weights or name in self.graph.values:
                 name += "_"
             self.weights[name], self.index[node.name] = place, name
+
+    def _best(self, node: Node, place: Array) -> tuple[Array, Array]:
+        """The source of each position and the order of the result in which a permutation is written best.
+
+        Layers that make the source for nothing else may have their rows in another order: then nothing may be left.
+        """
+        axis, stay = node.attrs["axis"], np.arange(len(place))
+        block, grids = freedom(self.graph, node.name, axis), read_whole(self.graph, node)
+        rows = made_by(self.graph, str(node.inputs[0]), axis)
+        found = []
+        journeys = destinations(self.graph, str(node.inputs[0]), axis, self.places)
+        for source in (stay, *_sources(place, block, journeys, rows)):
+            moved = np.argsort(source)[place]
+            chosen = _chosen(moved, block, grids)
+            found.append((_price(moved[chosen], grids), source, moved, chosen))
+        _, source, moved, chosen = min(found, key=lambda f: f[0])
+        if not np.array_equal(source, stay):
+            for made in rows:
+                order = source[made.start : made.start + len(made.block)] - made.start
+                for columns in made.weights:
+                    self._take(columns, order)
+        return moved, chosen
 
     def applied(self) -> Graph:
         """The graph with the new weights, without the shuffles that became nothing."""
@@ -137,22 +165,46 @@ class _Orders:
         return prune_dead(self.graph.rewrite(nodes=nodes, weights={**self.graph.weights, **self.weights}))
 
 
-def _chosen(place: Array, block: Array) -> Array:
+def _sources(place: Array, block: Array, journeys: Array, rows: Sequence[Rows]) -> Iterator[Array]:
+    """Orders of a permutation's source that its layers may give it.
+
+    By who reads channels in the end (i64[size] ``journeys``), as the result has them, and as its blocks have them.
+    """
+    back = np.argsort(place)
+    first = np.unique(block, return_index=True)[1][np.unique(block, return_inverse=True)[1]]
+    for keys in ((back, journeys), (back,), (back, first[back])):
+        order: Array = np.arange(len(place))
+        for made in rows:
+            here = slice(made.start, made.start + len(made.block))
+            order[here] = made.start + np.lexsort((*(key[here] for key in keys), made.block))
+        yield order
+
+
+def _price(place: Array, grids: bool) -> int:
+    """How many pieces a permutation is written in: none where it moves nothing, one where it is a grid."""
+    if np.array_equal(place, np.arange(len(place))):
+        return 0
+    return 1 if grids and grid_of(place) is not None else len(runs_of(place))
+
+
+def _chosen(place: Array, block: Array, grids: bool) -> Array:
     """The order of a permutation's result in which it is written best: positions of the result as it was.
 
-    ``place``: the source of each position; ``block``: positions with the same number may change places.
+    ``place``: the source of each position; ``block``: positions with the same number may change places; ``grids``: may
+    the result be a grid turned over?
     """
     size = len(place)
     stay, back = np.arange(size), np.argsort(place)
-    if grid_of(place) is not None or np.array_equal(place, stay):
+    if np.array_equal(place, stay) or (grids and grid_of(place) is not None):
         return stay
-    grids = (stay.reshape(g, -1).T.reshape(-1) for g in range(1, size // 2 + 1) if size % g == 0)
-    for target in grids:  # of one row: nothing moves
+    # Of one row: nothing moves.
+    targets = (stay.reshape(g, -1).T.reshape(-1) for g in range(1, size // 2 + 1 if grids else 2) if size % g == 0)
+    for target in targets:
         if np.array_equal(block[back[target]], block):
             return back[target]
     pieces: Array = np.empty(size, np.int64)
     pieces[np.argsort(block, kind="stable")] = np.lexsort((place, block))
-    return pieces if len(runs_of(place[pieces])) <= min(PIECES, size // 2) else stay
+    return pieces if few_enough(len(runs_of(place[pieces])), size) else stay
 
 
 def _listed(recipe: Recipe, orders: _Orders, step: Portable) -> Recipe:

@@ -10,12 +10,11 @@ import numpy as np
 from secateur.ir.graph import Node, Sym
 from secateur.ir.infer_movement import slice_range
 from secateur.ir.ops import END
-from secateur.ir.shuffles import grid_of, is_permutation, runs_of
+from secateur.ir.shuffles import grid_of, is_permutation
 
 from .emitter import Emitter, Rule
 
 LAST = (1 << 63) - 1  # what ONNX files write for "to the end"
-PIECES = 64  # parts that a permutation is written in at most, else it stays an index
 
 
 def _reshape(e: Emitter, node: Node) -> None:
@@ -141,7 +140,7 @@ def _roll(e: Emitter, node: Node) -> None:
 
 
 def _gather(e: Emitter, node: Node) -> None:
-    """A Gather; a permutation as the operators that every runtime gets right, if there are such."""
+    """A Gather; a permutation that is a grid turned over as channel shuffles are written."""
     x, index = e.ins(node)
     order = e.graph.weights.get(node.inputs[1] or "")
     size = e.shape(node)[node.attrs["axis"]]
@@ -151,12 +150,9 @@ def _gather(e: Emitter, node: Node) -> None:
         and node.inputs[0] not in e.graph.weights
         and is_permutation(order, size)
     ):
-        groups, runs = grid_of(order), runs_of(order)
+        groups = grid_of(order)
         if groups is not None:
             _shuffle(e, node, x, groups)
-            return
-        if 2 <= len(runs) <= min(PIECES, size // 2):
-            _pieces(e, node, x, runs)
             return
     kind = e.dtype(node, 1)
     place = index if kind in ("i64", "i32") else e.cast(index, kind, "i64")
@@ -177,18 +173,6 @@ def _shuffle(e: Emitter, node: Node, x: str, groups: int) -> None:
     split = e.add("Reshape", [x, e.ints([*lead, groups, size // groups, *tail])])
     perm = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + len(tail))]
     e.add("Reshape", [e.add("Transpose", [split], perm=perm), e.ints(back)], e.outs(node))
-
-
-def _pieces(e: Emitter, node: Node, x: str, runs: Sequence[tuple[int, int]]) -> None:
-    """What moves in few pieces: split, and put together in another order."""
-    axis, places = node.attrs["axis"], sorted(runs)
-    sizes = [end - start for start, end in places]
-    parts = [e.fresh(f"{e.label}_Split") for _ in places]
-    if e.opset >= 13:
-        e.add("Split", [x, e.ints(sizes)], parts, axis=axis)
-    else:
-        e.add("Split", [x], parts, axis=axis, split=sizes)
-    e.add("Concat", [parts[places.index(run)] for run in runs], e.outs(node), axis=axis)
 
 
 def _pad(e: Emitter, node: Node) -> None:

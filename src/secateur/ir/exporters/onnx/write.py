@@ -24,6 +24,7 @@ from .compute import COMPUTE
 from .emitter import Emitter, Rule, element_type
 from .movement import MOVES
 from .opaque import emit_opaque, emit_original
+from .pieces import in_pieces
 from .stream import full_tensor, is_plain, tensor_head, write_model
 from .unary import UNARY_RULES
 from .varying import at_its_size, following, with_followed
@@ -77,6 +78,7 @@ def why_fixed(graph: Graph) -> str | None:
 
 
 def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
+    graph = in_pieces(graph)
     origin = graph.note(OnnxOrigin)
     model = _header(graph, origin)
     names = dict(origin.names) if origin else {}

@@ -1,0 +1,152 @@
+"""Environments of the engines that are not pinned beside the project: one each, outside of the repository.
+
+    python -m bench.lib.engines                    make all that are missing, say what failed
+    python -m bench.lib.engines ncnn mnn           some of them
+    python -m bench.lib.engines --folder /tmp/engines
+
+Their pins clash with each other and with the project's, and some would have pip choose another torch: what would is
+installed without its dependencies, and those it needs to run are listed. An environment that is there with these very
+packages is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.lib import common
+
+FOLDER = Path.home() / ".cache" / "secateur" / "engines"
+STAMP = "secateur-engine.json"
+RUNNER = Path(__file__).with_name("engine_run.py")
+# DeepSparse and its model zoo report use over the network unless told.
+ENVIRONMENT = {"NM_DISABLE_ANALYTICS": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+
+
+class Unprepared(Exception):
+    """An environment could not be made: why."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine needs: its packages with versions, and others by name; ``alone``: without their dependencies."""
+
+    name: str
+    packages: tuple[str, ...]
+    python: str = "3.11"
+    alone: bool = True
+
+    def folder(self, root: Path) -> Path:
+        """Where its environment lies."""
+        return root / self.name
+
+    def interpreter(self, root: Path) -> Path:
+        """Its Python."""
+        return self.folder(root) / "bin" / "python"
+
+
+ENGINES = (
+    Engine("openvino", ("openvino==2026.4.1", "openvino-telemetry==2025.2.0", "numpy==2.4.6")),
+    # pnnx asks for torch, which its program does not use.
+    Engine("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", "numpy==2.4.6")),
+    Engine("mnn", ("MNN==3.6.1", "numpy==2.4.6")),
+    # onnx2tf 2 needs Python 3.12 and neither TensorFlow nor torch.
+    Engine("litert", ("onnx2tf==2.6.9",), python="3.12", alone=False),
+    Engine("opencv", ("opencv-python-headless==5.0.0.93", "numpy==2.4.6")),
+    # Of the time of NumPy 1.
+    Engine("deepsparse", ("deepsparse==1.8.0", "numpy==1.26.4", "protobuf==3.20.3"), alone=False),
+)
+
+
+def prepare(engine: Engine, root: Path = FOLDER) -> Path:
+    """The interpreter of the engine's environment, made where it is missing. Raises Unprepared."""
+    folder, wanted = engine.folder(root), json.dumps(dataclasses.asdict(engine))
+    stamp = folder / STAMP
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return engine.interpreter(root)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _call([python(engine.python), "-m", "venv", str(folder)])
+    pip = [str(engine.interpreter(root)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    _call([*pip, *(["--no-deps"] if engine.alone else []), *engine.packages])
+    stamp.write_text(wanted, encoding="utf-8")
+    return engine.interpreter(root)
+
+
+def python(version: str) -> str:
+    """An interpreter of this version: this one, one on the PATH, or one of pyenv's. Raises Unprepared."""
+    if sys.version.startswith(f"{version}."):
+        return sys.executable
+    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
+    for found in (shutil.which(f"python{version}"), *map(str, pyenv)):
+        if found is not None and not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
+            return found
+    raise Unprepared(f"there is no Python {version} on this machine")
+
+
+def versions(engine: Engine, root: Path = FOLDER) -> dict[str, str]:
+    """The packages of the environment that are named, as they are installed."""
+    done = subprocess.run(
+        [str(engine.interpreter(root)), "-m", "pip", "list", "--format", "json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    here = {entry["name"].lower(): str(entry["version"]) for entry in json.loads(done.stdout)}
+    names = [package.partition("=")[0] for package in engine.packages]
+    return {name: here[name.lower()] for name in names}
+
+
+def run(engine: Engine, arguments: Sequence[object], timeout: float, root: Path = FOLDER) -> str | None:
+    """Run engine_run.py in the engine's environment; None where it ended well, else what happened."""
+    command = [str(engine.interpreter(root)), str(RUNNER), engine.name, *map(str, arguments)]
+    try:
+        done = subprocess.run(
+            command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, errors="replace",
+            timeout=timeout, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"not finished after {timeout:g} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    return " ".join((done.stderr.strip().splitlines() or ["no message"])[-1].split())[-400:]
+
+
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join((done.stdout + done.stderr).split())[-600:]
+        raise Unprepared(f"{' '.join(command[:4])} .. ended with {done.returncode}: {said}")
+
+
+def main() -> int:
+    """Make the environments that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="engines (default: all)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where they lie (default {FOLDER})")
+    options = parser.parse_args()
+    rows = []
+    for engine in ENGINES:
+        if options.names and engine.name not in options.names:
+            continue
+        try:
+            prepare(engine, options.folder)
+            rows.append(
+                [engine.name, "ready", " ".join(f"{k} {v}" for k, v in versions(engine, options.folder).items())]
+            )
+        except Unprepared as error:
+            rows.append([engine.name, "failed", str(error)])
+    print(common.table(["engine", "environment", "packages"], rows))
+    return int(any(row[1] != "ready" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
