@@ -97,7 +97,10 @@ def written(module: nn.Module, policy: str, tmp_path: Path, **more: object) -> s
 
 
 def kinds(path: Path) -> Counter[str]:
-    return Counter(node.op_type for node in onnx.load(path).graph.node)
+    """Operators of a file, without those that compute sizes from a Shape."""
+    nodes = onnx.load(path).graph.node
+    sizes = {node.output[0] for node in nodes if node.op_type == "Shape"}
+    return Counter(node.op_type for node in nodes if not sizes & set(node.input))
 
 
 def feed(slim: secateur.Compiled) -> dict[str, Array]:

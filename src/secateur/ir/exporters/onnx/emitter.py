@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 from onnx import NodeProto
 
 from secateur.ir.errors import Unsupported
+from secateur.ir.followed import followed_shapes
 from secateur.ir.frontends.onnx.sizes import Sizes, Unwritable
 from secateur.ir.graph import Array, Graph, Node, Sym, numpy_dtype
 from secateur.ir.symbolic import as_size, has_sizes
@@ -61,6 +63,11 @@ class Emitter:
         name = node.inputs[i]
         assert name is not None
         return self.graph.value(name).shape
+
+    @cached_property
+    def followed(self) -> dict[str, tuple[int, ...]]:
+        """Every value's shape with the sizes that follow the inputs as symbols, though the graph has numbers."""
+        return followed_shapes(self.graph)
 
     def dtype(self, node: Node, i: int = 0) -> str:
         name = node.inputs[i]

@@ -161,7 +161,7 @@ def _gather(e: Emitter, node: Node) -> None:
 
 def _shuffle(e: Emitter, node: Node, x: str, groups: int) -> None:
     """Reshape, transpose and reshape back, as channel shuffles are written."""
-    shape, axis = e.shape(node), node.attrs["axis"]
+    shape, axis = e.followed[str(node.inputs[0])], node.attrs["axis"]
     lead = [0 if isinstance(d, Sym) else d for d in shape[:axis]]
     size, tail = shape[axis], list(shape[axis + 1 :])
     back: list[int] = [*lead, size, *tail]
