@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.codegen.emit.builder import even_tile
 from secateur.codegen.plan.tensors import Ints
 from secateur.codegen.targets import Target
 
@@ -42,8 +41,13 @@ def tile_of(spec: BlockSparseSpec, target: Target) -> tuple[int, int]:
     """Rows and columns of pixels in registers: all but one for weights and one for an input."""
     most = target.registers - 2
     if spec.w * 2 <= most and spec.h > 1:
-        return even_tile(spec.h, most // spec.w), spec.w
-    return 1, even_tile(spec.w, most)
+        return _even(spec.h, most // spec.w), spec.w
+    return 1, _even(spec.w, most)
+
+
+def _even(size: int, most: int) -> int:
+    """``emit.builder.even_tile``, which loads TVM: planning does not."""
+    return -(-size // -(-size // most))
 
 
 def tile_area(spec: BlockSparseSpec, target: Target) -> Area:
