@@ -13,7 +13,7 @@ from torch import nn
 
 import secateur
 from secateur import api
-from secateur.ir import BudgetError, Graph, InputError, LawError, SlowerError, Unsupported
+from secateur.ir import BudgetError, Graph, InputError, LawError, SlowerError
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import Verification
 from support.nets import chain, residual
@@ -110,17 +110,15 @@ def test_protected_layers_keep_their_channels() -> None:
         ({"policy": "l9"}, "no pass 'l9'"),
         ({"macs": "lots"}, "not an amount"),
         ({"round_to": 0}, "round_to"),
+        ({"sparsity": 1.0}, "below 100%"),
+        ({"sparsity": "most"}, "share of weights"),
+        ({"block": "auto"}, "give sparsity= as well"),
+        ({"sparsity": 0.5, "block": "round"}, "no pattern of zeros"),
     ],
 )
 def test_mistakes(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         secateur.compile(chain(), **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("option", [{"sparsity": 0.8}])
-def test_what_this_version_lacks(option: dict[str, object]) -> None:
-    with pytest.raises(Unsupported, match="no kernels for sparse weights"):
-        secateur.compile(chain(), **option)  # type: ignore[arg-type]
 
 
 def test_a_failed_law_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

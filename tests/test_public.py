@@ -83,9 +83,3 @@ def test_a_graph_can_be_built(tmp_path: Path) -> None:
     library.save(tmp_path / "net.so")
     (wanted,) = secateur.evaluate(graph, {"x": x})
     np.testing.assert_allclose(secateur.load_library(tmp_path / "net.so")(x), wanted, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("options", [{"sparsity": 0.8}, {"block": "auto"}, {"sparsity": 0.8, "block": "auto"}])
-def test_what_belongs_to_a_later_version_says_so(options: dict[str, object]) -> None:
-    with pytest.raises(secateur.Unsupported, match=r"has no kernels for sparse weights.*macs=0\.5"):
-        secateur.compile(chain(), "none", **options)  # type: ignore[arg-type]

@@ -25,8 +25,9 @@ from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.build import recipe_of
 from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
+from secateur.passes.sparsify.zeros import zeros_of
 
-from .arguments import check_by_hand_alone, check_recipe_alone, check_this_version, lanes_of, policy_of
+from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, sparse_of, with_zeros
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -66,7 +67,7 @@ def compile(
     bytes: float | int | str | None = None,
     latency_ms: float | str | None = None,
     sparsity: float | str | None = None,
-    block: str | int | tuple[int, int] | None = None,
+    block: str | tuple[int, int] | None = None,
     verify: bool = True,
     trust: bool = False,
     progress: Listener | None = None,
@@ -96,14 +97,16 @@ def compile(
     what was read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
-    ``sparsity`` and ``block`` are for sparse weights, which this version lacks.
+    ``sparsity`` (0.7, "70%") is the share of zeros that the weights of each wide enough layer get after the cut, in the
+    pattern ``block``: "auto" (blocks of a vector of outputs, which our kernels leave out), "irregular", "darb", "bmwm",
+    "2:4" or "8x1". With calibration data second moments choose the zeros and what remains is fitted, else magnitude.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
-    check_this_version({"sparsity": sparsity, "block": block})
     if recipe is not None:
         given_too = {
             "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
             "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
+            "sparsity": sparsity, "block": block,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
@@ -112,20 +115,22 @@ def compile(
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
+    zeros = sparse_of(sparsity, block, calibration is not None, lanes)
     tell = listening(progress)
     tell(0, None, "read the model")
     process = OnnxProcess() if process is None else process
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes)))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes or bool(zeros))))
     dense = in_context(dense, lanes=lanes)
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
+    zeros = tuple(dataclasses.replace(step, protect=chosen.protect) for step in zeros)
     hand = by_hand(model, dense, widths, drop)
     steps, spec = (chosen.passes(seed), None) if hand is None else passes_by_hand(chosen, hand, seed)
     collector = Collector(tell)
-    data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data)
+    data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data or any(s.data for s in zeros))
     reading = None
     if verify and not trust:
         given = None if data is None else data.fit
@@ -144,7 +149,7 @@ def compile(
     if verify:
         tell(0, None, "check the law")
         verification = _law(made, slim, found, seed)
-    cut, repair = slim, chosen.compensation()
+    cut, repair = slim, (*chosen.compensation(), *zeros)
     if repair:
         slim = Pipeline(repair, (collector.see,), collector.start)(slim)
     found = dataclasses.replace(
@@ -163,13 +168,14 @@ def compile(
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
+        *zeros_of(slim),
         *_file_remarks(slim),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
-        title_of(model, dense), dense, slim, collector, spec or chosen.spec, seed, verification, remarks, quality,
-        latency, reading,
+        title_of(model, dense), dense, slim, collector, with_zeros(spec or chosen.spec, zeros), seed,
+        verification, remarks, quality, latency, reading,
     )  # fmt: skip
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from secateur.ir import InputError, Unsupported
+from secateur.ir import InputError
 from secateur.passes.allocate import LANES
+from secateur.passes.pipeline import Pass, number, print_pass
+from secateur.passes.sparsify import Sparsify
 
 from .policy import Policy
 
@@ -35,14 +37,28 @@ def lanes_of(target: str | None) -> int:
         return LANES
 
 
-def check_this_version(options: Mapping[str, object]) -> None:
-    """Raises Unsupported for what this version lacks."""
-    given = [f"{name}=" for name, value in options.items() if value is not None]
-    if given:
-        raise Unsupported(
-            f"{' and '.join(given)}: this version removes channels, and has no kernels for sparse weights, which a "
-            "later one brings; leave it out, and say with macs=0.5 how much may remain"
-        )
+def sparse_of(
+    sparsity: float | str | None, block: str | tuple[int, int] | None, data: bool, lanes: int
+) -> tuple[Sparsify, ...]:
+    """The pass that makes zeros, if a share was given. ``data``: is there calibration data?
+
+    Raises InputError for what is no share, for an unknown pattern, and for a pattern without a share.
+    """
+    if sparsity is None:
+        if block is not None:
+            raise InputError("block= says where zeros stand, and nothing how many; give sparsity= as well, as 0.7")
+        return ()
+    share = number(sparsity) if isinstance(sparsity, str) else sparsity
+    if isinstance(share, str | bool) or not 0 <= share < 1:
+        raise InputError(f"sparsity {sparsity}: the share of weights that become zero, as 70% or 0.7, below 100%")
+    spelled = "x".join(map(str, block)) if isinstance(block, tuple) else block or "auto"
+    width = lanes if spelled == "auto" else 0
+    return (Sparsify(float(share), spelled, "moments" if data else "magnitude", width),)
+
+
+def with_zeros(spec: str, zeros: Sequence[Pass]) -> str:
+    """The spec line with the passes that make zeros; these alone where nothing else is done."""
+    return ",".join([*(() if zeros and spec == "none" else (spec,)), *map(print_pass, zeros)])
 
 
 def check_by_hand_alone(budgets: Mapping[str, object]) -> None:

@@ -43,9 +43,9 @@ def apply(
 ) -> Compiled:
     """Replay a recipe on a model of the same network, whatever its weights are now, and check the law.
 
-    Rewrites before the cut are repeated on these weights. What a recipe says of weights that were repaired after the
-    cut is not: that needs data, and a remark in the report says so. Raises InputError where the recipe does not fit,
-    and LawError.
+    Rewrites before the cut are repeated on these weights, and zeros by magnitude after it. What a recipe says of
+    weights that were repaired after the cut is not: that needs data, and a remark in the report says so. Raises
+    InputError where the recipe does not fit, and LawError.
     """
     tell = listening(progress)
     known = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
@@ -62,15 +62,19 @@ def apply(
     if known.portable:
         slim = Pipeline((Portable(),), (collector.see,))(slim)
     in_order(known, slim)
-    repair = tuple(step for step in known.steps.after if not isinstance(step, Portable))
+    again = tuple(step for step in known.steps.after if not getattr(step, "data", not isinstance(step, Portable)))
+    zeros = tuple(step for step in again if not isinstance(step, Portable))
+    repair = tuple(step for step in known.steps.after if step not in again)
+    cut = slim
+    slim = Pipeline(zeros, (collector.see,))(slim) if zeros else slim
     found = dataclasses.replace(
         known,
         sha256=fingerprint(dense.weights),
-        steps=Steps(made.steps, (Portable(),) if known.portable else ()),
-        digests=digests(dense, made.graph, slim, slim),
+        steps=Steps(made.steps, again),
+        digests=digests(dense, made.graph, cut, slim),
     )
     tell(0, None, "check the law")
-    verification = check(made.graph, slim, found, run=Runner(), seed=seed)
+    verification = check(made.graph, cut, found, run=Runner(), seed=seed)
     if not verification.passed:
         raise failure(dense.name, verification)
     if made.steps:

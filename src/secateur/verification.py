@@ -20,13 +20,13 @@ from secateur.ir import Array, Graph, InputError, Sym
 from secateur.ir.compare import align
 from secateur.ir.numeric import random_inputs
 from secateur.passes import COMPENSATION
-from secateur.passes.compensate import may_change
 from secateur.passes.law import Verification, check, distance
 from secateur.passes.recipe import Recipe
 from secateur.passes.recipe.digests import digest, fingerprint, same
 from secateur.passes.recipe.mask import check_names
 from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.tables import may_change
 
 from .calibration.load import feeds
 from .capture import capture, check_weights, fresh, reread

@@ -55,6 +55,8 @@ class CompileJob:
     shapes: tuple[str, ...] = ()
     layers: str | None = None
     widths: Path | None = None
+    sparsity: str | None = None
+    block: str | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -74,6 +76,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"], preparation=given.preparation, holdout=job.holdout, trust=job.trust,
             process=process, widths=given.hand.widths, drop=given.hand.drop, shapes=given.shapes,
+            sparsity=job.sparsity, block=job.block,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -99,7 +102,9 @@ class _Given:
 
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
+    from secateur.arguments import sparse_of
     from secateur.calibration.holdout import share_of
+    from secateur.passes.allocate import LANES
     from secateur.policy import Policy
 
     preparation = job.images.parsed() if job.images is not None else None
@@ -113,6 +118,7 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
+    sparse_of(job.sparsity, job.block, False, LANES)
     policy = Policy.parse(job.policy)
     for kind, value in job.budgets.items():
         if value is not None:

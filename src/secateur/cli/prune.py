@@ -71,8 +71,12 @@ def compile_command(
     library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
     records: Annotated[Path | None, typer.Option(metavar="DB", help="File that keeps what was measured.")] = None,
-    sparsity: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
-    block: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    sparsity: Annotated[
+        str | None, typer.Option(metavar="70%", help="Zeros in the weights of each layer, after the cut.")
+    ] = None,
+    block: Annotated[
+        str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
+    ] = None,
     keep: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     speedup: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
@@ -98,15 +102,12 @@ def compile_command(
 
     with guard(debug, several=True) as team:
         other = None if precision == "f32" else precision
-        refuse({
-            "--sparsity": sparsity, "--block": block, "--keep": keep, "--speedup": speedup,
-            f"--precision {other}": other,
-        })  # fmt: skip
+        refuse({"--keep": keep, "--speedup": speedup, f"--precision {other}": other})
         job = cli_compile.CompileJob(
             source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths,
+            layers, widths, sparsity, block,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

@@ -1,7 +1,9 @@
 """The tables of all passes, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+
+from secateur.ir import Graph
 
 from .allocate.amount import Allocator
 from .allocate.global_ import Global
@@ -11,7 +13,7 @@ from .allocate.uniform import Uniform
 from .allocate.zeros import Zeros
 from .analysis.cost import CountCost
 from .analysis.modularity import Modularity
-from .compensate import ALL as ALL_COMPENSATION
+from .compensate import ALL as ALL_REPAIRS
 from .compensate.constants import FoldConstants
 from .coupling.couple import Couple
 from .pipeline import Pass
@@ -20,10 +22,12 @@ from .rewrite.portable import Portable
 from .rewrite.slim import Slim
 from .score import ALL as ALL_CRITERIA
 from .score import Criterion
+from .sparsify import Sparsify
 
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
 ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack, Zeros)
 ALLOCATORS: Mapping[str, type[Allocator]] = MappingProxyType({p.name: p for p in ALL_ALLOCATORS})
+ALL_COMPENSATION = (*ALL_REPAIRS, Sparsify)
 COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 # ``fold_constants`` is exact before slim and repairs after it.
 REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
@@ -38,3 +42,9 @@ PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     | dict(ALLOCATORS)
     | dict(COMPENSATION)
 )
+
+
+def may_change(steps: Iterable[Pass], graph: Graph) -> frozenset[str]:
+    """The weights of a slim graph that these passes after the cut may change: what each of them declares."""
+    kinds = {kind.name: kind for kind in ALL_COMPENSATION}
+    return frozenset(name for step in steps if step.name in kinds for name in kinds[step.name].may_change(graph))

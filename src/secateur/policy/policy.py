@@ -102,7 +102,8 @@ class Policy(Parts):
         steps: tuple[Pass, ...] = self.rewrites
         if self.criterion is not None:
             steps = (*steps, self.criterion, self.method)
-        return bool(self.compensation()) or any(getattr(step, "data", False) for step in steps)
+        repairs = any(getattr(step, "data", True) for step in self.compensation())
+        return repairs or any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
         """What repairs the slim network, after the law was checked on it."""

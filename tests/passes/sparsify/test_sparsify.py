@@ -1,0 +1,132 @@
+"""``sparsify``: zeros in networks, by magnitude and by second moments, and what is refused."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from secateur.ir import Array, Graph, InputError
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes.context import Calibration, in_context
+from secateur.passes.sparsify import Sparsified, Sparsify
+from secateur.passes.sparsify.fit import Quadratic, prune
+from secateur.passes.sparsify.irregular import Irregular
+from support.network import Net
+
+
+def small() -> Graph:
+    """Three convolutions, the last one depthwise, and a classifier."""
+    net = Net(2, 16, 6, 6)
+    y = net.relu(net.bn(net.conv("x", 32)))
+    y = net.relu(net.bn(net.conv(y, 32)))
+    return net.graph(net.head(y))
+
+
+def data(count: int = 6) -> list[Array]:
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal((2, 16, 6, 6)).astype(np.float32) for _ in range(count)]
+
+
+# --- the solver -----------------------------------------------------------------------------------------------------
+
+
+def test_removing_one_of_two_weights_by_hand() -> None:
+    """S = [[2, 1], [1, 2]], its inverse has 2/3 on the diagonal; best are 1 and 3, so the pull is 5 and 7."""
+    loss = Quadratic(np.array([[[2.0, 1], [1, 2]]]), np.array([[[5.0, 7]]]))
+    weight = np.array([[[1.0, 3]]])
+    np.testing.assert_allclose(loss.importance(weight), [[[1.5, 13.5]]])
+    found, kept = prune(loss, weight, Irregular(), 0.5, 1)
+    np.testing.assert_array_equal(kept, [[[False, True]]])
+    np.testing.assert_allclose(found, [[[0, 3.5]]])
+    assert loss.loss(found) - loss.loss(weight) == pytest.approx(1.5 / 2)
+
+
+@given(st.integers(0, 50), st.integers(1, 3), st.integers(2, 6), st.integers(2, 12))
+@settings(max_examples=40)
+def test_the_solution_is_that_of_the_normal_equations(seed: int, groups: int, outs: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    u = rng.standard_normal((groups, 3 * columns, columns))
+    second = u.transpose(0, 2, 1) @ u / len(u) + 0.1 * np.eye(columns)
+    weight = rng.standard_normal((groups, outs, columns))
+    loss, mask = Quadratic(second, weight @ second), rng.random(weight.shape) < 0.6
+    found = loss.solve(weight, mask)
+    assert not found[~mask].any()
+    for g, o in np.ndindex(groups, outs):
+        kept = mask[g, o]
+        exact = np.linalg.solve(second[g][np.ix_(kept, kept)], loss.pull[g, o, kept]) if kept.any() else []
+        np.testing.assert_allclose(found[g, o, kept], exact, atol=1e-4)
+    assert loss.loss(found) <= loss.loss(np.where(mask, weight, 0)) + 1e-9
+
+
+# --- the pass -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", ["auto", "irregular", "darb", "bmwm", "8x1", "4x4"])
+def test_each_layer_loses_its_share(block: str) -> None:
+    graph = small()
+    found = Sparsify(0.75, block, lanes=8)(graph)
+    note = found.note(Sparsified)
+    assert note is not None
+    assert len(note.rows) == 3
+    for row in note.rows:
+        w, before = found.weights[row.weight], graph.weights[row.weight]
+        assert (w == 0).mean() >= 0.75 - 1e-9
+        assert np.all((w == 0) | (w == before))
+    assert Sparsify(0.75, block, lanes=8)(found).weights.keys() == graph.weights.keys()
+
+
+def test_the_share_zero_changes_nothing() -> None:
+    graph = small()
+    assert Sparsify(0.0)(graph) is graph
+
+
+@pytest.mark.parametrize("block", ["auto", "irregular", "2:4"])
+def test_second_moments_lose_less_than_magnitude(block: str) -> None:
+    graph = in_context(small(), calibration=Calibration(data()))
+    fresh = np.random.default_rng(9).standard_normal((2, 16, 6, 6)).astype(np.float32)
+    want = evaluate(graph, {"x": fresh})[0]
+    errors = {}
+    for by in ("magnitude", "moments"):
+        found = Sparsify(0.5, block, by, lanes=8)(graph)
+        w = found.weights[next(n.inputs[1] or "" for n in found.nodes if n.op == "conv")]
+        assert (w == 0).mean() >= 0.5 - 1e-9
+        errors[by] = float(((evaluate(found, {"x": fresh})[0] - want) ** 2).sum())
+    assert errors["moments"] < errors["magnitude"]
+
+
+def test_recurrent_weights_lose_theirs() -> None:
+    net = Net(5, 2, 16)
+    w, r = net.weight("w", 1, 64, 16), net.weight("r", 1, 64, 16)
+    node = net.node("lstm", "x", w, r, None, None, None, hidden=16, direction="forward")
+    found = Sparsify(0.75, "darb")(Graph("net", tuple(net.inputs), tuple(net.nodes), (node,), net.weights))
+    assert all((found.weights[name] == 0).mean() >= 0.75 for name in ("w", "r"))
+
+
+def test_what_is_protected_stays() -> None:
+    graph = small()
+    first = next(n for n in graph.nodes if n.op == "conv")
+    found = Sparsify(0.5, protect=(first.name,))(graph)
+    name = first.inputs[1] or ""
+    assert found.weights[name] is graph.weights[name]
+
+
+def test_refusals() -> None:
+    for wrong, message in (
+        ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "no pattern"),
+        ({"by": "taste"}, "magnitude or moments"), ({"across": True}, "block=darb"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            Sparsify(**wrong)  # type: ignore[arg-type]
+    graph = small()
+    name = next(n.inputs[1] or "" for n in graph.nodes if n.op == "conv")
+    broken = graph.weights[name].copy()
+    broken[0, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN or infinity"):
+        Sparsify(0.5)(graph.rewrite(weights={**graph.weights, name: broken}))
+    with pytest.raises(InputError, match="calibration"):
+        Sparsify(0.5, by="moments")(graph)
+    net = Net(1, 4, 4, 4)
+    with pytest.raises(InputError, match="wide enough"):
+        Sparsify(0.5)(net.graph(net.relu("x")))

@@ -1,0 +1,87 @@
+"""Zeros through the front door: alone, after a cut, in the files, and in a recipe that is replayed and verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import secateur
+from secateur.ir import Graph
+from support.network import Net
+
+
+def network() -> Graph:
+    net = Net(1, 16, 8, 8)
+    y = net.relu(net.bn(net.conv("x", 32)))
+    y = net.relu(net.bn(net.conv(y, 32)))
+    return net.graph(net.head(y))
+
+
+def zeros(graph: Graph, op: str = "conv") -> list[float]:
+    names = [n.inputs[1] or "" for n in graph.nodes if n.op == op]
+    return [float((graph.weights[name] == 0).mean()) for name in names]
+
+
+@pytest.fixture
+def batches() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((1, 16, 8, 8)).astype(np.float32) for _ in range(8)]
+
+
+def test_zeros_alone() -> None:
+    """Shapes stay; what is written holds the zeros; the report says how many there are."""
+    done = secateur.compile(network(), "none", sparsity="75%", block="8x1", seed=1)
+    assert min(zeros(done.graph)) >= 0.75
+    assert {n: w.shape for n, w in done.graph.weights.items()} == {n: w.shape for n, w in network().weights.items()}
+    assert done.report.policy == "sparsify{sparsity=75%,block=8x1}"
+    assert any(remark.startswith("sparsity: ") for remark in done.report.remarks)
+    assert done.recipe.rewrites == ("sparsify{sparsity=75%,block=8x1}",)
+
+
+def test_auto_follows_the_target() -> None:
+    done = secateur.compile(network(), "none", sparsity=0.5, target="x86-avx512")
+    assert "lanes=16" in done.report.policy
+    w = done.graph.weights[next(n.inputs[1] or "" for n in done.graph.nodes if n.op == "conv")]
+    gone = (w.reshape(2, 16, -1) == 0).all(1)
+    assert gone.mean() == 0.5
+    assert np.ptp(gone.sum(1)) == 0
+
+
+def test_fewer_channels_and_zeros(batches: list[np.ndarray], tmp_path: Path) -> None:
+    """Both in one go, by second moments; the files hold them, and the recipe is verified against the original."""
+    graph = network()
+    done = secateur.compile(graph, "l1", macs=0.6, sparsity=0.7, block="irregular", calibration=batches)
+    assert done.report.after is not None
+    assert done.report.after.macs <= 0.6 * done.report.before.macs
+    assert min(zeros(done.graph)) >= 0.7
+    assert "by=moments" in done.report.policy
+    done.save(tmp_path / "slim.onnx")
+    model = onnx.load(tmp_path / "slim.onnx")
+    stored = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer]
+    assert sum(float((w == 0).mean()) >= 0.7 for w in stored if w.ndim == 4) == 2
+    found = secateur.verify(graph, done.graph, done.recipe)
+    assert found.passed
+    assert len(found.changed) >= 3
+    spoiled = {n: w + (w != 0) * 1e-3 if w.ndim == 4 else w for n, w in done.graph.weights.items()}
+    spoiled = {n: w.astype(np.float32) for n, w in spoiled.items()}
+    assert not secateur.verify(graph, done.graph.rewrite(weights=spoiled), done.recipe).passed
+
+
+def test_a_recipe_makes_zeros_by_magnitude_again(tmp_path: Path) -> None:
+    graph = network()
+    done = secateur.compile(graph, "l1", macs=0.6, sparsity=0.5, block="bmwm")
+    done.recipe.save(tmp_path / "r.json")
+    again = secateur.apply(tmp_path / "r.json", graph)
+    for name, w in done.graph.weights.items():
+        np.testing.assert_array_equal(again.graph.weights[name], w)
+
+
+def test_protected_layers_stay_dense() -> None:
+    graph = network()
+    first = next(n.name for n in graph.nodes if n.op == "conv")
+    done = secateur.compile(graph, "none", sparsity=0.5, protect=[first])
+    assert zeros(done.graph)[0] == 0
+    assert zeros(done.graph)[1] >= 0.5
