@@ -2,6 +2,8 @@
 
     python -m bench.speed.sparse layers        1x1 layers of ResNet-50 and MobileNet v1 with 256 channels or more
     python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
+    python -m bench.speed.sparse lstm          LSTM layers at batch 1
+    python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries
 
 Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
 Winograd's) and the block-sparse ones (in place or copied, and from panels). A row states the best of each kind, the
@@ -15,11 +17,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bench.lib import common
+from bench.nets.networks import capture
 from secateur import codegen
 from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
 from secateur.codegen.kernels.conv.spec import ConvSpec
@@ -31,12 +35,17 @@ from secateur.codegen.runtime import use_threads
 from secateur.codegen.targets import Target
 from secateur.codegen.tune import timing
 from secateur.codegen.tune.tuner import candidates
+from secateur.ir import Array, Graph, Node, Source, Value
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes.sparsify import Sparsify
 
 POINTWISE = (  # inputs, outputs, rows
     (256, 64, 56), (256, 512, 28), (512, 128, 28), (512, 256, 28), (512, 512, 14), (256, 1024, 14), (1024, 256, 14),
     (1024, 512, 14), (512, 2048, 7), (2048, 512, 7), (1024, 1024, 7),
 )  # fmt: skip
 THREE = ((128, 128, 28), (256, 256, 14), (512, 512, 7))
+LSTMS = ((3, 256), (1, 1500))  # layers, and their width
+NETWORKS = ("ref/mobilenet_v1", "ref/resnet50")
 DENSITIES = (90, 70, 50, 40, 30, 20, 10, 5)  # per cent of the blocks that are kept
 
 
@@ -147,7 +156,77 @@ def means(rows: list[common.Row]) -> str:
     return common.table(["density", "layers", "gain", "over direct", "share of peak"], shown)
 
 
-PARTS = {"layers": (1, POINTWISE), "layers3": (3, THREE)}
+def whole(rows: list[common.Row]) -> str:
+    """A line for each network."""
+    columns = ("network", "dense_ms", "sparse_ms", "gain", "error")
+    return common.table(list(columns), [[row[column] for column in columns] for row in rows])
+
+
+def layers(options: Any) -> Iterator[common.Row]:
+    """1x1 layers."""
+    yield from rows_of(options, 1, POINTWISE)
+
+
+def layers3(options: Any) -> Iterator[common.Row]:
+    """3x3 layers."""
+    yield from rows_of(options, 3, THREE)
+
+
+def networks(options: Any) -> Iterator[common.Row]:
+    """Milliseconds of dense and sparse libraries, kernels chosen by their estimates and shipped records."""
+    target = codegen.get_target("native")
+    for name in options.networks:
+        network = capture(name, options.seed)
+        sparse = Sparsify(options.sparsity, lanes=target.lanes)(network.graph)
+        libraries = [codegen.build(g, threads=options.threads) for g in (network.graph, sparse)]
+        calls = {i: partial(library, network.x) for i, library in enumerate(libraries)}
+        times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
+        want = evaluate(sparse, {network.graph.inputs[0].name: network.x})[0]
+        yield {
+            "part": "networks", "network": name, "threads": options.threads, "sparsity": options.sparsity,
+            "dense_ms": times[0] * 1e3, "sparse_ms": times[1] * 1e3, "gain": times[0] / times[1],
+            "error": float(np.abs(libraries[1](network.x) - want).max() / np.abs(want).max()),
+            "kernels": dict(libraries[1].metadata.kernels), "dense_kernels": dict(libraries[0].metadata.kernels),
+            "least": options.least, "load": os.getloadavg()[0],
+        }  # fmt: skip
+
+
+def lstm(options: Any) -> Iterator[common.Row]:
+    """Recurrent layers at batch 1, twenty steps, balanced blocks; the sums of all steps' inputs are part of it."""
+    target, steps = codegen.get_target("native"), 20
+    rng = np.random.default_rng(options.seed)
+    for layers, hidden in LSTMS:
+        graph = recurrent(layers, hidden, steps, options.seed)
+        sparse = Sparsify(options.lstm_sparsity, lanes=target.lanes)(graph)
+        libraries = [codegen.build(g) for g in (graph, sparse)]
+        x = rng.standard_normal((steps, 1, hidden)).astype(np.float32)
+        calls = {i: partial(library, x) for i, library in enumerate(libraries)}
+        times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
+        want = evaluate(sparse, {"x": x})[0]
+        yield {
+            "part": "lstm", "network": f"{layers} x {hidden}", "threads": 1, "sparsity": options.lstm_sparsity,
+            "dense_ms": times[0] * 1e3, "sparse_ms": times[1] * 1e3, "gain": times[0] / times[1],
+            "error": float(np.abs(libraries[1](x) - want).max() / np.abs(want).max()),
+            "weights_mb": 32 * layers * hidden**2 / 2**20, "least": options.least, "load": os.getloadavg()[0],
+        }  # fmt: skip
+
+
+def recurrent(layers: int, hidden: int, steps: int, seed: int) -> Graph:
+    """LSTM layers as wide as their inputs, with random weights."""
+    rng, names, nodes = np.random.default_rng(seed), ["x"], list[Node]()
+    weights: dict[str, Array] = {}
+    for i in range(layers):
+        for kind in "wr":
+            weights[f"{kind}{i}"] = (rng.standard_normal((1, 4 * hidden, hidden)) / hidden**0.5).astype(np.float32)
+        y, flat = Value(f"y{i}", (steps, 1, 1, hidden), "f32"), Value(f"f{i}", (steps, 1, hidden), "f32")
+        inputs = (names[-1], f"w{i}", f"r{i}", None, None, None)
+        nodes.append(Node("lstm", inputs, (y,), {"hidden": hidden, "direction": "forward"}, Source(y.name)))
+        nodes.append(Node("reshape", (y.name,), (flat,), {"shape": flat.shape}, Source(flat.name)))
+        names.append(flat.name)
+    return Graph("lstm", (Value("x", (steps, 1, hidden), "f32"),), tuple(nodes), (names[-1],), weights)
+
+
+PARTS = {"layers": layers, "layers3": layers3, "networks": networks, "lstm": lstm}
 
 
 def main() -> None:
@@ -157,16 +236,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--densities", type=int, nargs="*", default=list(DENSITIES), help="per cent that are kept")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--sparsity", type=float, default=0.8, help="of whole networks")
+    parser.add_argument("--lstm-sparsity", type=float, default=0.9)
     parser.add_argument("--quick", action="store_true", help="every third layer")
     parser.add_argument("--least", action="store_true", help="minima instead of medians")
     options = parser.parse_args()
     around = common.circumstances(options.seed)
     for part in options.parts:
         rows = []
-        for row in rows_of(options, *PARTS[part]):
+        for row in PARTS[part](options):
             common.append(options.output, [{**around, **row}])
             rows.append(row)
-        print(means(rows), flush=True)
+        print(means(rows) if part.startswith("layers") else whole(rows), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from secateur import codegen
 from secateur.capture import load
+from secateur.codegen.backends import backend_for
+from secateur.codegen.kernels.recurrent.packing import keep_blocks
+from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
+from secateur.codegen.plan.lower import lower
+from secateur.codegen.targets import Target
+from secateur.codegen.tune.tuner import default_choice
+from secateur.ir import Graph
+from secateur.passes.sparsify import Sparsify
+from support.kernels import check
+from support.network import Net
 
 HIDDEN, STEPS, BATCH, INPUTS = 6, 5, 2, 8
 GATES = {"LSTM": 4, "GRU": 3}
@@ -65,3 +75,50 @@ def test_a_library_agrees_with_onnx_runtime(
     found = library(**feed)
     for got, want in zip(found if isinstance(found, tuple) else (found,), session.run(None, feed), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+
+
+def recurrent_net(op: str, hidden: int, batch: int, direction: str) -> Graph:
+    """A recurrent layer with a bias on five steps, and a linear layer behind it."""
+    net, gates, ways = Net(5, batch, 12), {"lstm": 4, "gru": 3}[op], 1 + (direction == "bidirectional")
+    w, r = net.weight("w", ways, gates * hidden, 12), net.weight("r", ways, gates * hidden, hidden)
+    bias = net.weight("b", ways, 2 * gates * hidden)
+    attrs = {"linear_before_reset": True} if op == "gru" else {}
+    y = net.node(
+        op, "x", w, r, bias, None, *([None] if op == "lstm" else []), hidden=hidden, direction=direction, **attrs
+    )
+    return Graph("net", tuple(net.inputs), tuple(net.nodes), (y,), net.weights)
+
+
+def kinds(graph: Graph, target: Target) -> set[bool]:
+    """Whether the recurrent kernels of a graph leave zeros out."""
+    program = lower(graph, target, 1, lambda spec, *others: default_choice(spec, target), backend_for(target))
+    return {call.spec.sparse for call in program.calls if isinstance(call.spec, RecurrentSpec)}
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("hidden", "batch", "direction"), [(40, 1, "forward"), (24, 3, "bidirectional"), (8, 1, "reverse")]
+)
+def test_zeros_in_blocks_are_left_out(op: str, hidden: int, batch: int, direction: str) -> None:
+    """Also blocks that are not as many in each row, an odd number of blocks, and rows without any."""
+    graph = recurrent_net(op, hidden, batch, direction)
+    sparse = Sparsify(0.7, "8x1")(graph)
+    r = sparse.weights["r"].copy()
+    r[:, :8] = 0
+    sparse = sparse.rewrite(weights={**sparse.weights, "r": r})
+    target = codegen.get_target("x86-avx2")
+    assert kinds(graph, target) == {False}
+    assert kinds(sparse, target) == {True}
+    check(sparse, target, threads=1)
+
+
+def test_kept_blocks_by_hand() -> None:
+    """Two gates, one block of two units each, three hidden units: gate 0 keeps unit 1, gate 1 units 0 and 2."""
+    r = np.float32([[0, 1, 0], [0, 2, 0], [3, 0, 5], [4, 0, 0]])
+    found = keep_blocks(r, 2, 2)
+    assert found is not None
+    np.testing.assert_array_equal(found.weight.reshape(2, 2, 2), [[[1, 2], [3, 4]], [[0, 0], [5, 0]]])
+    np.testing.assert_array_equal(found.unit.reshape(2, 2)[:, 1], [0, 2])
+    assert found.unit[0] == 1
+    np.testing.assert_array_equal(found.starts, [0, 2])
+    assert keep_blocks(np.ones((4, 3), np.float32), 2, 2) is None

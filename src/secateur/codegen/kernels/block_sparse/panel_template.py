@@ -40,6 +40,9 @@ def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:
     return _Panels(spec, choice, target).build()
 
 
+Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
+
+
 @dataclass(frozen=True)
 class _Vector:
     """A vector of pixels of the output: its first one, and where it begins in the panel."""
@@ -147,7 +150,16 @@ class _Panels:
         k, v = self.k, self.spec.lanes
         vectors = [self.vector(begin, number + j) for j in range(count)]
         kept = k.bind(base + self.spec.ci * self.panel.channel, INT)
-        k.loop(v // self.choice.rows, lambda p: self.products(p, base, first, end, vectors, kept), name="p")
+        passes = v // self.choice.rows
+
+        def part(number: Expr) -> None:
+            """What a part of the inputs adds: it is in the first cache for all passes but the first."""
+            size = PIECES // self.choice.parts
+            place = k.bind(block * PIECES + number * size, INT)
+            span = self.number(self.starts, place), self.number(self.starts, place + size)
+            k.loop(passes, lambda p: self.products(number, p, base, (first, end), span, vectors, kept), name="p")
+
+        k.loop(self.choice.parts, part, name="part")
         bias = k.vector(k.load(self.bias, block * v))
         k.loop(count, lambda j: self.write(
             image, block, bias, self.vector(begin, number + j), kept + j * v, count), name="j")  # fmt: skip
@@ -160,25 +172,42 @@ class _Panels:
             at = At(block, image, place.row, place.column + i)
             k.store(self.y, y_index(spec, at), apply(k, pixel + bias, spec.post_ops, self.operands, at))
 
-    def products(self, number: Expr, base: Expr, first: Expr, end: Expr, vectors: list[_Vector], kept: Expr) -> None:
-        """The sums of some outputs of a block, stored in rows of pixels."""
-        k, v, rows = self.k, self.spec.lanes, self.choice.rows
-        sums = [k.accumulators(len(vectors), k.splat(0.0)) for _ in range(rows)]
+    def products(self, part: Expr, number: Expr, base: Expr, block: Span, span: Span, vectors: list[_Vector],
+                 kept: Expr) -> None:  # fmt: skip
+        """The sums of some outputs of a block over a part of its kept blocks, stored in rows of pixels."""
+        k, v, rows, (first, end) = self.k, self.spec.lanes, self.choice.rows, block
+        sums = [k.accumulators(len(vectors)) for _ in range(rows)]
+        every = [(total, r, j) for r in range(rows) for j, total in enumerate(sums[r])]
         starts = [k.bind(base + p.at, INT) for p in vectors]
-        weights = k.bind(first * v + number * ((end - first) * rows), INT)
+        weights = k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
+
+        def place(r: int, j: int) -> Expr:
+            return kept + ((number * rows + r) * len(vectors) + j) * v
+
+        def begin() -> None:
+            for total, _, _ in every:
+                k.set(total, k.splat(0.0))
+
+        def resume() -> None:
+            for total, r, j in every:
+                k.set(total, k.load(self.memory, place(r, j)))
+
+        if self.choice.parts == 1:
+            begin()
+        else:
+            k.branch(part == 0, begin, resume)
 
         def one(i: Expr) -> None:
-            offset = self.number(self.offsets, first + i)
+            offset = self.number(self.offsets, i)
             xs = [k.vector(k.load(self.memory, at + offset)) for at in starts]
             for r in range(rows):
                 w = k.vector(k.splat(k.scalar(self.w, weights + (i * rows + r))))
                 for total, x in zip(sums[r], xs, strict=True):
                     k.add(total, x * w)
 
-        k.span(const(0), end - first, one, name="kept")
-        for r in range(rows):
-            for j, total in enumerate(sums[r]):
-                k.store(self.memory, kept + ((number * rows + r) * len(vectors) + j) * v, k.get(total))
+        k.span(*span, one, name="kept")
+        for total, r, j in every:
+            k.store(self.memory, place(r, j), k.get(total))
 
 
 def tiles(vectors: int, most: int) -> list[tuple[int, int]]:
@@ -195,7 +224,16 @@ def space(spec: PanelSpec, target: Target) -> Iterator[PanelChoice]:
     rows = min(spec.lanes, 4 if target.registers < 32 else 8)
     vectors = min(TILE if target.registers < 32 or rows == 8 else 2 * TILE, panel(spec, target).vectors)
     for outer in ("strips", "blocks") if spec.threads > 1 else ("strips",):
-        yield PanelChoice(rows, vectors, outer)
+        for parts in _parts(spec, vectors, target):
+            yield PanelChoice(rows, vectors, outer, parts)
+
+
+def _parts(spec: PanelSpec, vectors: int, target: Target) -> list[int]:
+    """Such that what the kept blocks of a part read lies in half of the first cache; and all at once."""
+    read, parts = spec.taps * spec.percent // 100 * (vectors * spec.lanes + 16) * 4, 1
+    while parts < PIECES and read > parts * target.l1 // 2:
+        parts *= 2
+    return list(dict.fromkeys((parts, 1)))
 
 
 def arrays(spec: PanelSpec, target: Target) -> Arrays:

@@ -13,6 +13,7 @@ from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
 TURN = 6  # multiply-accumulates in the time that a number of a matrix takes to be transposed
+REACHED = 0.85  # of what loads and registers would allow, in the caches of 1x1 layers of 512 channels
 PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel, in fused multiply-adds of a vector
 
 
@@ -57,11 +58,14 @@ class BlockSparseSpec:
         return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
 
     def estimate(self, target: Target) -> float:
-        """Time in multiply-accumulates at the peak: a register for each pixel but two, loads beside each."""
+        """Time in multiply-accumulates at the peak: a register for each pixel but two, loads beside each.
+
+        What a tile reads and weights that stream past it do not both fit the first cache: it reaches ``REACHED``.
+        """
         pixels = min(self.n * self.h * self.w, target.registers - 2)
         weights = self.macs / (self.n * self.h * self.w)
         outputs = self.n * self.h * self.w * self.blocks * self.lanes
-        return max(self.macs * (1 + PER_BLOCK / pixels), weights * target.load) + 8 * outputs
+        return max(self.macs * (1 + PER_BLOCK / pixels) / REACHED, weights * target.load) + 8 * outputs
 
     @property
     def computes(self) -> Hashable:
@@ -141,7 +145,7 @@ class PanelSpec:
         whole = -(-self.w // self.lanes) * self.lanes / self.w  # the last vector of a row overlaps the one before
         pixels = self.n * self.h * self.w
         moved = whole * pixels * (TURN * self.ci + 2 * TURN * self.blocks * self.lanes)
-        return max(whole * self.macs / 0.95, self.macs / pixels * target.load) + moved
+        return max(whole * self.macs / REACHED, self.macs / pixels * target.load) + moved
 
     @property
     def computes(self) -> Hashable:
@@ -161,8 +165,12 @@ class PanelSpec:
 
 @dataclass(frozen=True)
 class PanelChoice:
-    """``rows`` outputs by ``vectors`` of pixels in registers. Threads share the ``outer`` "strips" or "blocks"."""
+    """``rows`` outputs by ``vectors`` of pixels in registers, the inputs in ``parts``.
+
+    Threads share the ``outer`` "strips" or "blocks".
+    """
 
     rows: int
     vectors: int
     outer: str = "strips"
+    parts: int = 1

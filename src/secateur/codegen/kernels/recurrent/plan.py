@@ -12,10 +12,11 @@ from secateur.codegen.kernels.conv.plan import write_dense
 from secateur.codegen.kernels.post_ops.plan import Epilogue
 from secateur.codegen.plan.family import Standalone
 from secateur.codegen.plan.placement import Placement, strides
-from secateur.codegen.plan.program import Argument
+from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
 from secateur.ir import Node
 
+from .packing import keep_blocks
 from .spec import RecurrentSpec
 
 GATES = {"lstm": 4, "gru": 3}
@@ -67,18 +68,23 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
     work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
     gates = placement.new_blocks(Extent(x.extent.n, 1, x.extent.w, 0, lanes), natural_channels(len(wide), lanes))
     write_dense(placement, x, work, gates, Epilogue((), ()))
-    weights = (_padded(r.reshape(count, hidden, hidden), blocks * lanes).T, _padded(bias[1, -1:], blocks * lanes))
     like = results[1].extent
+    wide_r = _padded(r.reshape(count, hidden, hidden), blocks * lanes)
+    kept = keep_blocks(wide_r, count, lanes) if node.op == "lstm" or after else None
+    weights: list[Argument] = [program.weight(wide_r.T if kept is None else kept.weight)]
+    if kept is not None:
+        weights += [Table(kept.unit // lanes * strides(like).block + kept.unit % lanes), Table(kept.starts)]
+    weights.append(program.weight(_padded(bias[1, -1:], blocks * lanes)))
     first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
     to = [_part(v, way, v.extent.image if i else v.extent.row) for i, v in enumerate(results)]
     states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in pair]
     spec = RecurrentSpec(
         node.op, lanes, x.extent.n, x.extent.w, hidden, blocks, strides(gates.extent), strides(like),
-        strides(results[0].extent), strides(like), reverse, after,
+        strides(results[0].extent), strides(like), reverse, after, kept is not None,
     )  # fmt: skip
     program.call(
         spec, None,
-        [gates.offset(0), *map(program.weight, weights), first[0], to[0], to[1], *states,
+        [gates.offset(0), *weights, first[0], to[0], to[1], *states,
          Address(program.arena.new(2 * blocks * lanes))], node.label,
     )  # fmt: skip
 

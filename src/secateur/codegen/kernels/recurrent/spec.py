@@ -12,7 +12,8 @@ class RecurrentSpec:
     """The steps of an LSTM or GRU in one direction; ``gates`` is what the input adds, of all steps.
 
     ``first``, ``y`` and ``state`` are the strides of the first state, the results (images are steps) and the last
-    state. ``reset_after``: a GRU's reset gate scales the products, not the state.
+    state. ``reset_after``: a GRU's reset gate scales the products, not the state. ``sparse``: recurrent weights that
+    are zero in blocks are left out (``packing.Kept``).
     """
 
     kind: str
@@ -27,3 +28,4 @@ class RecurrentSpec:
     state: Strides
     reverse: bool = False
     reset_after: bool = False
+    sparse: bool = False

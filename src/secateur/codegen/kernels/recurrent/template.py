@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from secateur.codegen.emit.builder import KernelBuilder, segments
+from secateur.codegen.emit.builder import INT, KernelBuilder, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
 from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
+from .packing import PAIR
 from .spec import RecurrentSpec
-
-PAIR = 2  # blocks of hidden units side by side: enough sums to hide the latency of an addition
 
 
 def build(spec: RecurrentSpec, choice: None, target: Target) -> Function:
-    """The kernel ``(gates, r, bias, first h, y, last h, .., scratch)``; for an LSTM first and last c follow last h."""
+    """The kernel ``(gates, r, bias, first h, y, last h, .., scratch)``; for an LSTM first and last c follow last h.
+
+    If ``sparse``, two tables follow ``r``: where in the state each kept block's unit is, and ``Kept.starts``.
+    """
     return _Recurrent(spec).build()
 
 
@@ -29,7 +31,10 @@ class _Recurrent:
         self.spec = spec
         self.k = k = KernelBuilder(spec.lanes)
         self.width = spec.blocks * spec.lanes
-        self.gates, self.r, self.bias, self.h0 = (k.pointer(n) for n in ("gates", "r", "bias", "h0"))
+        self.gates, self.r = k.pointer("gates"), k.pointer("r")
+        if spec.sparse:
+            self.units, self.starts = k.pointer("units", "int32"), k.pointer("starts", "int32")
+        self.bias, self.h0 = k.pointer("bias"), k.pointer("h0")
         self.y, self.h = k.pointer("y"), k.pointer("h")
         self.c0: Buffer | None = k.pointer("c0") if spec.kind == "lstm" else None
         self.c: Buffer | None = k.pointer("c") if spec.kind == "lstm" else None
@@ -92,7 +97,31 @@ class _Recurrent:
 
         k.loop(spec.hidden, one, name="k")
 
-    def starts(self, t: Expr, b: Expr, gate: int, first: Expr, nb: int) -> list[Buffer]:
+    def kept_products(self, sums: list[list[Buffer]], first: Expr, b: Expr) -> None:
+        """The same of all gates and the state, with kept blocks alone."""
+        k, spec, flat = self.k, self.spec, [total for row in sums for total in row]
+        pair, each = k.bind(first // PAIR, INT), len(flat)
+        begin, end = (k.bind(k.scalar(self.starts, pair + i).astype(INT), INT) for i in (0, 1))
+        start = k.bind(begin * (len(sums) * PAIR), INT)  # all pairs before are whole
+        state = k.bind(b * spec.state.column, INT)
+
+        def one(i: Expr) -> None:
+            place = k.bind(start + (i - begin) * each, INT)
+            for n, total in enumerate(flat):
+                unit = k.scalar(self.units, place + n).astype(INT)
+                wide = k.vector(k.splat(k.scalar(self.h, state + unit)))
+                k.add(total, wide * k.load(self.r, (place + n) * spec.lanes))
+
+        k.span(begin, end, one, name="kept")
+
+    def of_state(self, sums: list[list[Buffer]], first: Expr, b: Expr) -> None:
+        """Add what all gates have of the state."""
+        if self.spec.sparse:
+            self.kept_products(sums, first, b)
+        else:
+            self.products(sums, list(range(len(sums))), first, self.h, lambda i: self.unit(b, i))
+
+    def begins(self, t: Expr, b: Expr, gate: int, first: Expr, nb: int) -> list[Buffer]:
         """Sums that begin with what the input adds."""
         k = self.k
         return [k.accumulators(1, self.from_input(t, b, gate, first + j))[0] for j in range(nb)]
@@ -107,8 +136,8 @@ class _Recurrent:
         k = self.k
 
         def some(first: Expr, nb: int) -> None:
-            sums = [self.starts(t, b, gate, first, nb) for gate in range(4)]
-            self.products(sums, [0, 1, 2, 3], first, self.h, lambda i: self.unit(b, i))
+            sums = [self.begins(t, b, gate, first, nb) for gate in range(4)]
+            self.of_state(sums, first, b)
             for j in range(nb):
                 i, o, f = (k.vector(sigmoid(k, k.get(sums[gate][j]))) for gate in range(3))
                 g = k.vector(tanh(k, k.get(sums[3][j])))
@@ -127,15 +156,15 @@ class _Recurrent:
             k.store(self.y, self.out(t, b, first + j), (k.splat(1.0) - z) * n + z * h)
 
         def after(first: Expr, nb: int) -> None:
-            sums = [self.starts(t, b, gate, first, nb) for gate in (0, 1)]
+            sums = [self.begins(t, b, gate, first, nb) for gate in (0, 1)]
             sums.append([k.accumulators(1, k.load(self.bias, (first + j) * spec.lanes))[0] for j in range(nb)])
-            self.products(sums, [0, 1, 2], first, self.h, lambda i: self.unit(b, i))
+            self.of_state(sums, first, b)
             for j in range(nb):
                 z, r = (k.vector(sigmoid(k, k.get(sums[gate][j]))) for gate in range(2))
                 write(first, j, z, k.vector(tanh(k, self.from_input(t, b, 2, first + j) + r * k.get(sums[2][j]))))
 
         def gates(first: Expr, nb: int) -> None:
-            sums = [self.starts(t, b, gate, first, nb) for gate in (0, 1)]
+            sums = [self.begins(t, b, gate, first, nb) for gate in (0, 1)]
             self.products(sums, [0, 1], first, self.h, lambda i: self.unit(b, i))
             for j in range(nb):
                 z, r = (k.vector(sigmoid(k, k.get(sums[gate][j]))) for gate in range(2))
@@ -143,7 +172,7 @@ class _Recurrent:
                 k.store(self.scratch, self.width + (first + j) * spec.lanes, z)
 
         def before(first: Expr, nb: int) -> None:
-            sums = [self.starts(t, b, 2, first, nb)]
+            sums = [self.begins(t, b, 2, first, nb)]
             self.products(sums, [2], first, self.scratch, lambda i: i)
             for j in range(nb):
                 z = k.load(self.scratch, self.width + (first + j) * spec.lanes)
