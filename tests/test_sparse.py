@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 import secateur
+from secateur.codegen.advice import gains
 from secateur.ir import Graph
+from secateur.passes.sparsify import Sparsify
 from support.network import Net
 
 
@@ -42,7 +44,7 @@ def test_zeros_alone() -> None:
 
 
 def test_auto_follows_the_target() -> None:
-    done = secateur.compile(network(), "none", sparsity=0.5, target="x86-avx512")
+    done = secateur.compile(network(), "none", sparsity=0.5, target="x86-avx512", verify=False)
     assert "lanes=16" in done.report.policy
     w = done.graph.weights[next(n.inputs[1] or "" for n in done.graph.nodes if n.op == "conv")]
     gone = (w.reshape(2, 16, -1) == 0).all(1)
@@ -82,6 +84,31 @@ def test_a_recipe_makes_zeros_by_magnitude_again(tmp_path: Path) -> None:
 def test_protected_layers_stay_dense() -> None:
     graph = network()
     first = next(n.name for n in graph.nodes if n.op == "conv")
-    done = secateur.compile(graph, "none", sparsity=0.5, protect=[first])
+    done = secateur.compile(graph, "none", sparsity=0.5, block="8x1", protect=[first])
     assert zeros(done.graph)[0] == 0
     assert zeros(done.graph)[1] >= 0.5
+
+
+def wide() -> Graph:
+    """A convolution that gains by zeros and one of four outputs, whose only block is half empty."""
+    net = Net(1, 64, 14, 14)
+    return net.graph(net.relu(net.conv(net.relu(net.conv("x", 128, 1)), 4, 1)))
+
+
+def test_auto_leaves_layers_dense_that_would_gain_nothing() -> None:
+    graph = wide()
+    done = secateur.compile(graph, "none", sparsity=0.8, target="x86-avx2", verify=False)
+    first = zeros(done.graph)
+    assert first[0] >= 0.8
+    few = secateur.compile(graph, "none", sparsity=0.03, target="x86-avx2", verify=False)
+    assert max(zeros(few.graph)) == 0
+    assert any("nothing was set to zero" in remark for remark in few.report.remarks)
+    asked = secateur.compile(graph, "none", sparsity=0.1, block="8x1", target="x86-avx2", verify=False)
+    assert min(zeros(asked.graph)) >= 0.1
+
+
+def test_gains_are_of_layers_with_zeros() -> None:
+    graph = wide()
+    assert gains(graph, "x86-avx2") == {}
+    found = gains(Sparsify(0.8, lanes=8)(graph), "x86-avx2")
+    assert max(found.values()) > 2

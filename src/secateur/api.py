@@ -27,7 +27,7 @@ from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.sparsify.zeros import zeros_of
 
-from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, sparse_of, with_zeros
+from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -47,6 +47,7 @@ from .scoring import scores
 from .timing.agreement import measure
 from .timing.never_slower import compare, latency_model
 from .verification import verify
+from .zeros import advised, sparse_of, with_zeros
 
 if TYPE_CHECKING:
     from .capture import Layer, Model, Protect, Shapes
@@ -98,8 +99,8 @@ def compile(
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
     ``sparsity`` (0.7, "70%") is the share of zeros that the weights of each wide enough layer get after the cut, in the
-    pattern ``block``: "auto" (blocks of a vector of outputs, which our kernels leave out), "irregular", "darb", "bmwm",
-    "2:4" or "8x1". With calibration data second moments choose the zeros and what remains is fitted, else magnitude.
+    pattern ``block``: "auto" (blocks of a vector of outputs, where our kernels gain by them), "irregular", "darb",
+    "bmwm", "2:4" or "8x1". With calibration data second moments choose them and what remains is fitted, else magnitude.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     if recipe is not None:
@@ -121,16 +122,18 @@ def compile(
     process = OnnxProcess() if process is None else process
     if isinstance(model, str | Path) and not trust:
         process.start()  # while the file is read
-    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes or bool(zeros))))
+    dense = with_baseline(fresh(capture(model, example_inputs, process, shapes, chosen.changes or zeros is not None)))
     dense = in_context(dense, lanes=lanes)
     check_weights(dense)
     chosen = dataclasses.replace(chosen, protect=(*chosen.protect, *protected(model, dense, protect)))
     check_protect(dense, chosen.protect)
-    zeros = tuple(dataclasses.replace(step, protect=chosen.protect) for step in zeros)
+    zeros = None if zeros is None else dataclasses.replace(zeros, protect=chosen.protect)
     hand = by_hand(model, dense, widths, drop)
     steps, spec = (chosen.passes(seed), None) if hand is None else passes_by_hand(chosen, hand, seed)
     collector = Collector(tell)
-    data = opened(calibration, dense, preparation, holdout, seed, chosen.uses_data or any(s.data for s in zeros))
+    data = opened(
+        calibration, dense, preparation, holdout, seed, chosen.uses_data or (zeros is not None and zeros.data)
+    )
     reading = None
     if verify and not trust:
         given = None if data is None else data.fit
@@ -149,7 +152,8 @@ def compile(
     if verify:
         tell(0, None, "check the law")
         verification = _law(made, slim, found, seed)
-    cut, repair = slim, (*chosen.compensation(), *zeros)
+    sparse, dense_still = advised(slim, zeros, target)
+    cut, repair = slim, (*chosen.compensation(), *sparse)
     if repair:
         slim = Pipeline(repair, (collector.see,), collector.start)(slim)
     found = dataclasses.replace(
@@ -169,12 +173,13 @@ def compile(
         *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
         *zeros_of(slim),
+        *dense_still,
         *_file_remarks(slim),
     )
     if done is not None:  # with the number that "auto" came to, so that the line says the same on any machine
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
-        title_of(model, dense), dense, slim, collector, with_zeros(spec or chosen.spec, zeros), seed,
+        title_of(model, dense), dense, slim, collector, with_zeros(spec or chosen.spec, sparse), seed,
         verification, remarks, quality, latency, reading,
     )  # fmt: skip
     return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)

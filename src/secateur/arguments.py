@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from secateur.ir import InputError
 from secateur.passes.allocate import LANES
-from secateur.passes.pipeline import Pass, number, print_pass
-from secateur.passes.sparsify import Sparsify
 
 from .policy import Policy
 
@@ -35,30 +33,6 @@ def lanes_of(target: str | None) -> int:
         if target is not None:
             raise
         return LANES
-
-
-def sparse_of(
-    sparsity: float | str | None, block: str | tuple[int, int] | None, data: bool, lanes: int
-) -> tuple[Sparsify, ...]:
-    """The pass that makes zeros, if a share was given. ``data``: is there calibration data?
-
-    Raises InputError for what is no share, for an unknown pattern, and for a pattern without a share.
-    """
-    if sparsity is None:
-        if block is not None:
-            raise InputError("block= says where zeros stand, and nothing how many; give sparsity= as well, as 0.7")
-        return ()
-    share = number(sparsity) if isinstance(sparsity, str) else sparsity
-    if isinstance(share, str | bool) or not 0 <= share < 1:
-        raise InputError(f"sparsity {sparsity}: the share of weights that become zero, as 70% or 0.7, below 100%")
-    spelled = "x".join(map(str, block)) if isinstance(block, tuple) else block or "auto"
-    width = lanes if spelled == "auto" else 0
-    return (Sparsify(float(share), spelled, "moments" if data else "magnitude", width),)
-
-
-def with_zeros(spec: str, zeros: Sequence[Pass]) -> str:
-    """The spec line with the passes that make zeros; these alone where nothing else is done."""
-    return ",".join([*(() if zeros and spec == "none" else (spec,)), *map(print_pass, zeros)])
 
 
 def check_by_hand_alone(budgets: Mapping[str, object]) -> None:

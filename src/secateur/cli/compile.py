@@ -102,10 +102,10 @@ class _Given:
 
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
-    from secateur.arguments import sparse_of
     from secateur.calibration.holdout import share_of
     from secateur.passes.allocate import LANES
     from secateur.policy import Policy
+    from secateur.zeros import sparse_of
 
     preparation = job.images.parsed() if job.images is not None else None
     share_of(job.holdout)

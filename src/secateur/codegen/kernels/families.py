@@ -34,7 +34,12 @@ FAMILIES: tuple[Family, ...] = (
     Family("conv", {ConvSpec: ConvChoice}, {**conv.HEADS, **transposed.HEADS}),
     Family("winograd", {WinogradSpec: WinogradChoice}, alternative=winograd, exact=False, sums_pixels=True),
     Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False, sums_pixels=True),
-    Family("block_sparse", {BlockSparseSpec: BlockSparseChoice, PanelSpec: PanelChoice}, alternative=block_sparse),
+    Family(
+        "block_sparse",
+        {BlockSparseSpec: BlockSparseChoice, PanelSpec: PanelChoice},
+        alternative=block_sparse,
+        sparse=True,
+    ),
     Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),

@@ -114,8 +114,9 @@ class Family:
 
     ``choices`` has each kind of spec with the kind of its choice, None where there is nothing to choose. ``heads`` are
     the operators that it computes, ``nodes`` those with several outputs, ``alternative`` what it offers in place of a
-    dense convolution; if it ``sums_pixels``, only where an image is a sample. ``exact`` is False where its rounding
-    depends on more than the order of a sum, so that a library which is too coarse does without it.
+    dense convolution; if it ``sums_pixels``, only where an image is a sample. ``sparse``: it leaves weights out that
+    are zero. ``exact`` is False where its rounding depends on more than the order of a sum, so that a library which is
+    too coarse does without it.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Family:
     alternative: Alternative | None = None
     exact: bool = True
     sums_pixels: bool = False
+    sparse: bool = False
 
 
 def choices(families: Iterable[Family]) -> Mapping[type, type]:
