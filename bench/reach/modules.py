@@ -90,7 +90,7 @@ def verdict(error: Exception, expected: str | None) -> tuple[str, str]:
         return "wrong", str(error)
     if type(error).__name__ in ("LawError", "PassError", "VerifyError"):
         return "wrong", text
-    if isinstance(error, Error):
+    if isinstance(error, Error) or type(error).__name__ == "SizeError":
         return "refused", text
     last = traceback.extract_tb(error.__traceback__)[-1]
     return "crash", f"{text.splitlines()[0]} @{Path(last.filename).name}:{last.lineno}"

@@ -212,11 +212,12 @@ def rewrite(
 
 def _file_remarks(slim: Graph) -> tuple[str, ...]:
     """Why an ONNX file of a captured network will take fewer sizes than the module does."""
-    if slim.note(TorchOrigin) is None or not has_symbols(slim):
+    origin = slim.note(TorchOrigin)
+    if origin is None or not has_symbols(slim):
         return ()
     from secateur.ir.exporters.onnx.write import why_fixed
 
-    why = why_fixed(slim)
+    why = "a size in it follows the input in a way that files cannot say" if origin.follows else why_fixed(slim)
     sizes = ", ".join(f"{v.name} {list(map(int, v.shape))}" for v in slim.inputs)
     return () if why is None else (f"an ONNX file of it takes the sizes of the example alone ({sizes}): {why}",)
 

@@ -223,7 +223,7 @@ KINDS = (
     Kind("rnn_lstm_both_ways",
          lambda: Between(nn.LSTM(24, 32, batch_first=True, bidirectional=True), 64), _S, _L),
     Kind("rnn_lstm_last_step", lambda: Between(nn.LSTM(24, 32, batch_first=True), 32, last=True), _S, _L),
-    Kind("rnn_lstm_state", lambda: Between(nn.LSTM(24, 32, batch_first=True), 32, state=True), _S, _L),
+    Kind("rnn_lstm_state", lambda: Between(nn.LSTM(24, 32, batch_first=True), 32, state=True), _S, _L, macs=0.75),
     Kind("rnn_lstm_projected", lambda: Between(nn.LSTM(24, 32, batch_first=True, proj_size=16), 16), _S, _L),
     Kind("rnn_gru", lambda: Between(nn.GRU(24, 32, batch_first=True), 32), _S, _L),
     Kind("rnn_gru_both_ways", lambda: Between(nn.GRU(24, 32, 2, batch_first=True, bidirectional=True), 64), _S, _L),

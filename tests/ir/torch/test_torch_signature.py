@@ -80,3 +80,46 @@ def test_scripted_modules_are_refused_with_the_line_to_use() -> None:
     scripted = torch.jit.trace(Takes().eval(), (_x(),))
     with pytest.raises(Unsupported, match=r"torch\.jit module.*torch\.onnx\.export\("):
         secateur.compile(scripted, "none", example_inputs=(_x(),))
+
+
+class Selects(nn.Module):
+    """As many numbers as are positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        y = self.a(x)
+        return y[y > 0]
+
+
+def test_sizes_that_depend_on_data_are_refused_with_the_line() -> None:
+    with pytest.raises(
+        Unsupported, match=r"test_torch_signature\.py:\d+\): how much .* Compile the network up to there"
+    ):
+        secateur.compile(Selects(), "none", example_inputs=(torch.randn(2, 4),))
+
+
+class Best(nn.Module):
+    """The best places, in order, and what stands there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Any) -> Any:
+        y = self.b(torch.relu(self.a(x))).flatten(2)
+        best, index = y.topk(5, 1 + 1)
+        return best.sort(dim=2)[0], y.flip(1).gather(2, index)
+
+
+def test_best_places_have_a_form_in_files(tmp_path: Any) -> None:
+    import onnxruntime
+
+    slim = secateur.compile(Best().eval(), "l1", example_inputs=(_x(),), macs=0.6)
+    slim.save(tmp_path / "best.onnx")
+    session, x = onnxruntime.InferenceSession(str(tmp_path / "best.onnx")), _x()
+    with torch.no_grad():
+        for have, want in zip(session.run(None, {"x": x.numpy()}), slim.module()(x), strict=True):
+            torch.testing.assert_close(torch.from_numpy(have), want, rtol=1e-4, atol=1e-5)

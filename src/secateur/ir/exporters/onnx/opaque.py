@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from onnx import AttributeProto, NodeProto
 
@@ -55,10 +56,42 @@ def _grid_sample(e: Emitter, node: Node) -> None:
           align_corners=int(corners))  # fmt: skip
 
 
+def _arguments(node: Node, *names: str) -> dict[str, Any]:
+    """The arguments of the call by these names, those by position first; what the call leaves out is missing."""
+    payload = json.loads(node.attrs["payload"])
+    return {**dict(zip(names, payload["args"], strict=False)), **payload["kwargs"]}
+
+
+def _topk(e: Emitter, node: Node) -> None:
+    """``aten.topk(self, k, dim, largest, sorted)``."""
+    e.needs(node, 11, "TopK of the smallest")
+    a = _arguments(node, "self", "k", "dim", "largest", "sorted")
+    e.add("TopK", [e.ins(node)[0], e.numbers([a["k"]])], e.outs(node), axis=a.get("dim", -1),
+          largest=int(a.get("largest", True)), sorted=int(a.get("sorted", True)))  # fmt: skip
+
+
+def _sort(e: Emitter, node: Node) -> None:
+    """``aten.sort(self, dim, descending)``: the first so many of all."""
+    e.needs(node, 11, "TopK of the smallest")
+    a = _arguments(node, "self", "dim", "descending")
+    (count,) = e.static(node, [e.shape(node)[a.get("dim", -1)]], "how many it sorts")
+    e.add("TopK", [e.ins(node)[0], e.numbers([count])], e.outs(node), axis=a.get("dim", -1),
+          largest=int(a.get("descending", False)), sorted=1)  # fmt: skip
+
+
+def _gather(e: Emitter, node: Node) -> None:
+    """``aten.gather(self, dim, index)``."""
+    e.needs(node, 11, "GatherElements")
+    e.add("GatherElements", e.ins(node), e.outs(node), axis=_arguments(node, "self", "dim")["dim"])
+
+
 # Operators of torch that stay opaque in the IR, and have a form in ONNX.
 TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
-    dict.fromkeys(("aten.grid_sampler.default", "aten.grid_sampler_2d.default"), _grid_sample)
-)
+    {
+        **dict.fromkeys(("aten.grid_sampler.default", "aten.grid_sampler_2d.default"), _grid_sample),
+        "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather,
+    }
+)  # fmt: skip
 
 
 def _read(e: Emitter, name: str) -> bool:

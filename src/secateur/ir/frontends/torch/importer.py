@@ -25,6 +25,7 @@ from .arrays import short_name, to_numpy
 from .build import Args, Argument, Builder, Rule, Skip, bind
 from .capture import Capture
 from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
+from .refusals import check_known
 from .results import check, jsonable, replaced, settle, titled
 from .rules_layers import LAYERS
 from .rules_math import MATH
@@ -308,6 +309,7 @@ class Importer:
     def _emit(self, node: fx.Node, base: str) -> None:
         b = self.b
         b.start(node.name, source_of(node))
+        check_known(node)
         args = bind(node, *self._operands(node, base))
         rule = RULES.get(base) or (RULES.get(base[:-1]) if base.endswith("_") else None)
         begin = len(b.nodes)

@@ -6,9 +6,11 @@ import os
 import traceback
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from secateur.ir.errors import Unsupported
+
+from .source import source_of
 
 _TORCH_HOME = os.path.dirname(torch.__file__)
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -29,6 +31,20 @@ def check_capturable(module: nn.Module) -> None:
                 f"{place} is a lazy layer whose weights have no shape yet. Run the module once, as in "
                 "module(*example_inputs), and compile it then"
             )
+
+
+def check_known(node: fx.Node) -> None:
+    """Raise Unsupported for a call whose result has a size that only its data tell."""
+    found = node.meta.get("val")
+    tensors = [t for t in (found if isinstance(found, list | tuple) else [found]) if isinstance(t, torch.Tensor)]
+    sizes: list[object] = [d for t in tensors for d in t.shape]
+    if any(isinstance(d, torch.SymInt) and not d.node.has_hint() for d in sizes):
+        place = source_of(node)
+        raise Unsupported(
+            f"'{place.name}' ({place.where}): how much {node.target} gives depends on numbers in its tensors, as in "
+            "suppression of boxes or where a mask selects. Compile the network up to there, and call this on what it "
+            "gives"
+        )
 
 
 def cannot(module: nn.Module, exported: Exception, traced: Exception) -> Unsupported:
