@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from secateur.ir import Array, Error, Graph, Sym, reinfer
 from secateur.ir.symbolic import resized
+from secateur.ir.torch_origin import TorchOrigin
 from secateur.passes.analysis.cost import cost
 
 Shapes = dict[str, tuple[int, ...]]  # of the inputs, by name
@@ -44,9 +45,10 @@ def _choices(graph: Graph, many: Mapping[str, int], free: Sequence[str], targets
     """All axes at once, each at a size of its own or all at one, by larger and larger steps; then one axis alone."""
     for target in targets:
         first = _shapes(graph, {**many, **_spread(free, target, 1)})
-        if not _bearable(graph, first):
-            continue
-        yield first
+        if not _refused(graph, first):
+            if not _bearable(graph, first):
+                continue
+            yield first
         for step in STEPS if free else ():
             sizes = _spread(free, target, step)
             plans = [sizes] if step > 1 else []
@@ -56,7 +58,9 @@ def _choices(graph: Graph, many: Mapping[str, int], free: Sequence[str], targets
                 if _bearable(graph, shapes):
                     yield shapes
         for name, size in _spread(free, target, 1).items():
-            yield _shapes(graph, {name: size})
+            shapes = _shapes(graph, {name: size})
+            if not _refused(graph, shapes):
+                yield shapes
         if free and many:
             yield _shapes(graph, many)
         return
@@ -91,8 +95,15 @@ def at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None
         return None
 
 
+def _refused(graph: Graph, shapes: Shapes) -> bool:
+    """Does a captured network not take these shapes? All its sizes are known, where a file's may follow data."""
+    return graph.note(TorchOrigin) is not None and at_shapes(graph, shapes) is None
+
+
 def _bearable(graph: Graph, shapes: Shapes) -> bool:
     """Can a run at these shapes be paid for, in time and in memory, and is what it sums up still exact?"""
+    if _refused(graph, shapes):
+        return False
     there = at_shapes(graph, shapes)
     if there is None:
         return all(math.prod(shape) <= INPUT for shape in shapes.values())

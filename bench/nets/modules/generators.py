@@ -279,7 +279,7 @@ KINDS = (
     Kind("gen_film", lambda: Adaptive(False), normal((2, 3, 16, 16), (2, 8))),
     Kind("gen_codes", Codes, _P, _O),
     Kind("gen_variational", lambda: Variational(False), _P),
-    Kind("gen_variational_drawn", lambda: Variational(True), _P, expect={"prune": "it is random"}),
+    Kind("gen_variational_drawn", lambda: Variational(True), _P, expect={"prune": "is random"}),
     Kind("gen_denoiser", Denoiser, _steps),
     Kind("gen_denoiser_scaled", lambda: Denoiser(True), _steps),
     Kind("gen_denoiser_checkpoint", lambda: Denoiser(again="plain"), _steps),
