@@ -54,8 +54,8 @@ def test_every_module_function_and_class_says_what_it_does() -> None:
 
 
 def test_what_can_raise_is_said() -> None:
-    for name in ("apply", "build", "compile", "inspect", "load", "load_library", "rewrite", "save_onnx", "scores",
-                 "trace", "tune", "verify"):  # fmt: skip
+    for name in ("apply", "build", "compile", "finetune", "inspect", "load", "load_library", "rewrite", "save_onnx",
+                 "scores", "trace", "tune", "verify"):  # fmt: skip
         assert "Raises InputError" in (inspect.getdoc(getattr(secateur, name)) or "").replace("\n", " "), name
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .calibration.images import Preparation
     from .codegen import TARGETS, Library
     from .deploy import build, load_library, tune
+    from .fine_tuning import finetune
     from .ir import BudgetError, Error, Graph, InputError, LawError, PassError, SlowerError, Unsupported, VerifyError
     from .ir.progress import Progress
     from .passes import PASSES, Pipeline
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "secateur.api": ("Compiled", "apply", "compile", "inspect", "load", "rewrite", "scores", "trace", "verify"),
     "secateur.calibration.images": ("Preparation",),
+    "secateur.fine_tuning": ("finetune",),
     "secateur.run": ("evaluate",),
     "secateur.save": ("save_onnx",),
     "secateur.codegen": ("TARGETS", "Library"),
@@ -52,8 +54,8 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = [
     "PASSES", "TARGETS", "BudgetError", "Compiled", "Error", "Graph", "InputError", "LawError", "Library", "PassError",
     "Pipeline", "Policy", "Preparation", "Progress", "Recipe", "Report", "SlowerError", "Unsupported", "Verification",
-    "VerifyError", "__version__", "apply", "build", "compile", "evaluate", "inspect", "load", "load_library", "rewrite",
-    "save_onnx", "scores", "trace", "tune", "verify",
+    "VerifyError", "__version__", "apply", "build", "compile", "evaluate", "finetune", "inspect", "load",
+    "load_library", "rewrite", "save_onnx", "scores", "trace", "tune", "verify",
 ]  # fmt: skip
 
 

@@ -35,10 +35,11 @@ def loss_of(outputs: Sequence[Tensor], labels: Array | None, examples: int) -> t
                      for o in outputs if o.is_floating_point()), torch.zeros(()))  # fmt: skip
         return total, ENERGY
     target = scores.detach().argmax(1) if labels is None else _targets(labels, scores.shape[1])
-    return F.nll_loss(_log_probabilities(scores), target, reduction="sum"), OWN if labels is None else LABELS
+    return F.nll_loss(log_probabilities(scores), target, reduction="sum"), OWN if labels is None else LABELS
 
 
-def _log_probabilities(scores: Tensor) -> Tensor:
+def log_probabilities(scores: Tensor) -> Tensor:
+    """f32[n, classes]: of scores, or of rows that are probabilities already."""
     rows = scores.detach()
     if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
         return scores.clamp_min(1e-12).log()

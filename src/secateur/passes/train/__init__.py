@@ -13,16 +13,21 @@ from .dcp import Discrimination, Selection, select_channels
 from .group_lasso import GroupLasso
 from .hard_threshold import HardThreshold
 from .hook import Attached, Hook, attach
+from .loop import Loop
 from .lottery import Actions, Ticket, rounds, ticket
 from .masks import Masks
+from .objective import Objective
 from .schedule import Gradual, magnitude_masks, sparsity_at
+from .settings import Epoch, Settings, Tuned
 from .slimming import BatchNormL1
 from .snip import snip
 from .soft import SoftPruning
 from .supermask import Supermask, edge_popup, supermask
 
 __all__ = [
-    "Actions", "Attached", "BatchNormL1", "CoupledLasso", "Discrimination", "Gradual", "GroupLasso", "HardThreshold",
-    "Hook", "Masks", "Selection", "SoftPruning", "Supermask", "Ticket", "Units", "attach", "edge_popup",
+    "Actions", "Attached", "BatchNormL1", "CoupledLasso", "Discrimination", "Epoch", "Gradual", "GroupLasso",
+    "HardThreshold",
+    "Hook", "Loop", "Masks", "Objective", "Selection", "Settings", "SoftPruning", "Supermask", "Ticket", "Tuned",
+    "Units", "attach", "edge_popup",
     "magnitude_masks", "rounds", "select_channels", "snip", "sparsity_at", "supermask", "ticket",
 ]  # fmt: skip
