@@ -3,6 +3,7 @@
     python -m bench.reach.onnx_files                       all of onnx_files.csv, one after the other
     python -m bench.reach.onnx_files --only 'silero*'      some of them
     python -m bench.reach.onnx_files --build               a library of each as well, run beside the file
+    python -m bench.reach.onnx_files --stages build        that alone, beside what the newest rows say of the rest
     python -m bench.reach.onnx_files --summary             the table alone, from the rows there are
 
 Each file is inspected, written again unchanged (`--policy none`) and pruned to half of its multiply-accumulates. What
@@ -18,8 +19,10 @@ import argparse
 import fnmatch
 import json
 import re
+import statistics
 import sys
 import tempfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -32,11 +35,14 @@ STAGES = ("inspect", "none", "half", "build")
 
 
 def measure(file: material.OnnxFile, folder: Path, arguments: argparse.Namespace) -> common.Row:
-    """The row of one file."""
+    """What the stages asked for say of one file."""
     source = material.path(f"{file.name}.onnx")
     row: common.Row = {"file": file.name, "package": f"{file.package} {file.version}", "bytes": source.stat().st_size}
-    row["inspect"] = call(["inspect", source, "--json", folder / "inspect.json"], arguments.timeout)
+    if "inspect" in arguments.stages:
+        row["inspect"] = call(["inspect", source, "--json", folder / "inspect.json"], arguments.timeout)
     for stage, options in (("none", ["--policy", "none"]), ("half", ["--macs", "50%"])):
+        if stage not in arguments.stages:
+            continue
         written, recipe = folder / f"{stage}.onnx", folder / f"{stage}.recipe.json"
         report = folder / f"{stage}.json"
         command = ["compile", source, written, *options, "--recipe", recipe, "--json", report]
@@ -46,12 +52,19 @@ def measure(file: material.OnnxFile, folder: Path, arguments: argparse.Namespace
         row[stage] |= told(json.loads(report.read_text()))
         given = ["--recipe", recipe] if stage == "half" else []
         row[stage] |= judge([source, written, *given], file, arguments.timeout)
-    if arguments.build and row["none"]["status"] == "right":
+    if "build" in arguments.stages:
         library = folder / "library.so"
         row["build"] = call(["build", source, library], arguments.timeout)
         if row["build"]["status"] == "right":
-            row["build"] |= judge([source, library], file, arguments.timeout)
+            row["build"] |= {"runtime": by_runtime(library)} | judge([source, library], file, arguments.timeout)
     return row
+
+
+def by_runtime(library: Path) -> list[str]:
+    """What of a library ONNX Runtime computes, because it has no code."""
+    with zipfile.ZipFile(library) as archive:
+        table = json.loads(archive.read("parts.json")) if "parts.json" in archive.namelist() else {"parts": []}
+    return [what for part in table["parts"] for what in part["what"]]
 
 
 def call(command: list[object], timeout: float) -> common.Row:
@@ -82,8 +95,17 @@ def told(report: common.Row) -> common.Row:
         "law": report["verification"]["max_rel_err"],
         "macs": [report["before"]["macs"], report["after"]["macs"]],
         "frozen": round(frozen / channels, 3) if channels else None,
+        "frozen_macs": frozen_macs(report),
         "remarks": report["remarks"],
     }
+
+
+def frozen_macs(report: common.Row) -> float | None:
+    """The share of multiply-accumulates in layers that nothing makes cheaper, though they are no outputs' own."""
+    rows = [r for r in report["layers"] if r["state"] == "frozen" and r["macs"][0] == r["macs"][1]]
+    stuck = sum(r["macs"][0] for r in rows if "graph output" not in (r["reason"] or ""))
+    total = report["before"]["macs"]
+    return round(stuck / total, 3) if total else None
 
 
 def judge(paths: list[object], file: material.OnnxFile, timeout: float) -> common.Row:
@@ -107,7 +129,8 @@ def line(row: common.Row) -> str:
     """One file: the status of each command, CPU seconds of the second, and the first reason."""
     states = "  ".join(f"{row[s]['status'] if s in row else '-':8}" for s in STAGES)
     reason = next((row[s]["reason"] for s in STAGES if s in row and "reason" in row[s]), "")
-    return f"{row['file']:24} {states} {row['none']['cpu_s']:6.1f} s  {reason}"[:250].rstrip()
+    spent = sum(row[s]["cpu_s"] for s in STAGES if s in row)
+    return f"{row['file']:24} {states} {spent:6.1f} s  {reason}"[:250].rstrip()
 
 
 def summary(rows: list[common.Row]) -> str:
@@ -115,7 +138,9 @@ def summary(rows: list[common.Row]) -> str:
     states = ("right", "missed", "refused", "wrong", "broken")
     counts = [(stage, Counter(row[stage]["status"] for row in rows if stage in row)) for stage in STAGES]
     table = [[stage, count.total(), *(count[s] for s in states)] for stage, count in counts]
-    return common.table(["command", "files", *states], table) + "\n\n" + "\n".join(map(line, rows))
+    shares = [row["half"]["frozen_macs"] for row in rows if row.get("half", {}).get("frozen_macs") is not None]
+    frozen = f"median share of MACs frozen: {statistics.median(shares):g} of {len(shares)} files" if shares else ""
+    return "\n\n".join([common.table(["command", "files", *states], table), frozen, "\n".join(map(line, rows))])
 
 
 def main() -> int:
@@ -124,15 +149,24 @@ def main() -> int:
     parser.add_argument("--only", default="*", metavar="GLOB", help="files by name, such as 'silero*'")
     parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds of a command (default 300)")
     parser.add_argument("--build", action="store_true", help="also build a library of each and run it")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=None, help="these alone; the rest stays as it is"
+    )
     parser.add_argument("--summary", action="store_true", help="run nothing")
     arguments = parser.parse_args()
+    arguments.stages = arguments.stages or (STAGES if arguments.build else STAGES[:-1])
     files = material.listed()
     here = common.circumstances(arguments.seed)
     for file in files if not arguments.summary else ():
         if fnmatch.fnmatch(file.name, arguments.only):
             with tempfile.TemporaryDirectory() as folder:
                 row = measure(file, Path(folder), arguments)
-            common.append(arguments.output, [row | here])
+            before = next((r for r in reversed(common.read(arguments.output)) if r["file"] == file.name), {})
+            older = {s: before[s] for s in STAGES if s in before and s not in arguments.stages}
+            sources = {s: before.get("commits", {}).get(s, before.get("git")) for s in older}
+            commits = sources | dict.fromkeys(arguments.stages, here["git"])
+            row = older | row
+            common.append(arguments.output, [row | {"commits": commits} | here])
             print(line(row), flush=True)
     newest = {row["file"]: row for row in common.read(arguments.output)}
     rows = [newest[f.name] for f in files if f.name in newest]

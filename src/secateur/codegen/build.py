@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
+from .division import PRODUCTS, divide
 from .library import Library, built
 from .metadata import Metadata, Port
 from .plan.backend import Backend
@@ -21,8 +23,6 @@ from .plan.text import show
 from .records import Records
 from .targets import Target, get_target, missing_features
 from .tune.tuner import Outcome, Tuner, open_records, versions
-
-PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})  # what takes a network's time
 
 
 def build(
@@ -44,12 +44,12 @@ def build(
     tuner = _tuner(graph, target, threads, records, tune is not None)
     backend = backend_for(tuner.target) if fast else backend_for(tuner.target).exact()
     program = lower(graph, tuner.target, threads, tuner.choose if tune is None else None, backend)
-    outcome = Outcome() if tune is None else tuner.tune(_open_workloads(program, backend), tune, progress)
+    outcome = Outcome() if tune is None else tuner.tune(_open_workloads([program], backend), tune, progress)
     program.settle(tuner.choose)  # weights are packed once, when it is known how
     compiled = backend.assemble(program, graph, tuner.target)
     metadata = Metadata(
         graph.name, tuner.target, threads,
-        tuple(_port(graph, v.name) for v in graph.inputs), tuple(_port(graph, name) for name in graph.outputs),
+        tuple(port(graph, v.name) for v in graph.inputs), tuple(port(graph, name) for name in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
         kernels=_count(program, backend),
@@ -57,7 +57,7 @@ def build(
     return built(metadata, compiled.module, compiled.weights, compiled.tables)
 
 
-def _port(graph: Graph, name: str) -> Port:
+def port(graph: Graph, name: str) -> Port:
     """An input or output under the name that the user's file has for it."""
     origin, value = graph.note(OnnxOrigin), graph.value(name)
     spelled = name if origin is None else origin.names.get(name, name)
@@ -111,14 +111,15 @@ def _tuner(
 def workloads(graph: Graph, target: Target, threads: int) -> list[Workload]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
     backend = backend_for(target)
-    return _open_workloads(lower(graph, target, threads, None, backend), backend)
+    programs = [lower(p.graph, target, threads, None, backend) for p in divide(graph) if not p.foreign]
+    return _open_workloads(programs, backend)
 
 
-def _open_workloads(program: Program, backend: Backend) -> list[Workload]:
-    """The distinct kernels that a program leaves open and that have a choice, the most expensive first."""
+def _open_workloads(programs: Sequence[Program], backend: Backend) -> list[Workload]:
+    """The distinct kernels that programs leave open and that have a choice, the most expensive first."""
     seen: dict[Workload, int] = {}
     tuned = choices(backend.families)
-    for spec in (spec for late in program.open for spec in late.specs if type(spec) in tuned):
+    for spec in (s for program in programs for late in program.open for s in late.specs if type(s) in tuned):
         kernel = cast(Workload, spec)  # as its family says that it has a choice
         work = kernel.workload()
         seen[work] = seen.get(work, 0) + kernel.macs

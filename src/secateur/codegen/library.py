@@ -73,9 +73,14 @@ class Library:
         torch = sys.modules.get("torch")
         as_torch = torch is not None and isinstance(given[0], torch.Tensor)
         arrays = [self._check(port, x) for port, x in zip(self.metadata.inputs, given, strict=True)]
+        outs = self._run(arrays, torch if as_torch else None)
+        return outs[0] if len(outs) == 1 else tuple(outs)
+
+    def _run(self, arrays: Sequence[Any], torch: ModuleType | None) -> list[Any]:
+        """The outputs in order, torch tensors where ``torch`` is given. Raises InputError."""
         main = self._main
         try:
-            outs = [self._empty(port, torch if as_torch else None) for port in self.metadata.outputs]
+            outs = [self._empty(port, torch) for port in self.metadata.outputs]
             with self._lock():
                 use_threads(self.metadata.threads)
                 main(*self._fixed, *map(self._view, arrays), *map(self._view, outs))
@@ -84,7 +89,7 @@ class Library:
             raise InputError(
                 f"library '{self.metadata.name}' does not fit its own code: {why}; build it again"
             ) from error
-        return outs[0] if len(outs) == 1 else tuple(outs)
+        return outs
 
     def _lock(self) -> threading.Lock:
         """That of this process: who is forked while another thread runs the library would find it held for ever."""

@@ -24,10 +24,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Part:
-    """One node of the file that became several here: these, and the values that the file's node reads."""
+    """One node of the file that became several here: these, and the values that the file's node reads.
+
+    ``fused`` where it is of a domain of its own: who checks a recipe with the file alone does not know its weights.
+    """
 
     nodes: tuple[str, ...]
     inputs: tuple[str | None, ...]
+    fused: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .graph import Array, Graph, Value, numpy_dtype
+from .graph import Array, Graph, Node, Value, numpy_dtype
 from .onnx_origin import OnnxOrigin
 
 TOLERANCE = 1e-4  # of the largest value, in float32
@@ -50,6 +50,37 @@ def widened(graph: Graph) -> Graph | None:
     made = graph.rewrite(inputs=tuple(map(wide, graph.inputs)), nodes=nodes, weights=weights)
     origin = made.note(OnnxOrigin)  # the file's own nodes may hold constants in half precision
     return made if origin is None else made.with_note(dataclasses.replace(origin, originals={}))
+
+
+def computed_wide(graph: Graph) -> Graph:
+    """The network computed in float32 between inputs and outputs of the types that they have.
+
+    As it comes where it computes in float32 already, or where an opaque node is tied to half precision.
+    """
+    wide = widened(graph)
+    if wide is None or wide is graph:
+        return graph
+    inner = {v.name: f"{v.name}.wide" for v in graph.inputs if v.dtype in HALF}
+    inner |= {n: f"{n}.wide" for n in graph.outputs if n in graph.producer and graph.value(n).dtype in HALF}
+    before = [_cast(inner[v.name], v.name, v, "f32") for v in graph.inputs if v.name in inner]
+    nodes = [
+        dataclasses.replace(
+            node,
+            inputs=tuple(inner.get(i, i) if i is not None else None for i in node.inputs),
+            outputs=tuple(dataclasses.replace(v, name=inner.get(v.name, v.name)) for v in node.outputs),
+        )
+        for node in wide.nodes
+    ]
+    after = [
+        _cast(n, inner[n], graph.value(n), graph.value(n).dtype)
+        for n in dict.fromkeys(graph.outputs) if n in inner and n in graph.producer
+    ]  # fmt: skip
+    kept = {n: graph.weights[n] for n in graph.outputs if n in graph.weights}
+    return wide.rewrite(inputs=graph.inputs, nodes=[*before, *nodes, *after], weights={**wide.weights, **kept})
+
+
+def _cast(name: str, source: str, value: Value, to: str) -> Node:
+    return Node("cast", (source,), (dataclasses.replace(value, name=name, dtype=to),), {"to": to})
 
 
 def _as_f32(array: Array) -> Array:

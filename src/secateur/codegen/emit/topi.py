@@ -20,6 +20,7 @@ from .machine_code import BLOCKS
 from .topi_compute import COMPUTE
 from .topi_math import MATH, Rule
 from .topi_moves import MOVES
+from .topi_onnx import ONNX
 from .types import Function, Tensor
 
 
@@ -62,5 +63,5 @@ def _with_pointers(function: Function) -> Function:
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {**COMPUTE, **MOVES, **MATH, "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1]))}
+    {**COMPUTE, **MOVES, **MATH, **ONNX, "cast": lambda s, x, a: topi.cast(x[0], _dtype(s.outputs[0][1]))}
 )

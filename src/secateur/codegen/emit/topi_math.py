@@ -109,7 +109,8 @@ def _sign(v: Expr) -> Expr:
     return tirx.Select(v > scalar(v, 0), scalar(v, 1), tirx.Select(v < scalar(v, 0), scalar(v, -1), none))
 
 
-def _round_even(v: Expr) -> Expr:
+def round_even(v: Expr) -> Expr:
+    """The nearest integer, the even one of two."""
     low = tirx.floor(v)
     rest = v - low
     odd = low - tirx.floor(low / scalar(v, 2)) * scalar(v, 2)
@@ -209,7 +210,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "silu": _unary(lambda v: v * _sigmoid(v)), "mish": _unary(_mish), "erf": _unary(tirx.erf),
         "exp": _unary(tirx.exp), "log": _unary(tirx.log), "sqrt": _unary(tirx.sqrt),
         "rsqrt": _unary(lambda v: scalar(v, 1) / tirx.sqrt(v)), "neg": _unary(lambda v: -v), "abs": _unary(tirx.abs),
-        "floor": _unary(tirx.floor), "ceil": _unary(tirx.ceil), "round": _unary(_round_even), "sign": _unary(_sign),
+        "floor": _unary(tirx.floor), "ceil": _unary(tirx.ceil), "round": _unary(round_even), "sign": _unary(_sign),
         "reciprocal": _unary(lambda v: scalar(v, 1) / v),
         "softsign": _unary(lambda v: v / (scalar(v, 1) + tirx.abs(v))),
         "not": _plain(topi.logical_not), "sin": _unary(tirx.sin), "cos": _unary(tirx.cos),

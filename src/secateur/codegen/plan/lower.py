@@ -14,6 +14,7 @@ from .family import heads
 from .fusion import ELEMENTWISE, Chain, chains
 from .legalize import prepare
 from .moves import moves_only
+from .opaque import attributes, has_code
 from .placement import SAME_ROWS, address
 from .program import OUTPUT, Argument, Choose, Port, Program, TensorSpec
 from .tensors import Blocked, Dense, Ints, join, select
@@ -128,7 +129,7 @@ class Lowering:
 
     def tensor_op(self, node: Node) -> None:
         """On row-major tensors by TVM's operator library: correct if slow, and listed."""
-        if node.op == "opaque":
+        if node.op == "opaque" and not has_code(self.graph, node):
             raise Unsupported(
                 f"{node.source}: operator {node.attrs['target']} has no code generation; "
                 "run this network in ONNX Runtime or torch, or replace the operator"
@@ -151,9 +152,10 @@ class Lowering:
             placement.dense[value.name] = out = placement.new_dense(value.name)
             arguments.append(address(out))
             outs.append((out.shape, out.dtype))
-        attrs = tuple(sorted((k, _freeze(v)) for k, v in node.attrs.items()))
-        program.by_library.append(f"{node.op} {node.label}")
-        program.call(TensorSpec(node.op, attrs, tuple(shapes), tuple(outs)), None, arguments, node.label)
+        attrs = tuple(sorted((k, _freeze(v)) for k, v in attributes(node).items()))
+        op = str(node.attrs["target"]) if node.op == "opaque" else node.op
+        program.by_library.append(f"{op} {node.label}")
+        program.call(TensorSpec(op, attrs, tuple(shapes), tuple(outs)), None, arguments, node.label)
 
     def write_outputs(self) -> None:
         """Copy or convert each output to the caller's memory."""

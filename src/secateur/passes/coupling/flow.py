@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from secateur.ir import ELEMENTWISE, Array, Graph, Node
+from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.torch_origin import TorchOrigin
 
 
@@ -126,9 +127,14 @@ class Flow:
         """Does this depend on weights alone, through movement and element-wise operators?"""
         return name in self.graph.weights or name in self.const
 
-    def replaced(self, weight: str) -> bool:
-        """Did the front end compute this weight, so that the user's module has none of its name?"""
-        origin = self.graph.note(TorchOrigin)
+    def replaced(self, weight: str, node: Node) -> bool:
+        """Has what the user brought no layer whose weight has this name?
+
+        The front end computed it from the user's module, or the file's node is a fused one, of another domain.
+        """
+        origin, file = self.graph.note(TorchOrigin), self.graph.note(OnnxOrigin)
+        if file is not None:
+            return any(part.fused and node.name in part.nodes for part in file.parts.values())
         return origin is not None and weight not in origin.parameters and weight not in origin.buffers
 
     def takes(self, name: str, axis: int) -> bool:

@@ -25,7 +25,7 @@ def _columns(flow: Flow, node: Node, weight: str, axis: int, atoms: Array, group
     """Input columns of a consumer. A weight that is computed cannot be masked: the input is instead."""
     if weight in flow.graph.weights:
         flow.slot(weight, axis, atoms, "in", node, groups)
-        if flow.replaced(weight):  # the original has no such weight to mask: a recipe names the input, too
+        if flow.replaced(weight, node):  # the original has no such weight to mask: a recipe names the input, too
             flow.mix(node, 0, "sum")
     elif groups == 1:
         flow.assign(weight, axis, atoms, node, "in")

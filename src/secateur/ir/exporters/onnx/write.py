@@ -7,6 +7,7 @@ written as they were read. Other graphs are written in operator set 18.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
 EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
 
-__all__ = ["EMIT", "frame", "jobs", "save", "to_onnx", "why_fixed"]
+__all__ = ["EMIT", "frame", "jobs", "part_to_onnx", "save", "to_onnx", "why_fixed"]
 
 
 def to_onnx(graph: Graph) -> ModelProto:
@@ -46,6 +47,19 @@ def to_onnx(graph: Graph) -> ModelProto:
     for name, array in arrays.items():
         model.graph.initializer.append(full_tensor(name, array))
     return model
+
+
+def part_to_onnx(graph: Graph) -> ModelProto:
+    """A part of a graph as a model of its own: its inputs and outputs are called what the graph calls them.
+
+    Raises Unsupported as ``to_onnx`` does.
+    """
+    origin = graph.note(OnnxOrigin)
+    if origin is None:
+        return to_onnx(graph)
+    header = ModelProto.FromString(origin.header)
+    del header.graph.input[:], header.graph.output[:]
+    return to_onnx(graph.with_note(dataclasses.replace(origin, header=header.SerializeToString())))
 
 
 def frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:

@@ -209,7 +209,8 @@ class Builder:
         except (Damage, Overgrown, IndexError, ValueError, TypeError) as error:
             raise Misfit(str(error)) from error
         start, before = len(self.nodes), (self.generated, self.constants)
-        rule = self.rules.get(op.kind) if op.proto.domain in DEFAULT_DOMAINS else None
+        own = op.proto.domain in DEFAULT_DOMAINS
+        rule = self.rules.get(op.kind if own else f"{op.proto.domain}::{op.kind}")
         try:
             if rule is None:
                 raise Odd("no rule")
@@ -325,7 +326,8 @@ class Builder:
     def _remember(self, op: Op, made: Sequence[Node]) -> None:
         """Note the file's own node where one IR node stands for it, so that export can write it back verbatim."""
         if len(made) > 1 and op.outputs[0] is not None:
-            self.parts[op.outputs[0]] = Part(tuple(n.name for n in made), op.inputs)
+            fused = op.proto.domain not in DEFAULT_DOMAINS
+            self.parts[op.outputs[0]] = Part(tuple(n.name for n in made), op.inputs, fused)
         if len(made) != 1 or made[0].op == "opaque" or not self.exact:
             return
         node = made[0]

@@ -10,6 +10,7 @@ from secateur.ir.graph import numpy_dtype
 
 from .builder import Builder, Rule
 from .names import Odd, Op
+from .rules_contrib import CONTRIB
 from .rules_layers import LAYERS
 from .rules_movement import MOVEMENT, norm_axis, reduce_axes
 from .shapes import element_name
@@ -77,6 +78,9 @@ def _swish(b: Builder, op: Op) -> None:
 
 
 def _clip(b: Builder, op: Op) -> None:
+    if op.opset >= 11 and any(op.maybe(i) and b.const(op.maybe(i)) is None for i in (1, 2)):
+        _clip_computed(b, op)
+        return
     if op.opset < 11:
         low, high = op.attrs.get("min"), op.attrs.get("max")
     else:
@@ -90,6 +94,16 @@ def _clip(b: Builder, op: Op) -> None:
         b.result("identity", [op.input(0)], op)
     else:
         b.result("clip", [op.input(0)], op, min=low, max=high)
+
+
+def _clip_computed(b: Builder, op: Op) -> None:
+    """Bounds that only a run tells: the larger of two, then the smaller."""
+    b.exact = False
+    bounds = [(kind, name) for kind, name in (("maximum", op.maybe(1)), ("minimum", op.maybe(2))) if name]
+    y = op.input(0)
+    for i, (kind, name) in enumerate(bounds):
+        last = i == len(bounds) - 1
+        y = b.emit(kind, [y, name], [str(op.outputs[0])] if last else None)
 
 
 def _prelu(b: Builder, op: Op) -> None:
@@ -214,4 +228,5 @@ RULES: dict[str, Rule] = {
     "ReduceL2": _reduce("reduce_l2", 18), "ReduceLogSumExp": _reduce("reduce_logsumexp", 18),
     "ArgMax": _arg("argmax"), "ArgMin": _arg("argmin"), "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent,
     **MOVEMENT,
+    **CONTRIB,
 }  # fmt: skip

@@ -1,0 +1,114 @@
+"""Graph -> Library, in parts where some operators have no code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from secateur.ir import Graph, Unsupported
+from secateur.ir.precision import computed_wide
+from secateur.ir.progress import Progress, quiet
+
+from .build import build as build_one
+from .build import port
+from .build import show_plan as show_one
+from .division import PRODUCTS, Piece, divide
+from .library import Library
+from .metadata import Metadata
+from .parted import RUNTIME, Part, PartedLibrary, RuntimeModel
+from .records import Records
+from .targets import Target, get_target
+from .tune.tuner import versions
+
+SHOWN = 4  # operators that a sentence names
+
+
+def build(
+    graph: Graph,
+    target: str | Target = "native",
+    tune: float | None = None,
+    threads: int = 1,
+    records: str | Path | Records | None = None,
+    progress: Progress = quiet,
+    fast: bool = True,
+) -> Library:
+    """A library for this graph at the sizes it was captured with.
+
+    ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
+    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
+    called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors.
+    What has no code is left to ONNX Runtime, and the library's notes say what.
+    Raises InputError for an unknown target or an unusable file, Unsupported where nothing of the graph has code.
+    """
+    graph = computable(graph)
+    pieces = divide(graph)
+    if len(pieces) == 1 and not pieces[0].foreign:
+        return build_one(graph, target, tune, threads, records, progress, fast)
+    _refuse_whole(graph, pieces)
+    models = {i: _model(piece, threads) for i, piece in enumerate(pieces) if piece.foreign}
+    compiled = len(pieces) - len(models)
+    each = None if tune is None else tune / compiled
+    parts = [
+        Part(
+            models.get(i) or build_one(piece.graph, target, each, threads, records, progress, fast),
+            tuple(v.name for v in piece.graph.inputs), piece.graph.outputs, piece.foreign,
+        )
+        for i, piece in enumerate(pieces)
+    ]  # fmt: skip
+    names = [v.name for v in graph.inputs], graph.outputs
+    constants = {n: np.asarray(graph.weights[n]) for n in graph.outputs if n in graph.weights}
+    return PartedLibrary(_metadata(graph, parts, get_target(target), threads), parts, names, constants)
+
+
+def computable(graph: Graph) -> Graph:
+    """The graph in float32 where it multiplies in half precision, which has no kernels."""
+    half = any(node.op in PRODUCTS and node.out.dtype in {"f16", "bf16"} for node in graph.nodes)
+    return computed_wide(graph) if half else graph
+
+
+def show_plan(
+    graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
+) -> str:
+    """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
+    graph = computable(graph)
+    pieces = divide(graph)
+    _refuse_whole(graph, pieces)
+    lines = [
+        f"ONNX Runtime: {', '.join(piece.foreign)}\n" if piece.foreign
+        else show_one(piece.graph, target, threads, records)
+        for piece in pieces
+    ]  # fmt: skip
+    return "".join(lines)
+
+
+def _refuse_whole(graph: Graph, pieces: tuple[Piece, ...]) -> None:
+    """Raises Unsupported where the runtime would compute everything."""
+    if all(piece.foreign for piece in pieces):
+        named = list(dict.fromkeys(title for piece in pieces for title in piece.foreign))
+        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        raise Unsupported(
+            f"'{graph.name}' has no layer that code could be generated for: {', '.join(named[:SHOWN])}{more} have "
+            "none, and what is left multiplies nothing; run this network in ONNX Runtime or torch"
+        )
+
+
+def _model(piece: Piece, threads: int) -> RuntimeModel:
+    from secateur.ir.exporters.onnx.write import part_to_onnx
+
+    return RuntimeModel(part_to_onnx(piece.graph).SerializeToString(), threads)
+
+
+def _metadata(graph: Graph, parts: list[Part], target: Target, threads: int) -> Metadata:
+    """That of the compiled parts together; notes say what the runtime computes."""
+    built = [part.run.metadata for part in parts if isinstance(part.run, Library)]
+    kernels = Counter({RUNTIME: len(parts) - len(built)})
+    for one in built:
+        kernels.update(one.kernels)
+    foreign = [f"computed by ONNX Runtime, which has to be there: {', '.join(p.what)}" for p in parts if p.what]
+    return Metadata(
+        graph.name, built[0].target if built else target, threads, tuple(port(graph, v.name) for v in graph.inputs),
+        tuple(port(graph, name) for name in graph.outputs), sum(one.arena_words for one in built), versions(),
+        (*foreign, *dict.fromkeys(note for one in built for note in one.notes)), dict(kernels),
+    )  # fmt: skip

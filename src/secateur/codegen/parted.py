@@ -1,0 +1,155 @@
+"""A library in parts: machine code for what has some, and ONNX Runtime for the rest, one after the other.
+
+The file is a ZIP archive like any library's, with ``parts.json`` (which values each part reads and writes, and what the
+runtime computes of it), a library for each compiled part and a model for each of the runtime's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.ir import InputError
+
+from .library import Library, check_machine
+from .library import load_library as load_one
+from .metadata import FORMAT, Metadata
+
+PARTS = "parts.json"
+RUNTIME = "onnxruntime"  # the family under which calls of the runtime are counted
+AnyArray = NDArray[Any]
+
+
+class Runs(Protocol):
+    """What computes a part: arrays in, arrays out, in order."""
+
+    def __call__(self, *inputs: AnyArray) -> Any: ...
+
+
+class RuntimeModel:
+    """A model that ONNX Runtime computes. The runtime is looked for when it is first called."""
+
+    def __init__(self, data: bytes, threads: int) -> None:
+        self.data, self.threads = data, threads
+
+    @cached_property
+    def _session(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(
+                "this library has parts that ONNX Runtime computes, which is not installed: pip install onnxruntime"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 4, self.threads
+        return onnxruntime.InferenceSession(self.data, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, *inputs: AnyArray) -> tuple[AnyArray, ...]:
+        names = [i.name for i in self._session.get_inputs()]
+        try:
+            return tuple(self._session.run(None, dict(zip(names, inputs, strict=True))))
+        except Exception as error:  # the runtime's types share no base of their own
+            raise InputError(
+                f"ONNX Runtime cannot compute its part of this library: {str(error).strip().splitlines()[0]}"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A library or a model, and the names of what it reads and writes. ``what`` names what the runtime computes."""
+
+    run: Library | RuntimeModel
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    what: tuple[str, ...] = ()
+
+
+class PartedLibrary(Library):
+    """A network of which ONNX Runtime computes what has no code. It is called, saved and loaded as any library is."""
+
+    def __init__(self, metadata: Metadata, parts: Sequence[Part], names: Sequence[Sequence[str]],
+                 constants: Mapping[str, AnyArray]) -> None:  # fmt: skip
+        """``names``: what parts call the inputs, and the outputs. ``constants``: outputs that no part makes."""
+        self.metadata = metadata
+        self.parts = tuple(parts)
+        self._inputs, self._outputs = (tuple(n) for n in names)
+        self._constants = dict(constants)
+
+    def _run(self, arrays: Sequence[Any], torch: ModuleType | None) -> list[Any]:
+        check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
+        known: dict[str, AnyArray] = dict(self._constants)
+        known.update(zip(self._inputs, map(np.asarray, arrays), strict=True))
+        for part in self.parts:
+            found = part.run(*(known[name] for name in part.reads))
+            known.update(zip(part.writes, found if isinstance(found, tuple) else (found,), strict=True))
+        outs = [np.asarray(known[name], order="C") for name in self._outputs]
+        return outs if torch is None else [torch.from_numpy(out) for out in outs]
+
+    def write(self, path: Path) -> None:
+        """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
+        rows = [{"reads": p.reads, "writes": p.writes, "what": p.what} for p in self.parts]
+        table = {"inputs": self._inputs, "outputs": self._outputs, "parts": rows}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as folder:
+            archive.writestr("metadata.json", json.dumps(self.metadata.to_json(), indent=1))
+            archive.writestr(PARTS, json.dumps(table, indent=1))
+            for i, part in enumerate(self.parts):
+                if isinstance(part.run, RuntimeModel):
+                    archive.writestr(f"part{i}.onnx", part.run.data)
+                else:
+                    one = Path(folder) / f"part{i}.so"
+                    part.run.write(one)
+                    archive.write(one, one.name)
+            for name, array in self._constants.items():
+                stream = io.BytesIO()
+                np.save(stream, array)
+                archive.writestr(f"constants/{self._outputs.index(name)}.npy", stream.getvalue())
+
+
+def load_library(path: str | Path) -> Library:
+    """The library in a file. Raises InputError if it is damaged, or made for a machine that this one is not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _load(archive) if PARTS in archive.namelist() else load_one(path)
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, NotImplementedError) as error:
+        raise InputError(f"'{path}' is not a library of secateur, or damaged ({error}); build it again") from error
+
+
+def _load(archive: zipfile.ZipFile) -> Library:
+    data = json.loads(archive.read("metadata.json"))
+    if data.get("format") != FORMAT:
+        raise InputError(
+            f"'{archive.filename}' has format {data.get('format')}, this version of secateur reads {FORMAT}; "
+            "build it again"
+        )
+    metadata = Metadata.from_json(data)
+    check_machine(metadata.target, f"'{archive.filename}'")
+    table = json.loads(archive.read(PARTS))
+    members = set(archive.namelist())
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+        for i, row in enumerate(table["parts"]):
+            run: Library | RuntimeModel
+            if f"part{i}.onnx" in members:
+                run = RuntimeModel(archive.read(f"part{i}.onnx"), metadata.threads)
+            else:
+                run = load_one(archive.extract(f"part{i}.so", folder))
+            parts.append(Part(run, tuple(row["reads"]), tuple(row["writes"]), tuple(row["what"])))
+    outputs = tuple(table["outputs"])
+    constants = {
+        name: np.load(io.BytesIO(archive.read(f"constants/{i}.npy")))
+        for i, name in enumerate(outputs) if f"constants/{i}.npy" in members
+    }  # fmt: skip
+    return PartedLibrary(metadata, parts, (tuple(table["inputs"]), outputs), constants)

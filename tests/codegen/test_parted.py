@@ -1,0 +1,154 @@
+"""Networks of which some operators have no code: libraries in parts that say what runs where, or one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+import secateur
+from secateur import codegen, deploy
+from secateur.codegen.parted import PartedLibrary
+from secateur.ir import InputError, Unsupported
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((1, 3, 8, 8)).astype(np.float32)
+node = helper.make_node
+Array = np.ndarray[Any, Any]
+
+
+def model(nodes: list[NodeProto], weights: dict[str, Array], out: list[int | str], kind: int = TensorProto.FLOAT,
+          given: int = TensorProto.FLOAT) -> onnx.ModelProto:  # fmt: skip
+    x = helper.make_tensor_value_info("x", given, [1, 3, 8, 8])
+    y = helper.make_tensor_value_info("y", kind, out)
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(w, n) for n, w in weights.items()])
+    sets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=sets, ir_version=9)
+
+
+def weight(*shape: int) -> Array:
+    return (RNG.standard_normal(shape) / 4).astype(np.float32)
+
+
+def original(made: onnx.ModelProto, x: Array = X) -> Array:
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: Array = session.run(None, {"x": x})[0]
+    return found
+
+
+CONVS = {"a": weight(8, 3, 3, 3), "b": weight(4, 8, 3, 3)}
+BETWEEN = [
+    node("Conv", ["x", "a"], ["c"], "first"), node("Relu", ["c"], ["r"]), node("Det", ["r"], ["d"], "det"),
+    node("Unsqueeze", ["d", "axes"], ["u"]), node("Mul", ["r", "u"], ["m"]), node("Conv", ["m", "b"], ["y"], "second"),
+]  # fmt: skip
+
+
+def test_an_operator_without_code_stands_between_two_compiled_parts(tmp_path: Path) -> None:
+    made = model(BETWEEN, {**CONVS, "axes": np.array([2, 3])}, [1, 4, 4, 4])
+    library = deploy.build(secateur.load(made))
+    assert isinstance(library, PartedLibrary)
+    assert [bool(part.what) for part in library.parts] == [False, True, False]
+    assert library.metadata.kernels["onnxruntime"] == 1 and library.metadata.kernels["conv"] == 2
+    assert any("ONNX Runtime" in note and "Det 'det'" in note for note in library.metadata.notes)
+    np.testing.assert_allclose(library(X), original(made), rtol=1e-4, atol=1e-5)
+    library.save(tmp_path / "l.so")
+    loaded = codegen.load_library(tmp_path / "l.so")
+    assert loaded.metadata.to_json() == library.metadata.to_json()
+    np.testing.assert_array_equal(loaded(X), library(X))
+
+
+def test_the_plan_names_what_the_runtime_computes() -> None:
+    made = model(BETWEEN, {**CONVS, "axes": np.array([2, 3])}, [1, 4, 4, 4])
+    lines = deploy.show_plan(secateur.load(made)).splitlines()
+    assert sum("ONNX Runtime: Det 'det'" in line for line in lines) == 1
+    assert sum(" conv" in line for line in lines) >= 2
+
+
+def test_what_follows_a_size_that_the_data_tell_is_not_compiled() -> None:
+    nodes = [
+        node("Conv", ["x", "a"], ["c"]), node("NonZero", ["c"], ["n"]), node("Cast", ["n"], ["f"], to=1),
+        node("ReduceMean", ["f"], ["y"], keepdims=0),
+    ]  # fmt: skip
+    made = model(nodes, {"a": CONVS["a"]}, [])
+    library = deploy.build(secateur.load(made))
+    assert isinstance(library, PartedLibrary) and len(library.parts) == 2
+    for scale in (1.0, 0.0):
+        np.testing.assert_allclose(library(X * scale), original(made, X * np.float32(scale)), rtol=1e-5, equal_nan=True)
+
+
+def test_a_network_that_has_no_code_at_all_is_refused_in_a_sentence() -> None:
+    made = model([node("Det", ["x"], ["y"], "det")], {}, [1, 3])
+    with pytest.raises(Unsupported, match=r"no layer that code could be generated for: Det 'det'.*ONNX Runtime"):
+        deploy.build(secateur.load(made))
+
+
+def test_damaged_parts_are_refused(tmp_path: Path) -> None:
+    made = model(BETWEEN, {**CONVS, "axes": np.array([2, 3])}, [1, 4, 4, 4])
+    path = tmp_path / "l.so"
+    deploy.build(secateur.load(made)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"reads"', b'"raeds"'))
+    with pytest.raises(InputError, match="damaged"):
+        codegen.load_library(path)
+
+
+ROWS, PLACES = np.array([[0, 1], [0, -1]]), np.array([[[[0, 2, -1, 1, 0, 0, 1, 2]]]])
+CODED = {
+    "DequantizeLinear": [
+        node("QuantizeLinear", ["c", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ],
+    "per channel": [
+        node("QuantizeLinear", ["c", "sc", "zc"], ["q"], axis=1),
+        node("DequantizeLinear", ["q", "sc", "zc"], ["y"], axis=1),
+    ],
+    "ScatterND": [node("ScatterND", ["c", "rows", "new"], ["y"])],
+    "GatherElements": [node("GatherElements", ["c", "places"], ["y"], axis=1)],
+    "Clip": [
+        node("ReduceMin", ["c"], ["least"], keepdims=0),
+        node("Neg", ["least"], ["most"]),
+        node("Clip", ["c", "least", "most"], ["y"]),
+    ],
+    "FusedConv": [node("FusedConv", ["c", "f", "g"], ["y"], domain="com.microsoft", activation="Relu")],
+    "FusedMatMul": [node("FusedMatMul", ["c", "c"], ["y"], domain="com.microsoft", transB=1, alpha=0.5)],
+    "Gelu": [node("Gelu", ["c"], ["y"], domain="com.microsoft")],
+    "QuickGelu": [node("QuickGelu", ["c"], ["y"], domain="com.microsoft")],
+    "Scaler": [node("Scaler", ["c"], ["y"], domain="ai.onnx.ml", offset=[1.0], scale=[0.5])],
+}  # fmt: skip
+WEIGHTS = {
+    "a": CONVS["a"], "f": weight(8, 8, 1, 1), "g": weight(8), "s": np.float32(0.02), "z": np.uint8(100),
+    "sc": (RNG.random(8) / 20 + 0.01).astype(np.float32), "zc": np.arange(8, dtype=np.int8) - 4, "rows": ROWS,
+    "new": weight(2, 6, 6), "places": PLACES[..., :6].repeat(6, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_operators_without_a_name_in_the_ir_have_code(kind: str) -> None:
+    nodes = [node("Conv", ["x", "a"], ["c"]), *CODED[kind]]
+    read = {i for n in nodes for i in n.input}
+    shape: list[int | str] = [1, "c", 6, 6] if kind != "GatherElements" else ["n", "c", "h", "w"]
+    made = model(nodes, {n: np.asarray(w) for n, w in WEIGHTS.items() if n in read}, shape)
+    library = deploy.build(secateur.load(made))
+    assert not isinstance(library, PartedLibrary)
+    want = original(made)
+    near = 0.021 if "Quant" in kind or kind == "per channel" else 1e-5  # what lies between two steps may go either way
+    have = np.asarray(library(X))
+    assert have.shape == want.shape
+    assert np.abs(have - want).max() <= near * (8 if kind == "per channel" else 1)
+    assert (np.abs(have - want) > 1e-4).mean() < 0.01
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    weights = {"a": CONVS["a"].astype(np.float16), "b": CONVS["b"].astype(np.float16)}
+    nodes = [node("Conv", ["x", "a"], ["c"]), node("Relu", ["c"], ["r"]), node("Conv", ["r", "b"], ["y"])]
+    made = model(nodes, weights, [1, 4, 4, 4], TensorProto.FLOAT16, TensorProto.FLOAT16)
+    library = deploy.build(secateur.load(made))
+    half = X.astype(np.float16)
+    assert library.metadata.inputs[0].dtype == library.metadata.outputs[0].dtype == "f16"
+    assert library.metadata.inputs[0].name == "x" and library.metadata.outputs[0].name == "y"
+    np.testing.assert_allclose(np.asarray(library(half)), original(made, half), rtol=0.01, atol=0.005)
