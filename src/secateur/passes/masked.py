@@ -81,8 +81,14 @@ def _mask_input(graph: Graph, node: Node, m: Mixed, weights: dict[str, Array]) -
         return _over_kept(graph, node, m, weights)
     keep = np.zeros(value.shape[axis], numpy_dtype(value.dtype))
     keep[list(m.kept)] = 1
+    along = keep.reshape([-1 if i == axis else 1 for i in range(len(value.shape))])
+    if name in graph.weights:  # as a quantised layer's
+        zeroed = Value(f"{node.name}.masked{m.input}", value.shape, value.dtype)
+        weights[zeroed.name] = np.where(along.astype(bool), weights[name], 0).astype(weights[name].dtype)
+        inputs = tuple(zeroed.name if i == m.input else n for i, n in enumerate(node.inputs))
+        return [], dataclasses.replace(node, inputs=inputs), []
     mask = f"{node.name}.mask{m.input}"
-    weights[mask] = keep.reshape([-1 if i == axis else 1 for i in range(len(value.shape))])
+    weights[mask] = along
     zeroed = Value(f"{node.name}.masked{m.input}", value.shape, value.dtype)
     before = [Node("mul", (name, mask), (zeroed,), {}, node.source)]
     inputs = tuple(zeroed.name if i == m.input else n for i, n in enumerate(node.inputs))

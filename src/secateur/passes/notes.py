@@ -69,7 +69,7 @@ class Mixing:
 
     ``mode``: "sum" (exact on the kept channels), "mean" (exact once rescaled), "kept" (statistics over
     the kept channels: inexact), "expand" (the node sees zeros at full width), "pick" (an operand that has all channels
-    is read where the others live).
+    is read where the others live), "select" (the same, and what is not read has to be zero).
     """
 
     node: str

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node
+from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node, quantised
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 QUANTISED = frozenset({"int8", "uint8", "int4", "uint4", "float8_e4m3fn", "float8_e5m2"})
@@ -70,6 +70,8 @@ def cost(graph: Graph) -> Costs:
         if node.op in FREE:
             continue
         macs = int(MACS[node.op](graph, node))
+        if node.op == "opaque" and not macs:
+            continue
         total += macs
         params = sum(learnable.get(name, 0) for name in dict.fromkeys(n for n in node.inputs if n))
         widths = WIDTHS[node.op](graph, node) if node.op in WIDTHS else None
@@ -85,6 +87,8 @@ def totals(graph: Graph) -> Costs:
 
 def _op(graph: Graph, node: Node) -> str:
     """The operator as reports name it: convolutions with their number of spatial axes."""
+    if node.op == "opaque":
+        return str(node.attrs["target"]).rpartition("::")[2]
     if node.op not in ("conv", "conv_transpose"):
         return node.op
     return f"{node.op}{len(_shape(graph, node.inputs[1])) - 2}d"
@@ -166,6 +170,7 @@ MACS: Mapping[str, Callable[[Graph, Node], int]] = MappingProxyType(
     {
         "conv": _conv, "conv_transpose": _conv_transpose, "linear": _matmul, "matmul": _matmul,
         "einsum": _einsum, "lstm": _lstm, "gru": _lstm, "rnn": _lstm,
+        "opaque": quantised.macs,  # of others nobody knows what they multiply; reports name them
     }
 )  # fmt: skip
 FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
@@ -173,11 +178,10 @@ FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
     "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "prelu", "softmax", "log_softmax", "cumsum",
     "concat", "split", "slice", "gather", "transpose", "expand", "tile", "pad", "roll", "flip", "resize",
     "depth_to_space", "space_to_depth", "argmax", "argmin",
-    "opaque",  # what it multiplies nobody knows; reports name it
 }  # fmt: skip
-WIDTHS: Mapping[str, Callable[[Graph, Node], tuple[int, int]]] = MappingProxyType(
+WIDTHS: Mapping[str, Callable[[Graph, Node], tuple[int, int] | None]] = MappingProxyType(
     {
         "conv": _conv_widths, "conv_transpose": _conv_transpose_widths, "linear": _linear_widths,
-        "lstm": _rnn_widths, "gru": _rnn_widths, "rnn": _rnn_widths,
+        "lstm": _rnn_widths, "gru": _rnn_widths, "rnn": _rnn_widths, "opaque": quantised.widths,
     }
 )  # fmt: skip

@@ -13,6 +13,7 @@ from secateur.ir import Array, Node
 from secateur.ir.opaque import onnx_attributes
 
 from .flow import Flow, Tracks
+from .rules_quantised import quantised
 
 QUANTISERS = frozenset({"ai.onnx::QuantizeLinear", "ai.onnx::DequantizeLinear"})
 # The axes of the first input that pass as they are: the batch and the channels.
@@ -27,6 +28,9 @@ UNKNOWN = "is an operator that secateur does not know"
 
 def opaque(flow: Flow, node: Node) -> Tracks:
     """The tracks of a node's outputs."""
+    found = quantised(flow, node)
+    if found is not None:
+        return found
     track, target = flow.track(node.inputs[0]) if node.inputs else None, node.attrs["target"]
     rest = [i for i, name in enumerate(node.inputs) if i and name in flow.tracks]
     if track is not None and not rest:

@@ -70,10 +70,15 @@ def slim_shapes(graph: Graph, keep: Array) -> Graph:
         live = coupling.live(slot.units, keep)
         shapes[slot.weight][slot.axis] = int(live.sum()) // slot.groups
     weights = {
-        name: w if tuple(shapes[name]) == w.shape or w.dtype.kind in "iu" else _hollow(shapes[name], w)
+        name: w if tuple(shapes[name]) == w.shape or _may_index(w) else _hollow(shapes[name], w)
         for name, w in graph.weights.items()
     }
     return _rewrite(graph, coupling, keep, weights)
+
+
+def _may_index(array: Array) -> bool:
+    """Integers that say where to read; those of one byte are a quantised layer's."""
+    return array.dtype.kind in "iu" and array.dtype.itemsize > 1
 
 
 def _hollow(shape: list[int], like: Array) -> Array:
@@ -214,4 +219,4 @@ def _as_is(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     return pieces
 
 
-_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand, "pick": _pick}
+_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand, "pick": _pick, "select": _pick}

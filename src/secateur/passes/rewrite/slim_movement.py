@@ -14,6 +14,8 @@ import numpy as np
 from secateur.ir import END, Array, Graph, Node, PassError, Sym
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.infer_movement import reshaped, slice_range
+from secateur.ir.opaque import onnx_attributes, with_onnx_attributes
+from secateur.ir.quantised import quantised_layer
 from secateur.ir.symbolic import in_proportion
 from secateur.passes.notes import Channels, Coupling
 
@@ -223,9 +225,23 @@ def _recurrent(widths: Widths, node: Node) -> list[Node]:
 
 
 def _opaque(widths: Widths, node: Node) -> list[Node]:
-    """The file's own node says nothing of widths; what it gives is as narrow as its channels are."""
+    """A node of the file says nothing of widths, but for quantised layers; its results are as narrow as channels."""
     outputs = tuple(replace(v, shape=widths.shape(v.name)) for v in node.outputs)
-    return [replace(node, outputs=outputs)]
+    return [replace(_restated(widths, node), outputs=outputs)]
+
+
+def _restated(widths: Widths, node: Node) -> Node:
+    """Groups and hidden units as a quantised layer states them."""
+    layer, attrs = quantised_layer(node), onnx_attributes(node)
+    if layer is None:
+        return node
+    weight = str(node.inputs[layer.weight])
+    if layer.kind == "lstm" and widths.shape(weight) != widths.graph.value(weight).shape:
+        return with_onnx_attributes(node, hidden_size=widths.shape(weight)[2] // 4)
+    if layer.kind == "conv" and int(attrs.get("group", 1)) > 1:
+        groups = widths.shape(str(node.inputs[layer.x]))[1] // widths.shape(weight)[1]
+        return node if groups == attrs["group"] else with_onnx_attributes(node, group=groups)
+    return node
 
 
 ADJUST: dict[str, Adjust] = {

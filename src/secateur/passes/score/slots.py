@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError, PassError
+from secateur.ir.quantised import real_values
 from secateur.passes.notes import Coupling, Slot
 from secateur.passes.sweep.needs import Statistics
 
@@ -64,7 +65,9 @@ def mean_over_slots(graph: Graph, slots: Iterable[Slot], size: int, norm: Norm, 
     for slot in slots:
         weight = graph.weights[slot.weight]
         if weight.dtype.name not in FLOATS:
-            continue
+            if weight.dtype.itemsize > 1 or weight.ndim < 2:  # not a quantised layer's
+                continue
+            weight = real_values(graph, slot.weight)
         key = (slot.weight, slot.axis, slot.groups)
         if key not in done:
             done[key] = _finite(position_norms(weight, slot, norm), slot)
