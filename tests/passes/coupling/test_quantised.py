@@ -165,7 +165,7 @@ def pruned(made: onnx.ModelProto, folder: Path, share: float = 0.5) -> tuple[sec
     slim.save(folder / "slim.onnx")
     slim.recipe.save(folder / "recipe.json")
     recipe, written = json.loads((folder / "recipe.json").read_text()), onnx.load(folder / "slim.onnx")
-    shape = [d.dim_value for d in made.graph.input[0].type.tensor_type.shape.dim]
+    shape = [d.dim_value or 1 for d in made.graph.input[0].type.tensor_type.shape.dim]
     feed = {"x": np.random.default_rng(1).standard_normal(shape).astype(np.float32)}
     want = onnx_reference.answer(onnx_reference.masked(made, recipe, feed), feed)
     gap, what = onnx_reference.difference(want, onnx_reference.answer(written, feed))
@@ -185,6 +185,25 @@ def test_files_of_this_kind_lose_half_of_their_macs(kind: str, tmp_path: Path) -
     if kind != "fused":
         assert {n.op_type for n in written.graph.node} == {n.op_type for n in made.graph.node}
     assert cost(secateur.load(made)).macs == slim.report.before.macs
+
+
+def test_states_that_are_constants_repeated_for_the_batch_become_narrower(tmp_path: Path) -> None:
+    made = recurrent()
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "n"
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
+    given = {"at": np.array([1]), "two": np.array([2]), "eight": np.array([8]), "zero": np.zeros((1, 1, 1), np.float32)}
+    made.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in given.items())
+    before = [
+        node("Shape", ["x"], ["sizes"]), node("Gather", ["sizes", "at"], ["n"]),
+        node("Concat", ["two", "n", "eight"], ["wide"], axis=0), node("Expand", ["zero", "wide"], ["zeros"]),
+    ]  # fmt: skip
+    nodes = [*before, *made.graph.node]
+    nodes[4].input[5] = nodes[4].input[6] = "zeros"
+    kept = [t for t in made.graph.initializer if t.name not in ("h", "c")]
+    del made.graph.node[:], made.graph.initializer[:]
+    made.graph.node.extend(nodes)
+    made.graph.initializer.extend(kept)
+    pruned(made, tmp_path)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

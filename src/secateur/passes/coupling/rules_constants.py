@@ -94,9 +94,9 @@ def _unsqueeze(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[st
 def _expand(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, int, Array]] | None:
     shape = flow.shape(node.inputs[0])
     local = axis - (len(node.out.shape) - len(shape))
-    if local >= 0 and shape[local] == len(atoms):
-        return [(str(node.inputs[0]), local, atoms)]
-    return None
+    if local < 0 or shape[local] == 1:  # repeated: it is only made narrower
+        return []
+    return [(str(node.inputs[0]), local, atoms)] if shape[local] == len(atoms) else None
 
 
 def _gather(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, int, Array]] | None:
