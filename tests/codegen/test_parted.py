@@ -83,7 +83,7 @@ def test_what_follows_a_size_that_the_data_tell_is_not_compiled() -> None:
 
 def test_a_network_that_has_no_code_at_all_is_refused_in_a_sentence() -> None:
     made = model([node("Det", ["x"], ["y"], "det")], {}, [1, 3])
-    with pytest.raises(Unsupported, match=r"no layer that code could be generated for: Det 'det'.*ONNX Runtime"):
+    with pytest.raises(Unsupported, match=r"there is no code for Det 'det'.*ONNX Runtime"):
         deploy.build(secateur.load(made))
 
 

@@ -15,7 +15,7 @@ from secateur.ir import Graph, Node
 
 from .plan.opaque import has_code
 
-PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "lstm", "gru"})  # what takes the time
+PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "lstm", "gru", "rnn"})  # they take time
 FOREIGN = frozenset({"str", "c64", "c128", "bf16"})  # element types without code
 # What gives as many elements as the data say: whatever reads them has no size to be compiled for.
 DATA_SIZED = frozenset(
@@ -65,9 +65,16 @@ def _without_code(graph: Graph) -> dict[str, str]:
         if any(n in loose for n in node.inputs) or _sized_by_data(node):
             loose |= {v.name for v in node.outputs}
             found[node.name] = _title(node)
-        elif types & FOREIGN or (node.op == "opaque" and not has_code(graph, node)):
+        elif types & FOREIGN or (node.op == "opaque" and not has_code(graph, node)) or _computed_gates(graph, node):
             found[node.name] = _title(node)
     return found
+
+
+def _computed_gates(graph: Graph, node: Node) -> bool:
+    """A recurrent layer without code: a plain one, or one whose weights only a run tells."""
+    if node.op in ("lstm", "gru"):
+        return any(name is not None and name not in graph.weights for name in node.inputs[1:4])
+    return node.op == "rnn"
 
 
 def _sized_by_data(node: Node) -> bool:

@@ -124,5 +124,5 @@ def test_an_operator_without_inputs_is_named_too() -> None:
     )
     total = Node("add", ("x", "noise"), (Value("y", (1, 4), "f32"),), {}, Source("y"))
     graph = Graph("net", tuple(net.inputs), (source, total), ("y",), {})
-    with pytest.raises(Unsupported, match=r"RandomNormal .* have none"):
+    with pytest.raises(Unsupported, match="no code for RandomNormal"):
         codegen.build(graph)

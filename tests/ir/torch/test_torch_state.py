@@ -160,3 +160,34 @@ def test_a_fallback_that_runs_the_module_leaves_it_alone_too() -> None:
     out = to_module(trace(module, (x,)))
     assert (module.cache, float(module.noise)) == ({}, 1.0)
     torch.testing.assert_close(out(x), module(x))
+
+
+class Anchors(nn.Module):
+    """A head that makes its grid when the shape of its input changes, as those of detectors do."""
+
+    shape = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(8, 4, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        if self.shape != y.shape:
+            self.shape = y.shape
+            self.grid = torch.arange(y.shape[-1], dtype=y.dtype) + 0.5
+            self.scale = torch.full_like(self.grid, 8.0)
+        return (y.sigmoid() + self.grid) * self.scale
+
+
+def test_what_was_cached_by_a_run_frees_the_batch_and_stays_as_it_was() -> None:
+    model = Anchors().eval()
+    two = torch.cat([X, -X])
+    want = model(two)
+    model(X)
+    shape, grid = model.shape, model.grid
+    graph = trace(model, (X,))
+    assert model.shape is shape and model.grid is grid
+    assert repr(graph.inputs[0].shape[0]) == "N:1"
+    torch.testing.assert_close(to_module(graph)(two), want)
+    copy.deepcopy(model)

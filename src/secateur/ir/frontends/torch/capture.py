@@ -68,11 +68,36 @@ class _Apart(TorchFunctionMode):
 def capture(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
     """Trace a module in eval mode and leave it as it was.
 
+    A module that keeps tensors of its last run (anchors, masks) may skip what makes them at that size, and would be
+    captured for no other: it runs at another batch first.
     Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
     """
     check_capturable(module)
+    if held_tensors(module):
+        try:
+            return _capture(module, example_inputs, _tripled(example_inputs))
+        except Exception:  # it takes no other batch, or keeps state: said below
+            pass
+    return _capture(module, example_inputs)
+
+
+def _tripled(example_inputs: tuple[object, ...]) -> tuple[object, ...]:
+    """The inputs with three times their batch: neither the example's nor that of the trace that frees the batch."""
+
+    def thrice(x: object) -> object:
+        return torch.cat([x] * 3) if isinstance(x, torch.Tensor) and x.ndim else x
+
+    found: tuple[object, ...] = pytree.tree_map(thrice, example_inputs)
+    return found
+
+
+def _capture(module: nn.Module, example_inputs: tuple[object, ...], before: tuple[object, ...] = ()) -> Capture:
+    """The trace, after a run on ``before`` if there is any."""
     with untouched(module), warnings.catch_warnings(), _quiet(), _Apart():
         module.eval()
+        if before:
+            with torch.no_grad():
+                module(*before)
         warnings.simplefilter("ignore")  # torch's own deprecations; where they are errors, capture would fail
         held = held_tensors(module)
         try:
