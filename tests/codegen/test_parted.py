@@ -62,6 +62,19 @@ def test_an_operator_without_code_stands_between_two_compiled_parts(tmp_path: Pa
     np.testing.assert_array_equal(loaded(X), library(X))
 
 
+def test_a_plain_recurrent_layer_is_left_to_the_runtime() -> None:
+    nodes = [
+        node("Reshape", ["x", "flat"], ["v"]), node("RNN", ["v", "w", "r"], ["h"], "plain", hidden_size=4),
+        node("Conv", ["h", "f"], ["y"]),
+    ]  # fmt: skip
+    weights = {"flat": np.array([3, 8, 8]), "w": weight(1, 4, 8), "r": weight(1, 4, 4), "f": weight(2, 1, 3, 3)}
+    made = model(nodes, weights, [3, 2, 6, 2])
+    library = deploy.build(secateur.load(made))
+    assert isinstance(library, PartedLibrary) and len(library.parts) == 2
+    assert "rnn 'plain'" in library.parts[0].what
+    np.testing.assert_allclose(library(X), original(made), rtol=1e-4, atol=1e-5)
+
+
 def test_the_plan_names_what_the_runtime_computes() -> None:
     made = model(BETWEEN, {**CONVS, "axes": np.array([2, 3])}, [1, 4, 4, 4])
     lines = deploy.show_plan(secateur.load(made)).splitlines()

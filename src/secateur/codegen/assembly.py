@@ -89,8 +89,8 @@ def _refuse_whole(graph: Graph, pieces: tuple[Piece, ...]) -> None:
         named = list(dict.fromkeys(title for piece in pieces for title in piece.foreign))
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         raise Unsupported(
-            f"'{graph.name}' cannot be compiled: there is no code for {', '.join(named[:SHOWN])}{more}, and what is left "
-            "multiplies nothing; run this network in ONNX Runtime or torch"
+            f"'{graph.name}' cannot be compiled: there is no code for {', '.join(named[:SHOWN])}{more}, and what is "
+            "left multiplies nothing; run this network in ONNX Runtime or torch"
         )
 
 
