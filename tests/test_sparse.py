@@ -12,6 +12,7 @@ import secateur
 from secateur.codegen.advice import gains
 from secateur.ir import Graph
 from secateur.passes.sparsify import Sparsify
+from secateur.passes.sparsify.packed import read
 from support.network import Net
 
 
@@ -62,8 +63,13 @@ def test_fewer_channels_and_zeros(batches: list[np.ndarray], tmp_path: Path) -> 
     assert "by=moments" in done.report.policy
     done.save(tmp_path / "slim.onnx")
     model = onnx.load(tmp_path / "slim.onnx")
-    stored = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer]
-    assert sum(float((w == 0).mean()) >= 0.7 for w in stored if w.ndim == 4) == 2
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert sum(float((w == 0).mean()) >= 0.7 for w in stored.values() if w.ndim == 4) == 2
+    said = {p.key.removeprefix("secateur.zeros."): p.value for p in model.metadata_props}
+    assert len(said) == 3
+    for name, text in said.items():
+        matrix = stored[name].reshape(len(stored[name]), -1)
+        np.testing.assert_array_equal(read(text, matrix, name).unpacked(), matrix)
     found = secateur.verify(graph, done.graph, done.recipe)
     assert found.passed
     assert len(found.changed) >= 3

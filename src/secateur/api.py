@@ -25,7 +25,7 @@ from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.build import recipe_of
 from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
-from secateur.passes.sparsify.zeros import zeros_of
+from secateur.passes.sparsify.zeros import notes_of, zeros_of
 
 from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of
 from .by_hand import by_hand, passes_by_hand
@@ -182,7 +182,7 @@ def compile(
         title_of(model, dense), dense, slim, collector, with_zeros(spec or chosen.spec, sparse), seed,
         verification, remarks, quality, latency, reading,
     )  # fmt: skip
-    return Compiled(fresh(slim).with_note(found), dense, found, report, trust or not verify)
+    return Compiled(fresh(slim).with_note(found, *notes_of(slim)), dense, found, report, trust or not verify)
 
 
 def rewrite(

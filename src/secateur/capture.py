@@ -19,6 +19,7 @@ from secateur.passes.analysis.cost import cost
 from secateur.passes.context import Context
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.sparsify.zeros import Sparsified
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -129,7 +130,7 @@ def reread(graph: Graph, like: Graph, example_inputs: object = None) -> Graph | 
 
 def fresh(graph: Graph) -> Graph:
     """The graph without what an earlier run left on it or knew of its data and target: a model like any other."""
-    return graph.without(Allocation, Context, Recipe, Rewritten)
+    return graph.without(Allocation, Context, Recipe, Rewritten, Sparsified)
 
 
 def check_weights(graph: Graph) -> None:

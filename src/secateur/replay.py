@@ -20,6 +20,7 @@ from secateur.passes.replay import Replay, in_order
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.rewrite.slim import Slim
+from secateur.passes.sparsify.zeros import notes_of
 
 from .capture import capture, check_weights, fresh
 from .compiled import Compiled
@@ -83,7 +84,7 @@ def apply(
     if repair:
         remarks = (*remarks, f"not repeated, since it needs data: {print_spec(repair)}; weights are as cut")
     report = make_report(dense.name, dense, slim, collector, "recipe", seed, verification, remarks, reading=reading)
-    return Compiled(fresh(slim).with_note(found), dense, found, report, trust)
+    return Compiled(fresh(slim).with_note(found, *notes_of(slim)), dense, found, report, trust)
 
 
 def rewritten(recipe: Recipe, graph: Graph) -> Graph:

@@ -108,12 +108,12 @@ def test_darb_across_layers_takes_from_the_layer_that_needs_less() -> None:
 # --- what holds of all ----------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(PATTERNS), st.integers(1, 20), st.integers(1, 80), st.floats(0, 0.9), st.integers(0, 99))
+@given(st.sampled_from(PATTERNS), st.integers(1, 20), st.integers(1, 80), st.integers(0, 900), st.integers(0, 99))
 @settings(max_examples=150)
 def test_at_least_the_share_goes_and_scale_does_not_matter(
-    pattern: Pattern, rows: int, columns: int, sparsity: float, seed: int
+    pattern: Pattern, rows: int, columns: int, permille: int, seed: int
 ) -> None:
-    importance = np.random.default_rng(seed).exponential(size=(rows, columns))
+    importance, sparsity = np.random.default_rng(seed).exponential(size=(rows, columns)), permille / 1000
     try:
         found = pattern.mask(importance, sparsity)
     except InputError:  # no block is wide enough for such short rows
@@ -121,9 +121,9 @@ def test_at_least_the_share_goes_and_scale_does_not_matter(
         return
     assert found.shape == importance.shape
     np.testing.assert_array_equal(found, pattern.mask(importance * 8, sparsity))
-    assert 1 - found.mean() >= sparsity - 1e-6
+    assert 1 - found.mean() >= sparsity - 1e-9
     if isinstance(pattern, Irregular):
-        assert found.sum() == int(found.size * (1 - sparsity) + 1e-6)
+        assert found.sum() == found.size * (1000 - permille) // 1000
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)

@@ -12,12 +12,14 @@ from secateur.passes.compensate.original import EXAMPLES, kept_rows, noted
 from secateur.passes.context import context_of, in_context
 from secateur.passes.recipe import Recipe
 
+from .balanced import Balanced
 from .blocks import pattern_of
 from .darb import DARB, masks
 from .fit import Quadratic, prune
 from .layers import Place, places
 from .n_of_m import NOfM
 from .pattern import Mask, Pattern
+from .rectangles import Rectangles
 from .zeros import SparseRow, Sparsified
 
 if TYPE_CHECKING:
@@ -90,7 +92,8 @@ class Sparsify:
             weights, kept = self._by_magnitude(graph, chosen, pattern)
         rows = tuple(SparseRow(p.node.name, p.weight, float(1 - kept[p.weight].mean())) for p in chosen)
         found = noted(graph.rewrite(weights={**graph.weights, **weights}), self)
-        return found.with_note(Sparsified(self.block, rows))
+        outputs = {Balanced: "outputs", Rectangles: "rows"}.get(type(pattern))
+        return found.with_note(Sparsified(self.block, rows, getattr(pattern, outputs) if outputs else 1))
 
     def _by_magnitude(
         self, graph: Graph, chosen: list[Place], pattern: Pattern

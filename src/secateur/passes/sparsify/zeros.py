@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import Graph
+
+from .layers import places
+from .packed import pack
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,19 @@ class SparseRow:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """The pattern as ``--block`` spells it, and a row for each weight that lost something."""
+    """The pattern as ``--block`` spells it, a row for each weight that lost something, and the outputs of a block."""
 
+    outlives_rewrites: ClassVar[bool] = True
     block: str
     rows: tuple[SparseRow, ...]
+    outputs: int = 1
+
+    def onnx_metadata(self, graph: Graph) -> Iterator[tuple[str, str]]:
+        """What a file's metadata says beside its dense weights: which blocks of each are zero (``packed``)."""
+        found = {place.weight: place for place in places(graph)}
+        for row in self.rows:
+            if row.weight in found:
+                yield row.weight, pack(found[row.weight].rows(graph.weights[row.weight]), self.outputs).text()
 
 
 def zeros_of(graph: Graph) -> tuple[str, ...]:
@@ -40,3 +54,9 @@ def zeros_of(graph: Graph) -> tuple[str, ...]:
         f"sparsity: {spread} of each of {len(note.rows)} weights is zero (block {note.block}), {zeros / every:.1%} of "
         f"all numbers; {every - sum(sizes)} are of biases and norms, or of depthwise, narrow or protected layers",
     )
+
+
+def notes_of(graph: Graph) -> tuple[Sparsified, ...]:
+    """The note, for a graph that is to keep it."""
+    note = graph.note(Sparsified)
+    return () if note is None else (note,)

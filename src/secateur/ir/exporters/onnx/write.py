@@ -30,6 +30,7 @@ from .stream import full_tensor, is_plain, tensor_head, write_model
 from .unary import UNARY_RULES
 from .varying import at_its_size, following, with_followed
 
+ZEROS = "secateur.zeros."  # key of metadata
 OPSET, IR_VERSION = 18, 8
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
@@ -120,7 +121,19 @@ def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     for name, value in outputs:
         model.graph.output.append(_info(value, name, varying, old_outputs.get(name), has_symbols(graph)))
     _describe(model, graph, emitter, varying)
+    _say(model, graph, emitter)
     return model, arrays
+
+
+def _say(model: ModelProto, graph: Graph, e: Emitter) -> None:
+    """Metadata that notes give of weights, under ``secateur.zeros.`` and the weight's name; older ones are replaced."""
+    said = {
+        f"{ZEROS}{e.real(name)}": text
+        for note in graph.notes.values() if hasattr(note, "onnx_metadata") for name, text in note.onnx_metadata(graph)
+    }  # fmt: skip
+    old = [p for p in model.metadata_props if not p.key.startswith(ZEROS)]
+    if said or len(old) != len(model.metadata_props):
+        onnx.helper.set_model_props(model, {**{p.key: p.value for p in old}, **said})
 
 
 def _header(graph: Graph, origin: OnnxOrigin | None) -> ModelProto:
