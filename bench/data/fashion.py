@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from bench.data.material import ROOT, MaterialError
 from bench.lib import common
 from bench.nets.criteria_nets import NETS
+from secateur.passes.train import Hook, attach
 
 PACKAGE = "dataset-fashion-mnist"
 FILES = {
@@ -80,20 +82,25 @@ def load(part: str, root: Path = ROOT) -> Data:
     return Data(torch.from_numpy(pictures.astype(np.float32)), torch.from_numpy(y.astype(np.int64)))
 
 
-def fit(module: nn.Module, data: Data, epochs: float, seed: int, rate: float = RATE) -> nn.Module:
-    """SGD with momentum, one-cycle rate, for so many passes over the data; in eval mode afterwards."""
+def fit(
+    module: nn.Module, data: Data, epochs: float, seed: int, rate: float = RATE, hooks: Sequence[Hook] = ()
+) -> nn.Module:
+    """SGD with momentum, one-cycle rate, hooks on its steps, for so many passes over the data; in eval mode
+    afterwards.
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat([torch.randperm(len(data.x), generator=generator) for _ in range(max(1, round(epochs + 0.49)))])
     batches = order[: round(epochs * len(data.x)) // BATCH * BATCH].view(-1, BATCH)
     optimiser = torch.optim.SGD(module.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=len(batches) + 1)
     module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster, grouped most
-    for batch in batches:
-        loss = nn.functional.cross_entropy(module(data.x[batch]), data.y[batch])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
+    with attach(optimiser, *hooks):
+        for batch in batches:
+            loss = nn.functional.cross_entropy(module(data.x[batch]), data.y[batch])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
     module.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return module
 

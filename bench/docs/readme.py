@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from bench.accuracy import criteria_tables
+from bench.accuracy import criteria_tables, lottery_tables
 from bench.docs import readme_headlines, readme_rewrites, readme_speed, readme_trust
 from bench.docs.readme_headlines import newest
 from bench.lib import common
@@ -109,6 +109,7 @@ def main() -> int:
         "command": command, "rewrites": readme_rewrites.block,
         "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
+        "lottery": lottery_tables.lottery, "training": lottery_tables.training,
     }  # fmt: skip
     costs = {"sweep": lambda: criteria_tables.costs(common.where)}
     pages = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.accuracy import lottery
+from bench.accuracy import lottery, lottery_tables, training
 from bench.data.fashion import Data
 from bench.lib import common
 from secateur.passes.train.lottery import CRITERIA, ONES
@@ -38,3 +38,24 @@ def test_rows_are_measured_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["part"] for row in rows] == ["dense", "actions", "untrained"]
     assert rows[1]["kept"] == pytest.approx(0.1, abs=0.02)
     assert rows[2]["kept"] == 0.5
+
+
+def test_tables_hold_what_rows_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert lottery_tables.lottery() == lottery_tables.training() == ""
+    base = common.circumstances(0) | {"passes": 3, "examples": 100, "seed": 0}
+    dense = base | {"part": "dense", "criterion": "none", "one": "rewind", "zero": "zero", "density": 1.0, "top1": 0.9}
+    made = [dense | {"part": "actions", "criterion": "large_final", "density": 0.1, "seed": seed, "top1": top}
+            for seed, top in ((0, 0.5), (1, 0.7))]  # fmt: skip
+    common.append(tmp_path / "lottery.jsonl", [dense, *made])
+    assert "| `rewind` | – | 60.0 ± 14.1 | – |" in lottery_tables.lottery()
+    rows = [
+        base | {"method": m, "top1": 0.8, "trained": 0.9, "exact_macs": 0.5, "bare": 0.7} for m in ("dense", "soft")
+    ]
+    common.append(tmp_path / "training.jsonl", rows)
+    assert "| soft | 90.0 | 50.0 | 70.0 | 80.0 |" in lottery_tables.training()
+    assert "| dense |" not in lottery_tables.training()
+
+
+def test_every_way_of_training_sparse_is_measured() -> None:
+    assert {"ssl", "slimming", "iht", "dcp", "snip", "soft"} < set(training.METHODS)

@@ -11,7 +11,7 @@ import secateur
 from secateur.ir import InputError
 from secateur.passes.score import SCSP
 from secateur.passes.score.taylor import Taylor
-from secateur.passes.train import BatchNormL1, CoupledLasso, GroupLasso, SoftPruning, Units, attach
+from secateur.passes.train import BatchNormL1, CoupledLasso, GroupLasso, HardThreshold, SoftPruning, Units, attach
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -178,6 +178,16 @@ def test_soft_pruning_of_nothing_and_with_data() -> None:
         SoftPruning(units, 0.5, 1, Taylor())
     with pytest.raises(InputError, match="no weight of"):
         Units(nn.Linear(1, 1), secateur.trace(made, (X,)))
+
+
+def test_hard_thresholding_of_coupled_channels_ends_in_what_goes_exactly() -> None:
+    made = net()
+    hook = HardThreshold(made, 0.5, 2, 2, 1, units=Units(made, secateur.trace(made, (X,))))
+    train(made, 8, hook)
+    assert hook.sparse
+    slim = compiled(made, "l1,zeros,slim")
+    assert slim.module().get_submodule("a").out_channels == 3
+    assert same(made, slim) < 1e-5
 
 
 def test_slimming_by_proximal_steps_ends_in_exact_zeros() -> None:

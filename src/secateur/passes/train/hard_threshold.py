@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.ir import InputError
+from secateur.passes.score.l2 import L2
 
+from .coupled import Units
 from .hook import Hook, State
 from .masks import Masks
+from .soft import chosen
 from .weights import Layer, check_share, grouped, keep_largest, layers, norms, path_of, ungrouped, weight_of
 
 
@@ -24,8 +27,9 @@ class HardThreshold(Hook):
     those train. Phase II, ``dense_steps``: the others may grow again, from zero and without the momentum of before.
     After ``rounds`` of both, phase I once more and for good; ``finish`` ends with it at once. ``start``: the density of
     the first round, from which it falls to ``density`` in equal steps. ``unit`` "filter": whole filters by their norm.
-    Biases and norms are left alone. A long phase II with weight decay lets nothing back in: decay pulls at what is
-    small.
+    ``units``: whole coupled channels instead, filters and norms together, the same share of every set of them, so that
+    what is zero is a channel that can go. Otherwise biases and norms are left alone. A long phase II with weight decay
+    lets nothing back in: decay pulls at what is small.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class HardThreshold(Hook):
         start: float | None = None,
         unit: Literal["weight", "filter"] = "weight",
         names: Sequence[str] | None = None,
+        units: Units | None = None,
     ) -> None:
         """Raises InputError for numbers and names that make no sense."""
         check_share(density, "density", least_open=True)
@@ -52,6 +57,7 @@ class HardThreshold(Hook):
         self.layers = layers(module, names)
         self.density, self.start, self.unit = density, density if start is None else start, unit
         self.sparse_steps, self.dense_steps, self.rounds = sparse_steps, dense_steps, rounds
+        self.units = units
         self.masks, self.step, self.finished = Masks(module, {}), 0, rounds == 0
         self._enter()
 
@@ -87,6 +93,9 @@ class HardThreshold(Hook):
             self.masks.set({})
 
     def _cut(self, density: float) -> None:
+        if self.units is not None:
+            self.masks.set(self.units.masks(chosen(self.units, L2(), 1 - density)))
+            return
         self.masks.set({path_of(name): support(layer, density, self.unit) for name, layer in self.layers.items()})
 
     def state_dict(self) -> State:
