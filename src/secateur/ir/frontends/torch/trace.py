@@ -22,6 +22,7 @@ from .capture import Capture, capture, from_exported
 from .importer import Importer
 from .sizes import free_sizes
 from .training import train_remarks
+from .untouched import untouched
 
 __all__ = ["TorchOrigin", "trace"]
 
@@ -54,7 +55,13 @@ def trace(
         graph = graph.with_note(dataclasses.replace(origin, capture_remarks=(*origin.capture_remarks, *said)))
     if not dynamic_batch:
         return graph
-    return free_sizes(graph, args, lambda other: _build(capture(module, other), title, fold))
+
+    def read(other: tuple[object, ...]) -> Graph:
+        with untouched(module), torch.no_grad():  # a run says sooner than a capture that it does not take them
+            module.eval()(*other)
+        return _build(capture(module, other), title, fold)
+
+    return free_sizes(graph, args, read)
 
 
 def _build(found: Capture, title: str, fold: bool) -> Graph:
