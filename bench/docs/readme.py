@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from bench.accuracy import criteria_tables, lottery_tables
-from bench.docs import readme_headlines, readme_rewrites, readme_speed, readme_trust
+from bench.docs import readme_headlines, readme_peers, readme_rewrites, readme_speed, readme_trust
 from bench.docs.readme_headlines import newest
 from bench.lib import common
 
@@ -108,6 +108,7 @@ def main() -> int:
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "command": command, "rewrites": readme_rewrites.block,
         "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,
+        "portable": readme_peers.portable, "pruners": readme_peers.pruners,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
     }  # fmt: skip

@@ -1,6 +1,7 @@
-"""Environments of the engines that are not pinned beside the project: one each, outside of the repository.
+"""Environments of peers that are not pinned beside the project: one each, outside of the repository.
 
-    python -m bench.lib.engines                    make all that are missing, say what failed
+    python -m bench.lib.engines                    make all engines that are missing, say what failed
+    python -m bench.lib.engines pruners            the pruners of torch modules, to be used with the project's own torch
     python -m bench.lib.engines ncnn mnn           some of them
     python -m bench.lib.engines --folder /tmp/engines
 
@@ -29,6 +30,8 @@ STAMP = "secateur-engine.json"
 RUNNER = Path(__file__).with_name("engine_run.py")
 # DeepSparse and its model zoo report use over the network unless told.
 ENVIRONMENT = {"NM_DISABLE_ANALYTICS": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+
+PRUNERS = ("torch-pruning==1.6.1", "torch-kirigami==0.2.1")  # pure Python: a folder for the import path will do
 
 
 class Unprepared(Exception):
@@ -92,6 +95,18 @@ def python(version: str) -> str:
     raise Unprepared(f"there is no Python {version} on this machine")
 
 
+def prepare_pruners(root: Path = FOLDER) -> Path:
+    """The folder with the pruners, installed without what they depend on: torch is the project's. Raises Unprepared."""
+    folder = root / "pruners"
+    stamp = folder / STAMP
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != json.dumps(PRUNERS):
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        _call([*pip, "--target", str(folder), *PRUNERS])
+        stamp.write_text(json.dumps(PRUNERS), encoding="utf-8")
+    return folder
+
+
 def versions(engine: Engine, root: Path = FOLDER) -> dict[str, str]:
     """The packages of the environment that are named, as they are installed."""
     done = subprocess.run(
@@ -134,6 +149,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where they lie (default {FOLDER})")
     options = parser.parse_args()
     rows = []
+    if "pruners" in options.names:
+        rows.append(["pruners", "ready", str(prepare_pruners(options.folder))])
     for engine in ENGINES:
         if options.names and engine.name not in options.names:
             continue

@@ -27,13 +27,10 @@ from numpy.typing import NDArray
 from bench.lib import common, engines
 from bench.nets import networks
 from bench.reach import onnx_reference
+from bench.reach.names import ENGINES
 from secateur.ir.exporters.onnx.write import to_onnx
 
 NETWORKS = ("ref/shufflenet_v1_g3", "ref/shufflenet_v1_g8", "tv/shufflenet_v2_x1_0")
-NAMES = {
-    "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT",
-    "opencv": "OpenCV", "deepsparse": "DeepSparse",
-}  # fmt: skip
 TOLERANCE = 1e-4
 MOVES = ("Gather", "Transpose", "Split", "Concat")
 
@@ -92,9 +89,9 @@ def summary(rows: Sequence[common.Row]) -> str:
     found = {(r["network"], r["macs"], r["engine"]): r for r in rows}
     lines = []
     for name, macs in dict.fromkeys((r["network"], r["macs"]) for r in rows):
-        cells = [found.get((name, macs, engine), {}) for engine in NAMES]
+        cells = [found.get((name, macs, engine), {}) for engine in ENGINES]
         lines.append([name, macs, *(cell.get("max_rel_err", cell.get("status")) for cell in cells)])
-    text = common.table(["network", "MACs", *NAMES.values()], lines)
+    text = common.table(["network", "MACs", *ENGINES.values()], lines)
     failed = [f"{r['network']} {r['macs']} {r['engine']}: {r['reason']}" for r in found.values() if "reason" in r]
     return "\n".join([text, *failed])
 
@@ -103,7 +100,7 @@ def main() -> int:
     """Run all, append a row each, print the table."""
     parser = common.parser(__doc__, "portable.jsonl")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="names as in networks.py")
-    parser.add_argument("--engines", default=",".join(NAMES), help="some of the engines")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="some of the engines")
     parser.add_argument("--macs", default="50%", help="what remains (default 50%%)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for an engine with one file (default 900)")
     parser.add_argument("--folder", type=Path, default=engines.FOLDER, help="where environments lie")

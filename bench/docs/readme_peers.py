@@ -1,0 +1,64 @@
+"""Tables of other people's programs: engines that run what is written, and pruners on the same networks."""
+
+from __future__ import annotations
+
+from bench.lib import common
+from bench.reach.names import ENGINES, PRUNERS
+
+
+def portable() -> str:
+    """Pruned ShuffleNets in every engine."""
+    rows = common.read(common.RESULTS / "portable.jsonl")
+    found = {(r["network"], r["macs"], r["engine"]): r for r in rows}
+    if not found:
+        return ""
+    lines = [
+        "**What is written, elsewhere**: ShuffleNets as they are and at half of their multiply-accumulates, written by "
+        "`secateur compile`, in each engine. The largest difference from ONNX Runtime on the original with its missing "
+        "columns at zero, over the largest value.",
+        "",
+        f"| network | MACs | {' | '.join(ENGINES.values())} |",
+        f"|---|---|{'--:|' * len(ENGINES)}",
+    ]
+    for name, macs in sorted({(r["network"], r["macs"]) for r in rows}, key=lambda k: (k[0], k[1] != "given")):
+        cells = [_error(found.get((name, macs, engine))) for engine in ENGINES]
+        lines.append(f"| {name} | {'all' if macs == 'given' else macs} | {' | '.join(cells)} |")
+    packages = {package: v for r in rows for package, v in r.get("packages", {}).items() if package != "numpy"}
+    named = ", ".join(f"{package} {version}" for package, version in packages.items())
+    return "\n".join([*lines, "", f"`python -m bench.reach.portable`; {named}; {common.where(rows[-1])}."])
+
+
+def _error(row: common.Row | None) -> str:
+    if row is None:
+        return ""
+    error = row.get("max_rel_err")
+    return f"{error:.0e}" if isinstance(error, float) else str(error or row["status"])
+
+
+def pruners() -> str:
+    """Other pruners of torch modules on the same networks."""
+    rows = {(r["network"], r["pruner"]): r for r in common.read(common.RESULTS / "pruners.jsonl")}
+    if not rows:
+        return ""
+    last = next(reversed(rows.values()))
+    versions = {r["pruner"]: r["version"] for r in rows.values() if r["version"]}
+    lines = [
+        "**Other pruners**, half of the channels of every layer but the classifier, each network in a process of its "
+        "own: whether the law holds, and processor seconds from the module to the smaller one.",
+        "",
+        f"| network | {' | '.join(f'{PRUNERS[p]} {versions.get(p, chr(32))}'.strip() for p in PRUNERS)} |",
+        f"|---|{'---|' * len(PRUNERS)}",
+    ]
+    reasons = []
+    for name in dict.fromkeys(network for network, _ in rows):
+        cells = []
+        for pruner in PRUNERS:
+            row = rows.get((name, pruner))
+            cells.append(
+                "" if row is None else f"{row['status']}, {row['cpu_s']:.2f} s" if "cpu_s" in row else row["status"]
+            )
+            if row is not None and row.get("reason"):
+                reasons.append(f"{name}, {PRUNERS[pruner]}: {row['reason']}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", *(f"- {reason}" for reason in reasons)]
+    return "\n".join([*lines, "", f"`python -m bench.reach.pruners`; {common.where(last)}."])
