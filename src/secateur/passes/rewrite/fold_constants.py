@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from secateur.ir import UNARY, Array, Graph, Node, Value, prune_dead
+from secateur.ir.symbolic import has_sizes
 
 from .layers import Names, Row, narrow, noted
 
@@ -66,6 +67,7 @@ def compute_constants(graph: Graph) -> Graph:
     for node in graph.nodes:
         read = [i for i in node.inputs if i is not None]
         fixed = bool(read) and all(i in weights for i in read) and node.op not in ("opaque", "dropout")
+        fixed = fixed and not any(map(has_sizes, node.attrs.values()))  # else it follows the inputs
         size = sum(int(np.prod(v.shape)) for v in node.outputs)
         if not fixed or size > max(LARGEST, sum(weights[i].size for i in read)):
             kept.append(node)
