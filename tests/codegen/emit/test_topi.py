@@ -102,6 +102,13 @@ def test_rms_norm(weighted: bool) -> None:
     same(net, net.node("rms_norm", "x", weight, dims=1, eps=1e-5))
 
 
+def test_a_number_cut_out_of_a_value() -> None:
+    net = Net(1, 6)
+    one = net.node("slice", "x", axes=(1,), starts=(2,), ends=(3,), steps=(1,))
+    number = net.node("squeeze", one, axes=(0, 1))
+    same(net, net.node("cumsum", net.node("mul", "x", net.node("sin", number)), axis=1))
+
+
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_products_in_half_precision_are_computed_in_float32(dtype: str) -> None:
     """In half precision TVM's own would be correct, and take hundreds of times as long."""

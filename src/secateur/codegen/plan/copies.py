@@ -75,7 +75,9 @@ def offsets_of(extent: Extent) -> Ints:
 
 
 def as_matrix(addresses: Ints, axis: int) -> Ints:
-    """[pixels, channels]."""
+    """[pixels, channels]; of a single number one of each."""
+    if not addresses.ndim:
+        return addresses.reshape(1, 1)
     last = np.moveaxis(addresses, axis, -1)
     return last.reshape(-1, last.shape[-1])
 
