@@ -21,7 +21,7 @@ def test_the_heaviest_layers_of_what_remains_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("target", "advice"),
-    [("ai.onnx::If", "export it without them"), ("com.microsoft::DynamicQuantizeLSTM", "these are quantised: prune")],
+    [("ai.onnx::If", "export it without them"), ("com.microsoft::QLinearReduceMean", "these are quantised: prune")],
 )
 def test_where_the_work_of_a_network_lies_that_counts_nothing(target: str, advice: str) -> None:
     net = Net(1, 3, 8, 8)
