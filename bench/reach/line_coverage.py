@@ -24,20 +24,20 @@ from bench.lib import common
 LEAST = 5  # of the files that the suite runs least, so many are printed
 
 
-def measure(tests: list[str], workers: int, folder: Path) -> dict[str, Any]:
-    """What coverage says of each file. Raises SystemExit where a test fails."""
+def measure(tests: list[str], workers: int, folder: Path) -> tuple[dict[str, Any], bool]:
+    """What coverage says of each file, and whether all tests passed. Raises SystemExit where they did not run."""
     report = folder / "coverage.json"
     command = [
-        sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--cov=secateur", "--cov-report=",
+        sys.executable, "-m", "pytest", "-v", "-n", str(workers), "--cov=secateur", "--cov-report=",
         f"--cov-report=json:{report}", *tests,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=common.ROOT, env=os.environ | {"COVERAGE_FILE": str(folder / "data")}, check=False
     )
-    if done.returncode:
-        raise SystemExit(f"the suite ended with {done.returncode}; coverage of a suite that fails says nothing")
+    if done.returncode > 1:
+        raise SystemExit(f"the suite ended with {done.returncode}")
     found: dict[str, Any] = json.loads(report.read_text())["files"]
-    return {name.removeprefix("src/secateur/"): file["summary"] for name, file in found.items()}
+    return {name.removeprefix("src/secateur/"): file["summary"] for name, file in found.items()}, done.returncode == 0
 
 
 def by_package(files: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int]]:
@@ -57,11 +57,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes of pytest (default 2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = measure(options.tests, options.workers, Path(folder))
+        files, passed = measure(options.tests, options.workers, Path(folder))
     packages = by_package(files)
     total, ran = (sum(pair[n] for pair in packages.values()) for n in (0, 1))
     if not options.tests:
-        row = {"statements": total, "covered": ran, "packages": packages} | common.circumstances(options.seed)
+        row = {"passed": passed, "statements": total, "covered": ran, "packages": packages} | common.circumstances(
+            options.seed
+        )
         common.append(options.output, [row])
     cells = [[name, n, f"{100 * hit / max(n, 1):.1f} %"] for name, (n, hit) in packages.items()]
     print(common.table(["package", "statements", "run"], [*cells, ["all", total, f"{100 * ran / total:.1f} %"]]))
