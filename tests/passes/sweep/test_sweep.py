@@ -15,7 +15,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from torch import nn
 
+import secateur
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate, to_module
 from secateur.passes.coupling.couple import Couple
@@ -23,6 +25,7 @@ from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, ReadSit
 from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
 from secateur.passes.sweep.read_sites import read_sites, sizes, units_at
 from secateur.passes.sweep.run import sweep
+from secateur.passes.sweep.unfold import draw_places, extent, windows
 from support.network import Net
 from support.swept import all_needs, coupling_of, data, found, network
 
@@ -230,3 +233,18 @@ def test_second_moments_in_strips_are_whole_and_symmetric(monkeypatch: pytest.Mo
     for need, result in found(sweep(graph, data(8), needs)).found.items():
         np.testing.assert_allclose(result.second, whole[need].second, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(result.second, result.second.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("size", [(9, 7), (5, 12)])
+def test_data_may_have_another_size_than_the_graph(size: tuple[int, int]) -> None:
+    """The network is captured at 8 x 8 with open sizes; what a layer gives follows the data."""
+    layer = nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
+    graph = secateur.trace(nn.Sequential(layer, nn.ReLU()).eval(), torch.zeros(1, 3, 8, 8))
+    conv = next(n for n in graph.nodes if n.op == "conv")
+    x = torch.randn(2, 3, *size)
+    want = layer(x).detach()
+    there = extent(x, conv, (3, 2), 1)
+    assert there == want.shape[2:]
+    rows = windows(x, conv, (3, 2), 1, draw_places(there, 10**6, np.random.default_rng(0)))
+    found = rows @ layer.weight.detach().reshape(4, -1).T + layer.bias.detach()
+    torch.testing.assert_close(found.reshape(2, -1, 4).movedim(2, 1).reshape(want.shape), want)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -64,7 +65,7 @@ class FoldConstants:
         return frozenset(name for node in graph.nodes if solvable(graph, node) for name, _ in sink(graph, node))
 
     def _shift(self, step: Step, recipe: Recipe | None) -> Array | None:
-        from secateur.passes.sweep.unfold import draw_places, windows
+        from secateur.passes.sweep.unfold import extent, windows
 
         name = str(step.node.inputs[1])
         kept = None if recipe is None else recipe.weights.get(name)
@@ -84,7 +85,7 @@ class FoldConstants:
         total, square, count = np.zeros(groups * rows.shape[2]), np.zeros(groups * rows.shape[2]), 0
         axis = channel_axis(original)
         for x in step.original(original.inputs[0] or ""):
-            places = draw_places(original, axis, 1 << 30, np.random.default_rng(0))
+            places = np.arange(math.prod(extent(x, original, weight.shape[2:], axis)))
             u = windows(x, original, weight.shape[2:], axis, places).double().numpy()
             total, square, count = total + u.sum(0), square + (u * u).sum(0), count + len(u)
         mean = (total / count).reshape(groups, -1)

@@ -108,9 +108,10 @@ class Sums:
         """One batch: the slim network's input, the original's output."""
         import torch
 
-        from secateur.passes.sweep.unfold import draw_places, points, windows
+        from secateur.passes.sweep.unfold import draw_places, extent, points, windows
 
-        places = draw_places(self.node, self.axis, self.positions, np.random.default_rng(number))
+        sizes = extent(x, self.node, self.kernel, self.axis)
+        places = draw_places(sizes, self.positions, np.random.default_rng(number))
         u = windows(x, self.node, self.kernel, self.axis, places)
         y = points(target, self.axis, places)
         y = y if rows is None else y[:, torch.from_numpy(rows)]

@@ -27,7 +27,7 @@ from .needs import (  # fmt: skip
     strip_starts,
 )
 from .read_sites import read_sites, units_at, window
-from .unfold import draw_places, windows
+from .unfold import draw_places, extent, windows
 
 Tensor = torch.Tensor
 Join = Literal["sum", "min", "max", "concat"]  # how arrays of several processes become one
@@ -104,7 +104,7 @@ class _InputMoments:
 
     def add(self, number: int, examples: int, seen: Tensor) -> None:
         rng = np.random.default_rng((self.seed, number))
-        places = draw_places(self.node, self.axis, self.need.positions, rng)
+        places = draw_places(extent(seen, self.node, self.kernel, self.axis), self.need.positions, rng)
         u = windows(seen, self.node, self.kernel, self.axis, places)
         u = u.reshape(len(u), self.groups, -1).transpose(0, 1)  # [groups, rows, columns]
         self.rows += u.shape[1]
