@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from .graph import Array, Node
 
+CAPTURED = "secateur.sizes"  # key of metadata: the sizes at which a network was captured
+
 
 @dataclass(frozen=True)
 class Original:

@@ -116,18 +116,23 @@ def _shape(graph: Graph, name: str, shapes: Mapping[str, tuple[int, ...]] | None
 def _permuted(
     shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...], end: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
-    """(axis, parts, turn) if reshape to ``split``, transpose and reshape to ``end`` permute one axis of fixed size."""
-    extra = len(split) - len(shape)
-    if shape != end or extra < 1:
+    """(axis, parts, turn) if reshape to ``split``, transpose and reshape to ``end`` permute one axis of fixed size.
+
+    What lies behind that axis may be one axis in between: reshapes keep the number of elements, so it is a product.
+    """
+    if shape != end:
         return None
     for axis, size in enumerate(shape):
-        parts = split[axis : axis + extra + 1]
-        if not all(type(d) is int for d in (size, *parts)):
-            continue
-        if split[:axis] != shape[:axis] or split[axis + extra + 1 :] != shape[axis + 1 :] or math.prod(parts) != size:
-            continue
-        inner = perm[axis : axis + extra + 1]
-        outside = [p for p in perm if not axis <= p <= axis + extra]
-        if sorted(inner) == list(range(axis, axis + extra + 1)) and outside == sorted(outside):
-            return axis, parts, tuple(p - axis for p in inner)
+        behind = len(shape) - axis - 1
+        for tail in {behind, min(behind, 1)}:
+            count = len(split) - axis - tail
+            parts = split[axis : axis + count]
+            if count < 2 or not all(type(d) is int for d in (size, *parts)) or math.prod(parts) != size:
+                continue
+            if split[:axis] != shape[:axis] or (tail == behind and split[axis + count :] != shape[axis + 1 :]):
+                continue
+            inner = perm[axis : axis + count]
+            outside = [p for p in perm if not axis <= p < axis + count]
+            if sorted(inner) == list(range(axis, axis + count)) and outside == sorted(outside):
+                return axis, parts, tuple(p - axis for p in inner)
     return None

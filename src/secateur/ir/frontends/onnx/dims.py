@@ -9,6 +9,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Sym, Value
+from secateur.ir.onnx_origin import CAPTURED
 
 from .names import Names
 from .shapes import element_name
@@ -18,6 +19,7 @@ PASS_ON = frozenset(
     {"Add", "Sub", "Mul", "Div", "Cast", "Identity", "Relu", "Clip", "Pad", "BatchNormalization", "Sigmoid", "Resize",
      "Upsample", "MaxPool", "AveragePool", "Dropout", "Sqrt", "Neg", "InstanceNormalization"}
 )  # fmt: skip
+LARGEST = 1 << 16  # of a size that metadata say
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +140,11 @@ def input_values(
                 shape[a.axis] = syms[a.name] if a.name in syms else (sizes or {})[a.name]
         values.append(Value(names.clean(info.name), tuple(shape), element_name(tensor.elem_type)))
     return values
+
+
+def recorded_sizes(model: ModelProto, axes: Sequence[Axis]) -> dict[str, int]:
+    """The sizes at which a file's network was captured, which secateur writes beside it: "H=224,W=224"."""
+    text = next((p.value for p in model.metadata_props if p.key == CAPTURED), "")
+    pairs = [part.partition("=") for part in text.split(",")]
+    known = {a.name for a in axes}
+    return {name: int(n) for name, _, n in pairs if name in known and n.isdecimal() and 0 < int(n) <= LARGEST}

@@ -27,7 +27,7 @@ from secateur.ir.verify import verify
 
 from .builder import Builder
 from .check import check
-from .dims import chosen_sizes, dynamic_axes
+from .dims import chosen_sizes, dynamic_axes, recorded_sizes
 from .fold import Room
 from .names import Branch, Misfit, Names, Op, defined, repeated
 from .probe import Converted, Prober, guessed
@@ -100,7 +100,8 @@ def load(
     """Read an ONNX model into the IR. Where it must be run to be understood, that is done in ``process``.
 
     ``shapes``: shapes of inputs, by name, at which dynamic axes are counted and timed; they stay dynamic where what
-    follows them can be told. Others are taken as 1 along the batch and 224 elsewhere, or what else fits.
+    follows them can be told. Others are taken as the metadata of the file say, else as 1 along the batch and 224
+    elsewhere, or what else fits.
     Raises InputError for files that cannot be used and Unsupported for models outside what can be read, each with
     what is wrong, where, and what to do.
     """
@@ -118,7 +119,7 @@ def _load(source: str | Path | ModelProto, process: OnnxProcess, shapes: Mapping
     given = initialisers(model)
     infos = [i for i in model.graph.input if i.name not in given]
     axes = dynamic_axes(model, infos, parsed.names, label)
-    sizes = chosen_sizes(infos, axes, shapes, label)
+    sizes = recorded_sizes(model, axes) | chosen_sizes(infos, axes, shapes, label)
     converted = Prober(parsed, infos, axes, sizes).convert()
     outputs = tuple(parsed.names.clean(o.name) for o in model.graph.output)
     name = re.sub(r"\s+", "_", printable(model.graph.name.strip())) or "model"
