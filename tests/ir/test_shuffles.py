@@ -21,6 +21,16 @@ def chain(shape: tuple[int, ...], split: tuple[int, ...], perm: tuple[int, ...],
     return Graph("shuffle", (Value("x", shape),), nodes, ("y",), {})
 
 
+def test_the_picture_may_be_one_axis_in_between() -> None:
+    """As files are written whose height and width are open."""
+    graph = chain((1, 6, 4, 5), (1, 2, 3, 20), (0, 2, 1, 3), (1, 6, 4, 5))
+    found = shuffle_ending_in(graph, graph.nodes[-1])
+    assert found is not None
+    assert found.order.tolist() == [0, 3, 1, 4, 2, 5]
+    moved = chain((1, 6, 4, 5), (1, 2, 3, 20), (0, 3, 2, 1), (1, 6, 4, 5))
+    assert shuffle_ending_in(moved, moved.nodes[-1]) is None
+
+
 @given(st.data())
 def test_the_order_is_what_the_chain_does(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4)))

@@ -58,7 +58,7 @@ def told(ctx: Any, parameters: Iterable[Any]) -> Iterator[None]:
 
 
 def near_command(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean ...?", or nothing, for a command that nobody knows."""
+    """What was probably meant by a command that nobody knows, in brackets; or nothing."""
     return _near(word, known, COMMANDS)
 
 
