@@ -8,7 +8,7 @@ from typing import Protocol
 from secateur.codegen.plan.strides import Strides
 
 
-class _Shape(Protocol):
+class DenseShape(Protocol):
     """The fields that such a spec has."""
 
     @property
@@ -35,11 +35,16 @@ class DenseConvolution:
     """A convolution of all input channels onto blocks of outputs: its name, and what it computes."""
 
     @property
-    def computes(self: _Shape) -> Hashable:
+    def computes(self: DenseShape) -> Hashable:
         """Equal for specs that compute the same, whichever algorithm they are of."""
         return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
 
     @property
-    def title(self: _Shape) -> str:
+    def title(self: DenseShape) -> str:
         """Channels, kernel and size, for people."""
-        return f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
+        return title_of(self)
+
+
+def title_of(spec: DenseShape) -> str:
+    """Channels, kernel and size, for people."""
+    return f"{spec.ci}>{spec.blocks * spec.lanes} {spec.kernel[0]}x{spec.kernel[1]} {spec.h}x{spec.w}"

@@ -5,9 +5,10 @@ Two kernels: one reads channels where they lie, the other packs strips of the in
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from secateur.codegen.kernels.dense_spec import DenseConvolution, DenseShape, title_of
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
@@ -17,8 +18,36 @@ REACHED = 0.85  # of what loads and registers would allow, in the caches of 1x1 
 PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel, in fused multiply-adds of a vector
 
 
+class _Shape(DenseShape, Protocol):
+    """The fields that both specs have."""
+
+    @property
+    def percent(self) -> int: ...
+    @property
+    def taps(self) -> int: ...
+
+
+class _Kept(DenseConvolution):
+    """A dense convolution of which ``percent`` of the blocks of weights are kept."""
+
+    @property
+    def taps(self: _Shape) -> int:
+        """Taps of all input channels: blocks of weights that an output block has."""
+        return self.ci * self.kernel[0] * self.kernel[1]
+
+    @property
+    def macs(self: _Shape) -> int:
+        """Multiply-accumulates, about: with what is kept."""
+        return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
+
+    @property
+    def title(self: _Shape) -> str:
+        """Channels, kernel, size and the share of blocks that are kept, for people."""
+        return f"{title_of(self)} {self.percent}%"
+
+
 @dataclass(frozen=True)
-class BlockSparseSpec:
+class BlockSparseSpec(_Kept):
     """A dense convolution with zeros, onto blocks of ``lanes`` outputs.
 
     A block of weights is one tap of one input channel for all lanes of an output block; those that are zero are left
@@ -47,16 +76,6 @@ class BlockSparseSpec:
         """Does the input lie in rows of pixels, a channel after the other, instead of in blocks?"""
         return self.x.column < self.lanes
 
-    @property
-    def taps(self) -> int:
-        """Taps of all input channels: blocks of weights that an output block has."""
-        return self.ci * self.kernel[0] * self.kernel[1]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates, about: with what is kept."""
-        return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
-
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak: a register for each pixel but two, loads beside each.
 
@@ -66,17 +85,6 @@ class BlockSparseSpec:
         weights = self.macs / (self.n * self.h * self.w)
         outputs = self.n * self.h * self.w * self.blocks * self.lanes
         return max(self.macs * (1 + PER_BLOCK / pixels) / REACHED, weights * target.load) + 8 * outputs
-
-    @property
-    def computes(self) -> Hashable:
-        """Equal for specs that compute the same, whichever algorithm they are of."""
-        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
-
-    @property
-    def title(self) -> str:
-        """Channels, kernel, size and the share of blocks that are kept, for people."""
-        size = f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
-        return f"{size} {self.percent}%"
 
     def workload(self) -> BlockSparseSpec:
         """The same without its epilogue."""
@@ -101,7 +109,7 @@ class BlockSparseChoice:
 
 
 @dataclass(frozen=True)
-class PanelSpec:
+class PanelSpec(_Kept):
     """The same at stride 1, or 1x1 at any, from panels: strips of the input that are packed with pixels side by side.
 
     ``inputs`` whole blocks of channels, which are looked up if ``table``. ``x``: from one pixel that is read to the
@@ -130,33 +138,12 @@ class PanelSpec:
         """Input channels."""
         return self.inputs * self.lanes
 
-    @property
-    def taps(self) -> int:
-        """Taps of all input channels: blocks of weights that an output block has."""
-        return self.ci * self.kernel[0] * self.kernel[1]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates, about: with what is kept."""
-        return self.n * self.h * self.w * max(1, self.taps * self.percent // 100) * self.blocks * self.lanes
-
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak: products, weights, and inputs and outputs that are transposed."""
         whole = -(-self.w // self.lanes) * self.lanes / self.w  # the last vector of a row overlaps the one before
         pixels = self.n * self.h * self.w
         moved = whole * pixels * (TURN * self.ci + 2 * TURN * self.blocks * self.lanes)
         return max(whole * self.macs / REACHED, self.macs / pixels * target.load) + moved
-
-    @property
-    def computes(self) -> Hashable:
-        """Equal for specs that compute the same, whichever algorithm they are of."""
-        return self.kernel, self.n, self.ci, self.blocks, self.h, self.w, self.y, self.threads
-
-    @property
-    def title(self) -> str:
-        """Channels, kernel, size and the share of blocks that are kept, for people."""
-        size = f"{self.ci}>{self.blocks * self.lanes} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
-        return f"{size} {self.percent}%"
 
     def workload(self) -> PanelSpec:
         """The same without its epilogue."""
