@@ -100,7 +100,7 @@ def tune(
     _need_tvm()
     from secateur import codegen
 
-    graph = codegen.computable(settled(graph if batch is None else at_batch(graph, batch)))
+    graph = settled(graph if batch is None else at_batch(graph, batch))
     return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet)
 
 

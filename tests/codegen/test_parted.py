@@ -165,3 +165,16 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert library.metadata.inputs[0].dtype == library.metadata.outputs[0].dtype == "f16"
     assert library.metadata.inputs[0].name == "x" and library.metadata.outputs[0].name == "y"
     np.testing.assert_allclose(np.asarray(library(half)), original(made, half), rtol=0.01, atol=0.005)
+
+
+def test_the_tuner_takes_what_is_built(tmp_path: Path) -> None:
+    """Half precision is computed in float32 there too, and text is left to the runtime."""
+    weights = {"w": weight(8, 3, 3, 3).astype(np.float16)}
+    nodes = [node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), node("Conv", ["h", "w"], ["c"], "conv"),
+             node("Cast", ["c"], ["y"], to=TensorProto.STRING)]  # fmt: skip
+    graph = secateur.load(model(nodes, weights, [1, 8, 6, 6], TensorProto.STRING))
+    outcome, _ = codegen.tune(graph, 60, tmp_path / "r.jsonl")
+    assert outcome.measured == 1
+    library = codegen.build(graph, records=tmp_path / "r.jsonl")
+    assert isinstance(library, PartedLibrary)
+    assert library.metadata.kernels["conv"] == 1

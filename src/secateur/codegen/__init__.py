@@ -3,7 +3,7 @@
 Importing this loads no TVM; ``build`` and ``load_library`` do when they are called.
 """
 
-from .assembly import build, computable, show_plan
+from .assembly import build, show_plan
 from .build import approximate, tune
 from .library import Library
 from .parted import load_library
@@ -11,6 +11,6 @@ from .targets import TARGETS, Target, get_target, missing_features
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
-    "TARGETS", "Library", "Outcome", "Target", "approximate", "build", "computable", "get_target", "load_library",
+    "TARGETS", "Library", "Outcome", "Target", "approximate", "build", "get_target", "load_library",
     "missing_features", "open_records", "show_plan", "tune",
 ]  # fmt: skip

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from secateur.ir import Graph, Unsupported
-from secateur.ir.precision import computed_wide
 from secateur.ir.progress import Progress, quiet
 
-from .build import build as build_one
-from .build import port
-from .build import show_plan as show_one
-from .division import PRODUCTS, Piece, divide
+from .build import build_piece, port, show_piece
+from .division import Piece, divide
 from .library import Library
 from .metadata import Metadata
 from .parted import RUNTIME, Part, PartedLibrary, RuntimeModel
@@ -42,42 +39,35 @@ def build(
     What has no code is left to ONNX Runtime, and the library's notes say what.
     Raises InputError for an unknown target or an unusable file, Unsupported where nothing of the graph has code.
     """
-    graph = computable(graph)
+    chosen = get_target(target)
     pieces = divide(graph)
     if len(pieces) == 1 and not pieces[0].foreign:
-        return build_one(graph, target, tune, threads, records, progress, fast)
+        return build_piece(pieces[0].graph, target, tune, threads, records, progress, fast)
     _refuse_whole(graph, pieces)
     models = {i: _model(piece, threads) for i, piece in enumerate(pieces) if piece.foreign}
     compiled = len(pieces) - len(models)
     each = None if tune is None else tune / compiled
     parts = [
         Part(
-            models.get(i) or build_one(piece.graph, target, each, threads, records, progress, fast),
+            models.get(i) or build_piece(piece.graph, target, each, threads, records, progress, fast),
             tuple(v.name for v in piece.graph.inputs), piece.graph.outputs, piece.foreign,
         )
         for i, piece in enumerate(pieces)
     ]  # fmt: skip
     names = [v.name for v in graph.inputs], graph.outputs
     constants = {n: np.asarray(graph.weights[n]) for n in graph.outputs if n in graph.weights}
-    return PartedLibrary(_metadata(graph, parts, get_target(target), threads), parts, names, constants)
-
-
-def computable(graph: Graph) -> Graph:
-    """The graph in float32 where it multiplies in half precision, which has no kernels."""
-    half = any(node.op in PRODUCTS and node.out.dtype in {"f16", "bf16"} for node in graph.nodes)
-    return computed_wide(graph) if half else graph
+    return PartedLibrary(_metadata(graph, parts, chosen, threads), parts, names, constants)
 
 
 def show_plan(
     graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
 ) -> str:
     """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
-    graph = computable(graph)
     pieces = divide(graph)
     _refuse_whole(graph, pieces)
     lines = [
         f"ONNX Runtime: {', '.join(piece.foreign)}\n" if piece.foreign
-        else show_one(piece.graph, target, threads, records)
+        else show_piece(piece.graph, target, threads, records)
         for piece in pieces
     ]  # fmt: skip
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""Graph -> Library."""
+"""Graph -> Library, where all of the graph has code; and the tuning of its kernels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import cast
 
 from secateur.ir import Graph, InputError, Unsupported
 from secateur.ir.onnx_origin import OnnxOrigin
+from secateur.ir.precision import HALF
 from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
-from .division import PRODUCTS, divide
+from .division import FOREIGN, PRODUCTS, divide
 from .library import Library, built
 from .metadata import Metadata, Port
 from .plan.backend import Backend
@@ -25,23 +26,18 @@ from .targets import Target, get_target, missing_features
 from .tune.tuner import Outcome, Tuner, open_records, versions
 
 
-def build(
+def build_piece(
     graph: Graph,
-    target: str | Target = "native",
-    tune: float | None = None,
-    threads: int = 1,
-    records: str | Path | Records | None = None,
-    progress: Progress = quiet,
-    fast: bool = True,
+    target: str | Target,
+    tune: float | None,
+    threads: int,
+    records: str | Path | Records | None,
+    progress: Progress,
+    fast: bool,
 ) -> Library:
-    """A library for this graph at the sizes it was captured with.
-
-    ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
-    no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
-    called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors.
-    Raises InputError for an unknown target or an unusable file, Unsupported for an operator without code generation.
-    """
-    tuner = _tuner(graph, target, threads, records, tune is not None)
+    """A library for a graph that ``divide`` leaves whole; arguments and errors are those of ``assembly.build``."""
+    check(graph)
+    tuner = _tuner(target, threads, records, tune is not None)
     backend = backend_for(tuner.target) if fast else backend_for(tuner.target).exact()
     program = lower(graph, tuner.target, threads, tuner.choose if tune is None else None, backend)
     outcome = Outcome() if tune is None else tuner.tune(_open_workloads([program], backend), tune, progress)
@@ -64,11 +60,10 @@ def port(graph: Graph, name: str) -> Port:
     return Port(spelled, tuple(map(int, value.shape)), value.dtype)
 
 
-def show_plan(
-    graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
-) -> str:
-    """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
-    tuner = _tuner(graph, target, threads, records, False)
+def show_piece(graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None) -> str:
+    """What a library of such a graph would call, one line a kernel (``plan.text``)."""
+    check(graph)
+    tuner = _tuner(target, threads, records, False)
     backend = backend_for(tuner.target)
     return show(lower(graph, tuner.target, threads, tuner.choose, backend), backend.families)
 
@@ -86,14 +81,12 @@ def tune(
     Returns what came of it, and what there is to say about the file's lines. Ctrl-C ends it; what was measured stays.
     Raises InputError as ``build`` does.
     """
-    tuner = _tuner(graph, target, threads, records, True)
+    tuner = _tuner(target, threads, records, True)
     outcome = tuner.tune(workloads(graph, tuner.target, threads), seconds, progress)
     return outcome, tuner.notes
 
 
-def _tuner(
-    graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None, measures: bool
-) -> Tuner:
+def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool) -> Tuner:
     """Refuse what cannot be built, read the records, load TVM."""
     chosen = get_target(target)
     if threads < 1:
@@ -104,7 +97,6 @@ def _tuner(
             f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that has "
             "them, and build here from its records"
         )
-    check(graph)
     return Tuner(chosen, threads, open_records(chosen, records, not measures))
 
 
@@ -140,14 +132,14 @@ def approximate(metadata: Metadata) -> bool:
 def check(graph: Graph) -> None:
     """Refuse what cannot be compiled before any work is done."""
     for value in (*graph.inputs, *(graph.value(n) for n in graph.outputs)):
-        if value.dtype in {"str", "c64", "c128", "bf16"}:
+        if value.dtype in FOREIGN:
             raise Unsupported(f"{value}: element type {value.dtype} has no code generation; use ONNX Runtime or torch")
     for node in graph.nodes:
-        if node.op in PRODUCTS and node.out.dtype in {"f16", "bf16"}:
+        if node.op in PRODUCTS and node.out.dtype in HALF:
             raise Unsupported(
                 f"{node.label}: {node.op} in {node.out.dtype} has no code generation (TVM's own takes hundreds of "
                 "times as long as float32); convert the network to float32, or run it in ONNX Runtime or torch"
             )
 
 
-__all__ = ["Program", "approximate", "build", "show_plan", "tune", "workloads"]
+__all__ = ["approximate", "build_piece", "port", "show_piece", "tune", "workloads"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from secateur.ir import Graph, Node
+from secateur.ir.precision import computed_wide
 
 from .plan.opaque import has_code
 
@@ -19,17 +20,9 @@ PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "l
 FOREIGN = frozenset({"str", "c64", "c128", "bf16"})  # element types without code
 # What gives as many elements as the data say: whatever reads them has no size to be compiled for.
 DATA_SIZED = frozenset(
-    {
-        "NonZero",
-        "NonMaxSuppression",
-        "Unique",
-        "Compress",
-        "Loop",
-        "StringSplit",
-        "SequenceConstruct",
-        "SplitToSequence",
-    }
-)
+    {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop", "StringSplit", "SequenceConstruct",
+     "SplitToSequence"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,19 @@ class Piece:
     foreign: tuple[str, ...] = ()
 
 
+def _computable(graph: Graph) -> Graph:
+    """The graph in float32 where it multiplies in half precision, which has no kernels."""
+    half = any(node.op in PRODUCTS and node.out.dtype in {"f16", "bf16"} for node in graph.nodes)
+    return computed_wide(graph) if half else graph
+
+
 def divide(graph: Graph) -> tuple[Piece, ...]:
-    """The parts in order; one alone where everything has code, or where nothing that has code takes time."""
+    """The parts in order; one alone where everything has code, or where nothing that has code takes time.
+
+    Compiled ones are computed in float32 where they multiply in half precision, unless the operators between which that
+    happens want it.
+    """
+    graph = _computable(graph)
     reasons = _without_code(graph)
     if not reasons:
         return (Piece(graph),)
@@ -111,5 +115,7 @@ def _piece(graph: Graph, levels: Mapping[str, int], level: int, reasons: Mapping
     outputs = tuple(v.name for node in nodes for v in node.outputs if v.name in later)
     weights = {name: graph.weights[name] for name in read if name in graph.weights}
     part = graph.rewrite(inputs=given, nodes=nodes, outputs=outputs, weights=weights)
+    if not level % 2:
+        return Piece(_computable(part))
     named = tuple(dict.fromkeys(reasons[n.name] for n in nodes if n.name in reasons))
-    return Piece(part, named if level % 2 else ())
+    return Piece(part, named)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from secateur.codegen.build import show_plan
+from secateur.codegen.assembly import show_plan
 from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
 from secateur.codegen.kernels.block_sparse.panel_template import tiles
 from secateur.codegen.kernels.block_sparse.panels import panel
