@@ -14,7 +14,7 @@ import secateur
 from bench.reach import verify_sabotage as sabotage
 from secateur.ir import Graph, InputError
 from secateur.ir.compare import align
-from secateur.passes import COMPENSATION, PASSES, Pipeline, parse_spec
+from secateur.passes import AFTER_CUT, PASSES, Pipeline, parse_spec
 from secateur.passes.recipe import Recipe
 from secateur.save import save_onnx
 from support.nets import chain, draw
@@ -53,10 +53,10 @@ def test_a_weight_that_the_pass_may_not_change_is_refused() -> None:
     assert "no pass that the recipe lists changes it" in found.reason
 
 
-@pytest.mark.parametrize("name", sorted(COMPENSATION))
-def test_every_compensation_declares_what_it_changes(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(AFTER_CUT))
+def test_every_pass_after_the_cut_declares_what_it_changes(name: str) -> None:
     done = sabotage.compiled(f"{sabotage.CUT},{name}")
-    assert set(done.recipe.digests) <= set(COMPENSATION[name].may_change(done.graph))
+    assert set(done.recipe.digests) <= set(AFTER_CUT[name].may_change(done.graph))
     assert done.recipe.digests
 
 

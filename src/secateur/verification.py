@@ -19,7 +19,7 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Sym
 from secateur.ir.compare import align
 from secateur.ir.numeric import random_inputs
-from secateur.passes import COMPENSATION
+from secateur.passes import AFTER_CUT
 from secateur.passes.law import Verification, check, distance
 from secateur.passes.recipe import Recipe
 from secateur.passes.recipe.digests import digest, fingerprint, same
@@ -187,7 +187,7 @@ def _elsewhere(known: Recipe, difference: str) -> str:
 
 
 def _after(known: Recipe) -> list[str]:
-    return [step.name for step in known.steps.after if step.name in COMPENSATION]
+    return [step.name for step in known.steps.after if step.name in AFTER_CUT]
 
 
 def _same_interface(dense: Graph, small: Graph) -> Graph:

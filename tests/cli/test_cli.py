@@ -408,9 +408,9 @@ def test_passes(call: Call) -> None:
     said = done.out.splitlines()
     heads = [line for line in said if line.startswith("# ")]
     assert [re.split("[,:]", head)[0] for head in heads] == [
-        "# rewrites", "# criteria", "# allocation", "# compensation", "# analyses",
+        "# rewrites", "# criteria", "# allocation", "# compensation", "# zeros in weights", "# analyses",
     ]  # fmt: skip
-    assert said.index("l2") > said.index(heads[1]) and said.index("slim") > said.index(heads[4])
+    assert said.index("l2") > said.index(heads[1]) and said.index("slim") > said.index(heads[5])
     about = re.findall(r"(?:^    .*\n)+", done.out, re.MULTILINE)
     assert len(about) == len(secateur.PASSES)
     assert all(text.endswith(".\n") and max(map(len, text.splitlines())) <= 100 for text in about)

@@ -11,7 +11,7 @@ import typer
 
 from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
+from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES, SPARSITY
 from secateur.passes.pipeline import Pass, options_of, print_value
 
 WIDTH = 100
@@ -20,6 +20,7 @@ KINDS: Mapping[str, Iterable[str]] = {
     "criteria: what is worth keeping": CRITERIA,
     "allocation: how much goes where, under a budget": ALLOCATORS,
     "compensation, after the cut": COMPENSATION,
+    "zeros in weights, after the cut": SPARSITY,
     "analyses, and the cut itself": PASSES,
 }
 

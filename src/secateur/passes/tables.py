@@ -13,7 +13,7 @@ from .allocate.uniform import Uniform
 from .allocate.zeros import Zeros
 from .analysis.cost import CountCost
 from .analysis.modularity import Modularity
-from .compensate import ALL as ALL_REPAIRS
+from .compensate import ALL as ALL_COMPENSATION
 from .compensate.constants import FoldConstants
 from .coupling.couple import Couple
 from .pipeline import Pass
@@ -27,24 +27,25 @@ from .sparsify import Sparsify
 CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType({p.name: p for p in ALL_CRITERIA})
 ALL_ALLOCATORS: tuple[type[Allocator], ...] = (Uniform, Global, Sensitivity, Knapsack, Zeros)
 ALLOCATORS: Mapping[str, type[Allocator]] = MappingProxyType({p.name: p for p in ALL_ALLOCATORS})
-ALL_COMPENSATION = (*ALL_REPAIRS, Sparsify)
 COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in ALL_COMPENSATION})
 # ``fold_constants`` is exact before slim and repairs after it.
 REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
 )
-# What may change weights after the cut, or their order.
-AFTER: Mapping[str, type[Pass]] = MappingProxyType({Portable.name: Portable} | dict(COMPENSATION))
+SPARSITY: Mapping[str, type[Pass]] = MappingProxyType({Sparsify.name: Sparsify})
+# What may change weights after the cut; and that, or their order.
+AFTER_CUT: Mapping[str, type[Pass]] = MappingProxyType(dict(COMPENSATION) | dict(SPARSITY))
+AFTER: Mapping[str, type[Pass]] = MappingProxyType({Portable.name: Portable} | dict(AFTER_CUT))
 PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in (Couple, CountCost, Modularity, Slim, Portable)}
     | dict(REWRITES)
     | dict(CRITERIA)
     | dict(ALLOCATORS)
-    | dict(COMPENSATION)
+    | dict(AFTER_CUT)
 )
 
 
 def may_change(steps: Iterable[Pass], graph: Graph) -> frozenset[str]:
     """The weights of a slim graph that these passes after the cut may change: what each of them declares."""
-    kinds = {kind.name: kind for kind in ALL_COMPENSATION}
+    kinds = {kind.name: kind for kind in (*ALL_COMPENSATION, Sparsify)}
     return frozenset(name for step in steps if step.name in kinds for name in kinds[step.name].may_change(graph))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
+from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
 from secateur.passes.allocate.amount import Allocator, check_amount, takes_budget
 from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass, with_options
@@ -62,7 +62,7 @@ def check_parts(parts: Parts) -> None:
     for step in parts.rewrites:
         _of_kind(step, REWRITES, "rewrite")
     for step in parts.compensate:
-        _of_kind(step, COMPENSATION, "compensation")
+        _of_kind(step, AFTER_CUT, "compensation")
 
 
 def criterion_of(given: Criterion | str | None) -> Criterion | None:

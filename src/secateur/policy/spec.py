@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from secateur.ir import InputError
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES, REWRITES
+from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate.amount import Allocator
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, parse_spec, print_spec
@@ -39,7 +39,7 @@ def read_spec(text: str) -> Parts:
             allocator = step
         elif isinstance(step, Couple):
             protect = step.protect
-        elif step.name in COMPENSATION:
+        elif step.name in AFTER_CUT:
             compensate.append(step)
         elif isinstance(step, Portable):
             portable = step.on
@@ -85,5 +85,5 @@ def _misplaced(text: str, step: Pass) -> str:
     return (
         f"policy '{text}': '{step.name}' does not fit; a policy is rewrites ({', '.join(REWRITES)}), a criterion "
         f"({', '.join(CRITERIA)}), an allocation ({', '.join(ALLOCATORS)}), slim and compensation "
-        f"({', '.join(COMPENSATION)}), as in 'l1,global{{macs=50%}},slim'"
+        f"({', '.join(AFTER_CUT)}), as in 'l1,global{{macs=50%}},slim'"
     )

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 
 from secateur.ir import InputError
-from secateur.passes import ALLOCATORS, COMPENSATION, CRITERIA, PASSES
+from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES
 from secateur.passes.allocate.amount import takes_budget
 from secateur.passes.pipeline import Pass, build, options_of, parse_pass, print_pass, print_value
 
@@ -25,7 +25,7 @@ def read_toml(text: str) -> Parts:
     score, allocate, compensate = dict(sections["score"]), dict(sections["allocate"]), sections["compensate"]
     rewrites = passes_of(_texts(sections["rewrite"], "passes", "rewrite"), "'rewrites'")
     protect = _texts(sections["protect"], "layers", "protect")
-    check_known(compensate, tuple(COMPENSATION), "key of [compensate]")
+    check_known(compensate, tuple(AFTER_CUT), "key of [compensate]")
     for name, value in compensate.items():
         if not isinstance(value, bool | str):
             raise InputError(
