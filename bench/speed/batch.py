@@ -76,6 +76,15 @@ def _attention(x: Tensor, qkv: nn.Module) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
+def _sparse(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The layer with one block of 16 outputs in five kept for each input and tap, so that whole registers are zero."""
+    with torch.no_grad():
+        blocks = layer.weight.reshape(-1, 16, *layer.weight.shape[1:])
+        kept = torch.arange(blocks[:, :1].numel()).view_as(blocks[:, :1]) % 5 == 0
+        layer.weight *= kept.expand_as(blocks).flatten(0, 1)
+    return layer
+
+
 def _resized(**options: Any) -> Callable[[], nn.Module]:
     return lambda: Function(lambda x: f.interpolate(x, **options) * 2)
 
@@ -126,6 +135,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                                 (8, 7, 6), ("ConvSpec",)),
         "signals": Family(lambda: nn.Sequential(nn.Conv1d(6, 32, 5), nn.ReLU(), nn.Conv1d(32, 20, 1)), (6, 40),
                           ("ConvSpec",)),
+        "block-sparse": Family(lambda: _sparse(nn.Linear(512, 512)), (512,), ("BlockSparseSpec",)),
+        "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(256, 256, 1)), nn.ReLU()), (256, 14, 14),
+                                      ("PanelSpec",)),
         "without a template": Family(lambda: nn.Sequential(nn.Conv3d(3, 6, 3), nn.BatchNorm3d(6), nn.ReLU()),
                                      (3, 4, 6, 5), ("TensorSpec",)),
     }
