@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import fnmatch
-import json
+import os
 import statistics
 import sys
 import time
@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.lib import common
+from bench.lib import common, forked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -232,28 +232,9 @@ LAYERS = {"conv", "conv_transpose", "linear"}
 # --- all of them -----------------------------------------------------------------------------------------
 
 
-def run_one(name: str, arguments: argparse.Namespace) -> common.Row:
+def run_one(name: str, arguments: argparse.Namespace, server: forked.Server) -> common.Row:
     """The row of a network from a process of its own, killed at the limit."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.reach.zoos",
-        "--child",
-        name,
-        "--seed",
-        str(arguments.seed),
-    ]
-    done = common.run(command, timeout=arguments.timeout, threads=1)
-    lines = done.stdout.strip().splitlines()
-    row: common.Row
-    if done.code == 0 and lines and lines[-1].startswith("{"):
-        row = json.loads(lines[-1])
-    elif done.code is None:
-        row = {"network": name, "status": "broken", "reason": f"not finished after {arguments.timeout:g} s"}
-    else:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        row = {"network": name, "status": "broken", "reason": f"exit code {done.code}: {last}"[:600]}
-    return row | {"wall_s": round(done.seconds, 2), "peak_mb": done.peak_bytes // 2**20}
+    return {"network": name, "reason": None} | server.run(measure, name, arguments.seed, timeout=arguments.timeout)
 
 
 def line(row: common.Row) -> str:
@@ -304,11 +285,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=600, metavar="S", help="seconds for a network (default 600)")
     parser.add_argument("--again", action="store_true", help="also run those that this commit has a row for")
     parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--child", metavar="NETWORK", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(measure(arguments.child, arguments.seed)))
-        return 0
     with (common.ROOT / "bench" / "data" / "zoo.csv").open(newline="", encoding="utf-8") as file:
         listed = [f"{row['zoo']}/{row['model']}" for row in csv.DictReader(file)]  # without loading torch here
     names = [name for name in listed if fnmatch.fnmatch(name, arguments.only)]
@@ -316,8 +293,10 @@ def main() -> int:
     rows = latest(arguments.output, arguments.seed)
     fresh = {name for name, row in rows.items() if row.get("git") == here["git"] and not arguments.again}
     todo = [] if arguments.summary else [name for name in names if name not in fresh]
+    os.environ.update(common.environment(threads=1))
+    server = forked.Server(("bench.data.zoo", "timm", "torch._dynamo", "secateur.ir.frontends.torch.trace"))
     with ThreadPoolExecutor(max(1, arguments.jobs)) as pool:
-        for done in as_completed([pool.submit(run_one, name, arguments) for name in todo]):
+        for done in as_completed([pool.submit(run_one, name, arguments, server) for name in todo]):
             row = done.result()
             common.append(arguments.output, [row | here])
             print(line(row), flush=True)
