@@ -202,3 +202,29 @@ def test_a_library_without_fast_algorithms() -> None:
     libraries = [build(graph, fast=fast) for fast in (True, False)]
     assert [lib.metadata.kernels.get("winograd", 0) for lib in libraries] == [1, 0]
     assert close(*(np.asarray(lib(x)) for lib in libraries))
+
+
+def test_a_network_that_magnifies_roundings_is_judged_by_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur import codegen
+    from secateur import deploy as build
+
+    class Unstable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.full((16,), 0.1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = 30 + x * self.scale
+            return (x * x).mean(-1) - x.mean(-1) ** 2
+
+    graph = secateur.trace(Unstable(), (torch.randn(256, 16),))
+    assert build.build(graph).metadata.name == graph.name
+    honest = codegen.build
+
+    def sabotaged(given: Graph, *rest: object, **more: object) -> codegen.Library:
+        weights = {n: w * np.float32(1.1) if n == "scale" else w for n, w in given.weights.items()}
+        return honest(given.rewrite(weights=weights), *rest, **more)
+
+    monkeypatch.setattr(codegen, "build", sabotaged)
+    with pytest.raises(secateur.LawError, match="differs from the network"):
+        build.build(graph)

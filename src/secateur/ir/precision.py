@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
-
 from .graph import Array, Graph, Node, Value, numpy_dtype
 from .onnx_origin import OnnxOrigin
 
@@ -36,19 +34,33 @@ def widened(graph: Graph) -> Graph | None:
     if coarsest(graph) not in HALF and not any(v.dtype in HALF for v in graph.inputs):
         return graph
 
-    def wide(value: Value) -> Value:
-        return dataclasses.replace(value, dtype="f32") if value.dtype in HALF else value
+    return _retyped(graph, HALF, "f32")
+
+
+def doubled(graph: Graph) -> Graph | None:
+    """The same network in double precision where it computes in float32, to tell roundings from faults.
+
+    None where an opaque node is tied to float32.
+    """
+    return _retyped(graph, frozenset({"f32"}), "f64")
+
+
+def _retyped(graph: Graph, types: frozenset[str], to: str) -> Graph | None:
+    """The network with another type in the place of these; None where an opaque node has one of them."""
+
+    def retyped(value: Value) -> Value:
+        return dataclasses.replace(value, dtype=to) if value.dtype in types else value
 
     nodes = []
     for node in graph.nodes:
-        types = {v.dtype for v in node.outputs} | {graph.value(i).dtype for i in node.inputs if i is not None}
-        if node.op == "opaque" and types & HALF:
+        found = {v.dtype for v in node.outputs} | {graph.value(i).dtype for i in node.inputs if i is not None}
+        if node.op == "opaque" and found & types:
             return None
-        attrs = {k: "f32" if k == "to" and a in HALF else a for k, a in node.attrs.items()}
-        nodes.append(dataclasses.replace(node, outputs=tuple(map(wide, node.outputs)), attrs=attrs))
-    weights = {n: _as_f32(w) for n, w in graph.weights.items()}
-    made = graph.rewrite(inputs=tuple(map(wide, graph.inputs)), nodes=nodes, weights=weights)
-    origin = made.note(OnnxOrigin)  # the file's own nodes may hold constants in half precision
+        attrs = {k: to if k == "to" and a in types else a for k, a in node.attrs.items()}
+        nodes.append(dataclasses.replace(node, outputs=tuple(map(retyped, node.outputs)), attrs=attrs))
+    weights = {n: _cast_array(w, types, to) for n, w in graph.weights.items()}
+    made = graph.rewrite(inputs=tuple(map(retyped, graph.inputs)), nodes=nodes, weights=weights)
+    origin = made.note(OnnxOrigin)  # the file's own nodes may hold constants of the old type
     return made if origin is None else made.with_note(dataclasses.replace(origin, originals={}))
 
 
@@ -83,10 +95,15 @@ def _cast(name: str, source: str, value: Value, to: str) -> Node:
     return Node("cast", (source,), (dataclasses.replace(value, name=name, dtype=to),), {"to": to})
 
 
-def _as_f32(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype in map(numpy_dtype, HALF) else array
+def _cast_array(array: Array, types: frozenset[str], to: str) -> Array:
+    return array.astype(numpy_dtype(to)) if array.dtype in map(numpy_dtype, types) else array
 
 
 def widened_feed(feed: Mapping[str, Array]) -> dict[str, Array]:
     """Inputs for the widened network."""
-    return {name: _as_f32(array) for name, array in feed.items()}
+    return {name: _cast_array(array, HALF, "f32") for name, array in feed.items()}
+
+
+def doubled_feed(feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs for the network in double precision."""
+    return {name: _cast_array(array, frozenset({"f32"}), "f64") for name, array in feed.items()}
