@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 
 from secateur.codegen.assembly import show_plan
 from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
-from secateur.codegen.kernels.block_sparse.panel_template import tiles
 from secateur.codegen.kernels.block_sparse.panels import panel
+from secateur.codegen.kernels.block_sparse.pixels import divided, pixels_of
 from secateur.codegen.kernels.block_sparse.plan import density
 from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
 from secateur.codegen.plan.strides import Strides
@@ -84,19 +84,30 @@ def test_records_know_the_density_alone() -> None:
 
 @pytest.mark.parametrize(("vectors", "most"), [(25, 3), (1, 3), (2, 3), (3, 3), (4, 3), (7, 2), (1, 1), (5, 6), (3, 4)])
 def test_tiles_cover_all_vectors(vectors: int, most: int) -> None:
-    assert sum(size * times for size, times in tiles(vectors, most)) == vectors
-    assert all(1 <= size <= most for size, _ in tiles(vectors, most))
+    assert sum(size * times for size, times in divided(vectors, most)) == vectors
+    assert all(1 <= size <= most for size, _ in divided(vectors, most))
 
 
-@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 40), st.integers(1, 3), st.integers(1, 2),
+@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 2000), st.integers(1, 4))
+def test_strips_of_tiles_hold_every_vector_once(h: int, w: int, inputs: int, threads: int) -> None:
+    spec = PanelSpec(8, 1, inputs, 4, h, w, (1, 1), (1, 1), *[Strides(0, 0, 8 * w, 8)] * 2, False, 50, threads=threads)
+    found, done = pixels_of(spec, NARROW), 0
+    for strips in found.strips:
+        assert strips.first == done
+        assert strips.vectors <= found.vectors
+        assert (strips.count - 1) * strips.each < strips.tiles <= strips.count * strips.each
+        done += strips.vectors * strips.tiles
+    assert done == h * found.each
+
+
+@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 40), st.integers(2, 3), st.integers(1, 2),
        st.integers(1, 4))  # fmt: skip
 def test_strips_hold_every_pixel(h: int, w: int, inputs: int, kernel: int, dilation: int, threads: int) -> None:
     plane = Strides(0, 0, 8 * (w + 2), 8)
     spec = PanelSpec(8, 1, inputs, 4, h, w, (kernel, kernel), (dilation, dilation), plane, plane, False, 50,
                      threads=threads)  # fmt: skip
     found = panel(spec, NARROW)
-    step, total = (found.vectors, h * found.each) if kernel == 1 else (found.rows, h)
-    assert step <= total <= found.strips * step
+    assert found.rows <= h <= found.strips * found.rows
     assert found.channel // 8 % 2 == 1  # so that channels do not meet in a few sets of the cache
 
 

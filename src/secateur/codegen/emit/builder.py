@@ -222,10 +222,10 @@ class KernelBuilder:
         """Add to it; LLVM contracts a product to a fused multiply-add."""
         self.set(accumulator, self.get(accumulator) + value)
 
-    def prefetch(self, buffer: Buffer, index: Expr) -> None:
-        """Ask for a cache line, past the end of the buffer too."""
+    def prefetch(self, buffer: Buffer, index: Expr, near: bool = True) -> None:
+        """Ask for a cache line, past the end of the buffer too; into the second cache alone if not ``near``."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [_index(index)]))
-        numbers = [tirx.IntImm("int32", i) for i in (0, 3, 1)]  # to read, keep in all levels, data
+        numbers = [tirx.IntImm("int32", i) for i in (0, 3 if near else 2, 1)]  # to read, keep in these levels, data
         self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *numbers)))
 
     def finish(self) -> Function:

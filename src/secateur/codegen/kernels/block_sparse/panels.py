@@ -1,4 +1,7 @@
-"""How a strip of the input lies in a panel: all pixels of a channel side by side, one channel after the other."""
+"""How a strip of the input lies in a panel: all pixels of a channel side by side, one channel after the other.
+
+So it is for windows; ``pixels`` has 1x1 convolutions.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,17 @@ from secateur.codegen.plan.tensors import Ints
 from secateur.codegen.targets import Target
 
 from .packing import Packed
+from .pixels import in_registers, pixels_of
+from .pixels import room_of as room_of_pixels
 from .spec import PanelSpec
-
-TILE = 3  # vectors of pixels that most kernels have in registers
 
 
 @dataclass(frozen=True)
 class Panel:
     """A strip of the outputs of an image, ``vectors`` of ``lanes`` pixels, and what it reads.
 
-    A row of outputs takes ``each`` vectors, of which the last overlaps the one before. A 1x1 convolution has any
-    vectors that follow each other in its strips, else they are of ``rows`` whole rows. In floats: ``pitch`` from one
-    row of inputs to the next, ``channel`` from one channel to the next.
+    A row of outputs takes ``each`` vectors, of which the last overlaps the one before; a strip has ``rows`` rows. In
+    floats: ``pitch`` from one row of inputs to the next, ``channel`` from one channel to the next.
     """
 
     each: int
@@ -42,11 +44,6 @@ def panel(spec: PanelSpec, target: Target) -> Panel:
     """The panel of a kernel, such that it fills half of the second cache."""
     v, (kh, kw), (dh, dw) = spec.lanes, spec.kernel, spec.dilation
     each, room = -(-spec.w // v), target.l2 // 2 // (4 * spec.ci)
-    if spec.kernel == (1, 1):
-        total = spec.h * each
-        strips = _even(-(-total // max(TILE, room // v)), total // TILE, spec.threads)
-        vectors = -(-total // strips)
-        return Panel(each, 1, vectors, -(-total // vectors), v, (vectors | 1) * v)
     pitch, more = spec.w + (kw - 1) * dw, (kh - 1) * dh
     strips = _even(-(-spec.h // max(1, room // pitch - more)), spec.h, spec.threads)
     rows = -(-spec.h // strips)
@@ -66,5 +63,13 @@ def scratch(spec: PanelSpec, target: Target) -> int:
 
 def room_of(spec: PanelSpec, target: Target) -> int:
     """Floats of one thread: its panel, then a tile of results."""
+    if spec.kernel == (1, 1):
+        return room_of_pixels(spec, target)
     found = panel(spec, target)
-    return spec.ci * found.channel + spec.lanes * min(found.vectors, 2 * TILE) * spec.lanes
+    return spec.ci * found.channel + spec.lanes * min(found.vectors, in_registers(spec, target)[1]) * spec.lanes
+
+
+def offsets_in(spec: PanelSpec, packed: Packed, places: Ints, target: Target) -> Ints:
+    """Where each kept block's input is in what is packed; ``places``: the lane of each input channel of the weights."""
+    found = pixels_of(spec, target) if spec.kernel == (1, 1) else panel(spec, target)
+    return found.offsets(spec, packed, places)

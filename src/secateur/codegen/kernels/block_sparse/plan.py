@@ -15,7 +15,7 @@ from secateur.codegen.targets import Target
 
 from .areas import tile_area
 from .packing import Packed, by_rows, nonzero_blocks, pack_blocks
-from .panels import panel, scratch
+from .panels import offsets_in, scratch
 from .spec import BlockSparseChoice, BlockSparseSpec, PanelChoice, PanelSpec
 
 MOST = 90  # per cent of the blocks: with more, nothing is gained
@@ -79,7 +79,7 @@ def arguments(placement: Placement, spec: BlockSparseSpec | PanelSpec, choice: B
         weights = by_rows(packed, choice.rows)
         starting = tuple(Address(p.buffer, p.delta + corner) for p in (places if spec.table else places[:1]))
         room = placement.program.arena.new(scratch(spec, target))
-        tables = [Table((*starting, Address(room))), Table(panel(spec, target).offsets(spec, packed, lane))]
+        tables = [Table((*starting, Address(room))), Table(offsets_in(spec, packed, lane, target))]
     w = placement.program.weight(weights if weights.size else np.zeros(spec.lanes, np.float32))
     return [placement.start, w, bias, *tables, starts]
 

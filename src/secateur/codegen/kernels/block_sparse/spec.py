@@ -13,7 +13,7 @@ from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
-TURN = 6  # multiply-accumulates in the time that a number of a matrix takes to be transposed
+TURN = 9  # multiply-accumulates in the time that a number of a matrix takes to be transposed
 REACHED = 0.85  # of what loads and registers would allow, in the caches of 1x1 layers of 512 channels
 PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel, in fused multiply-adds of a vector
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+from tvm import tirx
 
 from secateur.codegen.emit.builder import INT, KernelBuilder, const, segments
 from secateur.codegen.emit.types import Buffer, Expr, Function
@@ -25,7 +26,7 @@ from .areas import tile_area, tile_of
 from .packing import PIECES, random_pattern
 from .spec import BlockSparseChoice, BlockSparseSpec, PanelSpec
 
-REVISION = 1  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
 Pixels = Callable[[Expr, Expr, Expr, int, int], None]
 Segment = tuple[int, int, int]  # the first, how many, and the size of each
 
@@ -67,12 +68,13 @@ class _BlockSparse:
     def group(self, first: int, count: int, number: Expr) -> None:
         """All pixels of some output blocks, shared by the workers."""
         start = self.k.bind(first + number * count, INT)
-        self.over_pixels(partial(self.pixels, start, start + count), self.spec.threads > 1)
+        self.over_pixels(partial(self.pixels, start, start + count, count), self.spec.threads > 1)
 
     def own_blocks(self, worker: Expr) -> None:
         """All pixels of the output blocks of one worker, which have about as many kept blocks as another's."""
-        at = self.spec.blocks * PIECES + 1 + worker
-        self.over_pixels(partial(self.pixels, self.number(self.starts, at), self.number(self.starts, at + 1)), False)
+        at, about = self.spec.blocks * PIECES + 1 + worker, -(-self.spec.blocks // self.spec.threads)
+        first, end = self.number(self.starts, at), self.number(self.starts, at + 1)
+        self.over_pixels(partial(self.pixels, first, end, about), False)
 
     def over_pixels(self, body: Pixels, parallel: bool) -> None:
         """``body(image, row, column, rows, columns)`` for all tiles of the output."""
@@ -95,20 +97,43 @@ class _BlockSparse:
 
         k.loop(rcount, row, parallel and rcount > 1, "oh")
 
-    def pixels(self, first: Expr, end: Expr, image: Expr, row: Expr, column: Expr, rows: int, columns: int) -> None:
-        """Some output blocks of one tile of pixels, a part of the input after the other."""
+    def pixels(self, first: Expr, end: Expr, about: int, image: Expr, row: Expr, column: Expr, rows: int,
+               columns: int) -> None:  # fmt: skip
+        """Some output blocks, ``about`` so many, of one tile of pixels, a part of the input after the other."""
         k, spec = self.k, self.spec
-        source = k.bind(x_index(spec, image, row, column), INT)
+        source = following = k.bind(x_index(spec, image, row, column), INT)
         if self.choice.copied:
             worker = k.worker.astype(INT) if k.partitioned else const(0)
             base = k.bind(self.number(self.places, const(spec.inputs)) + worker * self.area.floats, INT)
             k.loop(spec.inputs, lambda b: self.copy(b, source, base, rows, columns), name="cb")
             source = base
 
-        def part(p: Expr) -> None:
-            k.span(first, end, lambda b: self.tile(p, b, source, image, row, column, rows, columns), name="co")
+        def one(p: Expr, b: Expr) -> None:
+            self.ask(following, k.bind(p * about + (b - first), INT), about * self.choice.parts, rows, columns)
+            self.tile(p, b, source, image, row, column, rows, columns)
 
-        k.loop(self.choice.parts, part, name="part")
+        k.loop(self.choice.parts, lambda p: k.span(first, end, partial(one, p), name="co"), name="part")
+
+    def ask(self, source: Expr, turn: Expr, turns: int, rows: int, columns: int) -> None:
+        """Ask for what the next tile is copied from, a share of its blocks of inputs each turn: they lie far apart.
+
+        In the second cache alone: what this tile reads fills the first. (Tiles that are read in place gain nothing.)
+        """
+        k, spec, v = self.k, self.spec, self.spec.lanes
+        (sh, sw), (high, wide) = spec.stride, self.area.read(spec, rows, columns)
+        down = columns == spec.w
+        if not self.choice.copied or (rows, columns) == (spec.h, spec.w):
+            return
+        source = source + (rows * sh * spec.x.row if down else columns * sw * spec.x.column)
+        lines = [(r, c) for r in range(high) for c in range(0, wide, max(1, 16 // v))]
+
+        def block(i: Expr) -> None:
+            at = k.bind(source + self.number(self.places, i), INT)
+            for r, c in lines:
+                k.prefetch(self.memory, at + (r * spec.x.row + c * spec.x.column), near=False)
+
+        first, end = (tirx.min(tirx.floordiv((turn + i) * spec.inputs, turns), const(spec.inputs)) for i in (0, 1))
+        k.span(k.bind(first, INT), k.bind(end, INT), block, name="ask")
 
     def copy(self, block: Expr, source: Expr, base: Expr, rows: int, columns: int) -> None:
         """What a tile reads of a block of inputs, next to that of the block before."""
@@ -116,9 +141,13 @@ class _BlockSparse:
         start = k.bind(self.number(self.places, block) + source, INT)
         to = k.bind(base + block * area.block, INT)
         high, wide = area.read(spec, rows, columns)
-        k.loop(high, lambda r: k.loop(wide, lambda c: k.store(
-            self.memory, to + (r * area.wide + c) * spec.lanes,
-            k.load(self.memory, start + r * spec.x.row + c * spec.x.column)), name="c"), name="r")  # fmt: skip
+
+        def row(r: Expr) -> None:
+            for c in range(wide):
+                vector = k.load(self.memory, start + r * spec.x.row + c * spec.x.column)
+                k.store(self.memory, to + (r * area.wide + c) * spec.lanes, vector)
+
+        k.loop(high, row, name="r")
 
     def tile(self, part: Expr, block: Expr, source: Expr, image: Expr, row: Expr, column: Expr, rows: int,
              columns: int) -> None:  # fmt: skip
@@ -133,6 +162,8 @@ class _BlockSparse:
             bias = k.vector(k.load(self.bias, block * v))
             for a in accumulators:
                 k.set(a, bias)
+            for at in places[:: max(1, 16 // v)]:
+                k.prefetch(self.y, y_index(spec, at))  # to be written once the sums are there
 
         def resume() -> None:
             for a, at in zip(accumulators, places, strict=True):

@@ -1,0 +1,130 @@
+"""A tile of a panel: some vectors of pixels of an output block, its kept blocks alone, transposed when written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.codegen.emit.builder import INT, KernelBuilder, const
+from secateur.codegen.emit.transpose import transpose
+from secateur.codegen.emit.types import Buffer, Expr
+from secateur.codegen.kernels.conv.template import y_index
+from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
+
+from .packing import PIECES
+from .spec import PanelChoice, PanelSpec
+
+LINE = 16  # float32 in a cache line
+Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector of pixels of the output: its first one, and where it begins in the panel."""
+
+    row: Expr
+    column: Expr
+    at: Expr
+
+
+class PanelKernel:
+    """What kernels from panels have in common: their parameters, and what is done with a packed strip.
+
+    ``each``: vectors that a row of outputs takes.
+    """
+
+    def __init__(self, spec: PanelSpec, choice: PanelChoice, each: int) -> None:
+        self.spec, self.choice, self.each = spec, choice, each
+        self.k = k = KernelBuilder(spec.lanes, spec.threads)
+        self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
+        self.places, self.offsets, self.starts = (k.pointer(name, "int32") for name in ("places", "offsets", "starts"))
+        self.operands = operand_pointers(k, spec.post_ops)
+        self.y = k.pointer("y")
+
+    def number(self, buffer: Buffer, at: Expr) -> Expr:
+        """An entry of a table."""
+        return self.k.bind(self.k.scalar(buffer, at).astype(INT), INT)
+
+    def source(self, image: Expr, block: Expr) -> Expr:
+        """Where a block of inputs of an image begins."""
+        spec = self.spec
+        if spec.table:
+            start = self.number(self.places, block)
+        else:
+            start = self.number(self.places, const(0)) + block * spec.x.block
+        return self.k.bind(start + image * spec.x.image, INT)
+
+    def scratch(self, worker: Expr, room: int) -> Expr:
+        """Where the panel of a worker begins."""
+        at = self.number(self.places, const(self.spec.inputs if self.spec.table else 1))
+        return self.k.bind(at + worker * room, INT)
+
+    def turn(self, first: Expr, to: Expr, step: int) -> None:
+        """A vector of pixels of a block of inputs into the panel, ``step`` floats from one channel to the next."""
+        k, v = self.k, self.spec.lanes
+        pixels = [k.load(self.memory, first + i * self.spec.x.column) for i in range(v)]
+        for i, vector in enumerate(transpose(k, pixels)):
+            k.store(self.memory, to + i * step, vector)
+
+    def tile(self, image: Expr, block: Expr, vectors: list[Vector], kept: Expr) -> None:
+        """Some vectors of pixels of an output block, ``rows`` outputs at a time, then transposed and written.
+
+        ``kept``: where there is room for them. All sums go there: where some stay in registers for the transposition,
+        LLVM keeps one of the others in memory throughout the loop before.
+        """
+        k, v, parts = self.k, self.spec.lanes, self.choice.parts
+        place = k.bind(block * PIECES, INT)
+        every = self.number(self.starts, place), self.number(self.starts, place + PIECES)
+        for vector in vectors:
+            for pixel in range(0, v, max(1, LINE // v)):
+                k.prefetch(self.y, y_index(self.spec, At(block, image, vector.row, vector.column + pixel)))
+
+        def part(number: Expr) -> None:
+            """What a part of the inputs adds: it is in the first cache for all passes but the first."""
+            size = PIECES // parts
+            at = k.bind(place + number * size, INT)
+            span = self.number(self.starts, at), self.number(self.starts, at + size)
+            k.loop(v // self.choice.rows, lambda p: self.products(number, p, every, span, vectors, kept), name="p")
+
+        k.loop(parts, part, name="part")
+        bias = k.vector(k.load(self.bias, block * v))
+        for j, vector in enumerate(vectors):
+            outputs = [k.load(self.memory, kept + (r * len(vectors) + j) * v) for r in range(v)]
+            for i, pixel in enumerate(transpose(k, outputs)):
+                at = At(block, image, vector.row, vector.column + i)
+                k.store(self.y, y_index(self.spec, at), apply(k, pixel + bias, self.spec.post_ops, self.operands, at))
+
+    def products(self, part: Expr, number: Expr, every: Span, span: Span, vectors: list[Vector],
+                 kept: Expr) -> None:  # fmt: skip
+        """The sums of some outputs of a block over a part of its kept blocks, stored in rows of pixels."""
+        k, v, rows, (first, end) = self.k, self.spec.lanes, self.choice.rows, every
+        sums = [k.accumulators(len(vectors)) for _ in range(rows)]
+        flat = [(total, r, j) for r in range(rows) for j, total in enumerate(sums[r])]
+        weights = k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
+
+        def place(r: int, j: int) -> Expr:
+            return kept + ((number * rows + r) * len(vectors) + j) * v
+
+        def begin() -> None:
+            for total, _, _ in flat:
+                k.set(total, k.splat(0.0))
+
+        def resume() -> None:
+            for total, r, j in flat:
+                k.set(total, k.load(self.memory, place(r, j)))
+
+        if self.choice.parts == 1:
+            begin()
+        else:
+            k.branch(part == 0, begin, resume)
+
+        def one(i: Expr) -> None:
+            offset = self.number(self.offsets, i)
+            xs = [k.vector(k.load(self.memory, vector.at + offset)) for vector in vectors]
+            for r in range(rows):
+                w = k.vector(k.splat(k.scalar(self.w, weights + (i * rows + r))))
+                for total, x in zip(sums[r], xs, strict=True):
+                    k.add(total, x * w)
+
+        k.span(*span, one, name="kept")
+        for total, r, j in flat:
+            k.store(self.memory, place(r, j), k.get(total))
