@@ -48,17 +48,12 @@ class Journey:
         self.module = self.kind.make().eval()
         self.inputs = self.kind.inputs()
         self.slim: Compiled | None = None
+        self.file = b""
 
     # Legs.
 
-    def capture(self) -> None:
-        """Read it, and find what it is as one walks at the module itself."""
-        import secateur
-
-        secateur.trace(self.module, self.inputs)
-
     def prune(self) -> None:
-        """Half of the MACs, under the product's own law."""
+        """Read it, and leave half of the MACs, under the product's own law."""
         import secateur
 
         self.slim = secateur.compile(self.module, "l1", example_inputs=self.inputs, macs=self.kind.macs)
@@ -169,21 +164,26 @@ class Journey:
         import onnxruntime
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
-        slim = self._slim()
-        wanted = tensors(slim.module().eval()(*arguments))
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "slim.onnx")
-            slim.save(path)
-            try:
-                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            except NotImplemented as error:  # convolutions of float64, say: the file is right
-                raise Inapt(f"ONNX Runtime lacks it: {error}") from None
-            given = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
-            if any(leaf.dtype == torch.bfloat16 for leaf in [*given, *wanted]):
-                raise Inapt("ONNX Runtime's Python takes no bfloat16")
-            names = [one.name for one in session.get_inputs()]
-            found = session.run(None, dict(zip(names, (leaf.numpy() for leaf in given), strict=True)))
+        wanted = tensors(self._slim().module().eval()(*arguments))
+        try:
+            session = onnxruntime.InferenceSession(self._written(), providers=["CPUExecutionProvider"])
+        except NotImplemented as error:  # convolutions of float64, say: the file is right
+            raise Inapt(f"ONNX Runtime lacks it: {error}") from None
+        given = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        if any(leaf.dtype == torch.bfloat16 for leaf in [*given, *wanted]):
+            raise Inapt("ONNX Runtime's Python takes no bfloat16")
+        names = [one.name for one in session.get_inputs()]
+        found = session.run(None, dict(zip(names, (leaf.numpy() for leaf in given), strict=True)))
         self._same(wanted, found, "the slim module")
+
+    def _written(self) -> bytes:
+        """The file, written once: each time it is checked by a run in a process of its own."""
+        if not self.file:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "slim.onnx"
+                self._slim().save(str(path))
+                self.file = path.read_bytes()
+        return self.file
 
     def _finite(self, result: Any) -> None:
         if any(leaf.dtype.is_floating_point and not leaf.isfinite().all() for leaf in tensors(result)):
@@ -205,7 +205,7 @@ class Journey:
 
 
 LEGS: Mapping[str, Callable[[Journey], None]] = {
-    name: getattr(Journey, name) for name in ("capture", "prune", "alone", "train", "onnx", "sizes", "batch", "build")
+    name: getattr(Journey, name) for name in ("prune", "alone", "train", "onnx", "sizes", "batch", "build")
 }
 
 

@@ -4,10 +4,10 @@
     python -m bench.reach.modules --only 'conv_*'      some of them; --again those that have rows as well
     python -m bench.reach.modules --summary            the table alone, from the rows there are
 
-Legs: `capture`; `prune` to half of the MACs under the law; `alone`: the recipe laid over the module in torch; `train`:
-a step; `onnx`: written and run in ONNX Runtime; other `sizes` and another `batch` where the original takes them;
-`build`: a library of shipped records beside the module. **ok**; **expected**: refused by the sentence that the kind
-states; **none**: the leg says nothing of this kind; **skipped** behind a leg that failed. The others are faults:
+Legs: `prune`, captured and cut to half of the MACs under the law; `alone`: the recipe laid over the module in torch;
+`train`: a step; `onnx`: written and run in ONNX Runtime; other `sizes` and another `batch` where the original takes
+them; `build`: a library of shipped records beside the module. **ok**; **expected**: refused by the sentence that the
+kind states; **none**: the leg says nothing of this kind; **skipped** behind a leg that failed. The others are faults:
 **refused** otherwise, **wrong**, **crash** (a foreign exception, or the process died), **slow**.
 """
 
@@ -44,7 +44,6 @@ from bench.nets.modules.kind import Kind
 
 VERDICTS = ("ok", "expected", "none", "skipped")
 FAULTS = ("refused", "wrong", "crash", "slow")
-LIMIT = 240.0  # seconds for one kind
 KINDS: Sequence[Kind] = tuple(
     kind
     for module in (attention, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
@@ -70,7 +69,7 @@ def travel(kind: Kind, seed: int, tell: IO[str], wanted: Sequence[str] = ()) -> 
             found = verdict(error, kind.expect.get(name))
         row = {"leg": name, "verdict": found[0], "detail": found[1][:400]}
         print(json.dumps(row | {"seconds": round(time.perf_counter() - start, 2)}), file=tell, flush=True)
-        if found[0] not in ("ok", "none") and name in ("capture", "prune"):
+        if found[0] not in ("ok", "none") and name == "prune":
             break
     if journey is not None:
         print(json.dumps({"facts": journey.facts}, default=str), file=tell, flush=True)
@@ -96,8 +95,8 @@ def verdict(error: Exception, expected: str | None) -> tuple[str, str]:
     return "crash", f"{text.splitlines()[0]} @{Path(last.filename).name}:{last.lineno}"
 
 
-def apart(kind: Kind, seed: int, wanted: Sequence[str] = ()) -> common.Row:
-    """The row of a kind from a process of its own, ended at the limit."""
+def apart(kind: Kind, seed: int, wanted: Sequence[str] = (), limit: float = 240.0) -> common.Row:
+    """The row of a kind from a process of its own, ended at the limit (seconds)."""
     start = time.monotonic()
     reading, writing = os.pipe()
     child = os.fork()
@@ -111,7 +110,7 @@ def apart(kind: Kind, seed: int, wanted: Sequence[str] = ()) -> common.Row:
     text = b""
     with os.fdopen(reading, "rb", 0) as pipe:
         while True:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, LIMIT - (time.monotonic() - start)))
+            ready, _, _ = select.select([pipe], [], [], max(0.0, limit - (time.monotonic() - start)))
             if not ready:
                 os.kill(child, signal.SIGKILL)
             part = os.read(pipe.fileno(), 1 << 16)
@@ -123,7 +122,7 @@ def apart(kind: Kind, seed: int, wanted: Sequence[str] = ()) -> common.Row:
     legs = {r["leg"]: {"verdict": r["verdict"], "detail": r["detail"], "s": r["seconds"]} for r in lines if "leg" in r}
     begun = [r["begin"] for r in lines if "begin" in r]
     if begun and begun[-1] not in legs:
-        late = time.monotonic() - start >= LIMIT
+        late = time.monotonic() - start >= limit
         legs[begun[-1]] = {"verdict": "slow" if late else "crash", "detail": "the process ended", "s": 0}
     facts: common.Row = next((r["facts"] for r in lines if "facts" in r), {})
     return {"kind": kind.name, "legs": legs, **facts, "seconds": round(time.monotonic() - start, 1)}
@@ -156,6 +155,7 @@ def main() -> int:
     parser = common.parser(__doc__, "modules.jsonl")
     parser.add_argument("--only", default="*", metavar="GLOB", help="kinds such as 'conv_*'")
     parser.add_argument("--legs", default="", help="some of the legs alone, by commas; prune is always one")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds for one kind")
     parser.add_argument("--again", action="store_true", help="also run those that this commit has a row for")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     arguments = parser.parse_args()
@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace, here: common.Row) -> None:
     fresh = {row["kind"] for row in common.read(arguments.output) if row["git"] == here["git"] and not arguments.again}
     for kind in KINDS:
         if fnmatch.fnmatch(kind.name, arguments.only) and kind.name not in fresh:
-            row = apart(kind, arguments.seed, [leg for leg in arguments.legs.split(",") if leg])
+            row = apart(kind, arguments.seed, [leg for leg in arguments.legs.split(",") if leg], arguments.limit)
             common.append(arguments.output, [row | here])
             bad = "; ".join(f"{name} {v}: {detail[:100]}" for name, v, detail in faults(row))
             print(

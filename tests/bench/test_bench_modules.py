@@ -49,7 +49,7 @@ def test_a_refusal_is_right_where_the_kind_states_its_sentence() -> None:
             return x + self.past
 
     kind = Kind("stateful", Stateful, normal((1, 3)))
-    for expect, verdict in (({}, "refused"), ({"capture": "read by the next call"}, "expected")):
+    for expect, verdict in (({}, "refused"), ({"prune": "read by the next call"}, "expected")):
         told = io.StringIO()
         modules.travel(dataclasses.replace(kind, expect=expect), 0, told)
         rows = [json.loads(line) for line in told.getvalue().splitlines()]

@@ -265,7 +265,7 @@ KINDS = (
     Kind("det_weighted", Weighted, _P, _O),
     Kind("det_regions", Regions, _boxes, batch=False),
     Kind("det_suppressed", Suppressed, normal((1, 3, 32, 32)), batch=False,
-         expect=dict.fromkeys(("capture", "prune"), "Compile the network up to there")),
+         expect={"prune": "Compile the network up to there"}),
     Kind("det_best_places", Best, _P, _O),
     Kind("det_masks", Masks, _P, _O),
     Kind("seg_dilated", lambda: Segmenter(False), _P, _O),

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 class Literal:
     """A number in a node's attribute that followed a dimension when the network was captured at two sizes.
 
-    Element ``index`` of attribute ``attr`` is ``value.shape[axis] * times // over + plus``; -1 where ``value`` is "".
+    Element ``index`` of attribute ``attr`` is ``size * times // over + plus``; -1 where ``value`` is "". The size is
+    ``value.shape[axis]``, times ``value.shape[a]`` for the axes ``a`` in ``also``; with ``modulo`` it is what lacks to
+    the next multiple of it.
     """
 
     attr: str
@@ -23,6 +25,8 @@ class Literal:
     times: int = 1
     over: int = 1
     plus: int = 0
+    also: tuple[int, ...] = ()
+    modulo: int = 0
 
 
 @dataclass(frozen=True)

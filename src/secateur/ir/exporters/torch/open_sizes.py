@@ -110,7 +110,7 @@ def opened(e: Emitter, node: Node) -> Node:
     attrs = dict(node.attrs)
     for one in e.origin.follows.get(node.name, ()):
         value = attrs.get(one.attr)
-        if not isinstance(value, tuple) or one.index >= len(value) or value[one.index] in (0, -1):
+        if not isinstance(value, tuple) or one.index >= len(value) or (value[one.index] in (0, -1) and not one.modulo):
             continue  # it follows by itself
         if one.value and one.value not in e.env:
             continue
@@ -122,6 +122,10 @@ def _number(e: Emitter, one: Literal) -> Operand:
     if not one.value:
         return -1
     found: fx.Node = e.method("size", e.env[one.value], one.axis)
+    for axis in one.also:
+        found = e.call(operator.mul, found, e.method("size", e.env[one.value], axis))
+    if one.modulo:
+        found = e.call(operator.mod, e.call(operator.neg, found), one.modulo)
     for function, amount, neutral in (
         (operator.mul, one.times, 1), (operator.floordiv, one.over, 1), (operator.add, one.plus, 0)
     ):  # fmt: skip

@@ -63,6 +63,14 @@ class Args:
         self._asked.add(name)
         return self._values.get(name, default)
 
+    def peek(self, name: str) -> Argument:
+        """An argument without having asked for it."""
+        return self._values.get(name)
+
+    def with_values(self, values: Mapping[str, Argument]) -> Args:
+        """The same call with these arguments in the place of its own."""
+        return Args({**self._values, **values}, self.meta, self.target, self._defaults)
+
     def first(self) -> Argument:
         """The first argument, whatever this overload calls it."""
         return self.get(next(iter(self._values)))
@@ -116,6 +124,7 @@ class Builder:
         self.made: dict[str, Node] = {}
         self.source = Source()
         self.prefix = ""
+        self.open_sizes = False  # build what follows a size of nodes, not as a constant
         self.train_as = ""  # set by a rule whose operator is another one in train mode
         self._count = 0
         self._constants = 0
@@ -231,6 +240,30 @@ class Builder:
 
 def _equal(a: Array, b: Array) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def following(b: Builder, number: float) -> Value:
+    """A number that follows a size: what a sum over so many ones is, or its reciprocal. Raises Skip for others."""
+    if number == int(number) and number:
+        ones = b.emit("expand", [b.const(np.ones(1, np.int64))], shape=(abs(int(number)),))
+        size = b.emit("reduce_sum", [ones], axes=(0,), keepdims=False)
+        size = size if number > 0 else b.emit("neg", [size])
+        return b.cast(size, "f32") if isinstance(number, float) else size
+    turned = round(1 / number) if number else 0
+    if turned and 1 / turned == number:
+        return b.emit("reciprocal", [b.cast(following(b, turned), "f32")])
+    raise Skip(f"{number} follows no size")
+
+
+def positions(b: Builder, count: int) -> Value:
+    """0, 1, .. as integers."""
+    ones = b.emit("expand", [b.const(np.ones(1, np.int64))], shape=(count,))
+    return b.emit("sub", [b.emit("cumsum", [ones], axis=0), b.scalar(1, "i64")])
+
+
+def size_of(b: Builder, x: Value, axis: int) -> Value:
+    """The size of an axis as a value, which follows it where sizes are open."""
+    return following(b, x.shape[axis]) if b.open_sizes and x.shape[axis] else b.scalar(x.shape[axis], "i64")
 
 
 def axis_of(axis: int, rank: int) -> int:

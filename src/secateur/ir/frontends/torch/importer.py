@@ -25,6 +25,7 @@ from .arrays import short_name, to_numpy
 from .build import Args, Argument, Builder, Rule, Skip, bind
 from .capture import Capture
 from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
+from .grown import MAKERS, NOTHING, SHAPED, Grown, constant, numbers
 from .refusals import check_known
 from .results import check, jsonable, replaced, settle, titled
 from .rules_layers import LAYERS
@@ -32,7 +33,7 @@ from .rules_math import MATH
 from .rules_movement import MOVE
 from .source import source_of
 
-RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS})
+RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS, **SHAPED})
 
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
 
@@ -42,15 +43,17 @@ class Importer:
 
     ``fold``: replace weights of layers that cannot be cut where they are stored by what they are now, such as a
     normalised one, whose norm would otherwise see the columns that pruning removes; without it everything that is
-    computed from parameters stays computed.
+    computed from parameters stays computed. ``grown``: calls that give other constants at another size stay calls.
     """
 
-    def __init__(self, capture: Capture, fold: bool = True) -> None:
+    def __init__(self, capture: Capture, fold: bool = True, grown: Grown = NOTHING) -> None:
         self.capture = capture
         self.fold = fold
+        self.grown = grown
         self.folded: dict[fx.Node, Value] = {}
         self.parameters = frozenset(name for name, _, kind in capture.bound.values() if kind == "parameter")
         self.b = Builder([name for name, _, _ in capture.bound.values()])
+        self.b.open_sizes = grown is not NOTHING
         self.env: dict[fx.Node, Argument] = {}
         self.consts: dict[fx.Node, Const] = {}
         self.inputs: list[Value] = []
@@ -99,12 +102,25 @@ class Importer:
         self.env[node] = value
 
     def _bind_weight(self, node: fx.Node, name: str, tensor: torch.Tensor, kind: str) -> None:
+        if kind == "constant" and self._grow(node, tensor):
+            return
         # Tied weights are one weight under the first name.
         name = self.names.setdefault(id(tensor), name)
         named = kind != "constant" and tensor.dtype.is_floating_point
         self.consts[node] = Const(tensor, frozenset({name} if named else ()), "" if kind == "constant" else name)
         if named:
             self.sizes[name] = tensor.numel()
+
+    def _grow(self, node: fx.Node, tensor: torch.Tensor) -> bool:
+        """Build a constant that holds sizes. False where it does not."""
+        if node.name not in self.grown:
+            return False
+        self.b.start(node.name, source_of(node))
+        try:
+            self.env[node] = constant(self.b, tensor, self.grown[node.name])
+        except Skip:
+            return False
+        return True
 
     def _walk(self, module: fx.GraphModule, placeholder: Argument) -> Argument:
         for node in module.graph.nodes:
@@ -113,7 +129,8 @@ class Importer:
             elif node.op == "get_attr":
                 found: Argument = operator.attrgetter(node.target)(module)
                 if isinstance(found, torch.Tensor):
-                    self.consts[node] = Const(found)
+                    if not self._grow(node, found):
+                        self.consts[node] = Const(found)
                 else:
                     self.env[node] = found
             elif node.op == "call_function":
@@ -194,6 +211,8 @@ class Importer:
 
     def _fold(self, node: fx.Node, base: str) -> bool:
         """Compute a call that depends on no input. True if it needs no IR node."""
+        if node.name in self.grown:
+            return False
         known_by_shape = hollow(node, base, self.consts)
         tensors = [n for n in node.all_input_nodes if not self._is_number(n) and n not in known_by_shape]
         creates = base in CREATES
@@ -312,8 +331,11 @@ class Importer:
         check_known(node)
         args = bind(node, *self._operands(node, base))
         rule = RULES.get(base) or (RULES.get(base[:-1]) if base.endswith("_") else None)
+        if node.name in self.grown:
+            rule = MAKERS.get(base, rule)
         begin = len(b.nodes)
         try:
+            args = numbers(b, node, self.grown.get(node.name, frozenset()), args)
             if rule is None:
                 raise Skip(f"no rule for {base}")
             result = rule(b, args)

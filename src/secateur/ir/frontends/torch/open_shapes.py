@@ -80,8 +80,8 @@ class _Opening:
     def _opened(self, node: Node) -> Node:
         attrs = dict(node.attrs)
         for one in self.follows.get(node.name, ()):
-            value = attrs[one.attr]
-            if value[one.index] not in (0, -1):  # else it follows by itself
+            value = attrs.get(one.attr)  # a batch that is spread has other nodes here
+            if value is not None and (one.modulo or value[one.index] not in (0, -1)):  # else it follows by itself
                 attrs[one.attr] = (*value[: one.index], self._number(one), *value[one.index + 1 :])
         outputs = node.outputs
         if node.op == "opaque":
@@ -91,7 +91,12 @@ class _Opening:
     def _number(self, one: Literal) -> int:
         if not one.value:
             return -1
-        dim = self.known[one.value].shape[one.axis]
+        shape = self.known[one.value].shape
+        dim = shape[one.axis]
+        for axis in one.also:
+            dim = dim * shape[axis]
+        if one.modulo:
+            dim = (dim + one.modulo - 1) // one.modulo * one.modulo - dim
         number = dim * one.times // one.over + one.plus
         return as_sym(number) if isinstance(number, Sym) else number
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from secateur.ir.graph import Array, Value
+from secateur.ir.graph import Value
 
 from .arrays import FLOATS
-from .build import Args, Builder, Skip
+from .build import Args, Builder, Skip, positions
 
 
 def contract(b: Builder, x: Value, y: Value) -> Value:
@@ -78,7 +78,7 @@ def attention(b: Builder, a: Args) -> Value:
     turned = b.transpose(k, (*range(rank - 2), rank - 1, rank - 2))
     weights = b.binary("mul", b.emit("matmul", [q, turned]), float(scale), q.dtype)
     if a.is_causal:
-        mask = b.const(_causal(q.shape[-2], k.shape[-2]))
+        mask = _causal(b, q.shape[-2], k.shape[-2])
     if mask is not None and mask.dtype == "b1":
         weights = b.emit("where", [mask, weights, b.scalar(float("-inf"), q.dtype)])
     elif mask is not None:
@@ -86,5 +86,8 @@ def attention(b: Builder, a: Args) -> Value:
     return b.emit("matmul", [b.emit("softmax", [weights], axis=len(weights.shape) - 1), v])
 
 
-def _causal(rows: int, columns: int) -> Array:
-    return np.tril(np.ones((rows, columns), bool))
+def _causal(b: Builder, rows: int, columns: int) -> Value:
+    """Which key each query may see: none behind it."""
+    if not b.open_sizes:
+        return b.const(np.tril(np.ones((rows, columns), bool)))
+    return b.emit("ge", [b.emit("unsqueeze", [positions(b, rows)], axes=(1,)), positions(b, columns)])

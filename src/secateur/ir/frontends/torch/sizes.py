@@ -9,7 +9,9 @@ sizes, and the report says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from math import gcd
 from typing import Any
 
@@ -28,7 +30,7 @@ Arguments = tuple[Any, ...]
 Read = Callable[[Arguments], Graph]
 
 # What an exporter may be handed numbers for that are known when the module runs.
-_OPEN = frozenset({"shape", "size", "starts", "ends", "sizes", "repeats"})
+_OPEN = frozenset({"shape", "size", "starts", "ends", "sizes", "repeats", "pads"})
 
 
 class Disagree(Exception):
@@ -41,37 +43,52 @@ def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
     ``read`` captures the network with other arguments and raises whatever it likes where it does not take them.
     """
     wide = next((g for g in (_try(read, other) for other in _other_sizes(args)) if g is not None), None)
+    third = _Third(args, read)
     if wide is not None and (freed := free_batch(graph, wide)) is not None:
         return open_shapes(freed, graph, wide, {}) or freed
     more = _more(args)
     tall = _try(read, more) if more is not None else None
     freed = free_batch(graph, tall) if tall is not None else None
-    if freed is None and tall is not None and wide is not None and _says_no(graph, wide):
-        freed = _opened(graph, tall)  # a batch alone, that literals follow
-    return _noted(graph, freed or graph, wide or tall)
+    if freed is None and tall is not None and wide is not None and _says_no(graph, wide, third):
+        freed = _opened(graph, tall, third)  # a batch alone, that literals follow
+    return _noted(graph, freed or graph, wide or tall, third)
 
 
-def _opened(graph: Graph, other: Graph) -> Graph | None:
+class _Third:
+    """The network at sizes that are one more than a multiple of 192: what lacks to a multiple of k is k - 1."""
+
+    def __init__(self, args: Arguments, read: Read) -> None:
+        self._args, self._read = args, read
+        self._graph: Graph | None = None
+
+    def __call__(self) -> Graph | None:
+        if self._graph is None:
+            given = _changed(self._args, lambda size, back: (size // 192 + 1 + back % 2) * 192 + 1, _behind)
+            self._graph = _try(self._read, given) if given is not None else None
+        return self._graph
+
+
+def _opened(graph: Graph, other: Graph, third: _Third) -> Graph | None:
     try:
-        return open_shapes(graph, graph, other, _follows(graph, other))
+        return open_shapes(graph, graph, other, _follows(graph, other, third))
     except Disagree:
         return None
 
 
-def _says_no(graph: Graph, other: Graph) -> bool:
+def _says_no(graph: Graph, other: Graph, third: _Third) -> bool:
     try:
-        _follows(graph, other)
+        _follows(graph, other, third)
     except Disagree:
         return True
     return False
 
 
-def _noted(graph: Graph, freed: Graph, other: Graph | None) -> Graph:
+def _noted(graph: Graph, freed: Graph, other: Graph | None, third: _Third) -> Graph:
     origin = freed.note(TorchOrigin)
     if other is None or origin is None:
         return freed
     try:
-        follows = _follows(graph, other)
+        follows = _follows(graph, other, third)
         opened = open_shapes(freed, graph, other, follows)
         return opened or freed.with_note(dataclasses.replace(origin, follows=follows))
     except Disagree as found:
@@ -112,6 +129,21 @@ def _other_sizes(args: Arguments) -> Iterator[Arguments]:
             found = _changed(_more(args, 11) or args, change, axes)
             if found is not None:
                 yield found
+    shapes = [leaf.shape for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+    if len({len(shape) for shape in shapes}) > 1:  # pictures, and vectors beside them
+        most = max(map(len, shapes))
+        found = _changed(_more(args, 11) or args, _Awkward(), lambda rank: _behind(rank) if rank == most else range(0))
+        if found is not None:
+            yield found
+    for size in sorted({n for shape in shapes for n in shape[1:]}):  # sequences, and matrices between their places
+        found = _changed(_more(args, 11) or args, _only(size), lambda rank: range(1, rank))
+        if found is not None:
+            yield found
+
+
+def _only(size: int) -> Callable[[int, int], int]:
+    """Every axis of this size at another, that of others as it is."""
+    return lambda old, back: int(size * 1.5) + 2 | 1 if old == size else old
 
 
 def _behind(rank: int) -> range:
@@ -155,6 +187,8 @@ def _changed(args: Arguments, change: Callable[[int, int], int], axes: Callable[
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2:
             for axis in axes(leaf.ndim):
+                if change(leaf.shape[axis], leaf.ndim - 1 - axis) == leaf.shape[axis]:
+                    continue
                 index = torch.arange(change(leaf.shape[axis], leaf.ndim - 1 - axis)) % max(leaf.shape[axis], 1)
                 leaf = leaf.index_select(axis, index.to(leaf.device)) if leaf.shape[axis] else leaf
         found.append(leaf)
@@ -178,7 +212,7 @@ def _more(args: Arguments, rows: int = 1) -> Arguments | None:
 # Literals.
 
 
-def _follows(graph: Graph, other: Graph) -> dict[str, tuple[Literal, ...]]:
+def _follows(graph: Graph, other: Graph, third: _Third) -> dict[str, tuple[Literal, ...]]:
     """Every literal in which the traces differ, by what it follows. Raises Disagree."""
     if [v.name for v in graph.inputs] != [v.name for v in other.inputs] or graph.outputs != other.outputs:
         raise Disagree("the network has other inputs or outputs at another size")
@@ -186,13 +220,14 @@ def _follows(graph: Graph, other: Graph) -> dict[str, tuple[Literal, ...]]:
     for a, b in zip(graph.inputs, other.inputs, strict=True):
         known.add(a, b)
     found: dict[str, tuple[Literal, ...]] = {}
-    for mine, theirs in zip(graph.nodes, other.nodes, strict=False):
+    for place, (mine, theirs) in enumerate(zip(graph.nodes, other.nodes, strict=False)):
         if mine.op != theirs.op or mine.inputs != theirs.inputs or len(graph.nodes) != len(other.nodes):
             raise Disagree(f"forward takes another path at another size, from {_place(mine)} on")
         for name in filter(None, mine.inputs):
             if name in graph.weights and name not in found:
                 found.update(_constant(graph, other, name, mine, known))
-        literals = _literals(mine, theirs, graph, other, known)
+        pads = mine.op == "pad" and mine.attrs != theirs.attrs
+        literals = _pads(place, graph, other, third) if pads else _literals(mine, theirs, graph, other, known)
         if literals:
             found[mine.name] = literals
         for a, b in zip(mine.outputs, theirs.outputs, strict=True):
@@ -236,6 +271,32 @@ def _literals(mine: Node, theirs: Node, graph: Graph, other: Graph, known: _Know
     return tuple(found)
 
 
+def _pads(place: int, graph: Graph, other: Graph, third: _Third) -> tuple[Literal, ...]:
+    """What is padded to a multiple of a number. Raises Disagree."""
+    mine, theirs = graph.nodes[place], other.nodes[place]
+    name = str(mine.inputs[0])
+    rank = len(mine.out.shape)
+    found = []
+    for i, (p, q) in enumerate(zip(mine.attrs["pads"], theirs.attrs["pads"], strict=True)):
+        if p == q:
+            continue
+        sizes = [(graph.value(name).shape[i % rank], p), (other.value(name).shape[i % rank], q)]
+        fits = _moduli(sizes)
+        more = third() if len(fits) > 1 else None
+        if more is not None and len(more.nodes) == len(graph.nodes) and more.nodes[place].op == "pad":
+            fits = _moduli([*sizes, (more.value(name).shape[i % rank], more.nodes[place].attrs["pads"][i])])
+        if len(fits) != 1:
+            raise Disagree(f"'pads' of {_place(mine)} depends on it")
+        found.append(Literal("pads", i, name, i % rank, modulo=fits[0]))
+    return tuple(found)
+
+
+def _moduli(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """The numbers to whose next multiple each size lacks what stands beside it."""
+    whole = gcd(*(size + lack for size, lack in sizes))
+    return [k for k in range(2, whole + 1) if whole % k == 0 and all(-size % k == lack for size, lack in sizes)]
+
+
 def _end(end: int, node: Node, graph: Graph, index: int) -> int:
     """The end of a slice as a number."""
     return int(graph.value(node.inputs[0] or "").shape[node.attrs["axes"][index]]) if end == END else end
@@ -261,8 +322,13 @@ class _Known:
 
     def __init__(self) -> None:
         self._dims: dict[tuple[int, int], tuple[str, int]] = {}
+        self._products: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
 
     def add(self, a: Value, b: Value) -> None:
+        differ = [axis for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)) if m != n]
+        for axes in combinations(differ, 2):
+            sizes = math.prod(int(a.shape[i]) for i in axes), math.prod(int(b.shape[i]) for i in axes)
+            self._products.setdefault(sizes, (a.name, axes))
         for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)):
             if m != n:
                 self._dims.setdefault((int(m), int(n)), (a.name, axis))
@@ -282,4 +348,15 @@ class _Known:
             times, over = p // common, m // common
             if min(times, over) == 1 and n * times // over == q:
                 return Literal(attr, index, value, axis, times, over)
+        return self._further(attr, index, p, q)
+
+    def _further(self, attr: str, index: int, p: int, q: int) -> Literal | None:
+        """The product of two dimensions of one value, or a multiple and a little more or less."""
+        for (m, n), (value, axes) in self._products.items():
+            if p % m == 0 and q % n == 0 and p // m == q // n:
+                return Literal(attr, index, value, axes[0], p // m, also=axes[1:])
+        for (m, n), (value, axis) in self._dims.items():
+            times = (q - p) // (n - m)
+            if times > 1 and times * (n - m) == q - p and abs(p - times * m) <= times:
+                return Literal(attr, index, value, axis, times, plus=p - times * m)
         return None

@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import InputError
 from secateur.ir.graph import Graph
@@ -19,6 +20,7 @@ from secateur.ir.torch_origin import TorchOrigin
 from secateur.ir.verify import verify
 
 from .capture import Capture, capture, from_exported
+from .grown import NOTHING, Grown, differing
 from .importer import Importer
 from .sizes import free_sizes
 from .training import train_remarks
@@ -49,23 +51,69 @@ def trace(
         raise InputError(f"expected a torch.nn.Module or an ExportedProgram, got {type(module).__name__}.")
     args = _arguments(module, example_inputs)
     title = name or type(module).__name__
-    graph = _build(capture(module, args), title, fold)
-    said, origin = train_remarks(module), graph.note(TorchOrigin)
-    if said and origin is not None:
-        graph = graph.with_note(dataclasses.replace(origin, capture_remarks=(*origin.capture_remarks, *said)))
+    found = capture(module, args)
+    graph = _remarked(_build(found, title, fold), module)
     if not dynamic_batch:
         return graph
 
-    def read(other: tuple[object, ...]) -> Graph:
-        with untouched(module), torch.no_grad():  # a run says sooner than a capture that it does not take them
-            module.eval()(*other)
-        return _build(capture(module, other), title, fold)
+    reader = _Reader(module, title, fold, args, found)
+    freed = free_sizes(graph, args, reader)
+    origin = freed.note(TorchOrigin)
+    if origin is None or not (origin.fixed or origin.follows):
+        return freed
+    grown = reader.differing()
+    again = free_sizes(_remarked(_build(found, title, fold, grown), module), args, reader.growing(grown))
+    better = again.note(TorchOrigin)
+    return freed if better is None or better.fixed or better.follows else again
 
-    return free_sizes(graph, args, read)
+
+class _Reader:
+    """Captures the module at other sizes, each once."""
+
+    def __init__(self, module: nn.Module, title: str, fold: bool, args: tuple[object, ...], found: Capture) -> None:
+        self.module, self.title, self.fold = module, title, fold
+        self.grown: Grown = NOTHING
+        self.captures: dict[str, Capture | Exception] = {}
+        self.first = found
+
+    def __call__(self, other: tuple[object, ...]) -> Graph:
+        key = str([tuple(t.shape) for t in pytree.tree_leaves(other) if isinstance(t, torch.Tensor)])
+        if key not in self.captures:
+            try:
+                with untouched(self.module), torch.no_grad():  # a run says sooner than a capture that it takes no such
+                    self.module.eval()(*other)
+                self.captures[key] = capture(self.module, other)
+            except Exception as error:
+                self.captures[key] = error
+        found = self.captures[key]
+        if isinstance(found, Exception):
+            raise found
+        return _build(found, self.title, self.fold, self.grown)
+
+    def differing(self) -> Grown:
+        """What is not the same at all sizes; see ``grown``."""
+        found: dict[str, frozenset[str]] = {}
+        for other in self.captures.values():
+            if isinstance(other, Capture):
+                for name, what in differing(self.first, other).items():
+                    found[name] = found.get(name, frozenset()) | what
+        return found
+
+    def growing(self, grown: Grown) -> _Reader:
+        """The same captures, read with these calls in the graph."""
+        self.grown = grown
+        return self
 
 
-def _build(found: Capture, title: str, fold: bool) -> Graph:
-    return verify(Importer(found, fold).run(title))
+def _remarked(graph: Graph, module: nn.Module) -> Graph:
+    said, origin = train_remarks(module), graph.note(TorchOrigin)
+    if not said or origin is None:
+        return graph
+    return graph.with_note(dataclasses.replace(origin, capture_remarks=(*origin.capture_remarks, *said)))
+
+
+def _build(found: Capture, title: str, fold: bool, grown: Grown = NOTHING) -> Graph:
+    return verify(Importer(found, fold, grown).run(title))
 
 
 def _arguments(module: nn.Module, example: object) -> tuple[object, ...]:
