@@ -28,12 +28,13 @@ from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, crea
 from .grown import MAKERS, NOTHING, SHAPED, Grown, constant, numbers
 from .refusals import check_known
 from .results import check, jsonable, replaced, settle, titled
+from .rules_index import INDEX
 from .rules_layers import LAYERS
 from .rules_math import MATH
 from .rules_movement import MOVE
 from .source import source_of
 
-RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **LAYERS, **SHAPED})
+RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **INDEX, **LAYERS, **SHAPED})
 
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
 

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import gcd
-from typing import Any
 
 import numpy as np
-import torch
-from torch.utils import _pytree as pytree
 
 from secateur.ir.graph import Graph, Node, Value
 from secateur.ir.ops import END
 from secateur.ir.torch_origin import Literal, TorchOrigin
 
 from .batch import free_batch
+from .examples import Arguments, behind, changed, more, other_sizes
 from .open_shapes import open_shapes
 
-Arguments = tuple[Any, ...]
 Read = Callable[[Arguments], Graph]
 
 # What an exporter may be handed numbers for that are known when the module runs.
@@ -42,12 +39,12 @@ def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
 
     ``read`` captures the network with other arguments and raises whatever it likes where it does not take them.
     """
-    wide = next((g for g in (_try(read, other) for other in _other_sizes(args)) if g is not None), None)
+    wide = next((g for g in (_try(read, other) for other in other_sizes(args)) if g is not None), None)
     third = _Third(args, read)
     if wide is not None and (freed := free_batch(graph, wide)) is not None:
         return open_shapes(freed, graph, wide, {}) or freed
-    more = _more(args)
-    tall = _try(read, more) if more is not None else None
+    longer = more(args)
+    tall = _try(read, longer) if longer is not None else None
     freed = free_batch(graph, tall) if tall is not None else None
     if freed is None and tall is not None and wide is not None and _says_no(graph, wide, third):
         freed = _opened(graph, tall, third)  # a batch alone, that literals follow
@@ -63,7 +60,7 @@ class _Third:
 
     def __call__(self) -> Graph | None:
         if self._graph is None:
-            given = _changed(self._args, lambda size, back: (size // 192 + 1 + back % 2) * 192 + 1, _behind)
+            given = changed(self._args, lambda size, back: (size // 192 + 1 + back % 2) * 192 + 1, behind)
             self._graph = _try(self._read, given) if given is not None else None
         return self._graph
 
@@ -114,102 +111,6 @@ def _try(read: Read, args: Arguments) -> Graph | None:
         return read(args)
     except Exception:  # whatever the user's own code raises at a size that it does not take
         return None
-
-
-# Other examples.
-
-
-def _other_sizes(args: Arguments) -> Iterator[Arguments]:
-    """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them.
-
-    Channels stand before the sizes, or behind them.
-    """
-    for axes in (_behind, _between, _last):
-        for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
-            found = _changed(_more(args, 11) or args, change, axes)
-            if found is not None:
-                yield found
-    shapes = [leaf.shape for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-    if len({len(shape) for shape in shapes}) > 1:  # pictures, and vectors beside them
-        most = max(map(len, shapes))
-        found = _changed(_more(args, 11) or args, _Awkward(), lambda rank: _behind(rank) if rank == most else range(0))
-        if found is not None:
-            yield found
-    for size in sorted({n for shape in shapes for n in shape[1:]}):  # sequences, and matrices between their places
-        found = _changed(_more(args, 11) or args, _only(size), lambda rank: range(1, rank))
-        if found is not None:
-            yield found
-
-
-def _only(size: int) -> Callable[[int, int], int]:
-    """Every axis of this size at another, that of others as it is."""
-    return lambda old, back: int(size * 1.5) + 2 | 1 if old == size else old
-
-
-def _behind(rank: int) -> range:
-    """Behind the channels, or behind the batch where there is one axis more."""
-    return range(min(2, rank - 1), rank)
-
-
-def _between(rank: int) -> range:
-    """Between the batch and the channels."""
-    return range(1, rank - 1)
-
-
-def _last(rank: int) -> range:
-    """Height and width of what has one axis more than a picture: frames."""
-    return range(rank - 2, rank) if rank > 4 else range(0)
-
-
-class _Awkward:
-    """Odd sizes, half as large again and more, so that every stride shows, and none near that of another axis.
-
-    The same size along axes that are the same from behind (``back``) becomes the same again.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int], int] = {}
-
-    def __call__(self, size: int, back: int) -> int:
-        key = size, back % 2
-        if key not in self._made:
-            new = int(size * (1.5, 1.8)[back % 2]) + 2 | 1
-            while any(abs(new - other) * 6 <= max(new, other) for other in self._made.values()):
-                new += 2
-            self._made[key] = new
-        return self._made[key]
-
-
-def _changed(args: Arguments, change: Callable[[int, int], int], axes: Callable[[int], range]) -> Arguments | None:
-    """Spatial axes, which ``axes`` tells of a rank, at other sizes."""
-    leaves, spec = pytree.tree_flatten(args)
-    found = []
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2:
-            for axis in axes(leaf.ndim):
-                if change(leaf.shape[axis], leaf.ndim - 1 - axis) == leaf.shape[axis]:
-                    continue
-                index = torch.arange(change(leaf.shape[axis], leaf.ndim - 1 - axis)) % max(leaf.shape[axis], 1)
-                leaf = leaf.index_select(axis, index.to(leaf.device)) if leaf.shape[axis] else leaf
-        found.append(leaf)
-    if all(a is b for a, b in zip(leaves, found, strict=True)):
-        return None
-    arguments: Arguments = pytree.tree_unflatten(found, spec)
-    return arguments
-
-
-def _more(args: Arguments, rows: int = 1) -> Arguments | None:
-    """The example with the first row of each input repeated; None if the inputs have no common batch."""
-    leaves, spec = pytree.tree_flatten(args)
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves if isinstance(leaf, torch.Tensor)}
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
-        return None
-    grown = [torch.cat([leaf, *[leaf[:1]] * rows]) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    arguments: Arguments = pytree.tree_unflatten(grown, spec)
-    return arguments
-
-
-# Literals.
 
 
 def _follows(graph: Graph, other: Graph, third: _Third) -> dict[str, tuple[Literal, ...]]:
@@ -282,9 +183,9 @@ def _pads(place: int, graph: Graph, other: Graph, third: _Third) -> tuple[Litera
             continue
         sizes = [(graph.value(name).shape[i % rank], p), (other.value(name).shape[i % rank], q)]
         fits = _moduli(sizes)
-        more = third() if len(fits) > 1 else None
-        if more is not None and len(more.nodes) == len(graph.nodes) and more.nodes[place].op == "pad":
-            fits = _moduli([*sizes, (more.value(name).shape[i % rank], more.nodes[place].attrs["pads"][i])])
+        again = third() if len(fits) > 1 else None
+        if again is not None and len(again.nodes) == len(graph.nodes) and again.nodes[place].op == "pad":
+            fits = _moduli([*sizes, (again.value(name).shape[i % rank], again.nodes[place].attrs["pads"][i])])
         if len(fits) != 1:
             raise Disagree(f"'pads' of {_place(mine)} depends on it")
         found.append(Literal("pads", i, name, i % rank, modulo=fits[0]))
