@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.accuracy import lottery, lottery_tables, training
+from bench.accuracy import lottery, lottery_tables, sparsity, training
 from bench.data.fashion import Data
 from bench.lib import common
 from secateur.passes.train.lottery import CRITERIA, ONES
@@ -59,3 +59,20 @@ def test_tables_hold_what_rows_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_every_way_of_training_sparse_is_measured() -> None:
     assert {"ssl", "slimming", "iht", "dcp", "snip", "soft"} < set(training.METHODS)
+
+
+def test_patterns_of_zeros_are_measured_once_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Data(torch.randn(128, 1, 14, 14), torch.arange(128) % 10)
+    assert len({job.key for job in sparsity.plan(3)}) == len(list(sparsity.plan(3)))
+    jobs = [sparsity.Job(0, "dense", 0.0, "magnitude"), sparsity.Job(0, "auto", 0.5, "moments")]
+    for _ in range(2):
+        bench = sparsity.Bench(data, data, tmp_path / "rows.jsonl")
+        for job in jobs:
+            bench.run(job)
+    rows = common.read(tmp_path / "rows.jsonl")
+    assert [row["block"] for row in rows] == ["dense", "auto"]
+    assert rows[1]["zeros"] == pytest.approx(0.5, abs=0.01)
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(sparsity, "PICTURE", tmp_path / "drawn.svg")
+    sparsity.draw(rows)
+    assert "balanced" in (tmp_path / "drawn.svg").read_text()
