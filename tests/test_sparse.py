@@ -10,7 +10,7 @@ import pytest
 
 import secateur
 from secateur.codegen.advice import gains
-from secateur.ir import Graph
+from secateur.ir import Graph, InputError
 from secateur.passes.sparsify import Sparsify
 from secateur.passes.sparsify.packed import read
 from support.network import Net
@@ -76,6 +76,30 @@ def test_fewer_channels_and_zeros(batches: list[np.ndarray], tmp_path: Path) -> 
     spoiled = {n: w + (w != 0) * 1e-3 if w.ndim == 4 else w for n, w in done.graph.weights.items()}
     spoiled = {n: w.astype(np.float32) for n, w in spoiled.items()}
     assert not secateur.verify(graph, done.graph.rewrite(weights=spoiled), done.recipe).passed
+
+
+def test_a_file_is_read_if_its_weights_are_what_it_says_of_zeros(tmp_path: Path) -> None:
+    """Of convolutions, linear and recurrent layers; and refused in a sentence where one of them is damaged."""
+    net = Net(5, 2, 16)
+    names = [net.weight(f"w{width}", 1, 32, width) for width in (16, 8)]
+    y = net.node("lstm", "x", *names, None, None, None, hidden=8, direction="forward")
+    for graph in (network(), net.graph(y)):
+        done = secateur.compile(graph, "none", sparsity=0.5, block="8x1", verify=False)
+        done.save(tmp_path / "slim.onnx")
+        read_again = secateur.load(tmp_path / "slim.onnx")
+        assert min(float((w == 0).mean()) for w in read_again.weights.values() if w.ndim > 2) >= 0.5
+        model = onnx.load(tmp_path / "slim.onnx")
+        said = next(p for p in model.metadata_props if p.key.startswith("secateur.zeros."))
+        good, said.value = said.value, said.value[:-9] + said.value[-5:]
+        with pytest.raises(InputError, match=f"weight '{said.key.removeprefix('secateur.zeros.')}': .* damaged"):
+            secateur.load(model)
+        said.value = good
+        stored = next(t for t in model.graph.initializer if said.key.endswith(t.name))
+        stored.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(stored) + np.float32(1), stored.name))
+        with pytest.raises(InputError, match="the weights were changed"):
+            secateur.load(model)
+        said.key = "secateur.zeros.renamed"
+        secateur.load(model)
 
 
 def test_a_recipe_makes_zeros_by_magnitude_again(tmp_path: Path) -> None:

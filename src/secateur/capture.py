@@ -21,6 +21,8 @@ from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sparsify.zeros import Sparsified
 
+from .zeros import check_zeros
+
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
 def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, shapes: Shapes | None = None) -> Graph:
     """The graph of an ONNX file or ModelProto, of opset 7 and later, run in ``process`` if need be.
 
-    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open. Raises InputError
-    for what is missing, damaged or not ONNX, and Unsupported.
+    ``shapes``: shapes of inputs, by name, to count and to time at where the file leaves sizes open. What a file of ours
+    says of zeros in its weights is compared with them. Raises InputError for what is missing, damaged or not ONNX, and
+    Unsupported.
     """
     from secateur.ir.frontends.onnx import load as onnx
 
@@ -49,7 +52,9 @@ def load(path: str | Path | ModelProto, process: OnnxProcess | None = None, *, s
             raise InputError(f"there is no file '{path}'; check the path")
         if Path(path).is_dir():
             raise InputError(f"'{path}' is a folder; name the .onnx file in it")
-    return onnx.load(path, process, shapes)
+    graph = onnx.load(path, process, shapes)
+    check_zeros(graph, f"'{path}'" if isinstance(path, str | Path) else "this model")
+    return graph
 
 
 def trace(

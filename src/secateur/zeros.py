@@ -1,4 +1,4 @@
-"""``sparsity=`` and ``block=``: the pass that makes zeros, and which layers gain by them."""
+"""``sparsity=`` and ``block=``: the pass that makes zeros, which layers gain by them, and what files say of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from secateur.ir import Error, Graph, InputError
+from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
 from secateur.passes.pipeline import Pass, number, print_pass
 from secateur.passes.sparsify import Sparsified, Sparsify
+from secateur.passes.sparsify.layers import places
+from secateur.passes.sparsify.packed import read
 
 LEAST = 1.05  # a layer whose kernel gains less stays dense
 NAMED = 3  # layers that a remark names
@@ -69,6 +72,25 @@ def advised(graph: Graph, step: Sparsify | None, target: str | None) -> tuple[tu
         return (), (f"sparsity: nothing was set to zero: {why}; ask for more, or name a block, as --block 8x1",)
     said = f"sparsity: {len(slow)} layers stay dense, whose kernels gain less than {LEAST - 1:.0%}: {shown}{more}"
     return (dataclasses.replace(step, protect=(*step.protect, *map(_literal, slow))),), (said,)
+
+
+def check_zeros(graph: Graph, where: str) -> None:
+    """Compare what an ONNX file's metadata say of its zeros with its weights. ``where``: the file, for people.
+
+    What is said of weights that this network does not have is passed over: another tool may have renamed them. Raises
+    InputError where it is damaged, and where a block that is said to be zero is not.
+    """
+    origin = graph.note(OnnxOrigin)
+    if origin is None or ZEROS.encode() not in origin.header:
+        return
+    from onnx import ModelProto
+
+    said = {p.key.removeprefix(ZEROS): p.value for p in ModelProto.FromString(origin.header).metadata_props
+            if p.key.startswith(ZEROS)}  # fmt: skip
+    for place in places(graph):
+        text = said.get(origin.names.get(place.weight, place.weight))
+        if text is not None:
+            read(text, place.rows(graph.weights[place.weight]), f"{where}: weight '{place.weight}'")
 
 
 def _literal(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from .graph import Array, Node
 
 CAPTURED = "secateur.sizes"  # key of metadata: the sizes at which a network was captured
+ZEROS = "secateur.zeros."  # keys of metadata begin so: which blocks of a weight are zero
 
 
 @dataclass(frozen=True)

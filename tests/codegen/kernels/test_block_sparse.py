@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from functools import partial
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from secateur import codegen
 from secateur.codegen.assembly import show_plan
 from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
 from secateur.codegen.kernels.block_sparse.panels import panel
@@ -18,7 +21,7 @@ from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpe
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import workload_of
 from secateur.codegen.targets import TARGETS, native
-from secateur.ir import Graph
+from secateur.ir import Graph, InputError
 from support.alternatives import always
 from support.kernels import CONTINUOUS, check, conv, outputs
 from support.network import Net
@@ -181,3 +184,22 @@ def test_records_of_patterns_with_as_many_blocks_are_the_same() -> None:
     make = partial(BlockSparseSpec, 8, 1, 64, 8, 8, 1, 49, (1, 1), (1, 1), (1, 1), plane, plane)
     assert workload_of(make(35)) == workload_of(make(35))
     assert workload_of(make(35)) != workload_of(make(40))
+
+
+def test_a_library_whose_tables_are_damaged_is_not_run(tmp_path: Path) -> None:
+    """Any bit of offsets and counts of kept blocks: with one of another value the code would read anywhere."""
+    net = Net(1, 24, 3, 9)
+    y = conv(net, "x", 16, (3, 3), pad=(1,) * 4)
+    sparsify(net, native().lanes, 0.3)
+    with always(BlockSparseSpec, 0) as taken:
+        codegen.build(outputs(net, y), threads=1).save(tmp_path / "good.so")
+    assert taken
+    good, path = (tmp_path / "good.so").read_bytes(), tmp_path / "bad.so"
+    with zipfile.ZipFile(tmp_path / "good.so") as archive:
+        entry = archive.getinfo("tables.bin")
+        start = good.index(archive.read("tables.bin"), entry.header_offset)
+    rng = np.random.default_rng(0)
+    for at in start + rng.integers(0, entry.file_size, 40):
+        path.write_bytes(good[:at] + bytes([good[at] ^ (1 << int(rng.integers(8)))]) + good[at + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            codegen.load_library(path)

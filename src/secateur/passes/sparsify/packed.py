@@ -73,7 +73,7 @@ def read(text: str, matrix: Array, where: str) -> PackedWeight:
             raise ValueError(f"{count} blocks are more than {LARGEST}")
         unzip = zlib.decompressobj()
         data = unzip.decompress(base64.b64decode(body["kept"], validate=True), -(-count // 8) + 1)
-        if len(data) != -(-count // 8) or unzip.unconsumed_tail:
+        if len(data) != -(-count // 8) or unzip.unconsumed_tail or not unzip.eof:
             raise ValueError(f"it has not {count} bits")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error, binascii.Error) as error:
         raise InputError(

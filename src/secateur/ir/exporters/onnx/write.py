@@ -19,7 +19,7 @@ from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.files import Job, is_special, write_all
 from secateur.ir.followed import followed_shapes, has_symbols
 from secateur.ir.graph import Array, Graph, Sym, Value
-from secateur.ir.onnx_origin import CAPTURED, OnnxOrigin
+from secateur.ir.onnx_origin import CAPTURED, ZEROS, OnnxOrigin
 
 from .compute import COMPUTE
 from .emitter import Emitter, Rule, element_type
@@ -30,7 +30,6 @@ from .stream import full_tensor, is_plain, tensor_head, write_model
 from .unary import UNARY_RULES
 from .varying import at_its_size, following, with_followed
 
-ZEROS = "secateur.zeros."  # keys of metadata
 OPSET, IR_VERSION = 18, 8
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
