@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from bench.accuracy import criteria_tables, lottery_tables
+from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
 from bench.docs import readme_headlines, readme_peers, readme_rewrites, readme_speed, readme_trust
 from bench.docs.readme_headlines import newest
 from bench.lib import common
@@ -111,6 +111,7 @@ def main() -> int:
         "portable": readme_peers.portable, "pruners": readme_peers.pruners,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
+        "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,
     }  # fmt: skip
     costs = {"sweep": lambda: criteria_tables.costs(common.where)}
     pages = {

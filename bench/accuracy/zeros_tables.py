@@ -1,0 +1,98 @@
+"""What ``accuracy.retained``, ``accuracy.sparsity`` and ``speed.sparse`` found, as tables of docs/results.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from bench.accuracy.lottery_tables import rows, spread
+from bench.lib import common
+
+PATTERNS = ("BMWM", "DARB", "balanced 8x1", "4x4")
+NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4"}
+
+
+def retained() -> str:
+    """What patterns lose of the magnitude that irregular pruning keeps, beside the deck."""
+    found = rows("retained", ("weight", "one_of"))
+    if not found:
+        return ""
+    sample, trained = found[0], [r for r in found if r["weight"].startswith("silero")]
+    sizes = sorted({r["one_of"] for r in found})
+    lines = [
+        "**What patterns keep**: the loss of mean magnitude against irregular pruning that keeps as many, in per cent,",
+        f"mean over the {len({r['weight'] for r in trained})} LSTM weights of two silero-vad files; the deck (DARB, "
+        f"table 2) has {100 * sample['deck']['DARB']:.1f}",
+        f"for DARB and {100 * sample['deck']['4x4']:.1f} for 4x4 blocks. *Exponential*: BMWM on exponential",
+        "magnitudes, and what the formula says.",
+        "",
+        f"| one of | {' | '.join(PATTERNS)} | exponential | formula |",
+        f"|--:|{'--:|' * (len(PATTERNS) + 2)}",
+    ]
+    for size in sizes:
+        mine = [r for r in trained if r["one_of"] == size]
+        random = next((r for r in found if r["weight"] == "exponential" and r["one_of"] == size), None)
+        cells = [f"{100 * statistics.mean(r[name] for r in mine):.1f}" if mine else "–" for name in PATTERNS]
+        cells += ["–", "–"] if random is None else [f"{100 * random['BMWM']:.1f}", f"{100 * random['formula']:.1f}"]
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.retained`; {common.where(sample)}."])
+
+
+def patterns() -> str:
+    """Top-1 by pattern and share of zeros."""
+    found = rows("sparsity", ("seed", "block", "sparsity", "by"))
+    dense = [r["top1"] for r in found if r["block"] == "dense"]
+    if not dense:
+        return ""
+    sample, seeds = found[0], len({r["seed"] for r in found})
+    shares = sorted({r["sparsity"] for r in found if r["block"] != "dense"})
+    lines = [
+        "**Zeros without training, and after one masked pass**: a small residual network on Fashion-MNIST at 14x14,",
+        f"{sample['passes']} passes over {sample['examples']:,} pictures; top-1 in per cent on 10,000 pictures, "
+        f"{'one seed' if seeds == 1 else f'{seeds} seeds'};",
+        f"dense: {spread(dense)}. By magnitude, by second moments of 512 pictures, and after one more pass whose masks",
+        "hold the zeros of the latter. BMWM has the next larger power of two.",
+        "",
+        "| zeros | pattern | by magnitude | by moments | and one pass |",
+        "|--:|---|--:|--:|--:|",
+    ]
+    for share in shares:
+        for block, name in NAMES.items():
+            mine = [r for r in found if r["block"] == block and r["sparsity"] == share]
+            cells = [
+                spread(r[field] for r in mine if r["by"] == by and field in r)
+                for by, field in (("magnitude", "top1"), ("moments", "top1"), ("moments", "epoch"))
+            ]
+            if mine:
+                lines.append(f"| {share:.0%} | {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.sparsity`; {common.where(sample)}."])
+
+
+def kernels() -> str:
+    """What block-sparse kernels gain over the fastest dense one, by the share of blocks that are kept."""
+    found = [r for r in common.read(common.RESULTS / "sparse.jsonl") if "layer" in r]
+    newest = {(r["part"], r["threads"]): r["when"] for r in sorted(found, key=lambda r: str(r["when"]))}
+    mine = [r for r in found if r["when"] == newest[r["part"], r["threads"]]]
+    if not mine:
+        return ""
+    loads = [r["load"] for r in mine]
+    lines = [
+        "**Block-sparse kernels**: geometric means over layers, against the fastest of the dense kernels (direct,",
+        "Strassen's, Winograd's) and the direct one; share of the peak of fused multiply-adds, counted on what is",
+        f"multiplied. {'Minima' if mine[0]['least'] else 'Medians'} of kernels by turns, on a machine with a load of "
+        f"{min(loads):.0f} to {max(loads):.0f}.",
+        "",
+        "| layers | threads | kept | gain | over direct | share of the peak |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for part, threads in sorted({(r["part"], r["threads"]) for r in mine}):
+        of = [r for r in mine if (r["part"], r["threads"]) == (part, threads)]
+        for density in sorted({r["density"] for r in of}, reverse=True):
+            at = [r for r in of if r["density"] == density]
+            cells = [f"{_mean([r[k] for r in at]):.2f}" for k in ("gain", "gain_direct", "share_of_peak")]
+            lines.append(f"| {len(at)} of {part} | {threads} | {density:.0%} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"`python -m bench.speed.sparse`; {common.where(mine[0])}."])
+
+
+def _mean(of: Sequence[float]) -> float:
+    return statistics.geometric_mean(of)
