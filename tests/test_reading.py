@@ -26,7 +26,7 @@ from secateur.ir.frontends.onnx import load as frontend
 from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
 from secateur.ir.frontends.torch import importer as torch_import
 from secateur.reading import check_reading
-from secateur.sizes import other_sizes
+from secateur.sizes import Resizing
 
 RNG = np.random.default_rng(0)
 
@@ -137,7 +137,7 @@ def test_sizes_that_the_original_refuses_say_nothing(process: OnnxProcess) -> No
 
 def test_sizes_are_coprime_and_none_of_them_a_multiple_of_32() -> None:
     graph = frontend.load(two_layers(("N", 3, "H", "W")))
-    firsts = [next(iter(choices))["x"] for choices in other_sizes(graph)]
+    firsts = [next(iter(choices))["x"] for choices in Resizing(graph).others()]
     assert len({s[0] for s in firsts}) == len(firsts) == 3
     for _, _, height, width in firsts:
         assert np.gcd(height, width) == 1 and height % 32 and width % 32
@@ -239,7 +239,7 @@ def test_no_size_is_tried_at_which_single_precision_loses_what_it_sums_up() -> N
     """A mean of a million positions differs between two operators of one runtime by more than the tolerance."""
     names = [make.__name__ for make in mutant_seeds.SEEDS]
     graph = secateur.load(ModelProto.FromString(mutant_seeds.seeds()[names.index("grouped")]))
-    sizes = [shapes["x"][2:] for choices in other_sizes(graph) for shapes in choices]
+    sizes = [shapes["x"][2:] for choices in Resizing(graph).others() for shapes in choices]
     assert sizes
     assert max(h * w for h, w in sizes) <= 1 << 17
 

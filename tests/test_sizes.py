@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from secateur.ir.frontends.torch.trace import trace  # noqa: E402
-from secateur.sizes import other_sizes  # noqa: E402
+from secateur.sizes import Resizing  # noqa: E402
 
 
 class Halves(nn.Module):
@@ -29,6 +29,6 @@ class Halves(nn.Module):
 
 def test_only_sizes_that_the_network_takes_are_offered() -> None:
     graph = trace(Halves().eval(), (torch.randn(2, 3, 16, 16),))
-    offered = [shapes["x"] for choices in other_sizes(graph) for shapes in choices]
+    offered = [shapes["x"] for choices in Resizing(graph).others() for shapes in choices]
     assert any(shape[2:] != (16, 16) for shape in offered)
     assert all(height % 2 == 0 and width % 2 == 0 for _, _, height, width in offered)

@@ -22,7 +22,7 @@ from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_input
 from secateur.ir.precision import tolerance
 
 from .run import Runner
-from .sizes import Shapes, is_costly, other_sizes, seconds_of
+from .sizes import Resizing, Shapes
 
 CHUNK = 1 << 26  # elements of inner values that are looked at in one go
 
@@ -95,7 +95,11 @@ class Comparison:
     name: str
     message: str
     _run: Runner = dataclasses.field(default_factory=lambda: Runner(keep=2))
+    _sizes: Resizing = dataclasses.field(init=False)
     _beside: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sizes", Resizing(self.graph))
 
     def on(self, given: Sequence[Feed], seed: int) -> Reading:
         """Compare on these inputs, on random ones and at other sizes."""
@@ -104,7 +108,7 @@ class Comparison:
             for feed, at in choices:
                 mine = self._begun(feed)
                 try:
-                    wants = self.original.run(feed, seconds_of(self.graph, feed))
+                    wants = self.original.run(feed, self._sizes.seconds_of(feed))
                 except Refused as error:  # a size that the original does not take says nothing
                     refusal = refusal or str(error)
                     continue
@@ -121,9 +125,9 @@ class Comparison:
         for feed in given:
             yield iter([(feed, "")])
         captured = (random_inputs(self.graph, seed), "")
-        kinds = enumerate(other_sizes(self.graph), seed + 1)
+        kinds = enumerate(self._sizes.others(), seed + 1)
         others = [self._drawn(choices, drawn) for drawn, choices in kinds]
-        if is_costly(self.graph) and others:  # the captured size only where the last of the others is refused
+        if self._sizes.is_costly() and others:  # the captured size only where the last of the others is refused
             others[-1] = itertools.chain(others[-1], [captured])
         else:
             yield iter([captured])
@@ -161,7 +165,7 @@ class Comparison:
 
     def _repeats(self, feed: Feed, wants: Sequence[Array]) -> None:
         """Raise InputError where the original answers differently when it is run again."""
-        again = self.original.run(feed, seconds_of(self.graph, feed))
+        again = self.original.run(feed, self._sizes.seconds_of(feed))
         by = max((difference(a, b) for a, b in zip(wants, again, strict=True)), default=0.0)
         if by <= tolerance(self.graph):
             return

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from secateur.ir import Array, Graph, Unsupported
 from secateur.ir.onnx_origin import OnnxOrigin
 
-if TYPE_CHECKING:
-    from secateur.ir.exporters.onnx.session import Session
+
+class Session(Protocol):
+    """One graph in one runtime."""
+
+    graph: Graph
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The outputs in order, for inputs by name."""
 
 
 class Runner:
@@ -28,26 +34,27 @@ class Runner:
 
     def __call__(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         """The outputs in order, for inputs by name. Raises InputError and Unsupported."""
-        opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
-        if graph.note(OnnxOrigin) is not None or opaque:
-            try:
-                return self._session(graph).run(inputs)
-            except Unsupported:  # such as a type that ONNX Runtime has no code for
-                if opaque or find_spec("torch") is None:
-                    raise
-        from secateur.ir.exporters.torch import module as torch
-
-        return list(torch.evaluate(graph, dict(inputs)))
-
-    def _session(self, graph: Graph) -> Session:
         known = next((s for s in self._sessions if s.graph is graph), None)
-        if known is not None:
-            return known
-        del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
-        from secateur.ir.exporters.onnx.session import Session
+        if known is None:
+            del self._sessions[: max(0, len(self._sessions) - self._keep + 1)]
+            known = _opened(graph)
+            self._sessions.append(known)
+        return known.run(inputs)
 
-        self._sessions.append(Session(graph))
-        return self._sessions[-1]
+
+def _opened(graph: Graph) -> Session:
+    opaque = any(node.op == "opaque" and node.attrs["kind"] == "onnx" for node in graph.nodes)
+    if graph.note(OnnxOrigin) is not None or opaque:
+        from secateur.ir.exporters.onnx import session as onnx
+
+        try:
+            return onnx.Session(graph)
+        except Unsupported:  # such as a type that ONNX Runtime has no code for
+            if opaque or find_spec("torch") is None:
+                raise
+    from secateur.ir.exporters.torch import module as torch
+
+    return torch.Session(graph)
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:

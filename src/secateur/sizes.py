@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from secateur.ir import Array, Error, Graph, Sym, reinfer
 from secateur.ir.symbolic import resized
@@ -14,56 +15,98 @@ Shapes = dict[str, tuple[int, ...]]  # of the inputs, by name
 
 BATCHES = (3, 2, 1)  # one for each kind of size below
 SMALL, MIDDLE, LARGE = (37,), (227,), (16001, 4001, 1009, 601, 293)  # the first that can be paid for
-STEPS = (
-    1,
-    2,
-    4,
-    8,
-    16,
-    32,
-)  # networks that halve their input and add it up again take multiples of a power of two only
+STEPS = (1, 2, 4, 8, 16, 32)  # who halves its input and adds it up again takes multiples of a power of two only
 PRICE = 1e9  # multiply-accumulates that a run may always cost
-ELEMENTS = 1 << 26  # of the largest value
+ELEMENTS = 1 << 23  # of the largest value, or twice what it has at the captured size
 SUMMED = 1 << 17  # positions that are added up in single precision: longer sums differ between runtimes by too much
 NORMS = frozenset({"instance_norm", "group_norm"})
 SUMS = NORMS | {"reduce_sum", "reduce_mean", "reduce_l1", "reduce_l2", "reduce_logsumexp"}
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
 
 
-def other_sizes(graph: Graph) -> Iterator[Iterator[Shapes]]:
-    """For each kind of size the choices in order: the first that the network takes is the one."""
-    axes = dict.fromkeys(d.name for v in graph.inputs for d in v.shape if isinstance(d, Sym))
-    batch = {v.shape[0].name for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
-    free = [name for name in axes if name not in batch]
-    if not axes:
-        return
-    for examples, targets in zip(BATCHES, (SMALL, MIDDLE, LARGE) if free else ((0,), (0,)), strict=False):
-        yield _choices(graph, dict.fromkeys(batch, examples), free, targets)
+class Resizing:
+    """A graph at the sizes that are asked for: each is derived once."""
 
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._found: dict[tuple[tuple[int, ...], ...], Graph | None] = {}
 
-def _choices(graph: Graph, many: Mapping[str, int], free: Sequence[str], targets: Sequence[int]) -> Iterator[Shapes]:
-    """All axes at once, each at a size of its own or all at one, by larger and larger steps; then one axis alone."""
-    for target in targets:
-        first = _shapes(graph, {**many, **_spread(free, target, 1)})
-        if not _refused(graph, first):
-            if not _bearable(graph, first):
-                continue
-            yield first
-        for step in STEPS if free else ():
-            sizes = _spread(free, target, step)
-            plans = [sizes] if step > 1 else []
-            plans += [dict.fromkeys(free, max(sizes.values()))] if len(free) > 1 and step in (1, STEPS[-1]) else []
-            for plan in plans:
-                shapes = _shapes(graph, {**many, **plan})
-                if _bearable(graph, shapes):
+    @cached_property
+    def macs(self) -> float:
+        """Multiply-accumulates at the sizes that the graph states."""
+        return cost(self.graph).totals()["macs"]
+
+    def at(self, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
+        """The graph with its inputs at these shapes; None where its own rules do not allow them."""
+        key = tuple(tuple(map(int, shapes.get(v.name, v.shape))) for v in self.graph.inputs)
+        if key not in self._found:
+            self._found[key] = _at_shapes(self.graph, shapes)
+        return self._found[key]
+
+    def is_costly(self) -> bool:
+        """Does a run at the captured size cost so much that one has to do?"""
+        return self.macs > PRICE
+
+    def seconds_of(self, feed: Mapping[str, Array]) -> float:
+        """Processor seconds that a run may take at the very most, by its multiply-accumulates."""
+        there = self.at({name: array.shape for name, array in feed.items()})
+        return (self.macs if there is None else cost(there).totals()["macs"]) / 1e8
+
+    def others(self) -> Iterator[Iterator[Shapes]]:
+        """For each kind of size the choices in order: the first that the network takes is the one."""
+        graph = self.graph
+        axes = dict.fromkeys(d.name for v in graph.inputs for d in v.shape if isinstance(d, Sym))
+        batch = {v.shape[0].name for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
+        free = [name for name in axes if name not in batch]
+        if not axes:
+            return
+        for examples, targets in zip(BATCHES, (SMALL, MIDDLE, LARGE) if free else ((0,), (0,)), strict=False):
+            yield self._choices(dict.fromkeys(batch, examples), free, targets)
+
+    def _choices(self, many: Mapping[str, int], free: Sequence[str], targets: Sequence[int]) -> Iterator[Shapes]:
+        """All axes at once, each at its own size or all at one, by larger and larger steps; then one axis alone."""
+        for target in targets:
+            first = self._shapes({**many, **_spread(free, target, 1)})
+            if not self._refused(first):
+                if not self._bearable(first):
+                    continue
+                yield first
+            for step in STEPS if free else ():
+                sizes = _spread(free, target, step)
+                plans = [sizes] if step > 1 else []
+                plans += [dict.fromkeys(free, max(sizes.values()))] if len(free) > 1 and step in (1, STEPS[-1]) else []
+                for plan in plans:
+                    shapes = self._shapes({**many, **plan})
+                    if self._bearable(shapes):
+                        yield shapes
+            for name, size in _spread(free, target, 1).items():
+                shapes = self._shapes({name: size})
+                if not self._refused(shapes):
                     yield shapes
-        for name, size in _spread(free, target, 1).items():
-            shapes = _shapes(graph, {name: size})
-            if not _refused(graph, shapes):
-                yield shapes
-        if free and many:
-            yield _shapes(graph, many)
-        return
+            if free and many:
+                yield self._shapes(many)
+            return
+
+    def _shapes(self, plan: Mapping[str, int]) -> Shapes:
+        return {
+            v.name: tuple(plan.get(d.name, int(d)) if isinstance(d, Sym) else d for d in v.shape)
+            for v in self.graph.inputs
+        }
+
+    def _refused(self, shapes: Shapes) -> bool:
+        """Does a captured network not take these shapes? All its sizes are known, where a file's may follow data."""
+        return self.graph.note(TorchOrigin) is not None and self.at(shapes) is None
+
+    def _bearable(self, shapes: Shapes) -> bool:
+        """Can a run at these shapes be paid for, in time and in memory, and is what it sums up still exact?"""
+        if self._refused(shapes):
+            return False
+        there = self.at(shapes)
+        if there is None:
+            return all(math.prod(shape) <= INPUT for shape in shapes.values())
+        most = max(ELEMENTS, 2 * _largest(self.graph))
+        exact = _longest_sum(there) <= max(SUMMED, _longest_sum(self.graph))
+        return exact and _largest(there) <= most and cost(there).totals()["macs"] <= max(PRICE, 2 * self.macs)
 
 
 def _spread(axes: Sequence[str], target: int, step: int) -> dict[str, int]:
@@ -77,14 +120,7 @@ def _spread(axes: Sequence[str], target: int, step: int) -> dict[str, int]:
     return sizes
 
 
-def _shapes(graph: Graph, plan: Mapping[str, int]) -> Shapes:
-    return {
-        v.name: tuple(plan.get(d.name, int(d)) if isinstance(d, Sym) else d for d in v.shape) for v in graph.inputs
-    }  # fmt: skip
-
-
-def at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
-    """The graph with its inputs at these shapes; None where its own rules do not allow them."""
+def _at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
     pairs = [(d, n) for v in graph.inputs for d, n in zip(v.shape, shapes.get(v.name, v.shape), strict=True)]
     sizes = {d.name: int(n) for d, n in pairs if isinstance(d, Sym)}
     if any(int(d) != n for d, n in pairs if not isinstance(d, Sym)):
@@ -95,22 +131,9 @@ def at_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph | None
         return None
 
 
-def _refused(graph: Graph, shapes: Shapes) -> bool:
-    """Does a captured network not take these shapes? All its sizes are known, where a file's may follow data."""
-    return graph.note(TorchOrigin) is not None and at_shapes(graph, shapes) is None
-
-
-def _bearable(graph: Graph, shapes: Shapes) -> bool:
-    """Can a run at these shapes be paid for, in time and in memory, and is what it sums up still exact?"""
-    if _refused(graph, shapes):
-        return False
-    there = at_shapes(graph, shapes)
-    if there is None:
-        return all(math.prod(shape) <= INPUT for shape in shapes.values())
-    largest = max((math.prod(v.shape) for v in there.values.values()), default=0)
-    before, now = cost(graph).totals()["macs"], cost(there).totals()["macs"]
-    exact = _longest_sum(there) <= max(SUMMED, _longest_sum(graph))
-    return exact and largest <= ELEMENTS and now <= max(PRICE, 2 * before)
+def _largest(graph: Graph) -> int:
+    """Elements of the largest value."""
+    return max((math.prod(v.shape) for v in graph.values.values()), default=0)
 
 
 def _longest_sum(graph: Graph) -> int:
@@ -122,14 +145,3 @@ def _longest_sum(graph: Graph) -> int:
             kept = x[:2] if node.op in NORMS else node.out.shape
             longest = max(longest, math.prod(x) // max(math.prod(kept), 1))
     return longest
-
-
-def is_costly(graph: Graph) -> bool:
-    """Does a run at the captured size cost so much that one has to do?"""
-    return cost(graph).totals()["macs"] > PRICE
-
-
-def seconds_of(graph: Graph, feed: Mapping[str, Array]) -> float:
-    """Processor seconds that a run may take at the very most, by its multiply-accumulates."""
-    there = at_shapes(graph, {name: array.shape for name, array in feed.items()}) or graph
-    return cost(there).totals()["macs"] / 1e8

@@ -19,7 +19,7 @@ from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import random_inputs
 from secateur.report.collect import capture_remarks
-from secateur.sizes import seconds_of
+from secateur.sizes import Resizing
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
@@ -62,7 +62,7 @@ def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) 
         for path, (name, graph) in zip(models, graphs.items(), strict=True):
             feed = random_inputs(graph, seed)
             with contextlib.suppress(Refused):
-                OnnxOriginal(path, graph, process, f"'{name}'").run(feed, seconds_of(graph, feed))
+                OnnxOriginal(path, graph, process, f"'{name}'").run(feed, Resizing(graph).seconds_of(feed))
 
 
 def _show(timings: Sequence[Timing], console: Console) -> None:

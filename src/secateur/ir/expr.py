@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -119,6 +119,10 @@ class Expr:
         return total
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         text = ""
         for monomial, c in self.terms:
             factors = [a.key for a in monomial]
@@ -129,8 +133,11 @@ class Expr:
 
     # -- arithmetic -----------------------------------------------------------------------------------------------
     def __add__(self, other: Expr | int | Fraction) -> Expr:
+        more = Expr.of(other)
+        if not self.terms or not more.terms:
+            return self if self.terms else more
         table = dict(self.terms)
-        for m, c in Expr.of(other).terms:
+        for m, c in more.terms:
             table[m] = table.get(m, Fraction(0)) + c
         return Expr._from(table)
 
@@ -138,12 +145,17 @@ class Expr:
         return Expr(tuple((m, -c) for m, c in self.terms))
 
     def __sub__(self, other: Expr | int | Fraction) -> Expr:
-        return self + -Expr.of(other)
+        less = Expr.of(other)
+        return self + -less if less.terms else self
 
     def __mul__(self, other: Expr | int | Fraction) -> Expr:
+        by = Expr.of(other)
+        factor = by.number
+        if factor is not None:
+            return Expr(tuple((m, c * factor) for m, c in self.terms if factor))
         table: dict[Monomial, Fraction] = {}
         for m, c in self.terms:
-            for n, d in Expr.of(other).terms:
+            for n, d in by.terms:
                 both = tuple(sorted((*m, *n), key=lambda a: a.key))
                 table[both] = table.get(both, Fraction(0)) + c * d
         return Expr._from(table)
@@ -153,6 +165,8 @@ class Expr:
         rest, divisor = self, Expr.of(other)
         if not divisor.terms:
             return None
+        if divisor.number is not None:
+            return self * (1 / divisor.number)
         quotient = Expr(())
         lead, c = divisor.terms[0]
         while rest.terms:
@@ -291,6 +305,7 @@ def quotient(a: Expr, b: Expr) -> Expr:
 _TOKEN = re.compile(r"\s*(//|[-+*();]|[^-+*/();\s]+)")
 
 
+@lru_cache(maxsize=4096)  # a graph repeats a few names in thousands of dimensions
 def parse(text: str) -> Expr:
     """The expression of a ``Sym``'s name. Raises ValueError."""
     tokens = [*_TOKEN.findall(text), ""]

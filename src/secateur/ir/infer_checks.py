@@ -322,5 +322,6 @@ def check_sizes(shapes: Sequence[tuple[int, ...]]) -> None:
     for shape in shapes:
         if any(d < 0 for d in shape):
             raise ValueError(f"it makes a tensor of shape {shape}")
-        if math.prod(shape) > LARGEST:
-            raise ValueError(f"it makes a tensor of {math.prod(shape)} elements")
+        elements = math.prod(map(int, shape))  # as numbers: how they follow the inputs' sizes is not the question
+        if elements > LARGEST:
+            raise ValueError(f"it makes a tensor of {elements} elements")

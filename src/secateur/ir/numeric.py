@@ -30,14 +30,23 @@ def relative_error(want: Array, have: Array) -> float:
     if not want.size:
         return 0.0
     a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
+    error = _all_finite(a, b)
+    if error is not None:
+        return error
     finite = np.isfinite(a)
-    if not finite.any():
-        return float("inf")  # nothing that could be compared
-    scale = np.abs(a[finite]).max()
-    difference = np.abs(a[finite] - b[finite]).max()
-    return float(difference / scale) if scale > 0 else float(difference)
+    if not finite.any() or not np.array_equal(finite, np.isfinite(b)):
+        return float("inf")  # differ, or nothing that could be compared
+    return _all_finite(a[finite], b[finite]) or 0.0
+
+
+def _all_finite(a: Array, b: Array) -> float | None:
+    """The largest difference over the largest of a, or itself where a is zero; None unless all numbers are finite."""
+    with np.errstate(invalid="ignore"):
+        off = a - b
+    scale, worst = max(a.max(), -a.min()), np.abs(off, out=off).max()
+    if not np.isfinite(scale) or not np.isfinite(worst):
+        return None
+    return float(worst / scale) if scale > 0 else float(worst)
 
 
 def difference(want: Array, have: Array) -> float:
@@ -46,6 +55,9 @@ def difference(want: Array, have: Array) -> float:
         return 0.0 if want.shape == have.shape and np.array_equal(want, have) else float("inf")
     if want.dtype.kind in "fV" and want.size:
         a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
+        error = _all_finite(a, b)
+        if error is not None:
+            return error
         if not np.isfinite(a).any():
             return 0.0 if np.array_equal(a, b, equal_nan=True) else float("inf")
         infinite = ~np.isfinite(a) | ~np.isfinite(b)
@@ -74,12 +86,16 @@ def worst_slice(want: Array, have: Array, tolerance: float, moved: Array | None 
     if want.ndim < 2 or want.dtype.kind not in "fV" or want.shape != have.shape or not want.size:
         return None
     a, b = np.asarray(want, np.float64), np.asarray(have, np.float64)
-    finite = np.isfinite(a) & np.isfinite(b)
-    size = np.where(finite, np.abs(a), 0)
-    off = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
-    noise = np.zeros_like(a)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(a - b)
+    size = np.abs(a)
+    if not np.isfinite(off.max()):
+        finite = np.isfinite(off)
+        size, off = np.where(finite, size, 0), np.where(finite, off, 0)
+    noise = np.zeros((1,) * a.ndim)
     if moved is not None and moved.shape == want.shape:
-        change = np.abs(np.asarray(moved, np.float64) - a)
+        with np.errstate(invalid="ignore"):
+            change = np.abs(np.asarray(moved, np.float64) - a)
         noise = np.where(np.isfinite(change), change, np.inf)
     found: list[Slice] = []
     for axis in sorted({1, want.ndim - 1}):

@@ -141,18 +141,18 @@ class _Pair:
 
     def references(self, feeds: Sequence[Feed], change: bool = False) -> list[list[Array]]:
         """What the slim network must give: outputs and probed values, for each feed. ``change``: after some noise."""
-        graph = masked(self.original, self.recipe)
-        pairs = [moved(graph, feed) if change else (graph, feed) for feed in feeds]
-        count = len(graph.outputs)
-        found = [self._watched(g, feed) for g, feed in pairs]
+        graph = self._watched(masked(self.original, self.recipe))
+        count = len(self.original.outputs)
+        found = [self.run(*(moved(graph, feed) if change else (graph, feed))) for feed in feeds]
         return [[*f[:count], *(t.of(e) for t, e in zip(self.probes, f[count:], strict=True))] for f in found]
 
     def slims(self, feeds: Sequence[Feed]) -> list[list[Array]]:
         """What it gives."""
-        return [self._watched(self.slim, feed) for feed in feeds]
+        graph = self._watched(self.slim)
+        return [list(self.run(graph, feed)) for feed in feeds]
 
-    def _watched(self, graph: Graph, feed: Feed) -> list[Array]:
-        return list(self.run(graph.rewrite(outputs=[*graph.outputs, *(t.value for t in self.probes)]), feed))
+    def _watched(self, graph: Graph) -> Graph:
+        return graph.rewrite(outputs=[*graph.outputs, *(t.value for t in self.probes)])
 
     def reason(self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], error: float, limit: float) -> str:
         """The cause of a difference; nothing where it is the rounding of small numbers."""

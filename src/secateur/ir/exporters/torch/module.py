@@ -21,7 +21,7 @@ from .lower import LOWER
 from .open_sizes import guard, opened
 from .signature import ARGUMENTS, arguments, call_flat
 
-__all__ = ["LOWER", "evaluate", "flat_module", "on_inputs", "run_module", "to_module", "with_paths"]
+__all__ = ["LOWER", "Session", "evaluate", "flat_module", "on_inputs", "run_module", "to_module", "with_paths"]
 
 OUTSIDE = ("out of bounds", "out of range")  # what torch says of an index that a table does not have
 
@@ -46,18 +46,29 @@ def flat_module(graph: Graph) -> tuple[fx.GraphModule, dict[str, str]]:
     return _build(graph, copy=False, structured=False)
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run the network on these inputs, by input name; returns its outputs in order.
+class Session:
+    """One graph, ready to run in torch; it shares the graph's memory. Raises Unsupported as ``to_module`` does."""
 
-    Raises InputError for an input that is missing or unknown, or of a size that is fixed to another.
-    """
-    names = [v.name for v in graph.inputs]
-    if set(names) != set(inputs):
-        raise InputError(f"network '{graph.name}' takes inputs {names}, got {sorted(inputs)}.")
-    module, _ = flat_module(graph)
-    with torch.no_grad(), on_inputs(graph):
-        outs = module(*(to_torch(np.asarray(inputs[name])) for name in names))
-    return [to_numpy(o) for o in outs]
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._module, _ = flat_module(graph)
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The outputs in order, for inputs by name.
+
+        Raises InputError for an input that is missing or unknown, or of a size that is fixed to another.
+        """
+        names = [v.name for v in self.graph.inputs]
+        if set(names) != set(inputs):
+            raise InputError(f"network '{self.graph.name}' takes inputs {names}, got {sorted(inputs)}.")
+        with torch.no_grad(), on_inputs(self.graph):
+            outs = self._module(*(to_torch(np.asarray(inputs[name])) for name in names))
+        return [to_numpy(o) for o in outs]
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+    """Run the network once on these inputs; as ``Session.run``, which says what is raised."""
+    return Session(graph).run(inputs)
 
 
 @contextlib.contextmanager
