@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 
 import secateur
 from secateur.codegen.advice import gains
+from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
+from secateur.codegen.plan.family import Workload
+from secateur.codegen.records import record_of
+from secateur.codegen.tune.tuner import Outcome, Tuner, versions
 from secateur.ir import Graph, InputError
 from secateur.passes.sparsify import Sparsify
 from secateur.passes.sparsify.packed import read
@@ -141,4 +146,29 @@ def test_gains_are_of_layers_with_zeros() -> None:
     graph = wide()
     assert gains(graph, "x86-avx2") == {}
     found = gains(Sparsify(0.8, lanes=8)(graph), "x86-avx2")
-    assert max(found.values()) > 2
+    assert max(gain.times for gain in found.values()) > 2
+    assert not any(gain.measured for gain in found.values())
+
+
+def test_seconds_decide_where_kernels_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of all kernels of a layer, by which it is slower with zeros, against the estimate; and a remark."""
+    graph, path = wide(), tmp_path / "records.jsonl"
+
+    def tune(tuner: Tuner, specs: Sequence[Workload], seconds: float, progress: object) -> Outcome:
+        for spec in specs:
+            slow = isinstance(spec, BlockSparseSpec | PanelSpec)
+            revision = tuner.backend.templates[type(spec)].revision
+            tuner.records.add(record_of(tuner.target.name, spec, None, 2.0 if slow else 1.0, versions=versions(),
+                                        revision=revision))  # fmt: skip
+        return Outcome()
+
+    monkeypatch.setattr(Tuner, "tune", tune)
+    done = secateur.compile(graph, "none", sparsity=0.8, records=path, tune="1s", verify=False)
+    assert max(zeros(done.graph)) == 0
+    assert any("0.50 times as fast, measured" in remark for remark in done.report.remarks)
+    again = secateur.compile(graph, "none", sparsity=0.8, records=path, verify=False)
+    assert max(zeros(again.graph)) == 0
+    with pytest.raises(InputError, match="give sparsity="):
+        secateur.compile(graph, "none", records=path)
+    with pytest.raises(InputError, match="there are no records"):
+        secateur.compile(graph, "none", sparsity=0.8, records=tmp_path / "none.jsonl", verify=False)

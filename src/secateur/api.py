@@ -69,6 +69,8 @@ def compile(
     latency_ms: float | str | None = None,
     sparsity: float | str | None = None,
     block: str | tuple[int, int] | None = None,
+    records: str | Path | None = None,
+    tune: str | float | None = None,
     verify: bool = True,
     trust: bool = False,
     progress: Listener | None = None,
@@ -101,13 +103,15 @@ def compile(
     ``sparsity`` (0.7, "70%") is the share of zeros that the weights of each wide enough layer get after the cut, in the
     pattern ``block``: "auto" (blocks of a vector of outputs, where our kernels gain by them), "irregular", "darb",
     "bmwm", "2:4" or "8x1". With calibration data second moments choose them and what remains is fitted, else magnitude.
+    Which layers gain by "auto" is estimated; ``records``, a file, has measured seconds, and with ``tune`` ("60s")
+    kernels are measured so long.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     if recipe is not None:
         given_too = {
             "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
             "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
-            "sparsity": sparsity, "block": block,
+            "sparsity": sparsity, "block": block, "records": records, "tune": tune,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
@@ -117,6 +121,8 @@ def compile(
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
     zeros = sparse_of(sparsity, block, calibration is not None, lanes)
+    if zeros is None and (records or tune) is not None:
+        raise InputError("records= and tune= say by what block='auto' judges layers; give sparsity= as well, as 0.7")
     tell = listening(progress)
     tell(0, None, "read the model")
     process = OnnxProcess() if process is None else process
@@ -152,7 +158,7 @@ def compile(
     if verify:
         tell(0, None, "check the law")
         verification = _law(made, slim, found, seed)
-    sparse, dense_still = advised(slim, zeros, target)
+    sparse, dense_still = advised(slim, zeros, target, records, tune, tell)
     cut, repair = slim, (*chosen.compensation(), *sparse)
     if repair:
         slim = Pipeline(repair, (collector.see,), collector.start)(slim)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from secateur.ir import Error, Graph, InputError
 from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
+from secateur.ir.progress import Progress, quiet
 from secateur.passes.pipeline import Pass, number, print_pass
 from secateur.passes.sparsify import Sparsified, Sparsify
 from secateur.passes.sparsify.layers import places
 from secateur.passes.sparsify.packed import read
+
+if TYPE_CHECKING:
+    from secateur.codegen.advice import Gain
 
 LEAST = 1.05  # a layer whose kernel gains less stays dense
 NAMED = 3  # layers that a remark names
@@ -40,38 +46,61 @@ def with_zeros(spec: str, zeros: Sequence[Pass]) -> str:
     return ",".join([*(() if zeros and spec == "none" else (spec,)), *map(print_pass, zeros)])
 
 
-def advised(graph: Graph, step: Sparsify | None, target: str | None) -> tuple[tuple[Sparsify, ...], tuple[str, ...]]:
+def advised(
+    graph: Graph,
+    step: Sparsify | None,
+    target: str | None,
+    records: str | Path | None = None,
+    tune: str | float | None = None,
+    progress: Progress = quiet,
+) -> tuple[tuple[Sparsify, ...], tuple[str, ...]]:
     """The pass without the layers that would gain nothing, and sentences on these for the report.
 
-    ``auto`` is for speed: the network is planned with zeros by magnitude, and a layer whose block-sparse kernel is not
-    estimated to gain ``LEAST`` over the fastest dense one keeps its weights. Other patterns are made as they were asked
-    for. Where this network cannot be planned, so are these.
+    ``auto`` is for speed: the network is planned with zeros by magnitude, and a layer whose best block-sparse kernel
+    gains less than ``LEAST`` over the fastest dense one keeps its weights: by measured seconds where ``records`` have
+    them or kernels may be measured (``tune``, so long), else by estimates. Other patterns are made as they were asked
+    for. Where this network cannot be planned, so are these. Raises InputError for records that cannot be read.
     """
     if step is None or step.block != "auto" or not step.sparsity:
         return (() if step is None else (step,)), ()
     from secateur.codegen.advice import gains
+    from secateur.deploy import seconds
 
+    duration = None if tune is None else seconds(tune)
+    if records is not None and duration is None and not Path(records).exists():
+        raise InputError(f"there are no records '{records}'; check the path, or tune to make them")
     trial = dataclasses.replace(step, by="magnitude")(graph)
     note = trial.note(Sparsified)
     assert note is not None
     try:
-        found = gains(trial, target or "native")
+        found = gains(trial, target or "native", records, duration, progress)
     except Error as error:
         return (step,), (f"sparsity: which layers gain could not be estimated: {error}",)
     nodes = {node.name: node for node in graph.nodes}
     rows = [nodes[row.layer] for row in note.rows if nodes[row.layer].op in ("conv", "linear")]
-    slow = {node.name: found.get(node.label, 1.0) for node in rows if found.get(node.label, 1.0) < LEAST}
-    if not slow:
-        return (step,), ()
-    shown = ", ".join(f"{nodes[name].label} ({gain:.2f} times as fast)" for name, gain in list(slow.items())[:NAMED])
+    known = {node.name: found.get(node.label) for node in rows}
+    slow = {name: gain for name, gain in known.items() if gain is None or gain.times < LEAST}
+    shown = ", ".join(f"{nodes[name].label} ({_said(gain)})" for name, gain in list(slow.items())[:NAMED])
     more = f" and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
+    measured = sum(gain is not None and gain.measured for gain in known.values())
+    by = f"sparsity: {measured} of {len(known)} layers were judged by measured seconds" if measured else ""
+    remarks = (by,) if by else ()
+    if not slow:
+        return (step,), remarks
     if len({row.layer for row in note.rows}) == len(slow):
-        why = (
-            f"no layer is estimated to gain {LEAST - 1:.0%} by {step.sparsity:.0%} of zeros on this target, as {shown}"
-        )
-        return (), (f"sparsity: nothing was set to zero: {why}; ask for more, or name a block, as --block 8x1",)
+        why = f"no layer gains {LEAST - 1:.0%} by {step.sparsity:.0%} of zeros on this target, as {shown}"
+        return (), (
+            *remarks, f"sparsity: nothing was set to zero: {why}; ask for more, or name a block, as --block 8x1",
+        )  # fmt: skip
     said = f"sparsity: {len(slow)} layers stay dense, whose kernels gain less than {LEAST - 1:.0%}: {shown}{more}"
-    return (dataclasses.replace(step, protect=(*step.protect, *map(_literal, slow))),), (said,)
+    return (dataclasses.replace(step, protect=(*step.protect, *map(_literal, slow))),), (*remarks, said)
+
+
+def _said(gain: Gain | None) -> str:
+    """What a layer gains, for people."""
+    if gain is None:
+        return "no block-sparse kernel fits it, or none is worth a trial"
+    return f"{gain.times:.2f} times as fast, {'measured' if gain.measured else 'estimated'}"
 
 
 def check_zeros(graph: Graph, where: str) -> None:

@@ -76,7 +76,8 @@ def compile_model(job: CompileJob, team: Team) -> None:
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
             latency_ms=job.budgets["latency_ms"], preparation=given.preparation, holdout=job.holdout, trust=job.trust,
             process=process, widths=given.hand.widths, drop=given.hand.drop, shapes=given.shapes,
-            sparsity=job.sparsity, block=job.block,
+            sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
+            tune=None if job.sparsity is None else job.tune,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:

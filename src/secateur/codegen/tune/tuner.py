@@ -169,14 +169,18 @@ class Tuner:
 
     def _fastest(self, specs: Sequence[Workload]) -> Workload:
         """By measured seconds if one file has such for all, else by their estimates."""
+        times = self.seconds(specs) or [s.estimate(self.target) for s in specs]
+        return specs[times.index(min(times))]
+
+    def seconds(self, specs: Sequence[Workload]) -> list[float] | None:
+        """Measured seconds of kernels that compute the same, if one file has such for all."""
         works = [s.workload() for s in specs]
         for records in self.records.layers:
             found = [records.table.get(key_of(self.target.name, w)) for w in works]
-            seconds = [r.seconds for r in found if r is not None]
-            if len(seconds) == len(specs):
-                return specs[seconds.index(min(seconds))]
-        estimates = [s.estimate(self.target) for s in specs]
-        return specs[estimates.index(min(estimates))]
+            times = [r.seconds for r in found if r is not None]
+            if len(times) == len(specs):
+                return times
+        return None
 
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress = quiet) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
