@@ -155,7 +155,11 @@ def _letters(node: Node, ranks: list[int]) -> tuple[list[str], str]:
 
 
 def _contraction(flow: Flow, node: Node) -> Tracks:
-    """matmul and einsum of activations: each letter is an axis; shared letters tie their channels."""
+    """matmul and einsum of activations: each letter is an axis; shared letters tie their channels.
+
+    A matrix of channels by channels, as linear attention makes it, carries those of the longer axis; the other operand
+    is read at full width, and whatever contracts that axis picks.
+    """
     names = [i for i in node.inputs if i is not None]
     terms, out = _letters(node, [len(flow.shape(n)) for n in names])
     tracks = [flow.track(n) for n in names]
@@ -168,21 +172,25 @@ def _contraction(flow: Flow, node: Node) -> Tracks:
             best = labelled.get(term[track.axis])
             if best is None or len(best.atoms) < len(track.atoms):
                 labelled[term[track.axis]] = track
+    left = sorted((c for c in labelled if c in out), key=lambda c: -len(labelled[c].atoms))
     for letter, master in labelled.items():
-        _tie_letter(flow, node, letter, master, names, terms)
+        if letter in left[1:]:
+            flow.whole(node, *(i for i, term in enumerate(terms) if letter in term and tracks[i] is not None))
+        else:
+            _tie_letter(flow, node, letter, master, names, terms, letter in out)
     for index, (term, track) in enumerate(zip(terms, tracks, strict=True)):
         if track is not None and term[track.axis] not in out:
             flow.mix(node, index, "sum")
-    left = sorted((c for c in labelled if c in out), key=lambda c: -len(labelled[c].atoms))
-    for letter in left[1:]:
-        flow.freeze(labelled[letter].atoms, f"{node.op} {node.label} makes a matrix with channels along two axes")
     if not left:
         return [None]
     track = Track(out.index(left[0]), labelled[left[0]].atoms)
     return [track if len(track.atoms) == node.out.shape[track.axis] else None]
 
 
-def _tie_letter(flow: Flow, node: Node, letter: str, master: Track, names: list[str], terms: list[str]) -> None:
+def _tie_letter(
+    flow: Flow, node: Node, letter: str, master: Track, names: list[str], terms: list[str], kept: bool
+) -> None:
+    """Tie what lies along an axis, or pick it from a full operand. ``kept``: the result has that axis, too."""
     for name, term in zip(names, terms, strict=True):
         if letter not in term:
             continue
@@ -190,6 +198,8 @@ def _tie_letter(flow: Flow, node: Node, letter: str, master: Track, names: list[
         if flow.shape(name)[axis] != len(master.atoms):
             if track is not None and track.axis == axis:
                 flow.freeze(track.atoms, f"{node.op} {node.label} repeats it")
+        elif track is not None and track.axis != axis and not kept:
+            flow.pick(node, name, axis, master.atoms)
         else:
             flow.meet(master.atoms, name, axis, node)
 

@@ -188,7 +188,7 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     ]
     inputs = tuple(wide.name if i == m.input else n for i, n in enumerate(node.inputs))
     track = widths.coupling.channels.get(node.name)
-    if track is None or widths.live_units(track.units).all() or node.op in WEIGHTED:
+    if track is None or widths.live_units(track.units).all() or node.op in NARROW:
         return [*before, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
     full = Value(f"{node.name}.full", (), "f32")
     kept = np.flatnonzero(widths.live_units(track.units))
@@ -200,7 +200,8 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     ]
 
 
-WEIGHTED = frozenset({"conv", "conv_transpose", "linear"})  # their outputs are as narrow as their weights make them
+# Their outputs are as narrow as weights, or the operands that stay narrow, make them.
+NARROW = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum"})
 
 
 def _pick(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
