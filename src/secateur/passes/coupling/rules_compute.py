@@ -177,20 +177,43 @@ def _contraction(flow: Flow, node: Node) -> Tracks:
         if letter in left[1:]:
             flow.whole(node, *(i for i, term in enumerate(terms) if letter in term and tracks[i] is not None))
         else:
-            _tie_letter(flow, node, letter, master, names, terms, letter in out)
+            _tie_letter(flow, node, letter, master, names, terms, out)
     for index, (term, track) in enumerate(zip(terms, tracks, strict=True)):
         if track is not None and term[track.axis] not in out:
             flow.mix(node, index, "sum")
+    if not left:
+        labelled = _made(flow, node, names, terms, out)
+        left = list(labelled)
     if not left:
         return [None]
     track = Track(out.index(left[0]), labelled[left[0]].atoms)
     return [track if len(track.atoms) == node.out.shape[track.axis] else None]
 
 
+def _made(flow: Flow, node: Node, names: list[str], terms: list[str], out: str) -> dict[str, Track]:
+    """The longest axis of the result that a constant operand alone has: its channels are rows of that weight."""
+    found = {
+        letter: (name, axis)
+        for name, term in zip(names, terms, strict=True)
+        if flow.is_const(name)
+        for axis, letter in enumerate(term)
+        if letter in out and sum(letter in other for other in terms) == 1 and term.count(letter) == 1
+    }
+    sizes = {letter: flow.shape(name)[axis] for letter, (name, axis) in found.items()}
+    letter = max(sizes, key=lambda k: sizes[k], default="")
+    if sizes.get(letter, 1) == 1 or len(found) == len(set(out)):
+        return {}
+    name, axis = found[letter]
+    rows = flow.fresh(sizes[letter])
+    flow.assign(name, axis, rows, node, "out")
+    return {letter: Track(axis, rows)}
+
+
 def _tie_letter(
-    flow: Flow, node: Node, letter: str, master: Track, names: list[str], terms: list[str], kept: bool
+    flow: Flow, node: Node, letter: str, master: Track, names: list[str], terms: list[str], out: str
 ) -> None:
-    """Tie what lies along an axis, or pick it from a full operand. ``kept``: the result has that axis, too."""
+    """Tie what lies along an axis, or pick it from a full operand."""
+    kept = letter in out  # the result has that axis, too
     for name, term in zip(names, terms, strict=True):
         if letter not in term:
             continue
@@ -198,7 +221,13 @@ def _tie_letter(
         if flow.shape(name)[axis] != len(master.atoms):
             if track is not None and track.axis == axis:
                 flow.freeze(track.atoms, f"{node.op} {node.label} repeats it")
-        elif track is not None and track.axis != axis and not kept:
+        elif (
+            track is not None
+            and track.axis != axis
+            and not kept
+            and not flow.is_const(name)
+            and term[track.axis] in out
+        ):
             flow.pick(node, name, axis, master.atoms)
         else:
             flow.meet(master.atoms, name, axis, node)

@@ -85,10 +85,28 @@ def _gather(e: Emitter, node: Node) -> None:
     e.add("GatherElements", e.ins(node), e.outs(node), axis=_arguments(node, "self", "dim")["dim"])
 
 
+def _antialias(mode: str) -> Callable[[Emitter, Node], None]:
+    """``aten._upsample_*2d_aa(input, output_size, align_corners, scale_factors)``."""
+
+    def form(e: Emitter, node: Node) -> None:
+        e.needs(node, 18, "Resize with antialias")
+        a = _arguments(node, "input", "output_size", "align_corners", "scale_factors")
+        x, lead = e.ins(node)[0], len(e.shape(node)) - 2
+        head = e.add("Slice", [e.add("Shape", [x]), e.ints([0]), e.ints([lead]), e.ints([0])])
+        size = e.static(node, node.out.shape[2:], "the size it is resized to")
+        sizes = e.add("Concat", [head, e.ints(size)], axis=0)
+        e.add("Resize", [x, "", "", sizes], e.outs(node), mode=mode, antialias=1, cubic_coeff_a=-0.5, exclude_outside=1,
+              coordinate_transformation_mode="align_corners" if a.get("align_corners") else "half_pixel")  # fmt: skip
+
+    return form
+
+
 # Operators of torch that stay opaque in the IR, and have a form in ONNX.
 TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
     {
         **dict.fromkeys(("aten.grid_sampler.default", "aten.grid_sampler_2d.default"), _grid_sample),
+        **dict.fromkeys((f"aten._upsample_bilinear2d_aa.{k}" for k in ("vec", "default")), _antialias("linear")),
+        **dict.fromkeys((f"aten._upsample_bicubic2d_aa.{k}" for k in ("vec", "default")), _antialias("cubic")),
         "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather,
     }
 )  # fmt: skip

@@ -217,6 +217,19 @@ class Builder:
         """The data of a weight; None for a value that flows."""
         return self.weights.get(value.name)
 
+    def depends_on_none(self, value: Value) -> bool:
+        """Is this computed from weights alone?"""
+        work, seen = [value.name], set()
+        while work:
+            name = work.pop()
+            if name in self.weights or name in seen:
+                continue
+            seen.add(name)
+            if name not in self.made:
+                return False
+            work += [i for i in self.made[name].inputs if i is not None]
+        return True
+
     # Small compositions that several rules share.
 
     def binary(self, op: str, a: Argument, b: Argument, dtype: str) -> Value:
@@ -226,6 +239,11 @@ class Builder:
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         """A reshape, or nothing where the shape is the same already."""
         shape = tuple(int(d) for d in shape)
+        maker = self.made.get(x.name)
+        if maker is not None and maker.op == "reshape":  # there and back
+            before = self.values[maker.inputs[0] or ""]
+            if before.shape == shape and before.name not in self.weights:
+                return before
         return x if shape == x.shape else self.emit("reshape", [x], shape=shape)
 
     def transpose(self, x: Value, perm: Sequence[int]) -> Value:
@@ -263,7 +281,12 @@ def positions(b: Builder, count: int) -> Value:
 
 def size_of(b: Builder, x: Value, axis: int) -> Value:
     """The size of an axis as a value, which follows it where sizes are open."""
-    return following(b, x.shape[axis]) if b.open_sizes and x.shape[axis] else b.scalar(x.shape[axis], "i64")
+    return size_value(b, x.shape[axis])
+
+
+def size_value(b: Builder, number: int) -> Value:
+    """A size as a value, which follows the inputs where sizes are open."""
+    return following(b, number) if b.open_sizes and number else b.scalar(number, "i64")
 
 
 def axis_of(axis: int, rank: int) -> int:

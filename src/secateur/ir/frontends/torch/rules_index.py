@@ -11,7 +11,7 @@ import numpy as np
 from secateur.ir.graph import Array, Value
 from secateur.ir.ops import END
 
-from .build import Args, Builder, Rule, Skip, axes_of, axis_of, ints, size_of
+from .build import Args, Builder, Rule, Skip, axes_of, axis_of, ints, positions, size_of, size_value
 from .rules_movement import pad_pairs
 
 
@@ -87,11 +87,18 @@ def _repeat_interleave(b: Builder, a: Args) -> Value:
 
 
 def _unfold(b: Builder, a: Args) -> Value:
-    """im2col: the windows' places one beside the other, each a strided slice of the picture."""
+    """im2col, of a batch or of one picture."""
     x: Value = a.self
     lone = len(x.shape) == 3
     x = b.emit("unsqueeze", [x], axes=(0,)) if lone else x
-    kernel, dilation, pad, stride = (ints(v, 2) for v in (a.kernel_size, a.dilation, a.padding, a.stride))
+    found = unfolded(b, x, *(ints(v, 2) for v in (a.kernel_size, a.dilation, a.padding, a.stride)))
+    return b.emit("squeeze", [found], axes=(0,)) if lone else found
+
+
+def unfolded(
+    b: Builder, x: Value, kernel: Sequence[int], dilation: Sequence[int], pad: Sequence[int], stride: Sequence[int]
+) -> Value:
+    """``[N, C * kh * kw, L]``: the windows' places one beside the other, each a strided slice of the picture."""
     x = pad_pairs(b, x, (pad[1], pad[1], pad[0], pad[0]), "constant", 0.0)
     parts = [
         b.emit("unsqueeze", [_window(b, x, (i, j), kernel, dilation, stride)], axes=(2,))
@@ -99,8 +106,7 @@ def _unfold(b: Builder, a: Args) -> Value:
         for j in reversed(range(kernel[1]))
     ]
     whole = b.emit("concat", parts[::-1], axis=2) if len(parts) > 1 else parts[0]
-    flat = b.emit("flatten", [b.emit("flatten", [whole], start=3, end=4)], start=1, end=2)
-    return b.emit("squeeze", [flat], axes=(0,)) if lone else flat
+    return b.emit("flatten", [b.emit("flatten", [whole], start=3, end=4)], start=1, end=2)
 
 
 def _window(
@@ -120,6 +126,34 @@ def _window(
     return x
 
 
+def _affine_grid(b: Builder, a: Args) -> Value:
+    """Where each pixel of a picture of this size lies under an affine map of the plane."""
+    if len(a.size) != 4:
+        raise Skip("an affine map of space")
+    n, rows, columns = a.theta.shape[0], int(a.size[2]), int(a.size[3])
+    dtype = a.theta.dtype
+    x = b.reshape(_line(b, columns, a.align_corners, dtype), (1, columns, 1))
+    y = b.reshape(_line(b, rows, a.align_corners, dtype), (rows, 1, 1))
+    one = b.scalar(1, dtype)
+    parts = [b.emit("expand", [part], shape=(rows, columns, 1)) for part in (x, y, one)]
+    base = b.emit("flatten", [b.emit("concat", parts, axis=2)], start=0, end=1)
+    return b.reshape(b.emit("matmul", [base, b.transpose(a.theta, (0, 2, 1))]), (n, rows, columns, 2))
+
+
+def _line(b: Builder, count: int, corners: bool, dtype: str) -> Value:
+    """The pixels' middles between -1 and 1, or from corner to corner."""
+    size = b.cast(size_value(b, count - 1 if corners else count), dtype)
+    twice = b.binary("mul", b.cast(positions(b, count), dtype), 2.0, dtype)
+    twice = twice if corners else b.binary("add", twice, 1.0, dtype)
+    return b.binary("sub", b.emit("div", [twice, size]), 1.0, dtype)
+
+
 INDEX: Mapping[str, Rule] = MappingProxyType(
-    {"index": _index, "rot90": _rot90, "im2col": _unfold, "repeat_interleave": _repeat_interleave}
+    {
+        "index": _index,
+        "affine_grid_generator": _affine_grid,
+        "rot90": _rot90,
+        "im2col": _unfold,
+        "repeat_interleave": _repeat_interleave,
+    }
 )

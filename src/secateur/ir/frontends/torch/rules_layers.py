@@ -11,6 +11,7 @@ from secateur.ir.frontends.torch.rules_products import attention
 from secateur.ir.graph import Value
 
 from .build import Args, Builder, Result, Rule, Skip, axis_of, ints, optional
+from .rules_index import unfolded
 from .rules_math import max_or_min
 from .rules_recurrent import RECURRENT
 
@@ -25,6 +26,9 @@ def _batched(b: Builder, x: Value, rank: int, make: Callable[[Value], Value]) ->
 def _conv(b: Builder, a: Args) -> Value:
     x, w = a.input, a.weight
     d = len(w.shape) - 2
+    own = _of_each_sample(b, x, w, a)
+    if own is not None:
+        return own
     stride, dilation = ints(a.stride, d), ints(a.dilation, d)
     if a.get("transposed"):
         return _batched(b, x, d + 2, lambda v: _transposed(b, v, a, d))
@@ -41,6 +45,25 @@ def _conv(b: Builder, a: Args) -> Value:
     ))  # fmt: skip
 
 
+def _of_each_sample(b: Builder, x: Value, w: Value, a: Args) -> Value | None:
+    """A convolution of every sample with weights of its own, spelt as groups over the batch, as a product per sample.
+
+    Weights that are computed from data are stacked along the batch; so are the samples' channels.
+    """
+    if len(w.shape) != 4 or len(x.shape) != 4 or x.shape[0] != 1 or b.array(w) is not None or a.get("transposed"):
+        return None
+    maker, groups = b.made.get(x.name), int(a.groups)
+    source = b.values[maker.inputs[0] or ""] if maker is not None and maker.op == "reshape" else x
+    if len(source.shape) != 4 or source.shape[0] != groups or source.shape[2:] != x.shape[2:] or b.depends_on_none(w):
+        return None
+    if a.bias is not None or isinstance(a.padding, str) or w.shape[0] % groups or source.shape[1] != w.shape[1]:
+        return None
+    windows = unfolded(b, source, w.shape[2:], ints(a.dilation, 2), ints(a.padding, 2), ints(a.stride, 2))
+    rows = w.shape[0] // groups
+    each = b.emit("matmul", [b.reshape(w, (groups, rows, windows.shape[1])), windows])
+    return b.reshape(b.reshape(each, (groups, rows, *a.shape[2:])), a.shape)
+
+
 def _transposed(b: Builder, x: Value, a: Args, d: int) -> Value:
     return b.emit(
         "conv_transpose", optional(x, a.weight, a.bias), stride=ints(a.stride, d), dilation=ints(a.dilation, d),
@@ -54,6 +77,8 @@ def _conv_transpose(b: Builder, a: Args) -> Value:
 
 
 def _batch_norm(b: Builder, a: Args) -> Value:
+    if a.running_mean is None and a.running_var is None:
+        return _of_the_batch(b, a)
     if a.get("training") or a.running_mean is None:
         raise Skip("batch_norm with the statistics of the batch")
     momentum = a.get("momentum", 0.1)
@@ -61,6 +86,20 @@ def _batch_norm(b: Builder, a: Args) -> Value:
         "batch_norm", [a.input, a.weight, a.bias, a.running_mean, a.running_var],
         eps=float(a.eps), momentum=None if momentum is None else float(momentum),
     )  # fmt: skip
+
+
+def _of_the_batch(b: Builder, a: Args) -> Value:
+    """Batch norm that keeps no statistics: those of the batch, in eval mode too."""
+    a.shown("training", "momentum")
+    x: Value = a.input
+    axes = (0, *range(2, len(x.shape)))
+    along = tuple(-1 if i == 1 else 1 for i in range(len(x.shape)))
+    mean = b.emit("reduce_mean", [x], axes=axes, keepdims=True)
+    spread = b.emit("reduce_var", [x], axes=axes, keepdims=True, correction=0)
+    root = b.emit("sqrt", [b.emit("add", [spread, b.scalar(float(a.eps), x.dtype)])])
+    y = b.emit("div", [b.emit("sub", [x, mean]), root])
+    y = y if a.weight is None else b.emit("mul", [y, b.reshape(a.weight, along)])
+    return y if a.bias is None else b.emit("add", [y, b.reshape(a.bias, along)])
 
 
 def _batch_norm_many(b: Builder, a: Args) -> Result:

@@ -9,7 +9,7 @@ from secateur.ir.graph import Value
 
 from .arrays import FLOATS
 from .build import Args, Builder, Rule, Skip, axes_of, axis_of
-from .rules_products import addmm, einsum, linear, matmul, vdot
+from .rules_products import addmm, bilinear, einsum, linear, matmul, vdot
 
 
 def unary(op: str) -> Rule:
@@ -292,7 +292,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "norm": _norm, "linalg_vector_norm": _norm,
         "argmax": _arg("argmax"), "argmin": _arg("argmin"), "cumsum": _cumsum,
         "matmul": matmul, "mm": matmul, "bmm": matmul, "mv": matmul, "dot": matmul, "vdot": vdot,
-        "addmm": addmm, "baddbmm": addmm, "linear": linear, "einsum": einsum,
+        "addmm": addmm, "baddbmm": addmm, "linear": linear, "einsum": einsum, "bilinear": bilinear,
         "addcmul": _addcmul, "lerp": _lerp, "glu": _glu,
         "_weight_norm": _weight_norm, "_weight_norm_interface": _weight_norm_many,
     }

@@ -57,6 +57,13 @@ def linear(b: Builder, a: Args) -> Value:
     return b.emit("linear", [a.input, a.weight, *([a.bias] if a.bias is not None else [])], transposed=False)
 
 
+def bilinear(b: Builder, a: Args) -> Value:
+    """y[o] = x1[i] w[o, i, j] x2[j] + b[o] over all axes before the last."""
+    lead = "abcdefgh"[: len(a.input1.shape) - 1]
+    product = b.emit("einsum", [a.input1, a.weight, a.input2], equation=f"{lead}m,omn,{lead}n->{lead}o")
+    return product if a.bias is None else b.emit("add", [product, a.bias])
+
+
 def einsum(b: Builder, a: Args) -> Value:
     """An einsum with its result spelled out. Raises Skip for an ellipsis."""
     equation = a.equation.replace(" ", "")

@@ -1,0 +1,51 @@
+"""Weights that products read, and weights of a convolution that are computed for every sample, lose channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur
+
+
+class Experts(nn.Module):
+    """Every expert's layers as one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(3, 12, 16)), nn.Parameter(torch.randn(3, 16, 12))
+        self.last = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(torch.einsum("nd,edh->neh", x, self.a))
+        return self.last(torch.einsum("neh,ehd->ned", hidden, self.b).sum(1))
+
+
+class OwnWeights(nn.Module):
+    """A convolution with weights that each sample mixes for itself, as groups over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.route, self.last = nn.Conv2d(3, 8, 3), nn.Linear(8, 2), nn.Conv2d(8, 2, 1)
+        self.weight = nn.Parameter(torch.randn(2, 8 * 8 * 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(x))
+        n, c, h, w = y.shape
+        weight = (self.route(y.mean((2, 3))).sigmoid() @ self.weight).view(n * 8, c, 3, 3)
+        y = F.conv2d(y.reshape(1, n * c, h, w), weight, padding=1, groups=n).view(n, 8, h, w)
+        return self.last(y)
+
+
+def test_a_product_with_a_constant_makes_channels() -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(Experts().eval(), "l1", example_inputs=(torch.randn(2, 12),), macs=0.5)
+    assert tuple(dict(slim.module().named_parameters())["a"].shape) < (3, 12, 16)
+
+
+def test_a_convolution_with_weights_of_each_sample_loses_channels_and_keeps_its_batch() -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(OwnWeights().eval(), "l1", example_inputs=(torch.randn(2, 3, 8, 8),), macs=0.5)
+    assert slim.report.verification is not None and slim.report.verification.passed
+    assert slim.module()(torch.randn(5, 3, 9, 12)).shape == (5, 2, 7, 10)
