@@ -2,7 +2,7 @@
 
     python -m bench.speed.sparse layers        1x1 layers of ResNet-50 and MobileNet v1 with 256 channels or more
     python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
-    python -m bench.speed.sparse lstm          LSTM layers at batch 1
+    python -m bench.speed.sparse lstm          LSTM layers at batch 1: balanced blocks, DARB's rows, irregular zeros
     python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries
 
 Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
@@ -45,6 +45,7 @@ POINTWISE = (  # inputs, outputs, rows
 )  # fmt: skip
 THREE = ((128, 128, 28), (256, 256, 14), (512, 512, 7))
 LSTMS = ((3, 256), (1, 1500))  # layers, and their width
+LSTM_BLOCKS = ("auto", "darb", "irregular")
 NETWORKS = ("ref/mobilenet_v1", "ref/resnet50")
 DENSITIES = (90, 70, 50, 40, 30, 20, 10, 5)  # per cent of the blocks that are kept
 
@@ -158,8 +159,8 @@ def means(rows: list[common.Row]) -> str:
 
 def whole(rows: list[common.Row]) -> str:
     """A line for each network."""
-    columns = ("network", "dense_ms", "sparse_ms", "gain", "error")
-    return common.table(list(columns), [[row[column] for column in columns] for row in rows])
+    columns = ("network", "block", "dense_ms", "sparse_ms", "gain", "error")
+    return common.table(list(columns), [[row.get(column, "auto") for column in columns] for row in rows])
 
 
 def layers(options: Any) -> Iterator[common.Row]:
@@ -192,23 +193,25 @@ def networks(options: Any) -> Iterator[common.Row]:
 
 
 def lstm(options: Any) -> Iterator[common.Row]:
-    """Recurrent layers at batch 1, twenty steps, balanced blocks; the sums of all steps' inputs are part of it."""
+    """Recurrent layers at batch 1, twenty steps, in several patterns; the sums of all steps' inputs are part of it."""
     target, steps = codegen.get_target("native"), 20
     rng = np.random.default_rng(options.seed)
     for layers, hidden in LSTMS:
         graph = recurrent(layers, hidden, steps, options.seed)
-        sparse = Sparsify(options.lstm_sparsity, lanes=target.lanes)(graph)
-        libraries = [codegen.build(g) for g in (graph, sparse)]
+        made = {block: Sparsify(options.lstm_sparsity, block, lanes=target.lanes)(graph) for block in LSTM_BLOCKS}
+        libraries = {"dense": codegen.build(graph), **{block: codegen.build(g) for block, g in made.items()}}
         x = rng.standard_normal((steps, 1, hidden)).astype(np.float32)
-        calls = {i: partial(library, x) for i, library in enumerate(libraries)}
+        calls = {i: partial(library, x) for i, library in enumerate(libraries.values())}
         times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
-        want = evaluate(sparse, {"x": x})[0]
-        yield {
-            "part": "lstm", "network": f"{layers} x {hidden}", "threads": 1, "sparsity": options.lstm_sparsity,
-            "dense_ms": times[0] * 1e3, "sparse_ms": times[1] * 1e3, "gain": times[0] / times[1],
-            "error": float(np.abs(libraries[1](x) - want).max() / np.abs(want).max()),
-            "weights_mb": 32 * layers * hidden**2 / 2**20, "least": options.least, "load": os.getloadavg()[0],
-        }  # fmt: skip
+        for i, (block, sparse) in enumerate(made.items(), 1):
+            want = evaluate(sparse, {"x": x})[0]
+            yield {
+                "part": "lstm", "network": f"{layers} x {hidden}", "block": block, "threads": 1,
+                "sparsity": options.lstm_sparsity, "dense_ms": times[0] * 1e3, "sparse_ms": times[i] * 1e3,
+                "gain": times[0] / times[i],
+                "error": float(np.abs(libraries[block](x) - want).max() / np.abs(want).max()),
+                "weights_mb": 32 * layers * hidden**2 / 2**20, "least": options.least, "load": os.getloadavg()[0],
+            }  # fmt: skip
 
 
 def recurrent(layers: int, hidden: int, steps: int, seed: int) -> Graph:

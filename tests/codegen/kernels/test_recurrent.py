@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur import codegen
 from secateur.capture import load
 from secateur.codegen.backends import backend_for
-from secateur.codegen.kernels.recurrent.packing import keep_blocks
+from secateur.codegen.kernels.recurrent.packing import Kept, Rows, keep, keep_blocks, keep_rows
 from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.targets import Target
@@ -89,7 +93,7 @@ def recurrent_net(op: str, hidden: int, batch: int, direction: str) -> Graph:
     return Graph("net", tuple(net.inputs), tuple(net.nodes), (y,), net.weights)
 
 
-def kinds(graph: Graph, target: Target) -> set[bool]:
+def kinds(graph: Graph, target: Target) -> set[str]:
     """Whether the recurrent kernels of a graph leave zeros out."""
     program = lower(graph, target, 1, lambda spec, *others: default_choice(spec, target), backend_for(target))
     return {call.spec.sparse for call in program.calls if isinstance(call.spec, RecurrentSpec)}
@@ -107,8 +111,8 @@ def test_zeros_in_blocks_are_left_out(op: str, hidden: int, batch: int, directio
     r[:, :8] = 0
     sparse = sparse.rewrite(weights={**sparse.weights, "r": r})
     target = codegen.get_target("x86-avx2")
-    assert kinds(graph, target) == {False}
-    assert kinds(sparse, target) == {True}
+    assert kinds(graph, target) == {""}
+    assert kinds(sparse, target) == {"blocks"}
     check(sparse, target, threads=1)
 
 
@@ -121,4 +125,52 @@ def test_kept_blocks_by_hand() -> None:
     np.testing.assert_array_equal(found.unit.reshape(2, 2)[:, 1], [0, 2])
     assert found.unit[0] == 1
     np.testing.assert_array_equal(found.starts, [0, 2])
-    assert keep_blocks(np.ones((4, 3), np.float32), 2, 2) is None
+
+
+def test_what_is_kept_is_what_takes_least() -> None:
+    """Rows cost a load for each weight: in the cache they pay late, from memory at half of the weights."""
+    target = codegen.get_target("x86-avx2")
+    rng = np.random.default_rng(0)
+    few, many = (rng.random((4 * size, size)).astype(np.float32) for size in (64, 400))
+    assert keep(few, 4, target) is None
+    for r, share, kind in ((few, 0.25, None), (few, 0.05, Rows), (many, 0.25, Rows), (many, 0.6, None)):
+        assert isinstance(keep(r * (rng.random(r.shape) < share), 4, target), kind or type(None))
+    blocks = np.repeat(rng.random((len(many) // 8, 400)) < 0.25, 8, 0)
+    assert isinstance(keep(many * blocks, 4, target), Kept)
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+@pytest.mark.parametrize(("block", "hidden", "batch", "direction"), [
+    ("darb", 40, 1, "forward"), ("irregular", 24, 3, "bidirectional"), ("bmwm", 32, 1, "reverse"),
+])  # fmt: skip
+def test_zeros_of_any_pattern_are_left_out(op: str, block: str, hidden: int, batch: int, direction: str) -> None:
+    """Rows that keep as many weights side by side, and rows without any."""
+    sparse = Sparsify(0.75, block)(recurrent_net(op, hidden, batch, direction))
+    r = sparse.weights["r"].copy()
+    r[:, :3] = 0
+    sparse = sparse.rewrite(weights={**sparse.weights, "r": r})
+    target = replace(codegen.get_target("x86-avx2"), l2=0)  # as where all weights come from memory
+    assert kinds(sparse, target) == {"rows"}
+    check(sparse, target, threads=1)
+
+
+def test_kept_rows_by_hand() -> None:
+    """Four rows, two a vector: the second and the third keep two weights each, the others one and none."""
+    r = np.float32([[0, 0, 1], [2, 0, 3], [4, 5, 0], [0, 0, 0]])
+    found = keep_rows(r, 2)
+    np.testing.assert_array_equal(found.weight.reshape(3, 2), [[2, 4], [3, 5], [1, 0]])
+    np.testing.assert_array_equal(found.unit.reshape(3, 2)[:2], [[0, 0], [2, 1]])
+    assert found.unit[4] == 2
+    np.testing.assert_array_equal(found.starts, [0, 2, 3])
+    np.testing.assert_array_equal(found.place, [2, 0, 1, 3])
+
+
+@given(st.integers(1, 6), st.integers(0, 30), st.floats(0, 1), st.integers(0, 99))
+def test_kept_rows_are_all_there_is(blocks: int, hidden: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    r = (rng.standard_normal((8 * blocks, hidden)) * (rng.random((8 * blocks, hidden)) < share)).astype(np.float32)
+    found, dense = keep_rows(r, 8), np.zeros((8 * blocks, hidden), np.float32)
+    for group, (begin, end) in enumerate(pairwise(found.starts)):
+        for i in range(begin, end):
+            np.add.at(dense, (8 * group + np.arange(8), found.unit[8 * i : 8 * i + 8]), found.weight[8 * i : 8 * i + 8])
+    np.testing.assert_array_equal(dense[found.place], r)

@@ -138,6 +138,12 @@ class KernelBuilder:
         """One element."""
         return tirx.BufferLoad(buffer, [_index(index)])
 
+    def gather(self, buffer: Buffer, places: Sequence[Expr]) -> Expr:
+        """A vector of elements that lie anywhere, each loaded by itself: instructions that gather are no faster."""
+        return tirx.Shuffle(
+            [self.scalar(buffer, at) for at in places], [tirx.IntImm("int32", i) for i in range(len(places))]
+        )
+
     def splat(self, value: Expr) -> Expr:
         """The same number in all lanes."""
         value = number(value) if isinstance(value, (int, float)) else value

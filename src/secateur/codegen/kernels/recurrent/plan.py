@@ -16,7 +16,7 @@ from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
 from secateur.ir import Node
 
-from .packing import keep_blocks
+from .packing import Rows, keep
 from .spec import RecurrentSpec
 
 GATES = {"lstm": 4, "gru": 3}
@@ -70,22 +70,24 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
     write_dense(placement, x, work, gates, Epilogue((), ()))
     like = results[1].extent
     wide_r = _padded(r.reshape(count, hidden, hidden), blocks * lanes)
-    kept = keep_blocks(wide_r, count, lanes) if node.op == "lstm" or after else None
+    kept = keep(wide_r, count, placement.target) if node.op == "lstm" or after else None
     weights: list[Argument] = [program.weight(wide_r.T if kept is None else kept.weight)]
     if kept is not None:
         weights += [Table(kept.unit // lanes * strides(like).block + kept.unit % lanes), Table(kept.starts)]
+        weights += [Table(kept.place)] if isinstance(kept, Rows) else []
     weights.append(program.weight(_padded(bias[1, -1:], blocks * lanes)))
     first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
     to = [_part(v, way, v.extent.image if i else v.extent.row) for i, v in enumerate(results)]
     states = [argument for pair in zip(first[1:], to[2:], strict=True) for argument in pair]
     spec = RecurrentSpec(
         node.op, lanes, x.extent.n, x.extent.w, hidden, blocks, strides(gates.extent), strides(like),
-        strides(results[0].extent), strides(like), reverse, after, kept is not None,
+        strides(results[0].extent), strides(like), reverse, after,
+        "" if kept is None else "rows" if isinstance(kept, Rows) else "blocks",
     )  # fmt: skip
     program.call(
         spec, None,
         [gates.offset(0), *weights, first[0], to[0], to[1], *states,
-         Address(program.arena.new(2 * blocks * lanes))], node.label,
+         Address(program.arena.new(max(2, count) * blocks * lanes))], node.label,
     )  # fmt: skip
 
 

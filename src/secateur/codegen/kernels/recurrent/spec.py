@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from secateur.codegen.plan.strides import Strides
 
@@ -13,7 +14,7 @@ class RecurrentSpec:
 
     ``first``, ``y`` and ``state`` are the strides of the first state, the results (images are steps) and the last
     state. ``reset_after``: a GRU's reset gate scales the products, not the state. ``sparse``: recurrent weights that
-    are zero in blocks are left out (``packing.Kept``).
+    are zero are left out, in "blocks" (``packing.Kept``) or in any pattern in "rows" (``packing.Rows``).
     """
 
     kind: str
@@ -28,4 +29,4 @@ class RecurrentSpec:
     state: Strides
     reverse: bool = False
     reset_after: bool = False
-    sparse: bool = False
+    sparse: Literal["", "blocks", "rows"] = ""
