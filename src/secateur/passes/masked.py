@@ -53,7 +53,7 @@ def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, A
     name = node.inputs[1] if axis is not None else None
     if name is None or name not in recipe.weights or axis not in recipe.weights[name]:
         return
-    if node.op == "conv_transpose" and node.attrs["groups"] > 1:
+    if node.op == "conv_transpose" and node.attrs["groups"] == graph.weights[name].shape[0]:
         return  # depthwise: the axis counts groups, which go as a whole
     original = graph.weights[name]
     lists = recipe.weights[name][axis]

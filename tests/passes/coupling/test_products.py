@@ -49,3 +49,19 @@ def test_a_convolution_with_weights_of_each_sample_loses_channels_and_keeps_its_
     slim = secateur.compile(OwnWeights().eval(), "l1", example_inputs=(torch.randn(2, 3, 8, 8),), macs=0.5)
     assert slim.report.verification is not None and slim.report.verification.passed
     assert slim.module()(torch.randn(5, 3, 9, 12)).shape == (5, 2, 7, 10)
+
+
+def test_grouped_transposed_convolutions_and_weights_with_an_update_are_cut() -> None:
+    class Updated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.last = nn.Linear(16, 16), nn.Linear(16, 4)
+            self.a, self.b = nn.Parameter(torch.randn(2, 16)), nn.Parameter(torch.randn(16, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(F.relu(F.linear(x, self.base.weight + 0.5 * (self.b @ self.a), self.base.bias)))
+
+    grouped = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ConvTranspose2d(16, 24, 4, 2, 1, groups=4), nn.Conv2d(24, 4, 1))
+    for module, x in ((Updated(), torch.randn(2, 16)), (grouped, torch.randn(2, 3, 8, 8))):
+        slim = secateur.compile(module.eval(), "l1", example_inputs=(x,), macs=0.5)
+        assert not any(layer.state == "frozen" for layer in slim.report.layers[:-1])

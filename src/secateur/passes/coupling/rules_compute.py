@@ -116,15 +116,30 @@ def _conv_transpose(flow: Flow, node: Node) -> Tracks:
     if groups > 1:
         if width == groups:
             return _groupwise(flow, node, weight, track, 0, fan_out)
-        flow.whole(node, 0)
-        flow.blocked[node.name] = "a transposed convolution with groups of several channels"
-        return [None]
+        return _transposed_groups(flow, node, weight, track, fan_out)
     rows = _rows(flow, node, weight, 1, fan_out)
     if track is not None:
         _columns(flow, node, weight, 0, track.atoms)
     else:
         flow.reads_full(node, weight, 0, 1)
     return [None if rows is None else Track(1, rows)]
+
+
+def _transposed_groups(flow: Flow, node: Node, weight: str, track: Track | None, fan_out: int) -> Tracks:
+    """Groups of several channels: each has rows of its own on axis 0 and columns of its own on axis 1."""
+    groups = node.attrs["groups"]
+    if weight not in flow.graph.weights or flow.replaced(weight, node) or fan_out == 1:
+        flow.whole(node, 0)
+        flow.blocked[node.name] = "a transposed convolution with groups whose weight is computed"
+        return [None]
+    rows = flow.fresh(fan_out * groups)
+    flow.slot(weight, 1, rows, "out", node, groups)
+    flow.constrain(node, "out", rows, groups)
+    _bias(flow, node, rows)
+    if track is not None:
+        flow.slot(weight, 0, track.atoms, "in", node)
+        flow.constrain(node, "in", track.atoms, groups)
+    return [Track(1, rows)]
 
 
 def _linear(flow: Flow, node: Node) -> Tracks:

@@ -13,8 +13,8 @@ from .build import Args, Builder, Skip, positions
 
 
 def contract(b: Builder, x: Value, y: Value) -> Value:
-    """A matrix product; by a constant matrix it is a linear layer."""
-    if len(y.shape) == 2 and len(x.shape) >= 2:
+    """A matrix product; of data by a constant matrix it is a linear layer."""
+    if len(y.shape) == 2 and len(x.shape) >= 2 and not b.depends_on_none(x):
         maker = b.made.get(y.name)
         if maker is not None and maker.op == "transpose" and maker.inputs[0] in b.weights:
             return b.emit("linear", [x, b.values[maker.inputs[0] or ""]], transposed=False)
