@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 from bench.data import classes
 from bench.docs import readme, readme_speed
 from bench.lib import common, plots, turns
-from bench.speed import tuning
+from bench.speed import sparse_peers, tuning
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
 
@@ -187,3 +188,15 @@ def test_a_block_without_results_stays() -> None:
     text = "a <!-- x:begin -->\nold\n<!-- x:end --> b"
     assert readme.fill(text, {"x": lambda: ""}) == text
     assert readme.fill(text, {"x": lambda: "new"}) == "a <!-- x:begin -->\nnew\n<!-- x:end --> b"
+
+
+def test_peers_of_sparse_layers_compute_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((16, 24)) * (rng.random((16, 24)) < 0.3)).astype(np.float32)
+    x = rng.standard_normal((1, 24, 5, 5)).astype(np.float32)
+    onnx.save(sparse_peers.model_of(weight, 5), tmp_path / "layer.onnx")
+    want = weight @ x.reshape(24, 25)
+    for name, run in sparse_peers.here(tmp_path / "layer.onnx", weight, x, 8):
+        found = run()
+        np.testing.assert_allclose(np.asarray(found[0]).reshape(16, 25) if name == "onnxruntime" else
+                                   np.asarray(found).reshape(16, 25), want, rtol=1e-4, atol=1e-5)  # fmt: skip

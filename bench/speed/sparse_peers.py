@@ -1,0 +1,130 @@
+"""Layers with zeros in other runtimes, beside our libraries: 1x1 convolutions of ResNet-50 as ONNX files of one layer.
+
+    python -m bench.speed.sparse_peers [--densities 20 10] [--rounds 41]
+
+The same file, with zeros in balanced blocks of a vector of outputs and with irregular ones, in ONNX Runtime, OpenVINO
+and DeepSparse (its best case are irregular ones); the same product by scipy (CSR) and torch (BSR: its blocks are
+square, so all are full) on inputs that lie [channels, pixels]. Ours are built without tuning, and a library of one
+layer turns its input into blocks and its output back, as whole networks do once. One thread. Each is the minimum of its
+rounds: those in this process by turns, the engines of environments of their own (`bench.lib.engines`) after them, as
+their processes start. A row states what failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import secateur
+from bench.lib import common
+from bench.lib.engines import ENGINES, ENVIRONMENT, FOLDER
+from bench.speed.sparse import minima
+from secateur import codegen
+from secateur.passes.sparsify.balanced import Balanced
+from secateur.passes.sparsify.irregular import Irregular
+
+SIZES = ((512, 256, 28), (256, 1024, 14), (1024, 256, 14))  # inputs, outputs, rows
+APART = ("openvino", "deepsparse")
+TIMER = Path(__file__).parents[1] / "lib" / "engine_time.py"
+Floats = NDArray[np.float32]
+
+
+def model_of(weight: Floats, rows: int) -> onnx.ModelProto:
+    """A 1x1 convolution."""
+    shapes = [(1, weight.shape[1], rows, rows), (1, weight.shape[0], rows, rows)]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip("xy", shapes, strict=True))
+    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])
+    stored = numpy_helper.from_array(np.ascontiguousarray(weight[:, :, None, None]), "w")
+    graph = helper.make_graph([node], "layer", [x], [y], [stored])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def here(path: Path, weight: Floats, x: Floats, lanes: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What runs in this process."""
+    import scipy.sparse
+    import torch
+
+    yield "secateur", partial(codegen.build(secateur.load(path)), x)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    yield "onnxruntime", partial(session.run, None, {"x": x})
+    pixels = np.ascontiguousarray(x.reshape(x.shape[1], -1))
+    rows = scipy.sparse.csr_array(weight)
+    yield "scipy csr", lambda: rows @ pixels
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of BSR being young
+        blocks, given = torch.from_numpy(weight).to_sparse_bsr((lanes, lanes)), torch.from_numpy(pixels)
+    yield "torch bsr", lambda: blocks @ given
+
+
+def apart(engine: str, path: Path, x: Path, rounds: int) -> float | str:
+    """Seconds in an environment of its own, or why there are none."""
+    known = next(e for e in ENGINES if e.name == engine)
+    if not known.interpreter(FOLDER).exists():
+        return "not prepared: python -m bench.lib.engines"
+    command = [str(known.interpreter(FOLDER)), str(TIMER), engine, str(path), str(x), str(rounds)]
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False,
+                          timeout=300)  # fmt: skip
+    found = [line.partition("=")[2] for line in done.stdout.splitlines() if line.startswith("seconds=")]
+    return float(found[0]) if found else f"ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+
+
+def rows_of(options: Any) -> Iterator[common.Row]:
+    """A row for each layer, density and pattern."""
+    target = codegen.get_target("native")
+    rng = np.random.default_rng(options.seed)
+    for ci, co, size in SIZES[:1] if options.quick else SIZES:
+        dense = (rng.standard_normal((co, ci)) / ci**0.5).astype(np.float32)
+        x = rng.standard_normal((1, ci, size, size)).astype(np.float32)
+        for percent in options.densities:
+            for name, pattern in (("balanced", Balanced(target.lanes)), ("irregular", Irregular())):
+                weight = np.where(pattern.mask(dense.astype(np.float64) ** 2, 1 - percent / 100), dense, np.float32(0))
+                with tempfile.TemporaryDirectory() as folder:
+                    path, given = Path(folder) / "layer.onnx", Path(folder) / "x.npy"
+                    onnx.save(model_of(weight, size), path)
+                    np.save(given, x)
+                    calls = dict(here(path, weight, x, target.lanes))
+                    times = minima(dict(enumerate(calls.values())), options.rounds)
+                    found: dict[str, float | str] = {n: times[i] * 1e3 for i, n in enumerate(calls)}
+                    for engine in APART:
+                        taken = apart(engine, path, given, options.rounds)
+                        found[engine] = taken if isinstance(taken, str) else taken * 1e3
+                yield {
+                    "layer": f"{ci}>{co} {size}x{size}", "density": percent / 100, "pattern": name, "threads": 1,
+                    "ms": found, "load": os.getloadavg()[0],
+                }  # fmt: skip
+
+
+def main() -> None:
+    """Append JSON lines, print a table."""
+    parser = common.parser(__doc__, "sparse_peers.jsonl")
+    parser.add_argument("--densities", type=int, nargs="*", default=[50, 20, 10], help="per cent that are kept")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--quick", action="store_true", help="one layer")
+    options = parser.parse_args()
+    around, shown = common.circumstances(options.seed), []
+    for row in rows_of(options):
+        common.append(options.output, [{**around, **row}])
+        cells = [v if isinstance(v, float) else "–" for v in row["ms"].values()]
+        shown.append([row["layer"], row["density"], row["pattern"], *cells])
+        names = list(row["ms"])
+    if shown:
+        print(common.table(["layer", "density", "zeros", *names], shown), flush=True)
+
+
+if __name__ == "__main__":
+    main()
