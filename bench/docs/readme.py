@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
-from bench.docs import readme_headlines, readme_peers, readme_rewrites, readme_speed, readme_trust
+from bench.docs import readme_headlines, readme_peers, readme_reach, readme_rewrites, readme_speed, readme_trust
 from bench.docs.readme_headlines import newest
 from bench.lib import common
 
@@ -49,7 +49,7 @@ def coverage() -> str:
         f"Analysis and removal take {statistics.median(seconds):.2f} CPU seconds in the median and "
         f"{max(seconds):.2f} at most (the peer: {statistics.median(theirs):.2f} and {max(theirs):.0f}, where it ends). "
         "`python -m bench.reach.zoos`; "
-        f"{common.where(next(iter(rows.values())))}.",
+        f"{common.where(next(iter(rows.values())), *rows.values())}.",
     ]
     return "\n".join(lines)
 
@@ -109,6 +109,7 @@ def main() -> int:
         "command": command, "rewrites": readme_rewrites.block,
         "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,
         "portable": readme_peers.portable, "pruners": readme_peers.pruners,
+        "detectors": readme_reach.detectors, "analysis": readme_reach.analysis,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
         "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,

@@ -21,15 +21,20 @@ def files() -> str:
         return ""
     checked = [r["none"] for r in rows if r["none"]["status"] == "right"]
     both = sum(bool(c["reading"]["passed"] and c["written"]["passed"]) for c in checked)
-    halves = Counter(r["half"]["status"] for r in rows)
+    halves, built = (Counter(r[stage]["status"] for r in rows if stage in r) for stage in ("half", "build"))
+    frozen = statistics.median(r["half"]["frozen_macs"] for r in rows if r["half"].get("frozen_macs") is not None)
+    parted = sum(bool(r["build"].get("runtime")) for r in rows if r.get("build", {}).get("status") == "right")
+    commits = sorted({c[:9] for r in rows for stage, c in r.get("commits", {}).items() if stage in ("half", "build")})
     return "\n".join(
         [
             f"**{len(rows)} trained ONNX files** from packages, at several sizes of every dynamic axis, judged by ONNX "
             f"Runtime alone: {both} are read as ONNX Runtime runs them and written back the same, and "
             f"{halves['right']} are pruned to half of their multiply-accumulates, equal to the original masked by the "
             f"recipe. Of the others {halves['refused']} have no work that is counted and {halves['missed']} cannot be "
-            "cut so far; each says why. "
-            f"`python -m bench.reach.onnx_files`; {common.where(rows[-1])}."
+            f"cut so far; each says why. The median share of MACs that is frozen is {frozen:g}. {built['right']} are "
+            f"built into a library that agrees, {parted} of them with parts that ONNX Runtime computes; "
+            f"{built['refused']} are refused in a sentence. `python -m bench.reach.onnx_files --build`; "
+            f"{common.where(rows[-1])}; pruned and built at {', '.join(commits)}."
         ]
     )
 

@@ -1,0 +1,43 @@
+"""What is measured of reach beside the zoo: detectors through a whole journey, and the time of analysis."""
+
+from __future__ import annotations
+
+from bench.docs.readme_headlines import newest
+from bench.lib import common
+
+
+def detectors() -> str:
+    """Detectors, fresh and after a run of their own."""
+    rows = list({(r["detector"], r["way"]): r for r in common.read(common.RESULTS / "detectors.jsonl")}.values())
+    if not rows:
+        return ""
+    right = [r for r in rows if r["status"] == "right"]
+    worst = max((r["library"] for r in right if "library" in r), default=0.0)
+    failed = [f"- {r['detector']}, {r['way']}, {r['step']}: {r['reason']}" for r in rows if r["status"] != "right"]
+    names = ", ".join(dict.fromkeys(r["detector"] for r in rows))
+    text = (
+        f"**Detectors** with drawn weights, as made and after a run of their own ({names}): pruned to half of their "
+        "multiply-accumulates under the law, trained a step, written, run in ONNX Runtime and built into a library: "
+        f"{len(right)} of {len(rows)} journeys are right, and the libraries are at most {worst:.0e} of the largest "
+        f"value from the module. `python -m bench.reach.detectors`; {common.where(rows[0], *rows)}."
+    )
+    return "\n".join([text, *(["", *failed] if failed else [])])
+
+
+def analysis() -> str:
+    """Coupling, choosing and cutting beside an earlier commit."""
+    rows = newest("analysis", "network")
+    if not rows:
+        return ""
+    first = next(iter(rows.values()))
+    lines = [
+        f"**Analysis and removal beside commit {first['before']}**: the least processor seconds of each, by turns.",
+        "",
+        "| network | before, s | now, s | now / before |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        before, now = (min(row["found"][which]) for which in ("before", "now"))
+        lines.append(f"| {name} | {before:.3f} | {now:.3f} | {row['ratio']:.2f} |")
+    command = f"`python -m bench.speed.analysis {first['before']}`; {common.where(first, *rows.values())}."
+    return "\n".join([*lines, "", command])
