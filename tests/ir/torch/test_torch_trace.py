@@ -72,6 +72,7 @@ class ScaledConv(nn.Conv2d):
 def _in_place(m: Any, x: Any) -> Any:
     y = m.conv(x)
     y[:, :2] = 0.5
+    y[:, 1::2] = y[:, ::2].sigmoid()
     y = F.relu_(y)
     y += 1
     return y.mul_(2)
@@ -116,6 +117,10 @@ def test_odd_corners(name: str) -> None:
 def test_a_normalised_weight_becomes_one_weight_under_a_name_of_its_own() -> None:
     graph = check(CORNERS["scaled"](), X)
     assert set(graph.weights) == {"0.weight_folded", "0.bias"}
+
+
+def test_writing_into_every_other_channel_has_an_onnx_form() -> None:
+    assert all(node.op != "opaque" for node in trace(CORNERS["in_place"](), (X,)).nodes)
 
 
 def test_structure_of_outputs_is_kept() -> None:

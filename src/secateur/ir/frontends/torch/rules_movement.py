@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from secateur.ir.graph import Value
+import numpy as np
+
+from secateur.ir.graph import Sym, Value
 from secateur.ir.ops import END
 
 from .build import Args, Builder, Rule, Skip, axes_of, axis_of, ints
@@ -187,13 +189,24 @@ def _slice_scatter(b: Builder, a: Args) -> Value:
     axis = axis_of(a.dim, len(a.self.shape))
     start, end = _bounds(a, a.self.shape[axis])
     if a.step != 1:
-        raise Skip("slice_scatter with a step")
+        return _scattered(b, a, axis, range(start, a.self.shape[axis] if end == END else end, int(a.step)))
     parts = [b.cast(a.src, a.dtype)]
     if start:
         parts.insert(0, b.slice(a.self, axis, 0, start))
     if end != END:
         parts.append(b.slice(a.self, axis, end, END))
     return parts[0] if len(parts) == 1 else b.emit("concat", parts, axis=axis)
+
+
+def _scattered(b: Builder, a: Args, axis: int, places: range) -> Value:
+    """Every so many positions from ``src``, the others as they are: both in a row, and an index of where each is."""
+    size = a.self.shape[axis]
+    if isinstance(size, Sym):
+        raise Skip("slice_scatter with a step along an axis of open size")
+    index = np.arange(int(size))
+    index[places] = int(size) + np.arange(len(places))
+    both = b.emit("concat", [a.self, b.cast(a.src, a.dtype)], axis=axis)
+    return b.emit("gather", [both, b.const(index)], axis=axis)
 
 
 def _select_scatter(b: Builder, a: Args) -> Value:
