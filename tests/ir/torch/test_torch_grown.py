@@ -49,6 +49,7 @@ CASES: dict[str, Callable[..., Any]] = {
     "affine": lambda x: F.affine_grid(x[:, :2, :3, 0].sin(), list(x.shape), align_corners=False),
     "batch norm": lambda x: F.batch_norm(x, None, None, torch.ones(3), torch.zeros(3), True),
     "bilinear": lambda x: F.bilinear(x[..., :4], x[..., 4:8], torch.arange(48.0).view(3, 4, 4).cos()),
+    "threshold": lambda x: F.threshold(x, 0.2, -3.0),
     "turned": lambda x: torch.rot90(x, -1, (3, 2)).repeat_interleave(2, 1),
     "unfolded": lambda x: F.unfold(x, (2, 3), dilation=(2, 1), padding=(1, 0), stride=(2, 3)),
 }

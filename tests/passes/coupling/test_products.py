@@ -65,3 +65,37 @@ def test_grouped_transposed_convolutions_and_weights_with_an_update_are_cut() ->
     for module, x in ((Updated(), torch.randn(2, 16)), (grouped, torch.randn(2, 3, 8, 8))):
         slim = secateur.compile(module.eval(), "l1", example_inputs=(x,), macs=0.5)
         assert not any(layer.state == "frozen" for layer in slim.report.layers[:-1])
+
+
+def test_positions_that_meet_channels_are_cut_with_them_at_any_length() -> None:
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            angle = torch.arange(x.shape[1])[:, None] / 10.0 ** torch.arange(8)
+            even, odd = y[..., 0::2], y[..., 1::2]
+            turned = [even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()]
+            return self.last(torch.stack(turned, -1).flatten(-2))
+
+    slim = secateur.compile(Rotated().eval(), "l1", example_inputs=(torch.randn(2, 6, 8),), macs=0.5)
+    assert slim.module()(torch.randn(3, 11, 8)).shape == (3, 11, 4)
+
+
+def test_a_bias_of_which_layers_read_parts_is_cut() -> None:
+    attention = nn.MultiheadAttention(16, 2, batch_first=True, kdim=8, vdim=8)
+    module = nn.ModuleDict({"a": attention, "b": nn.Linear(16, 8)})
+
+    class Over(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            memory = self.parts["b"](x)
+            return self.parts["a"](x, memory, memory)[0]
+
+    slim = secateur.compile(Over().eval(), "l1", example_inputs=(torch.randn(2, 5, 16),), macs=0.6)
+    assert not any(layer.state == "frozen" for layer in slim.report.layers[:-1])

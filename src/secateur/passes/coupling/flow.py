@@ -10,7 +10,7 @@ pass of connected components at the end makes units of them, which keeps the who
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -103,6 +103,7 @@ class Flow:
     push_back: PushBack  # gives a constant operand atoms, back to its weights: see rules_constants
     tracks: dict[str, Track] = field(default_factory=dict)
     const: set[str] = field(default_factory=set)
+    pushed: set[str] = field(default_factory=set)  # values that were given the channels they meet
     seconds: dict[str, Track] = field(default_factory=dict)  # of computed weights: channels along another axis, too
     atoms: int = 1
     ties: list[Tie] = field(default_factory=list)
@@ -148,6 +149,8 @@ class Flow:
             name, axis = work.pop()
             if self.is_const(name):
                 continue
+            if name in self.pushed and self.tracks[name].axis == axis:
+                continue  # it has been given some already
             maker = self.graph.producer.get(name)
             if maker is None or maker.op not in ELEMENTWISE or name in self.tracks:
                 return False
@@ -206,6 +209,17 @@ class Flow:
             self.freeze(known.atoms, reason)
             self.freeze(atoms, reason)
 
+    def part(self, weight: str, axis: int, atoms: Array, node: Node, role: str, user: str) -> None:
+        """Some of the weight's positions belong to these atoms; where they are 0 other readers say what they hold."""
+        known = self.slots.get((weight, axis))
+        if known is None or known.groups > 1:
+            self.slot(weight, axis, atoms, role, node, user=user)
+            return
+        self.used(weight, axis, user)
+        both = (known.atoms > 0) & (atoms > 0)
+        self.tie(known.atoms[both], atoms[both], node)
+        self.slots[weight, axis] = replace(known, atoms=np.where(known.atoms > 0, known.atoms, atoms))
+
     def used(self, constant: str, axis: int, user: str) -> None:
         """This user has said what the constant's axis holds; other users may need all of it."""
         self.uses.setdefault((constant, axis), set()).add(user)
@@ -256,7 +270,7 @@ class Flow:
         """The operand ``name`` is full along ``axis``, where these atoms lie: tie it, cut it, or pick from it."""
         track = self.track(name)
         if track is not None and track.axis == axis:
-            if self.is_const(name):
+            if self.is_const(name) or name in self.pushed:
                 self.used(name, axis, node.name)
             self.tie(atoms, track.atoms, node)
         elif self.takes(name, axis):

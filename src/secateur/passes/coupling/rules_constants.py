@@ -40,6 +40,11 @@ def push_back(flow: Flow, name: str, axis: int, atoms: Array, node: Node, role: 
             flow.freeze(atoms, f"constant %{name} is used with channels along two axes")
             continue
         (flow.tracks if known is None else flow.seconds)[name] = Track(axis, atoms)
+        if known is None:
+            flow.pushed.add(name)
+        if maker.op == "split" and axis == maker.attrs["axis"] and maker.inputs[0] in flow.graph.weights:
+            flow.part(str(maker.inputs[0]), axis, _padded(maker, name, atoms), node, role, maker.name)
+            continue
         rule = _BACK.get(maker.op) or (_elementwise if maker.op in ELEMENTWISE else None)
         steps = rule(flow, maker, axis, atoms) if rule else None
         if steps is None:
@@ -124,6 +129,13 @@ def _concat(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, 
         out.append((name, axis, part))
         start += size
     return out
+
+
+def _padded(node: Node, name: str, atoms: Array) -> Array:
+    """The atoms of one part of a split, with zeros where the others lie."""
+    index = [v.name for v in node.outputs].index(name)
+    sizes = node.attrs["sizes"]
+    return np.pad(atoms, (sum(sizes[:index]), sum(sizes[index + 1 :])))
 
 
 def _matmul(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, int, Array]] | None:

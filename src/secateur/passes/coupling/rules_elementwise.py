@@ -10,7 +10,11 @@ from .flow import Flow, Rule, Track, Tracks
 
 
 def _unary(flow: Flow, node: Node) -> Tracks:
-    return [flow.track(node.inputs[0])]
+    name, track = str(node.inputs[0]), flow.track(node.inputs[0])
+    if track is not None and name in flow.pushed:
+        flow.used(name, track.axis, node.name)
+        flow.pushed.update(v.name for v in node.outputs)
+    return [track]
 
 
 def _elementwise(flow: Flow, node: Node) -> Tracks:

@@ -153,6 +153,12 @@ def _softmax(op: str) -> Rule:
     return rule
 
 
+def _threshold(b: Builder, a: Args) -> Value:
+    """What is not above the threshold is another number."""
+    above = b.binary("gt", a.self, a.threshold, a.self.dtype)
+    return b.emit("where", [above, a.self, b.lift(a.value, a.self.dtype)])
+
+
 def _where(b: Builder, a: Args) -> Value:
     return b.emit("where", [b.cast(a.condition, "b1"), b.lift(a.self, a.dtype), b.lift(a.other, a.dtype)])
 
@@ -282,7 +288,7 @@ MATH: Mapping[str, Rule] = MappingProxyType(
         "logical_and": _compare("and"), "logical_or": _compare("or"), "logical_xor": _compare("xor"),
         "logical_not": _not, "bitwise_not": _not,
         "bitwise_and": _bitwise("and"), "bitwise_or": _bitwise("or"), "bitwise_xor": _bitwise("xor"),
-        "where": _where, "masked_fill": _masked_fill,
+        "where": _where, "threshold": _threshold, "masked_fill": _masked_fill,
         "softmax": _softmax("softmax"), "_softmax": _softmax("softmax"), "special_softmax": _softmax("softmax"),
         "log_softmax": _softmax("log_softmax"), "_log_softmax": _softmax("log_softmax"),
         "sum": reduce("reduce_sum"), "mean": reduce("reduce_mean"), "amax": reduce("reduce_max"),
