@@ -6,7 +6,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from secateur.codegen.targets import Target
+from secateur.codegen.backends import backend_for
+from secateur.codegen.emit.assemble import kernel
+from secateur.codegen.kernels.families import FAMILIES
+from secateur.codegen.kernels.templates import templates
+from secateur.codegen.plan.lower import lower
+from secateur.codegen.records import Records
+from secateur.codegen.targets import TARGETS, Target
+from secateur.codegen.tune.tuner import Tuner
 from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
 from support.network import Net
 
@@ -150,3 +157,16 @@ def test_attention_has_no_operator_left() -> None:
     net = Net(2, 24, 5, 6)
     lib = check(outputs(net, net.layer_norm(net.attention("x", 3))))
     assert not lib.metadata.notes
+
+
+def test_kernels_grow_with_their_maxima_and_no_faster() -> None:
+    """A maximum is written with its operands several times: nested by name, eight of them held TVM for a minute."""
+    longest, avx2 = [], TARGETS["x86-avx2"]
+    for count in (4, 8):
+        net = Net(1, 8, 3, 6)
+        y = conv(net, "x", 8, (1, 1))
+        for i in range(count):
+            y = net.node("maximum", y, net.weight(f"m{i}", 8, 1, 1))
+        calls = lower(outputs(net, y), avx2, 1, Tuner(avx2, 1, Records()).choose, backend_for(avx2)).calls
+        longest.append(max(len(str(kernel(c.spec, c.choice, avx2, templates(FAMILIES)))) for c in calls))
+    assert longest[1] < 2 * longest[0]

@@ -165,6 +165,8 @@ def _or_nan(best: Expr, b: Expr) -> Expr:
     return tirx.Select(tirx.isnan(b), b, best)
 
 
+ARITHMETIC = frozenset({"add", "sub", "mul", "div"})  # each operand is written once
+
 BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
     {
         "add": lambda a, b: a + b,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from secateur.codegen.emit.builder import KernelBuilder
-from secateur.codegen.emit.maths import BINARY, UNARY
+from secateur.codegen.emit.maths import ARITHMETIC, BINARY, UNARY
 from secateur.codegen.emit.types import Buffer, Expr
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
@@ -81,10 +81,12 @@ def apply(
     kept: dict[int, Expr] = {}
     for i, (post_op, (pointer, table)) in enumerate(zip(post_ops, pointers, strict=True)):
         if i in wanted:
-            kept[i] = value = k.vector(value)
+            kept[i] = value = k.held(value)
         if not post_op.operand:
             value = UNARY[post_op.op](k, k.held(value), dict(post_op.attrs))
             continue
+        if post_op.op not in ARITHMETIC:  # written with its operands several times
+            value = k.held(value)
         other = kept[post_op.earlier] if post_op.operand == "earlier" else at.operand(k, post_op, pointer, table)
         value = BINARY[post_op.op](other, value) if post_op.swapped else BINARY[post_op.op](value, other)
     return value
