@@ -1,6 +1,7 @@
 """Lottery tickets deconstructed: is it the sign that matters? And what do masks make of networks that never trained?
 
     python -m bench.accuracy.lottery [--seeds 3] [--quick]
+    python -m bench.accuracy.lottery --plot        draws docs/lottery.svg from the committed rows
 
 A network of 196, 128, 64 and 10 units on Fashion-MNIST at 14x14 (the paper's LeNet, made small for two cores) trains
 for three passes over 12,000 pictures, is cut in one shot to a tenth of its weights (the last layer at half of that
@@ -13,9 +14,10 @@ takes one seed, one pass and 2,000 pictures, and writes to out/lottery-quick.jso
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from torch.nn import functional as F
 from bench.data import fashion
 from bench.data.fashion import Data
 from bench.lib import common
+from bench.lib.plots import FIXED
 from secateur.passes.train import Actions, Hook, Masks, Ticket, attach, edge_popup, rounds, supermask, ticket
 from secateur.passes.train.lottery import CRITERIA, ONES, ZEROS, weights
 
@@ -35,6 +38,7 @@ MASK_PASSES, MASK_RATE = 6, 0.1  # passes of training a mask alone, by Adam
 ROUNDS, HALF = 4, 0.5
 MASKS = ("supermask", "rescaled", "constant", "popup")  # trained alone, on weights as they were drawn
 LAST = "5.weight"
+PICTURE = common.ROOT / "docs" / "lottery.svg"
 KEY = ("part", "seed", "criterion", "one", "zero", "density")
 
 
@@ -177,12 +181,48 @@ def small(data: Data) -> Data:
     return Data(F.avg_pool2d(data.x, 2), data.y)
 
 
+def draw(rows: Sequence[common.Row]) -> None:
+    """Top-1 by what kept weights start from, signs kept or not; bars are standard deviations over seeds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    def tops(part: str, one: str) -> list[float]:
+        return [r["top1"] for r in rows if r["part"] == part and r["one"] == one and r["zero"] == "zero"
+                and r["density"] in (DENSITY, 1.0)]  # fmt: skip
+
+    with matplotlib.rc_context(FIXED):
+        figure, axes = pyplot.subplots(figsize=(6, 2.8), layout="constrained")
+        for row, name in enumerate(("reinit", "reshuffle", "constant")):
+            for one, colour, label in (
+                (f"{name}_signed", "#0072b2", "signs kept"),
+                (name, "#d55e00", "signs drawn anew"),
+            ):
+                if found := tops("actions", one):
+                    axes.errorbar(statistics.mean(found), row, xerr=statistics.pstdev(found), fmt="o", color=colour,
+                                  label=label if not row else None)  # fmt: skip
+        for part, style, label in (("dense", "-", "dense"), ("actions", "--", "rewound, a tenth kept")):
+            if found := tops(part, "rewind"):
+                axes.axvline(statistics.mean(found), color="black", linewidth=1, linestyle=style, label=label)
+        axes.set_yticks(range(3), ["reinit", "reshuffle", "constant"])
+        axes.set_xlabel("top-1, Fashion-MNIST at 14x14")
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(PICTURE, metadata={"Date": None})
+        pyplot.close(figure)
+
+
 def main() -> int:
-    """Measure what is missing."""
+    """Measure what is missing, or draw what is there."""
     parser = common.parser(__doc__, "lottery.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks (default 3)")
     parser.add_argument("--quick", action="store_true", help="one seed, one pass, 2,000 pictures")
+    parser.add_argument("--plot", action="store_true", help="draw, measure nothing")
     arguments = parser.parse_args()
+    if arguments.plot:
+        draw(common.read(arguments.output))
+        return 0
     torch.set_num_threads(1)
     seeds, examples, passes, output = arguments.seeds, 12000, 3.0, arguments.output
     if arguments.quick:

@@ -124,15 +124,16 @@ def draw(rows: Sequence[common.Row]) -> None:
     from matplotlib import pyplot
 
     parts = (("magnitude", "top1"), ("moments", "top1"), ("moments", "epoch"))
-    titles = ("by magnitude, no training", "by second moments, no training", "by second moments, one masked pass")
+    titles = ("by magnitude, no training", "by moments, no training", "by moments, one masked pass")
     dense = statistics.mean(r["top1"] for r in rows if r["block"] == "dense")
     with matplotlib.rc_context(FIXED):
-        figure, panels = pyplot.subplots(1, 3, figsize=(9, 3.4), sharey=True, layout="constrained")
+        figure, panels = pyplot.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
         for axes, (by, field), title in zip(panels, parts, titles, strict=True):
             _panel(axes, [r for r in rows if r["by"] == by and field in r and r["block"] != "dense"], field)
             axes.axhline(dense, color="black", linewidth=1)
             axes.set_title(title, fontsize=10)
             axes.set_xlabel("share of zeros (line: dense)")
+        panels[1].sharey(panels[2])
         panels[0].set_ylabel("top-1, Fashion-MNIST at 14x14")
         marks, labels = panels[0].get_legend_handles_labels()
         figure.legend(marks, labels, loc="outside lower center", ncols=len(labels), frameon=False)
