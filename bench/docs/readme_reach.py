@@ -1,9 +1,10 @@
-"""What is measured of reach beside the zoo: detectors through a whole journey, and the time of analysis."""
+"""What is measured of reach beside the zoo: module kinds, detectors, and the time of analysis."""
 
 from __future__ import annotations
 
 from bench.docs.readme_headlines import newest
 from bench.lib import common
+from bench.reach.names import MODULE_FAULTS
 
 
 def detectors() -> str:
@@ -22,6 +23,33 @@ def detectors() -> str:
         f"value from the module. `python -m bench.reach.detectors`; {common.where(rows[0], *rows)}."
     )
     return "\n".join([text, *(["", *failed] if failed else [])])
+
+
+def modules() -> str:
+    """Module kinds, leg by leg."""
+    rows = newest("modules", "kind")
+    if not rows:
+        return ""
+    faults = [(name, leg, v) for name, row in rows.items() for leg, v in _verdicts(row) if v in MODULE_FAULTS]
+    frozen = sum(bool(row.get("frozen")) for row in rows.values())
+    columns = ("ok", "expected", "none", *MODULE_FAULTS)
+    lines = [
+        "**Module kinds** that people bring, each through the whole journey at half of its multiply-accumulates: "
+        f"{len(rows) - len({name for name, _, _ in faults})} of {len(rows)} without a fault, {frozen} with layers "
+        "frozen without need. *None*: the leg says nothing of this kind. *Slow*: not done in time on a busy machine.",
+        "",
+        f"| leg | {' | '.join(columns)} |",
+        f"|---|{'--:|' * len(columns)}",
+    ]
+    for leg in dict.fromkeys(leg for row in rows.values() for leg in row["legs"]):
+        found = [v for row in rows.values() for name, v in _verdicts(row) if name == leg]
+        lines.append(f"| {leg} | {' | '.join(str(found.count(v)) for v in columns)} |")
+    lines += ["", *(f"- {name}: {leg} {verdict}" for name, leg, verdict in faults)]
+    return "\n".join([*lines, "", f"`python -m bench.reach.modules`; {common.where(*rows.values())}."])
+
+
+def _verdicts(row: common.Row) -> list[tuple[str, str]]:
+    return [(name, leg["verdict"]) for name, leg in row["legs"].items()]
 
 
 def analysis() -> str:

@@ -41,9 +41,9 @@ from bench.nets.modules import (
     weights,
 )
 from bench.nets.modules.kind import Kind
+from bench.reach.names import MODULE_FAULTS
 
 VERDICTS = ("ok", "expected", "none", "skipped")
-FAULTS = ("refused", "wrong", "crash", "slow")
 KINDS: Sequence[Kind] = tuple(
     kind
     for module in (attention, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
@@ -131,7 +131,7 @@ def apart(kind: Kind, seed: int, wanted: Sequence[str] = (), limit: float = 240.
 def faults(row: common.Row) -> Iterator[tuple[str, str, str]]:
     """Legs that are neither right nor rightly refused."""
     for name, leg in row["legs"].items():
-        if leg["verdict"] in FAULTS:
+        if leg["verdict"] in MODULE_FAULTS:
             yield name, leg["verdict"], leg["detail"]
 
 
@@ -141,8 +141,8 @@ def summary(rows: Sequence[common.Row]) -> str:
     lines = []
     for name in names:
         found = Counter(row["legs"].get(name, {"verdict": "skipped"})["verdict"] for row in rows)
-        lines.append([name, sum(found.values()), *(found[v] for v in (*VERDICTS, *FAULTS))])
-    text = common.table(["leg", "kinds", *VERDICTS, *FAULTS], lines)
+        lines.append([name, sum(found.values()), *(found[v] for v in (*VERDICTS, *MODULE_FAULTS))])
+    text = common.table(["leg", "kinds", *VERDICTS, *MODULE_FAULTS], lines)
     clean = sum(not any(faults(row)) for row in rows)
     frozen = [(row["kind"], row["frozen"], row["frozen_by"]) for row in rows if row.get("frozen")]
     text += f"\n{clean} of {len(rows)} kinds without a fault; {len(frozen)} with layers frozen without need\n"

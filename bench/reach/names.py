@@ -7,3 +7,4 @@ ENGINES = {
     "opencv": "OpenCV", "deepsparse": "DeepSparse",
 }  # fmt: skip
 PRUNERS = {"secateur": "secateur", "torch-pruning": "Torch-Pruning", "torch-kirigami": "torch-kirigami"}
+MODULE_FAULTS = ("refused", "wrong", "crash", "slow")
