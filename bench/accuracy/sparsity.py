@@ -135,7 +135,7 @@ def draw(rows: Sequence[common.Row]) -> None:
             axes.set_xlabel("share of zeros (line: dense)")
         panels[1].sharey(panels[2])
         panels[0].set_ylabel("top-1, Fashion-MNIST at 14x14")
-        marks, labels = panels[0].get_legend_handles_labels()
+        marks, labels = panels[1].get_legend_handles_labels()
         figure.legend(marks, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         figure.savefig(PICTURE, metadata={"Date": None})
         pyplot.close(figure)
