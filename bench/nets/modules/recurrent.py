@@ -215,6 +215,7 @@ class Text(nn.Module):
         return self.last(torch.cat([F.relu(part(x)).amax(2) for part in self.parts], 1))
 
 
+_COMPLEX = dict.fromkeys(("onnx", "sizes", "batch"), "has no ONNX form")  # spectra are complex
 _S, _L = normal((2, 6, 12)), normal((1, 9, 12))
 
 KINDS = (
@@ -240,11 +241,11 @@ KINDS = (
     Kind("audio_text_reader_gru", lambda: Reader(nn.GRU), normal((2, 1, 16, 20)), normal((1, 1, 16, 32))),
     Kind("audio_wave_block", WaveBlock, normal((2, 1, 32), (2, 4, 32)), normal((1, 1, 48), (1, 4, 48))),
     Kind("audio_causal", Causal, normal((2, 4, 24)), normal((1, 4, 40))),
-    Kind("audio_spectrum_mask", lambda: Spectrum(False), normal((2, 256)), normal((1, 512))),
-    Kind("audio_spectrum_and_back", lambda: Spectrum(True), normal((2, 256)), normal((1, 512))),
+    Kind("audio_spectrum_mask", lambda: Spectrum(False), normal((2, 256)), normal((1, 512)), expect=_COMPLEX),
+    Kind("audio_spectrum_and_back", lambda: Spectrum(True), normal((2, 256)), normal((1, 512)), expect=_COMPLEX),
     Kind("audio_unet", Unet1d, normal((2, 2, 256)), normal((1, 2, 512))),
     Kind("audio_separator", Separator, normal((2, 256)), normal((1, 512))),
     Kind("text_convolutions", Text, tokens(2, 12), tokens(1, 20)),
     Kind("text_bag", lambda: nn.Sequential(nn.EmbeddingBag(50, 32), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 4)),
-         tokens(2, 12), tokens(1, 20)),
+         tokens(2, 12), tokens(1, 20), expect=dict.fromkeys(("onnx", "sizes", "batch"), "has no ONNX form")),
 )  # fmt: skip

@@ -72,3 +72,9 @@ def test_sizes_that_inputs_share_are_open() -> None:
         ["N", "d1", 8],
         ["N", "d1", "d1"],
     ]
+
+
+def test_where_maxima_were_is_handed_on() -> None:
+    module = Apply(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(to_module(secateur.trace(module, (x,)))(x), module(x))

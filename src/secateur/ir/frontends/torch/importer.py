@@ -341,6 +341,8 @@ class Importer:
                 raise Skip(f"no rule for {base}")
             result = rule(b, args)
             check(result, args.meta)
+            if _lacks(node, result):
+                raise Skip(f"the rule for {base} gives not all that is read")
             if args.ignored():
                 raise Skip(f"the rule for {base} says nothing of {', '.join(args.ignored())}")
         except (Skip, ValueError, KeyError, IndexError, TypeError, AttributeError):
@@ -374,3 +376,11 @@ class Importer:
         names = tuple(v.name for v in operands)
         self.b.append(Node("opaque", names, tuple(outputs), attrs, source_of(node)))
         return tuple(result) if isinstance(args.meta, list | tuple) else result[0]
+
+
+def _lacks(node: fx.Node, result: Argument) -> bool:
+    """Is something read of the call's results that the rule does not give, such as where a maximum was?"""
+    if not isinstance(result, list | tuple):
+        return False
+    missing = {i for i, value in enumerate(result) if value is None}
+    return any(user.target is operator.getitem and user.args[1] in missing and user.users for user in node.users)
