@@ -30,7 +30,7 @@ def files() -> str:
             f"**{len(rows)} trained ONNX files** from packages, at several sizes of every dynamic axis, judged by ONNX "
             f"Runtime alone: {both} are read as ONNX Runtime runs them and written back the same, and "
             f"{halves['right']} are pruned to half of their multiply-accumulates, equal to the original masked by the "
-            f"recipe. Of the others {halves['refused']} have no work that is counted and {halves['missed']} cannot be "
+            f"recipe. Of the others {halves['refused']} are refused and {halves['missed']} cannot be "
             f"cut so far; each says why. The median share of MACs that is frozen is {frozen:g}. {built['right']} are "
             f"built into a library that agrees, {parted} of them with parts that ONNX Runtime computes; "
             f"{built['refused']} are refused in a sentence. `python -m bench.reach.onnx_files --build`; "
