@@ -61,6 +61,11 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+# How often a worker looks for work before it sleeps, and before it ends. Each look yields its core, for milliseconds
+# where that is busy: TVM's own 300,000 keep a process from ending for minutes there, and a core from resting for a
+# tenth of a second after each run elsewhere.
+LOOKS = "1000"
+
 _pool = threading.local()  # TVM has a pool for each calling thread, and so has this note of its size
 
 
@@ -87,6 +92,7 @@ def use_threads(threads: int) -> None:
         return
     allowed = cores()
     used = allowed if here == _home() else allowed[:1]
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", LOOKS)  # TVM reads it when its first worker starts
     ffi().get_global_func("runtime.config_threadpool")(SHARE_CORES, settled[1], [str(core) for core in used])
     if used != allowed:
         os.sched_setaffinity(0, allowed)
