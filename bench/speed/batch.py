@@ -136,7 +136,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "signals": Family(lambda: nn.Sequential(nn.Conv1d(6, 32, 5), nn.ReLU(), nn.Conv1d(32, 20, 1)), (6, 40),
                           ("ConvSpec",)),
         "block-sparse": Family(lambda: _sparse(nn.Linear(512, 512)), (512,), ("BlockSparseSpec",)),
-        "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(256, 256, 1)), nn.ReLU()), (256, 14, 14),
+        "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(512, 512, 1)), nn.ReLU()), (512, 9, 9),
                                       ("PanelSpec",)),
         "without a template": Family(lambda: nn.Sequential(nn.Conv3d(3, 6, 3), nn.BatchNorm3d(6), nn.ReLU()),
                                      (3, 4, 6, 5), ("TensorSpec",)),
