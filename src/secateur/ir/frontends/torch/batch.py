@@ -53,7 +53,9 @@ def _merge(graph: Graph, other: Graph) -> Graph:
         raise _Static
     _same_weights(graph, other)
     known = {v.name: v for v in inputs}
-    carrier = next(v for v in inputs if type(v.shape[0]) is Sym)
+    carrier = next((v for v in inputs if v.shape and type(v.shape[0]) is Sym), None)
+    if carrier is None:  # the traces have the same batch
+        raise _Static
     nodes: list[Node] = []
     for mine, theirs in zip(graph.nodes, other.nodes, strict=True):
         if mine.op != theirs.op or mine.inputs != theirs.inputs:

@@ -86,7 +86,8 @@ def _noted(graph: Graph, freed: Graph, other: Graph | None, third: _Third) -> Gr
         return freed
     try:
         follows = _follows(graph, other, third)
-        opened = open_shapes(freed, graph, other, follows)
+        # A batch that is spelt -1 may have put a number where -1 stood: then the trace itself is opened.
+        opened = open_shapes(freed, graph, other, follows) or open_shapes(graph, graph, other, follows)
         return opened or freed.with_note(dataclasses.replace(origin, follows=follows))
     except Disagree as found:
         free = {v.name for v in freed.inputs if v.shape and type(v.shape[0]) is not int}
