@@ -19,6 +19,7 @@ STEPS = (1, 2, 4, 8, 16, 32)  # who halves its input and adds it up again takes 
 PRICE = 1e9  # multiply-accumulates that a run may always cost
 ELEMENTS = 1 << 23  # of the largest value, or twice what it has at the captured size
 SUMMED = 1 << 17  # positions that are added up in single precision: longer sums differ between runtimes by too much
+POSITIONS = 1 << 10  # along an axis that is resized by interpolation: runtimes compute them in single precision, too
 NORMS = frozenset({"instance_norm", "group_norm"})
 SUMS = NORMS | {"reduce_sum", "reduce_mean", "reduce_l1", "reduce_l2", "reduce_logsumexp"}
 INPUT = 1 << 20  # elements of an input whose values' sizes nobody knows
@@ -64,28 +65,29 @@ class Resizing:
             yield self._choices(dict.fromkeys(batch, examples), free, targets)
 
     def _choices(self, many: Mapping[str, int], free: Sequence[str], targets: Sequence[int]) -> Iterator[Shapes]:
-        """All axes at once, each at its own size or all at one, by larger and larger steps; then one axis alone."""
+        """All plans of the first target that can be paid for; then the batch alone."""
         for target in targets:
             first = self._shapes({**many, **_spread(free, target, 1)})
-            if not self._refused(first):
-                if not self._bearable(first):
-                    continue
-                yield first
-            for step in STEPS if free else ():
-                sizes = _spread(free, target, step)
-                plans = [sizes] if step > 1 else []
-                plans += [dict.fromkeys(free, max(sizes.values()))] if len(free) > 1 and step in (1, STEPS[-1]) else []
-                for plan in plans:
-                    shapes = self._shapes({**many, **plan})
-                    if self._bearable(shapes):
-                        yield shapes
-            for name, size in _spread(free, target, 1).items():
-                shapes = self._shapes({name: size})
-                if not self._refused(shapes):
+            if not self._refused(first) and not self._bearable(first):
+                continue
+            found = False
+            for shapes in (first, *self._plans(many, free, target)):
+                if self._bearable(shapes):
+                    found = True
                     yield shapes
-            if free and many:
-                yield self._shapes(many)
-            return
+            if found:
+                break
+        if free and many:
+            yield self._shapes(many)
+
+    def _plans(self, many: Mapping[str, int], free: Sequence[str], target: int) -> Iterator[Shapes]:
+        """Each axis at its own size or all at one, by larger and larger steps; then one axis alone."""
+        for step in STEPS if free else ():
+            sizes = _spread(free, target, step)
+            plans = [sizes] if step > 1 else []
+            plans += [dict.fromkeys(free, max(sizes.values()))] if len(free) > 1 and step in (1, STEPS[-1]) else []
+            yield from (self._shapes({**many, **plan}) for plan in plans)
+        yield from (self._shapes({name: size}) for name, size in _spread(free, target, 1).items())
 
     def _shapes(self, plan: Mapping[str, int]) -> Shapes:
         return {
@@ -106,6 +108,7 @@ class Resizing:
             return all(math.prod(shape) <= INPUT for shape in shapes.values())
         most = max(ELEMENTS, 2 * _largest(self.graph))
         exact = _longest_sum(there) <= max(SUMMED, _longest_sum(self.graph))
+        exact &= _most_positions(there) <= max(POSITIONS, _most_positions(self.graph))
         return exact and _largest(there) <= most and cost(there).totals()["macs"] <= max(PRICE, 2 * self.macs)
 
 
@@ -145,3 +148,12 @@ def _longest_sum(graph: Graph) -> int:
             kept = x[:2] if node.op in NORMS else node.out.shape
             longest = max(longest, math.prod(x) // max(math.prod(kept), 1))
     return longest
+
+
+def _most_positions(graph: Graph) -> int:
+    """The largest size of an axis that is resized by interpolation."""
+    most = 0
+    for node in graph.nodes:
+        if node.op == "resize" and node.attrs["mode"] != "nearest" and node.inputs[0] is not None:
+            most = max(most, *map(int, (*node.out.shape[2:], *graph.value(node.inputs[0]).shape[2:])))
+    return most

@@ -14,7 +14,11 @@ from secateur.ir import BINARY, COMPARE, END, OPS, REDUCE, UNARY, Graph, Node, V
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
+from secateur.ir.exporters.onnx.write import to_onnx  # noqa: E402
 from secateur.ir.exporters.torch.module import LOWER, evaluate, to_module  # noqa: E402
+from secateur.ir.frontends.torch.trace import trace  # noqa: E402
 
 F32 = "f32"
 X4, X3, X2 = (2, 4, 6, 6), (2, 4, 6), (3, 4)
@@ -236,3 +240,10 @@ def test_copy_decides_whether_memory_is_shared() -> None:
     for copy in (True, False):
         parameter = next(to_module(graph, copy=copy).parameters()).detach().numpy()
         assert np.shares_memory(parameter, graph.weights["x1"]) is not copy
+
+
+def test_a_network_in_bfloat16_is_written_in_an_operator_set_that_takes_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)).to(torch.bfloat16).eval()
+    model = to_onnx(trace(network, (torch.randn(1, 3, 8, 8, dtype=torch.bfloat16),), dynamic_batch=False))
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == 22

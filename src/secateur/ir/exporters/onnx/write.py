@@ -1,7 +1,7 @@
 """ONNX out: ``to_onnx`` builds a ModelProto, ``save`` writes it to a file.
 
 A graph that came from ONNX keeps its operator set, names, metadata and dynamic axes; nodes that no pass has changed are
-written as they were read. Other graphs are written in operator set 18.
+written as they were read. Other graphs are written in operator set 18, those with bfloat16 in 22.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .unary import UNARY_RULES
 from .varying import at_its_size, following, with_followed
 
 OPSET, IR_VERSION = 18, 8
+WITH_BFLOAT16 = 22, 10  # the first in which convolutions and pools take it
 OLDEST_IR = 4  # the first in which weights need not be listed as inputs
 LARGEST = (1 << 31) - (1 << 24)  # bytes that a protobuf file can hold, with room for the graph itself
 EMIT: dict[str, Rule] = {**COMPUTE, **UNARY_RULES, **MOVES, "opaque": emit_opaque}
@@ -96,7 +97,7 @@ def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     origin = graph.note(OnnxOrigin)
     model = _header(graph, origin)
     names = dict(origin.names) if origin else {}
-    opset = origin.opset if origin else OPSET
+    opset = origin.opset if origin else _version(graph)[0]
     taken = {names.get(n, n) for n in (*graph.values, *graph.weights)}
     emitted = graph if origin is not None else with_followed(graph)  # nodes of a file are mostly written as they were
     emitter = Emitter(emitted, opset, names, taken)
@@ -138,6 +139,12 @@ def _say(model: ModelProto, graph: Graph, e: Emitter) -> None:
         onnx.helper.set_model_props(model, {**{p.key: p.value for p in old}, **said})
 
 
+def _version(graph: Graph) -> tuple[int, int]:
+    """The operator set and the version of the format of a graph that was not read from a file."""
+    bfloat16 = any(v.dtype == "bf16" for v in graph.values.values())
+    return WITH_BFLOAT16 if bfloat16 else (OPSET, IR_VERSION)
+
+
 def _header(graph: Graph, origin: OnnxOrigin | None) -> ModelProto:
     model = ModelProto()
     if origin is not None:
@@ -146,9 +153,9 @@ def _header(graph: Graph, origin: OnnxOrigin | None) -> ModelProto:
         if not any(o.domain in ("", "ai.onnx") for o in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid("", origin.opset))
         return model
-    model.ir_version = IR_VERSION
+    opset, model.ir_version = _version(graph)
     model.producer_name = "secateur"
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
     model.graph.name = graph.name
     return model
 
