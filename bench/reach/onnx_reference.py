@@ -194,8 +194,8 @@ def _columns(node: NodeProto) -> list[tuple[int, int]]:
         return []
     if node.op_type == "Conv":
         return [(1, 1)]
-    if node.op_type == "ConvTranspose":  # with groups, whole groups go, and their rows with them
-        return [(1, 0)] if flags.get("group", 1) == 1 else []
+    if node.op_type == "ConvTranspose":
+        return [(1, 0)]
     if node.op_type == "Gemm":
         return [(1, 1 if flags.get("transB") else 0), (0, 0 if flags.get("transA") else 1)]
     if node.op_type in ("LSTM", "GRU", "RNN"):  # features of the input, and hidden units that are fed back

@@ -42,8 +42,8 @@ def relative_error(want: Array, have: Array) -> float:
 def _all_finite(a: Array, b: Array) -> float | None:
     """The largest difference over the largest of a, or itself where a is zero; None unless all numbers are finite."""
     with np.errstate(invalid="ignore"):
-        off = a - b
-    scale, worst = max(a.max(), -a.min()), np.abs(off, out=off).max()
+        worst = np.abs(a - b).max()
+    scale = max(a.max(), -a.min())
     if not np.isfinite(scale) or not np.isfinite(worst):
         return None
     return float(worst / scale) if scale > 0 else float(worst)
