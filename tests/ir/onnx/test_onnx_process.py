@@ -14,7 +14,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from secateur.ir import InputError, Unsupported
-from secateur.ir.frontends.onnx.process import WORKER, Crashed, OnnxProcess, Refused
+from secateur.ir.frontends.onnx.nursery import WORKER, Nursery
+from secateur.ir.frontends.onnx.process import Crashed, OnnxProcess, Refused
+from secateur.ir.frontends.onnx.worker import receive, send
 
 
 def relu_model(*dims: int | str) -> ModelProto:
@@ -127,9 +129,9 @@ def test_the_process_ends_with_its_object() -> None:
     process = OnnxProcess()
     process.open(relu_model(2).SerializeToString())
     child = process._child
-    assert child is not None and child.poll() is None
+    assert child is not None and child.returncode is None
     del process
-    assert child.wait(60) == -signal.SIGKILL
+    assert child.wait() == -signal.SIGKILL
 
 
 def test_an_output_that_is_named_twice_comes_twice(process: OnnxProcess) -> None:
@@ -140,6 +142,27 @@ def test_an_output_that_is_named_twice_comes_twice(process: OnnxProcess) -> None
 
 
 def test_an_interrupt_of_the_terminal_does_not_reach_it(process: OnnxProcess) -> None:
-    process.start()
+    process.open(relu_model(2).SerializeToString())
     child = process._child
     assert child is not None and os.getpgid(child.pid) != os.getpgid(0)  # the terminal signals a whole group
+
+
+def test_children_of_a_nursery_are_apart_and_say_how_they_ended() -> None:
+    nursery = Nursery()
+    one, other = nursery.child(), nursery.child()
+    with one.stdin, one.stdout, other.stdin, other.stdout:
+        for child in (one, other):
+            child.ready(receive(child.stdout)[0])
+        os.kill(one.pid, signal.SIGSEGV)
+        assert one.wait() == -signal.SIGSEGV
+        send(other.stdin, {"do": "nothing", "seconds": 1.0})
+        assert "nothing" in receive(other.stdout)[0]["refused"]
+    assert other.wait() == 0
+
+
+def test_a_nursery_that_has_ended_has_no_children() -> None:
+    nursery = Nursery()
+    nursery._process.kill()
+    nursery._process.wait()
+    with pytest.raises(OSError):
+        nursery.child()

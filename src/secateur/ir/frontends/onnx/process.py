@@ -7,7 +7,6 @@ end of the command. One process serves a whole command: what it costs is one imp
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -23,12 +22,12 @@ import numpy as np
 from secateur.ir.errors import InputError, Unsupported
 from secateur.ir.graph import Array
 
+from .nursery import WORKER, Child, born, environment
 from .worker import Head, receive, send
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, TypeProto
 
-WORKER = "secateur.ir.frontends.onnx.worker"
 COMMAND = (sys.executable, "-P", "-m", WORKER)
 START = 120.0  # seconds to import onnxruntime in, on a machine that does much else
 PATIENCE = 4.0  # processor seconds, of all threads together, to load a model or to run it; more for large ones
@@ -64,9 +63,9 @@ class OnnxProcess:
 
     def __init__(self, command: Sequence[str] = COMMAND, patience: float = PATIENCE) -> None:
         self._command, self._patience = tuple(command), patience
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | Child | None = None
         self._ready = False
-        self._finalizer: weakref.finalize[[subprocess.Popen[bytes]], OnnxProcess] | None = None
+        self._finalizer: weakref.finalize[[subprocess.Popen[bytes] | Child], OnnxProcess] | None = None
 
     def __enter__(self) -> OnnxProcess:
         return self
@@ -78,10 +77,9 @@ class OnnxProcess:
         """Begin to start the process, without waiting for it."""
         if self._child is not None:
             return
-        paths = [os.path.abspath(p) for p in sys.path if p]  # this very secateur, wherever it was found
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        self._child = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        self._child = born() if self._command == COMMAND else None
+        self._child = self._child or subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(),
             start_new_session=True,  # Ctrl-C is for the command, which ends this one; else it looks like a crash
         )  # fmt: skip
         self._ready = False
@@ -166,13 +164,14 @@ class OnnxProcess:
         timer.start()
         try:
             if not self._ready:
-                receive(child.stdout)
+                head_of_child, _ = receive(child.stdout)
                 self._ready = True
+                if isinstance(child, Child):
+                    child.ready(head_of_child)
             send(child.stdin, {**head, "seconds": seconds}, arrays)
             answer, found = receive(child.stdout)
         except (EOFError, BrokenPipeError) as error:
-            child.wait()
-            started, code = self._ready, child.returncode
+            started, code = self._ready, child.wait()
             self.stop()
             if not started:
                 raise Unsupported(
@@ -207,7 +206,7 @@ def _crash(label: str, doing: str, code: int, hung: bool, seconds: float) -> str
     return f"{label}: {who} {how}, so the file cannot be used; check or export it again"
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes] | Child) -> None:
     child.kill()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:

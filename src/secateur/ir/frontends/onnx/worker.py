@@ -1,7 +1,8 @@
 """A process that runs ONNX models for another one: whatever crashes or hangs ONNX Runtime ends this process alone.
 
-Started by ``onnx_process``. Requests come on standard input and answers go to standard output, one message each: eight
-bytes with the length of a JSON head, the head, and the bytes of the arrays that it lists. Nothing is unpickled.
+Started by ``process``, or forked in a ``nursery``. Requests come on standard input (or a pipe) and answers go to
+standard output, one message each: eight bytes with the length of a JSON head, the head, and the bytes of the arrays
+that it lists. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,7 +180,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until there are no more."""
     _bound_memory()
     worker = Worker()
-    send(answers, {"ready": True})
+    send(answers, {"pid": os.getpid()})
     while True:
         try:
             head, arrays = receive(requests)
@@ -193,8 +195,34 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         send(answers, *answer)
 
 
+def breed(control: socket.socket) -> None:
+    """Fork a process that serves for each pair of pipes that comes; tell how one ended when its number comes."""
+    import onnx  # noqa: F401  what children need, in memory that they share
+    import onnxruntime  # noqa: F401
+
+    while True:
+        text, handles, _, _ = socket.recv_fds(control, 32, 2)
+        if not text:
+            return
+        if not handles:
+            _, status = os.waitpid(int(text), 0)
+            control.send(str(os.waitstatus_to_exitcode(status)).encode())
+        elif os.fork():
+            for handle in handles:
+                os.close(handle)
+        else:
+            control.close()
+            os.setsid()
+            with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+                serve(os.fdopen(handles[0], "rb"), os.fdopen(handles[1], "wb"))
+            os._exit(0)
+
+
 def main() -> None:
-    """Serve on the standard streams; what libraries print goes to standard error."""
+    """Serve on the standard streams; what libraries print goes to standard error. With a socket's number: ``breed``."""
+    if len(sys.argv) > 1:
+        breed(socket.socket(fileno=int(sys.argv[1])))
+        return
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
