@@ -82,6 +82,15 @@ def checks() -> str:
     cost = common.read(common.RESULTS / "reading_cost.jsonl")
     families = {r["family"] for r in batch}
     lines = []
+    suite = common.read(common.RESULTS / "line_coverage.jsonl")
+    if suite:
+        row = suite[-1]
+        parts = ", ".join(f"{name} {100 * ran / total:.0f} %" for name, (total, ran) in row["packages"].items())
+        lines.append(
+            f"**The suite** runs {100 * row['covered'] / row['lines']:.1f} % of the {row['lines']:,} lines of `src` "
+            f"that hold a statement, those that only child processes run left out: {parts}. "
+            f"`python -m bench.reach.line_coverage`; {common.where(row)}."
+        )
     if batch:
         lines.append(
             f"**Batches**: {len(families)} kernel families at batches 2 to 16, one sample NaN, infinite or 1e30: "
