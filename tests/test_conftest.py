@@ -22,12 +22,14 @@ def outcome(folder: Path, *bodies: str) -> tuple[int, str]:
 
 
 def test_a_skip_needs_a_known_reason(tmp_path: Path) -> None:
+    # The skips are the text of an inner suite, whose failure is what is tested: no test of ours is skipped by them.
     code, said = outcome(tmp_path, "pytest.skip('no reason')", "pytest.importorskip('matplotlib_')", "pass")
     assert code == 1
     assert said.count("skipped without a known reason") == 2
 
 
 def test_known_reasons_and_tests_that_pass_are_fine(tmp_path: Path) -> None:
+    # Text of an inner suite again: its skip has a reason that is known, and its exit status must be 0.
     code, said = outcome(tmp_path, "raise pytest.skip.Exception(\"could not import 'matplotlib': x\")", "pass")
     assert code == 0
     assert "skipped without a known reason" not in said

@@ -94,11 +94,14 @@ def where(row: Row, *others: Row) -> str:
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add JSON lines to a file; each line is written whole."""
+    """Add JSON lines to a file; each line is written whole, files of this checkout by their place in it.
+
+    Tracebacks and remarks name files: where on whose machine the checkout lay is nobody's business.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, default=str) + "\n")
+            file.write(json.dumps(row, default=str).replace(f"{json.dumps(str(ROOT))[1:-1]}/", "") + "\n")
 
 
 def read(path: Path) -> list[Row]:

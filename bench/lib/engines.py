@@ -3,7 +3,7 @@
     python -m bench.lib.engines                    make all engines that are missing, say what failed
     python -m bench.lib.engines pruners            the pruners of torch modules, to be used with the project's own torch
     python -m bench.lib.engines ncnn mnn           some of them
-    python -m bench.lib.engines --folder /tmp/engines
+    python -m bench.lib.engines --folder ~/engines
 
 Their pins clash with each other and with the project's, and some would have pip choose another torch: what would is
 installed without its dependencies, and those it needs to run are listed. An environment that is there with these very
