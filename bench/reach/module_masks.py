@@ -79,7 +79,7 @@ class _Masked(fx.Interpreter):
         self._weights(node, base, places)
         for m in self.recipe["mixing"]:
             if m["node"] == node.name:
-                _at(places, m["input"], m["axis"], m["kept"])
+                _at(node.name, places, m["input"], m["axis"], m["kept"])
         return super().call_function(target, tuple(places), kwargs)
 
     def _here(self) -> fx.Node:
@@ -106,14 +106,20 @@ class _Masked(fx.Interpreter):
         return weight * _mask(tuple(weight.shape), axis, kept[str(axis)]).to(weight.dtype)
 
 
-def _at(places: list[Any], index: int, axis: int, kept: Sequence[int]) -> None:
-    """Zero the channels that are not kept of the ``index``-th tensor among the arguments."""
+def _at(name: str, places: list[Any], index: int, axis: int, kept: Sequence[int]) -> None:
+    """Zero the channels that are not kept of the ``index``-th tensor among the arguments of a call.
+
+    Raises Inapplicable where the tensor has no such channels: the recipe then speaks of a part of the call, which reads
+    the tensor in another shape.
+    """
     count = 0
     for i, item in enumerate(places):
         inner = list(item) if isinstance(item, list | tuple) else [item]
         for j, one in enumerate(inner):
             if isinstance(one, Tensor):
                 if count == index:
+                    if axis >= one.ndim or max(kept, default=0) >= one.shape[axis]:
+                        raise Inapplicable(f"'{name}' reads tensor {index} in another shape")
                     mask = _mask(tuple(one.shape), axis, kept)
                     inner[j] = torch.where(mask, one, torch.zeros((), dtype=one.dtype))
                     places[i] = inner if isinstance(item, list | tuple) else inner[0]

@@ -13,6 +13,8 @@ from torch import nn
 from bench.nets.modules.kind import Kind, between, normal
 from bench.reach import modules
 from bench.reach.module_journey import Journey, Wrong, relative
+from bench.reach.module_masks import Inapplicable, masked_run
+from secateur.ir.frontends.torch.capture import capture
 
 
 def test_every_kind_has_a_name_of_its_own_and_runs_as_it_is() -> None:
@@ -36,6 +38,20 @@ def test_the_recipe_alone_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(journey.slim.recipe), "to_json", lambda self: json.dumps(made))
     with pytest.raises(Wrong, match="masked original"):
         journey.alone()
+
+
+def test_a_recipe_that_speaks_of_a_part_of_a_call_says_nothing() -> None:
+    """Rows picked from a picture by several indices are gathered from its flattened form."""
+
+    class Picks(nn.Module):
+        def forward(self, x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+            return x[:, :, i, i].sum(-1)
+
+    x, i = torch.randn(1, 3, 4, 4), torch.tensor([0, 3])
+    (name,) = (n.name for n in capture(Picks(), (x, i)).module.graph.nodes if "index" in n.name)
+    mixing = {"node": name, "input": 0, "axis": 0, "kept": [0, 40], "statistics": False}
+    with pytest.raises(Inapplicable, match="another shape"):
+        masked_run(Picks(), (x, i), {"weights": {}, "mixing": [mixing]})
 
 
 def test_a_refusal_is_right_where_the_kind_states_its_sentence() -> None:

@@ -14,6 +14,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 import secateur
 from secateur import codegen, deploy
 from secateur.codegen.parted import PartedLibrary
+from secateur.codegen.plan.fusion import Chain
+from secateur.codegen.plan.lower import Lowering
+from secateur.codegen.plan.tensors import Blocked
 from secateur.ir import InputError, Unsupported
 
 RNG = np.random.default_rng(0)
@@ -92,6 +95,52 @@ def test_what_follows_a_size_that_the_data_tell_is_not_compiled() -> None:
     assert isinstance(library, PartedLibrary) and len(library.parts) == 2
     for scale in (1.0, 0.0):
         np.testing.assert_allclose(library(X * scale), original(made, X * np.float32(scale)), rtol=1e-5, equal_nan=True)
+
+
+@pytest.fixture
+def stumbling(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The labels of nodes at which planning fails, to be filled."""
+    labels: set[str] = set()
+    plan = Lowering._plan_chain
+
+    def stumble(self: Lowering, chain: Chain) -> Blocked:
+        assert chain.head.label not in labels, "an inconsistency"
+        return plan(self, chain)
+
+    monkeypatch.setattr(Lowering, "_plan_chain", stumble)
+    return labels
+
+
+TWO = [node("Conv", ["x", "a"], ["c"], "first"), node("Conv", ["c", "b"], ["y"], "second")]
+
+
+def test_what_cannot_be_planned_is_left_to_the_runtime(stumbling: set[str]) -> None:
+    made = model(TWO, CONVS, [1, 4, 4, 4])
+    stumbling.add("second")
+    library = deploy.build(secateur.load(made))
+    assert isinstance(library, PartedLibrary)
+    assert [part.what for part in library.parts] == [(), ("conv 'second'",)]
+    assert "ONNX Runtime: conv 'second'" in deploy.show_plan(secateur.load(made))
+    np.testing.assert_allclose(library(X), original(made), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_which_nothing_can_be_planned_is_refused(stumbling: set[str]) -> None:
+    stumbling.update(("first", "second"))
+    with pytest.raises(Unsupported, match=r"no code for conv 'first', conv 'second'"):
+        deploy.build(secateur.load(model(TWO, CONVS, [1, 4, 4, 4])))
+
+
+def test_a_resize_by_sums_reads_what_a_product_over_the_last_axis_made() -> None:
+    """Its channels are axis 1 whatever the maker's were: else whoever reads it takes another shape for its own."""
+    nodes = [
+        node("MatMul", ["x", "m"], ["r"]), node("Resize", ["r", "", "scales"], ["u"], mode="linear"),
+        node("Conv", ["u", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]  # fmt: skip
+    scales = np.array([1, 1, 2, 2], np.float32)
+    made = model(nodes, {"m": weight(8, 8), "scales": scales, "w": weight(4, 3, 3, 3)}, [1, 4, 16, 16])
+    library = deploy.build(secateur.load(made))
+    assert not isinstance(library, PartedLibrary)
+    np.testing.assert_allclose(library(X), original(made), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_that_has_no_code_at_all_is_refused_in_a_sentence() -> None:

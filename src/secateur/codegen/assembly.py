@@ -11,7 +11,7 @@ from secateur.ir import Graph, Unsupported
 from secateur.ir.progress import Progress, quiet
 
 from .build import build_piece, port, show_piece
-from .division import Piece, divide
+from .division import Piece, divided
 from .library import Library
 from .metadata import Metadata
 from .parted import RUNTIME, Part, PartedLibrary, RuntimeModel
@@ -36,11 +36,20 @@ def build(
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
     no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
     called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors.
-    What has no code is left to ONNX Runtime, and the library's notes say what.
+    What has no code, or cannot be planned, is left to ONNX Runtime, and the library's notes say what.
     Raises InputError for an unknown target or an unusable file, Unsupported where nothing of the graph has code.
     """
     chosen = get_target(target)
-    pieces = divide(graph)
+
+    def make(pieces: tuple[Piece, ...]) -> Library:
+        return _joined(graph, pieces, chosen, tune, threads, records, progress, fast)
+
+    return divided(graph, make)
+
+
+def _joined(graph: Graph, pieces: tuple[Piece, ...], target: Target, tune: float | None, threads: int,
+            records: str | Path | Records | None, progress: Progress, fast: bool) -> Library:  # fmt: skip
+    """The library of parts; of one that is compiled, its own."""
     if len(pieces) == 1 and not pieces[0].foreign:
         return build_piece(pieces[0].graph, target, tune, threads, records, progress, fast)
     _refuse_whole(graph, pieces)
@@ -56,21 +65,23 @@ def build(
     ]  # fmt: skip
     names = [v.name for v in graph.inputs], graph.outputs
     constants = {n: np.asarray(graph.weights[n]) for n in graph.outputs if n in graph.weights}
-    return PartedLibrary(_metadata(graph, parts, chosen, threads), parts, names, constants)
+    return PartedLibrary(_metadata(graph, parts, target, threads), parts, names, constants)
 
 
 def show_plan(
     graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
 ) -> str:
     """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
-    pieces = divide(graph)
-    _refuse_whole(graph, pieces)
-    lines = [
-        f"ONNX Runtime: {', '.join(piece.foreign)}\n" if piece.foreign
-        else show_piece(piece.graph, target, threads, records)
-        for piece in pieces
-    ]  # fmt: skip
-    return "".join(lines)
+
+    def lines(pieces: tuple[Piece, ...]) -> list[str]:
+        _refuse_whole(graph, pieces)
+        return [
+            f"ONNX Runtime: {', '.join(piece.foreign)}\n" if piece.foreign
+            else show_piece(piece.graph, target, threads, records)
+            for piece in pieces
+        ]  # fmt: skip
+
+    return "".join(divided(graph, lines))
 
 
 def _refuse_whole(graph: Graph, pieces: tuple[Piece, ...]) -> None:

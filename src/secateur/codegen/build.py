@@ -13,7 +13,7 @@ from secateur.ir.precision import HALF
 from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
-from .division import FOREIGN, PRODUCTS, divide
+from .division import FOREIGN, PRODUCTS, Piece, divided
 from .library import Library, built
 from .metadata import Metadata, Port
 from .plan.backend import Backend
@@ -103,8 +103,11 @@ def _tuner(target: str | Target, threads: int, records: str | Path | Records | N
 def workloads(graph: Graph, target: Target, threads: int) -> list[Workload]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
     backend = backend_for(target)
-    programs = [lower(p.graph, target, threads, None, backend) for p in divide(graph) if not p.foreign]
-    return _open_workloads(programs, backend)
+
+    def plan(pieces: tuple[Piece, ...]) -> list[Program]:
+        return [lower(piece.graph, target, threads, None, backend) for piece in pieces if not piece.foreign]
+
+    return _open_workloads(divided(graph, plan), backend)
 
 
 def _open_workloads(programs: Sequence[Program], backend: Backend) -> list[Workload]:

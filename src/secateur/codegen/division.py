@@ -8,12 +8,14 @@ runtime as well, so that values change hands only for what takes a network's tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
-from secateur.ir import Graph, Node
+from secateur.ir import Graph, Node, Unsupported
 from secateur.ir.precision import computed_wide
 
+from .plan.lower import Unplanned
 from .plan.opaque import has_code
 
 PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "lstm", "gru", "rnn"})  # they take time
@@ -23,6 +25,8 @@ DATA_SIZED = frozenset(
     {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop", "StringSplit", "SequenceConstruct",
      "SplitToSequence"}
 )  # fmt: skip
+T = TypeVar("T")
+MOST_UNPLANNED = 16  # operators that are left to the runtime because planning failed
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,40 @@ def _computable(graph: Graph) -> Graph:
     return computed_wide(graph) if half else graph
 
 
-def divide(graph: Graph) -> tuple[Piece, ...]:
+def divided(graph: Graph, use: Callable[[tuple[Piece, ...]], T]) -> T:
+    """What ``use`` makes of the parts of a graph. A node that cannot be planned goes to the runtime, and it begins anew.
+
+    Raises Unsupported, naming the node, where that does not help.
+    """
+    apart: frozenset[str] = frozenset()
+    while True:
+        try:
+            return use(divide(graph, apart))
+        except Unplanned as error:
+            name = _own_name(graph, error.name)
+            if not name or name in apart or len(apart) == MOST_UNPLANNED:
+                raise Unsupported(
+                    f"'{graph.name}' cannot be compiled: planning {error} failed, which is a fault in code generation; "
+                    "run this network in ONNX Runtime"
+                ) from error
+            apart |= {name}
+
+
+def _own_name(graph: Graph, name: str) -> str:
+    """The node of the graph that a node of a part was made of: whatever is made of 'x' is called 'x.something'."""
+    while name and name not in graph.producer:
+        name = name.rpartition(".")[0]
+    return graph.producer[name].name if name else ""
+
+
+def divide(graph: Graph, apart: Set[str] = frozenset()) -> tuple[Piece, ...]:
     """The parts in order; one alone where everything has code, or where nothing that has code takes time.
 
     Compiled ones are computed in float32 where they multiply in half precision, unless the operators between which that
-    happens want it.
+    happens want it. ``apart``: nodes for the runtime whatever they are, by name.
     """
-    graph = _computable(graph)
-    reasons = _without_code(graph)
+    given, graph = graph, _computable(graph)
+    reasons = {n.name: _title(n) for n in graph.nodes if _own_name(given, n.name) in apart} | _without_code(graph)
     if not reasons:
         return (Piece(graph),)
     foreign = set(reasons)

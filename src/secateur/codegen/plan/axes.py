@@ -25,7 +25,7 @@ SECOND = frozenset(
      "adaptive_avg_pool", "adaptive_max_pool", "depth_to_space", "space_to_depth"}
 )  # fmt: skip
 LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm", "lstm", "gru", "rnn"})
-SAME = frozenset({"concat", "split", "slice", "pad", "roll", "flip", "tile", "resize", "where", "cumsum"}) | set(UNARY)
+SAME = frozenset({"concat", "split", "slice", "pad", "roll", "flip", "tile", "where", "cumsum"}) | set(UNARY)
 
 
 def default_axis(rank: int) -> int:
@@ -92,6 +92,11 @@ def _reduce(node: Node, before: Shape, after: Shape, axis: int) -> int | None:
     return None if axis in gone else axis - sum(a < axis for a in gone)
 
 
+def _resize(node: Node, before: Shape, after: Shape, axis: int) -> int | None:
+    """Sums of neighbours are made block by block where height and width alone change; copies leave the axis be."""
+    return 1 if node.attrs["mode"] != "nearest" and len(after) == 4 and before[:2] == after[:2] else axis
+
+
 def _gather(node: Node, before: Shape, after: Shape, axis: int) -> int | None:
     at = node.attrs["axis"] % len(before)
     if at == axis:
@@ -107,6 +112,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_var", "reduce_l2"), _reduce),
         "transpose": lambda n, b, a, axis: list(n.attrs["perm"]).index(axis),
         "expand": _expand,
+        "resize": _resize,
         "gather": _gather,
     }
 )  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from secateur.codegen.targets import Target
-from secateur.ir import Graph, Node, Unsupported
+from secateur.ir import Error, Graph, Node, Unsupported, Value
 from secateur.ir.graph import Attr
 
 from .aliases import shuffles
@@ -27,10 +30,35 @@ def lower(graph: Graph, target: Target, threads: int, choose: Choose | None, bac
 
     ``choose`` says how kernels are tiled; None leaves it open, for ``Program.settle``.
 
-    Raises Unsupported for an operator without code generation, ValueError where no family of the backend computes an
-    operator that fusion takes for element-wise.
+    Raises Unsupported for an operator without code generation, Unplanned where planning fails at one that has code, and
+    ValueError where no family of the backend computes an operator that fusion takes for element-wise.
     """
-    return Lowering(prepare(graph), target, threads, choose, backend).run()
+    with _planning("", None):
+        prepared = prepare(graph)
+    return Lowering(prepared, target, threads, choose, backend).run()
+
+
+class Unplanned(Exception):
+    """Planning a value failed, which is a fault of ours: whoever calls may have the runtime compute it.
+
+    ``name``: the value, of the prepared graph. The text names its node and says what went wrong.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+@contextmanager
+def _planning(name: str, node: Node | None) -> Iterator[None]:
+    """Whatever goes wrong inside is Unplanned; sentences for people pass."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        title = f"value '{name}'" if node is None else f"{node.op} {node.source}"
+        raise Unplanned(name, f"{title} ({type(error).__name__}: {error})") from error
 
 
 class Lowering:
@@ -44,33 +72,42 @@ class Lowering:
             raise ValueError(f"no kernel family computes {', '.join(missing)}: a row of heads is missing")
         self.nodes = {op: row for family in backend.families for op, row in family.nodes.items()}
         axes = self.placement.axes
-        self.chains, self.aliases, self.shuffles = chains(axes), self.placement.aliases, shuffles(axes)
+        with _planning("", None):
+            self.chains, self.aliases, self.shuffles = chains(axes), self.placement.aliases, shuffles(axes)
 
     def run(self) -> Program:
         """Plan all nodes that an output needs, then write the outputs."""
         needed = self._needed()
-        dense = self.placement.dense
         for node in self.graph.nodes:
             for value in node.outputs:
-                if value.name not in needed:
-                    continue
-                if value.name in self.chains:
-                    self.placement.blocked[value.name] = self._plan_chain(self.chains[value.name])
-                elif value.name in self.aliases:
-                    self._alias(node, value.name)
-                elif self._only_moves(node):
-                    self.placement.deferred[value.name] = node
-                elif node.op in self.nodes and self.nodes[node.op].accepts(self.placement, node):
-                    if value.name not in self.placement.blocked:
-                        self.nodes[node.op].plan(self.placement, node)
-                elif value is node.outputs[0] or not any(v.name in dense for v in node.outputs):
-                    self.tensor_op(node)
+                if value.name in needed:
+                    with _planning(value.name, node):
+                        self._value(node, value)
         self.write_outputs()
         return self.placement.program
 
+    def _value(self, node: Node, value: Value) -> None:
+        """Place one output of a node, and write the calls that compute it, unless they can wait."""
+        placement, name = self.placement, value.name
+        if name in self.chains:
+            placement.blocked[name] = self._plan_chain(self.chains[name])
+        elif name in self.aliases:
+            self._alias(node, name)
+        elif self._only_moves(node):
+            placement.deferred[name] = node
+        elif node.op in self.nodes and self.nodes[node.op].accepts(placement, node):
+            if name not in placement.blocked:
+                self.nodes[node.op].plan(placement, node)
+        elif value is node.outputs[0] or not any(v.name in placement.dense for v in node.outputs):
+            self.tensor_op(node)
+
     def _plan_chain(self, chain: Chain) -> Blocked:
-        """The kernels of a head and its tail."""
-        return self.heads[chain.head.op].plan(self.placement, chain)
+        """The kernels of a head and its tail. What they write must be as large as the value: else readers go astray."""
+        made = self.heads[chain.head.op].plan(self.placement, chain)
+        extent, sizes = made.extent, self.placement.axes.nchw(chain.last.name)
+        if (extent.n, made.width, extent.h, extent.w) != sizes:
+            raise ValueError(f"{chain.head.op} is planned as {extent.n, made.width, extent.h, extent.w}, not {sizes}")
+        return made
 
     def _needed(self) -> set[str]:
         needed = set(self.graph.outputs)
@@ -159,20 +196,23 @@ class Lowering:
 
     def write_outputs(self) -> None:
         """Copy or convert each output to the caller's memory."""
-        placement = self.placement
         for i, name in enumerate(self.graph.outputs):
-            value = self.graph.value(name)
-            shape, port = tuple(map(int, value.shape)), f"{OUTPUT}{i}"
-            if name in placement.blocked or (name in placement.deferred and name not in placement.dense):
-                placement.unpack(name, Dense(shape, value.dtype, port=port))
-                continue
-            source: Argument
-            if name in self.graph.weights:
-                source = placement.program.weight(self.graph.weights[name])
-            else:
-                source = address(placement.get_dense(name))
-            one = ((shape, value.dtype),)
-            placement.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
+            with _planning(name, self.graph.producer.get(name)):
+                self._output(name, f"{OUTPUT}{i}")
+
+    def _output(self, name: str, port: str) -> None:
+        placement, value = self.placement, self.graph.value(name)
+        shape = tuple(map(int, value.shape))
+        if name in placement.blocked or (name in placement.deferred and name not in placement.dense):
+            placement.unpack(name, Dense(shape, value.dtype, port=port))
+            return
+        source: Argument
+        if name in self.graph.weights:
+            source = placement.program.weight(self.graph.weights[name])
+        else:
+            source = address(placement.get_dense(name))
+        one = ((shape, value.dtype),)
+        placement.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
 
 
 def _freeze(value: Attr) -> Attr:
