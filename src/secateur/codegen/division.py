@@ -45,7 +45,7 @@ def _computable(graph: Graph) -> Graph:
 
 
 def divided(graph: Graph, use: Callable[[tuple[Piece, ...]], T]) -> T:
-    """What ``use`` makes of the parts of a graph. A node that cannot be planned goes to the runtime, and it begins anew.
+    """What ``use`` makes of the parts of a graph. A node that cannot be planned goes to the runtime.
 
     Raises Unsupported, naming the node, where that does not help.
     """
