@@ -11,6 +11,9 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +23,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -147,18 +151,44 @@ ffi::Module Load(const std::string& code) {
   return module;
 }
 
-// Code for vectors that a processor has not would end the program: ask first.
-void CheckFeatures(const ffi::json::Object& target) {
+#if defined(__aarch64__)
+const std::string kArchitecture = "aarch64";
+#else
+const std::string kArchitecture = "x86_64";
+#endif
+
+// What this processor has, in the words of /proc/cpuinfo. On ARM the kernel is asked: an emulated process reads in that
+// file of the host's processor.
+std::string Features() {
+#if defined(__aarch64__) && defined(__linux__)
+  static const char* names[] = {"fp",      "asimd",    "evtstrm", "aes",  "pmull",  "sha1",  "sha2", "crc32",
+                                "atomics", "fphp",     "asimdhp", "cpuid", "asimdrdm", "jscvt", "fcma", "lrcpc",
+                                "dcpop",   "sha3",     "sm3",     "sm4",  "asimddp", "sha512", "sve"};
+  std::string have = " ";
+  for (size_t bit = 0; bit < std::size(names); ++bit)
+    if (getauxval(AT_HWCAP) >> bit & 1) have += std::string(names[bit]) + " ";
+  return have;
+#else
   std::ifstream info("/proc/cpuinfo");
   std::string line, have;
   while (std::getline(info, line))
-    if (line.rfind("flags", 0) == 0 || line.rfind("Features", 0) == 0) have = line.substr(line.find(':') + 1) + " ";
+    if (line.rfind("flags", 0) == 0) have = line.substr(line.find(':') + 1) + " ";
+  return have;
+#endif
+}
+
+// Code for another processor, or for vectors that this one has not, would end the program: ask first.
+void CheckMachine(const ffi::json::Object& target) {
+  std::string triple(target["triple"].cast<ffi::String>()), have = Features(), lacking;
+  if (triple.compare(0, kArchitecture.size(), kArchitecture) != 0)
+    lacking = "an " + triple.substr(0, triple.find('-')) + " processor";
   for (const auto& feature : target["features"].cast<ffi::json::Array>()) {
     std::string name(feature.cast<ffi::String>());
-    if (have.find(" " + name + " ") == std::string::npos)
-      throw std::runtime_error("the library was built for " + std::string(target["name"].cast<ffi::String>()) +
-                               "; this machine lacks " + name);
+    if (lacking.empty() && have.find(" " + name + " ") == std::string::npos) lacking = name;
   }
+  if (!lacking.empty())
+    throw std::runtime_error("the library was built for " + std::string(target["name"].cast<ffi::String>()) +
+                             "; this machine lacks " + lacking);
 }
 
 // Left to itself, TVM takes half of the cores on x86 and binds the caller to them.
@@ -183,7 +213,7 @@ int Run(int argc, char** argv) {
   if (files.empty()) throw std::runtime_error("usage: run LIBRARY.so INPUT.bin... [--output FOLDER] [--repeats N]");
   Archive members(files[0]);
   auto metadata = ffi::json::Parse(members.Read("metadata.json")).cast<ffi::json::Object>();
-  CheckFeatures(metadata["target"].cast<ffi::json::Object>());
+  CheckMachine(metadata["target"].cast<ffi::json::Object>());
   UseThreads(metadata["threads"].cast<int64_t>());
   auto inputs = Ports(metadata["inputs"].cast<ffi::json::Array>());
   auto outputs = Ports(metadata["outputs"].cast<ffi::json::Array>());

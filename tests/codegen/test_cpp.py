@@ -15,6 +15,7 @@ from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 FEATURE = native().features[-1]
+ARCHITECTURE = native().triple.partition("-")[0].encode()
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp"
 
 
@@ -57,6 +58,7 @@ def test_cpp_gives_the_same_bits(program: Path, library: tuple[Path, np.ndarray,
         (lambda b: b[:-30], "damaged"),
         (lambda b: b"not a library", "damaged"),
         (lambda b: b.replace(f'"{FEATURE}"'.encode(), f'"{"x" * len(FEATURE)}"'.encode()), "this machine lacks xx"),
+        (lambda b: b.replace(ARCHITECTURE, b"z" * len(ARCHITECTURE)), "this machine lacks an zzz"),
     ],
 )
 def test_cpp_refuses_what_is_damaged_or_for_another_machine(

@@ -6,7 +6,6 @@ import errno
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -80,18 +79,22 @@ def test_unknown_target(files: Path, tmp_path: Path, command: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_target_that_this_machine_is_not_can_be_built_for_and_not_tuned_for(files: Path, tmp_path: Path) -> None:
+def test_a_target_that_this_machine_is_not_can_be_built_for_and_not_tuned_for(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = "aarch64-neon" if native().triple.startswith("x86") else "x86-avx2"
-    message = rf"cannot tune for {other} here: this machine lacks .*tune on a machine that has them"
+    message = rf"cannot tune for {other} here: this machine lacks an? .*tune on a machine that fits"
     refused(run("tune", files / "in.onnx", "--records", tmp_path / "r.jsonl", "--target", other), message)
     with pytest.raises(InputError, match=message):
         secateur.compile(small(), "none").build(other, tune="5s")
     library = build(small(), other)
-    with pytest.raises(InputError, match=f"the library of 'net' was built for {other}; this machine lacks"):
+    with pytest.raises(InputError, match=f"the library of 'net' was built for {other}; this machine lacks an? "):
         library(X)
-    if shutil.which(f"{library.metadata.target.triple}-gcc") is None:
-        message = rf"cannot link the library for {other}: there is no .*-gcc; install that cross compiler"
-        refused(run("build", files / "in.onnx", tmp_path / "o.so", "--target", other), message)
+    monkeypatch.setattr("secateur.codegen.library.shutil.which", lambda _: None)
+    message = (
+        rf"cannot link .* for {other}: there is no .*-gcc; install that cross compiler \(Debian: gcc-.*-linux-gnu\)"
+    )
+    refused(run("build", files / "in.onnx", tmp_path / "o.so", "--target", other), message)
     assert list(tmp_path.iterdir()) == []
 
 

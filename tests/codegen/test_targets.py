@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secateur.codegen import targets
-from secateur.codegen.targets import TARGETS, Target, cpu_features, get_target, missing_features, native
+from secateur.codegen import host, targets
+from secateur.codegen.host import arm_cores, cpu_features
+from secateur.codegen.targets import ARM_CORES, TARGETS, Target, get_target, missing_features, native
 from secateur.ir import InputError
 
+NEON = TARGETS["aarch64-neon"]
 X86 = [t for t in TARGETS.values() if t.triple.startswith("x86_64")]
 FEATURES = sorted({f for t in TARGETS.values() for f in t.features} | {"sse2", "amx"})
 words = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=9)
@@ -31,10 +33,12 @@ def test_a_target_is_read_as_it_was_written(target: Target) -> None:
 @patched
 def test_native_is_the_widest_that_the_processor_has(monkeypatch: pytest.MonkeyPatch, has: frozenset[str]) -> None:
     monkeypatch.setattr(targets, "cpu_features", lambda: has)
-    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    at(monkeypatch, "x86_64", "Linux")
     fitting = [t for t in X86 if has >= set(t.features)]
     if not fitting:
-        with pytest.raises(InputError, match=r"no target fits this machine \(x86_64\).*name a target to build for"):
+        with pytest.raises(
+            InputError, match=r"no target fits this machine \(x86_64, linux\).*name a target to build for"
+        ):
             native()
         return
     found = native()
@@ -48,36 +52,90 @@ def test_native_is_the_widest_that_the_processor_has(monkeypatch: pytest.MonkeyP
 @patched
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, target: Target, has: frozenset[str]) -> None:
     monkeypatch.setattr(targets, "cpu_features", lambda: has)
+    monkeypatch.setattr(targets, "at_home", lambda _: True)
     missing = missing_features(target)
     assert missing == sorted(missing)
     assert set(missing) | has >= set(target.features)
     assert not set(missing) & has
 
 
-@pytest.mark.parametrize(("machine", "name"), [("arm64", "aarch64-neon"), ("aarch64", "aarch64-neon"), ("AMD64", "x86-avx2")])  # fmt: skip  # noqa: E501
-def test_machines_by_their_names(monkeypatch: pytest.MonkeyPatch, machine: str, name: str) -> None:
+def at(monkeypatch: pytest.MonkeyPatch, machine: str, system: str) -> None:
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    monkeypatch.setattr(host.platform, "system", lambda: system)
+
+
+def cpuinfo(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str | None) -> None:
+    place = folder / "cpuinfo"
+    if text is not None:
+        place.write_text(text)
+    monkeypatch.setattr(host, "Path", lambda _: place)
+
+
+@pytest.mark.parametrize(
+    ("machine", "system", "name"),
+    [("aarch64", "Linux", "aarch64-neon"), ("AMD64", "Linux", "x86-avx2"), ("arm64", "Darwin", "aarch64:apple-m1")],
+)
+def test_machines_by_their_names(monkeypatch: pytest.MonkeyPatch, machine: str, system: str, name: str) -> None:
     monkeypatch.setattr(targets, "cpu_features", lambda: frozenset(TARGETS[name].features))
-    monkeypatch.setattr(targets.platform, "machine", lambda: machine)
+    monkeypatch.setattr(targets, "arm_cores", frozenset)
+    at(monkeypatch, machine, system)
     assert native().name == name
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ("0xd03 0xd03", "aarch64:cortex-a53"),
+        ("0xd05 0xd0b", "aarch64:cortex-a76"),  # the large cores of big.LITTLE
+        ("0xd42", "aarch64:cortex-a78"),
+        ("0xfff", "aarch64-neon"),
+    ],
+)
+def test_the_core_of_an_arm_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parts: str, name: str) -> None:
+    at(monkeypatch, "aarch64", "Linux")
+    cpuinfo(monkeypatch, tmp_path, "".join(f"CPU implementer\t: 0x41\nCPU part\t: {p}\n" for p in parts.split()))
+    monkeypatch.setattr(targets, "cpu_features", lambda: frozenset(host.HWCAP))
+    assert native().name == name
+    assert set(ARM_CORES.values()) <= set(TARGETS)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("processor\t: 0\nflags\t\t: fpu avx2  fma\n\nprocessor\t: 1\nflags\t\t: other\n", {"fpu", "avx2", "fma"}),
-        ("processor : 0\nFeatures : fp asimd\n", {"fp", "asimd"}),
         ("nothing\n", set()),
         (None, set()),
     ],
 )
-def test_features_are_read_from_the_system(
+def test_features_of_x86_are_read_from_the_system(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, found: set[str]
 ) -> None:
-    place = tmp_path / "cpuinfo"
-    if text is not None:
-        place.write_text(text)
-    monkeypatch.setattr(targets, "Path", lambda _: place)
+    cpuinfo(monkeypatch, tmp_path, text)
+    at(monkeypatch, "x86_64", "Linux")
     assert cpu_features() == found
+
+
+def test_features_of_arm_are_asked_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever /proc/cpuinfo says: in an emulated process it describes the host."""
+    cpuinfo(monkeypatch, tmp_path, "flags : avx2\n")
+    at(monkeypatch, "aarch64", "Linux")
+    monkeypatch.setattr(host, "_hwcap", lambda: 1 << 1 | 1 << 8)
+    assert cpu_features() == {"asimd", "atomics"}
+    assert arm_cores() == set()
+
+
+def test_features_of_apple_come_from_sysctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, "arm64", "Darwin")
+    monkeypatch.setattr(host, "_sysctl", lambda feature: feature in ("LSE", "DotProd"))
+    assert cpu_features() == {"fp", "asimd", "atomics", "asimddp"}
+
+
+@pytest.mark.parametrize(("machine", "system"), [("x86_64", "Linux"), ("arm64", "Darwin")])
+def test_another_architecture_or_system_is_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, machine: str, system: str
+) -> None:
+    at(monkeypatch, machine, system)
+    assert missing_features(NEON) == ["an aarch64 processor under Linux"]
 
 
 @given(words.filter(lambda w: w not in {"native", *TARGETS}))

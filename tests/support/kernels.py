@@ -33,6 +33,11 @@ def runnable() -> list[Target]:
     return [t for t in TARGETS.values() if not codegen.targets.missing_features(t)]
 
 
+def widths() -> list[Target]:
+    """The first target of each width of vector."""
+    return list({t.lanes: t for t in reversed(TARGETS.values())}.values())
+
+
 def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 0) -> codegen.Library:
     """Build, run and compare, in memory that may not be left.
 

@@ -94,8 +94,8 @@ def _tuner(target: str | Target, threads: int, records: str | Path | Records | N
     lacking = missing_features(chosen)
     if measures and lacking:
         raise InputError(
-            f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that has "
-            "them, and build here from its records"
+            f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that "
+            "fits, and build here from its records"
         )
     return Tuner(chosen, threads, open_records(chosen, records, not measures))
 

@@ -31,7 +31,7 @@ from secateur.ir.graph import DTYPES, numpy_dtype
 
 from .metadata import FORMAT, Metadata, Port
 from .runtime import ffi, use_threads
-from .targets import Target, machine, missing_features
+from .targets import Target, at_home, missing_features, target_system
 
 if TYPE_CHECKING:
     import tvm_ffi
@@ -187,14 +187,16 @@ def built(
 def _link(module: tvm_ffi.Module, target: Target, code: Path) -> None:
     """Make a shared library of compiled code, with the compiler of the target's own machine if it is another one."""
     compiler = None
-    if not target.triple.startswith(machine()):
+    if not at_home(target):
         from tvm.support.cc import cross_compiler
 
+        if target_system(target) == "darwin":
+            raise InputError(f"cannot link the library for {target.name} here: that takes macOS; build it there")
         name = f"{target.triple}-gcc"
         if shutil.which(name) is None:
             raise InputError(
                 f"cannot link the library for {target.name}: there is no {name}; install that cross compiler "
-                f"(Debian: gcc-{target.triple})"
+                f"(Debian: gcc-{target.triple.replace('_', '-')})"
             )
         compiler = cross_compiler(name)
     try:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
 
+from .host import arm_cores, cpu_features, machine, system
 from .runtime import cores
 
 
@@ -56,58 +55,63 @@ class Target:
         return target
 
 
-_X86 = "x86_64-linux-gnu"
-TARGETS: Mapping[str, Target] = MappingProxyType(
+_X86, _ARM, _MAC = "x86_64-linux-gnu", "aarch64-linux-gnu", "aarch64-apple-darwin"
+_V82 = ("asimd", "asimddp", "asimdrdm", "atomics", "fphp", "lrcpc")  # what LLVM may use on a core of ARMv8.2
+
+
+def _arm(core: str, features: tuple[str, ...], l1: int, l2: int, fmas: int, latency: int, load: float) -> Target:
+    """A core with NEON. ``l1`` and ``l2`` are KiB."""
+    sizes = {"l1": l1 << 10, "l2": l2 << 10}
+    return Target(f"aarch64:{core}", _ARM, core, 4, 32, 1, features, **sizes, fmas=fmas, latency=latency, load=load)
+
+
+# Of ARM cores: multiplications a cycle and latencies from ARM's optimization guides and LLVM's models, caches of the
+# machines named. No such machine was at hand: ``load`` is peak over bandwidth as their makers state them.
+_ROWS = (
+    Target("x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma"), l1=48 << 10,
+           l2=1 << 20),
+    Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0),
+    # Runs on any 64-bit ARM: code for the Cortex-A72, the last of ARMv8.0, with caches of today.
+    Target("aarch64-neon", _ARM, "cortex-a72", 4, 32, 1, ("asimd",), l1=64 << 10, l2=512 << 10, load=9.0),
+    _arm("neoverse-v1", (*_V82, "sve"), 64, 1024, 4, 4, 6.7),  # Graviton3
+    _arm("neoverse-n1", _V82, 64, 1024, 2, 4, 5.3),  # Graviton2, Ampere Altra
+    _arm("cortex-a78", _V82, 64, 256, 2, 4, 6.0),  # Jetson Orin
+    _arm("cortex-a76", _V82, 64, 512, 2, 4, 7.7),  # Raspberry Pi 5
+    _arm("cortex-a72", ("asimd",), 32, 1024, 1, 3, 7.0),  # Raspberry Pi 4
+    _arm("cortex-a55", _V82, 32, 128, 1, 4, 7.0),
+    _arm("cortex-a53", ("asimd",), 32, 512, 1, 8, 11.0),  # Raspberry Pi 3
+    replace(_arm("apple-m1", _V82, 128, 3072, 4, 4, 3.7), triple=_MAC),
+)  # fmt: skip
+TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
+
+# The core of a target by implementer and part number; cores that differ little from it stand beside it.
+ARM_CORES: Mapping[tuple[int, int], str] = MappingProxyType(
     {
-        "x86-avx512": Target(
-            "x86-avx512",
-            _X86,
-            "skylake-avx512",
-            16,
-            32,
-            1,
-            ("avx512f", "avx512vl", "avx512dq", "fma"),
-            l1=48 << 10,
-            l2=1 << 20,
-        ),
-        "x86-avx2": Target(
-            "x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0
-        ),
-        "aarch64-neon": Target(
-            "aarch64-neon", "aarch64-linux-gnu", "cortex-a76", 4, 32, 1, ("asimd",), l1=64 << 10, l2=512 << 10, load=9.0
-        ),
+        (0x41, part): f"aarch64:{core}"
+        for core, parts in {
+            "neoverse-v1": (0xD40,), "neoverse-n1": (0xD0C,), "cortex-a78": (0xD41, 0xD42, 0xD4B, 0xD0D),
+            "cortex-a76": (0xD0B, 0xD0A), "cortex-a72": (0xD08, 0xD07, 0xD09), "cortex-a55": (0xD05,),
+            "cortex-a53": (0xD03,),
+        }.items()
+        for part in parts
     }
-)
-
-
-def cpu_features() -> frozenset[str]:
-    """The features this machine's kernel reports; empty where there is no /proc/cpuinfo."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
-
-
-def machine() -> str:
-    """The architecture of this machine, as triples begin."""
-    return platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+)  # fmt: skip
 
 
 def native() -> Target:
-    """The best target whose features this machine has. LLVM's name of the host is not trusted, only features are."""
-    found = cpu_features()
-    for target in TARGETS.values():
-        if target.triple.startswith(machine()) and found.issuperset(target.features):
-            return replace(target, cores=len(cores()))
-    raise InputError(
-        f"no target fits this machine ({machine()}): the templates need one of {', '.join(TARGETS)}; "
-        "name a target to build for another machine"
-    )
+    """The best target whose features this machine has. LLVM's name of the host is not trusted, only features are.
+
+    On ARM it is that of the fastest core which the system names, or Apple's; ``aarch64-neon`` for cores without a row.
+    """
+    fitting = [target for target in TARGETS.values() if not missing_features(target)]
+    if not fitting:
+        raise InputError(
+            f"no target fits this machine ({machine()}, {system()}): the templates need one of {', '.join(TARGETS)}; "
+            "name a target to build for another machine"
+        )
+    named = {ARM_CORES.get(core) for core in arm_cores()}
+    best = next((target for target in fitting if target.name in named), fitting[0])
+    return replace(best, cores=len(cores()))
 
 
 def get_target(target: str | Target) -> Target:
@@ -122,6 +126,19 @@ def get_target(target: str | Target) -> Target:
     return TARGETS[target]
 
 
+def at_home(target: Target) -> bool:
+    """Has this machine the architecture and the system of a target?"""
+    return target.triple.startswith(machine()) and target_system(target) == system()
+
+
+def target_system(target: Target) -> str:
+    """The operating system of a target, in the words of ``host.system``."""
+    return "darwin" if "-darwin" in target.triple else "linux"
+
+
 def missing_features(target: Target) -> list[str]:
-    """What this machine lacks to run code for ``target``."""
+    """What this machine lacks to run code for ``target``: another architecture or system alone, else features."""
+    if not at_home(target):
+        architecture = target.triple.partition("-")[0]
+        return [f"an {architecture} processor under {'macOS' if target_system(target) == 'darwin' else 'Linux'}"]
     return sorted(set(target.features) - cpu_features())

@@ -27,7 +27,7 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from support import alternatives
 from support.alternatives import kernels
-from support.kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable
+from support.kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable, widths
 from support.network import Net
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
@@ -119,7 +119,7 @@ def test_any_shape(n: int, ci: int, co: int, size: tuple[int, int], pad: int, st
     assert len(taken) == (math.prod(net.shape(y)[2:]) > 1)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("target", widths(), ids=lambda t: t.name)
 def test_all_widths_of_vector(target: Target) -> None:
     net = Net(2, 3, 7, 5)
     graph = outputs(net, net.node("relu", conv(net, conv(net, "x", 64, (1, 1)), 96, (1, 1))))

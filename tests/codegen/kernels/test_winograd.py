@@ -17,14 +17,14 @@ from secateur.codegen.kernels.winograd import transform as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradChoice, WinogradSpec
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records, record_of
-from secateur.codegen.targets import TARGETS, Target, native
+from secateur.codegen.targets import Target, native
 from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.deploy import build
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from support import alternatives
 from support.alternatives import kernels
-from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
+from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable, widths
 from support.network import Net
 
 FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
@@ -101,7 +101,7 @@ def test_steps(step: str, which: int) -> None:
     assert len(taken) == 1
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("target", widths(), ids=lambda t: t.name)
 def test_all_widths_of_vector(target: Target) -> None:
     net = Net(2, 3, 10, 13)
     graph = outputs(net, net.node("relu", conv(net, conv(net, "x", 20, (1, 1)), 20, (3, 3), pad=PAD)))

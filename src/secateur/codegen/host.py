@@ -1,0 +1,86 @@
+"""The machine that this process runs on: architecture, system, features and ARM cores, as the system reports them."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+# The names of /proc/cpuinfo for the bits of AT_HWCAP on arm64 Linux (arch/arm64/include/uapi/asm/hwcap.h), from bit 0.
+HWCAP = (
+    "fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid",
+    "asimdrdm", "jscvt", "fcma", "lrcpc", "dcpop", "sha3", "sm3", "sm4", "asimddp", "sha512", "sve",
+)  # fmt: skip
+AT_HWCAP = 16
+# What Apple's sysctl calls them, behind "hw.optional.arm.FEAT_".
+APPLE = {
+    "LSE": "atomics", "FP16": "fphp", "RDM": "asimdrdm", "LRCPC": "lrcpc", "DotProd": "asimddp", "CRC32": "crc32",
+}  # fmt: skip
+
+
+def machine() -> str:
+    """The architecture of this machine, as triples begin."""
+    return platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+
+
+def system() -> str:
+    """The operating system: ``linux``, ``darwin`` (macOS), ``windows``."""
+    return platform.system().lower()
+
+
+def cpu_features() -> frozenset[str]:
+    """The features this machine has, in the names of /proc/cpuinfo; empty where the system does not say.
+
+    On arm64 Linux the kernel is asked, not /proc/cpuinfo, in which an emulated process reads of the host's processor.
+    """
+    if machine() != "aarch64":
+        return frozenset(_listed("flags"))
+    if system() == "darwin":
+        return frozenset({"fp", "asimd", *(name for feature, name in APPLE.items() if _sysctl(feature))})
+    return frozenset(name for bit, name in enumerate(HWCAP) if _hwcap() >> bit & 1)
+
+
+def arm_cores() -> frozenset[tuple[int, int]]:
+    """Implementer and part number of each kind of core of an arm64 Linux; empty elsewhere."""
+    if machine() != "aarch64":
+        return frozenset()
+    implementers, parts = (map(_number, _each(key)) for key in ("CPU implementer", "CPU part"))
+    return frozenset(zip(implementers, parts, strict=False))
+
+
+def _listed(key: str) -> list[str]:
+    """The words of the first line of /proc/cpuinfo under a key."""
+    return next(iter(_each(key)), "").split()
+
+
+def _each(key: str) -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return re.findall(rf"^{key}\s*:(.*)$", text, re.MULTILINE)
+
+
+def _number(text: str) -> int:
+    return int(text.strip(), 0)
+
+
+def _hwcap() -> int:
+    """The kernel's bits for this process; 0 where the C library cannot say."""
+    try:
+        ask = ctypes.CDLL(None).getauxval
+    except (AttributeError, OSError, TypeError):
+        return 0
+    ask.restype, ask.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return int(ask(AT_HWCAP))
+
+
+def _sysctl(feature: str) -> bool:
+    """Does an Apple processor say that it has a feature?"""
+    command = ["sysctl", "-n", f"hw.optional.arm.FEAT_{feature}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "1"
+    except OSError:
+        return False
