@@ -91,16 +91,13 @@ def test_tiles_cover_all_vectors(vectors: int, most: int) -> None:
     assert all(1 <= size <= most for size, _ in divided(vectors, most))
 
 
-@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 2000), st.integers(1, 4))
-def test_strips_of_tiles_hold_every_vector_once(h: int, w: int, inputs: int, threads: int) -> None:
+@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 2000), st.integers(1, 4), st.integers(1, 9))
+def test_strips_of_tiles_hold_every_vector_once(h: int, w: int, inputs: int, threads: int, wanted: int) -> None:
     spec = PanelSpec(8, 1, inputs, 4, h, w, (1, 1), (1, 1), *[Strides(0, 0, 8 * w, 8)] * 2, False, 50, threads=threads)
-    found, done = pixels_of(spec, NARROW), 0
-    for strips in found.strips:
-        assert strips.first == done
-        assert strips.vectors <= found.vectors
-        assert (strips.count - 1) * strips.each < strips.tiles <= strips.count * strips.each
-        done += strips.vectors * strips.tiles
-    assert done == h * found.each
+    found = pixels_of(spec, NARROW)
+    assert found.wide * found.vectors + found.narrow * found.less == h * found.each
+    each = found.strip(wanted, threads)
+    assert 1 <= each <= min(wanted, found.most)
 
 
 @given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 40), st.integers(2, 3), st.integers(1, 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .builder import KernelBuilder
-from .types import Expr, Var
+from .types import Buffer, Expr, Var
 
 QUARTER = 4  # float32 in the 128 bits within which processors interleave
 
@@ -19,6 +19,21 @@ def transpose(k: KernelBuilder, rows: Sequence[Expr]) -> list[Var]:
     while step < len(found):
         found = _swap(k, found, step)
         step *= 2
+    return found
+
+
+def load_transposed(k: KernelBuilder, buffer: Buffer, starts: Sequence[Expr]) -> list[Var]:
+    """``transpose`` of vectors in memory.
+
+    Where two quarters are a vector, each is loaded to its place, which takes none of the units that shuffle.
+    """
+    if k.lanes != 2 * QUARTER:
+        return transpose(k, [k.load(buffer, start) for start in starts])
+    found: list[Var] = []
+    for half in range(2):
+        parts = [k.load(buffer, start + half * QUARTER, QUARTER) for start in starts]
+        pairs = zip(parts[:QUARTER], parts[QUARTER:], strict=True)
+        found += _quarters(k, [k.vector(k.shuffle(pair, range(k.lanes))) for pair in pairs])
     return found
 
 

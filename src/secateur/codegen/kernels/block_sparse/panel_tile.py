@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secateur.codegen.emit.builder import INT, KernelBuilder, const
-from secateur.codegen.emit.transpose import transpose
+from secateur.codegen.emit.transpose import load_transposed
 from secateur.codegen.emit.types import Buffer, Expr
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
@@ -61,8 +61,8 @@ class PanelKernel:
     def turn(self, first: Expr, to: Expr, step: int) -> None:
         """A vector of pixels of a block of inputs into the panel, ``step`` floats from one channel to the next."""
         k, v = self.k, self.spec.lanes
-        pixels = [k.load(self.memory, first + i * self.spec.x.column) for i in range(v)]
-        for i, vector in enumerate(transpose(k, pixels)):
+        pixels = [first + i * self.spec.x.column for i in range(v)]
+        for i, vector in enumerate(load_transposed(k, self.memory, pixels)):
             k.store(self.memory, to + i * step, vector)
 
     def tile(self, image: Expr, block: Expr, vectors: list[Vector], kept: Expr) -> None:
@@ -88,8 +88,8 @@ class PanelKernel:
         k.loop(parts, part, name="part")
         bias = k.vector(k.load(self.bias, block * v))
         for j, vector in enumerate(vectors):
-            outputs = [k.load(self.memory, kept + (r * len(vectors) + j) * v) for r in range(v)]
-            for i, pixel in enumerate(transpose(k, outputs)):
+            outputs = [kept + (r * len(vectors) + j) * v for r in range(v)]
+            for i, pixel in enumerate(load_transposed(k, self.memory, outputs)):
                 at = At(block, image, vector.row, vector.column + i)
                 k.store(self.y, y_index(self.spec, at), apply(k, pixel + bias, self.spec.post_ops, self.operands, at))
 

@@ -12,36 +12,33 @@ from .spec import PanelSpec
 
 
 @dataclass(frozen=True)
-class Strips:
-    """``tiles`` tiles of ``vectors`` vectors of pixels from the ``first`` on, ``each`` of them a strip."""
-
-    first: int
-    vectors: int
-    tiles: int
-    each: int
-
-    @property
-    def count(self) -> int:
-        """How many strips; the last may have fewer tiles."""
-        return -(-self.tiles // self.each)
-
-
-@dataclass(frozen=True)
 class Pixels:
-    """A row of outputs takes ``each`` vectors; a tile has room for ``vectors`` of every channel."""
+    """The pixels of an image in tiles: ``wide`` of them of ``vectors`` vectors, then ``narrow`` ones of one less.
+
+    A row of outputs takes ``each`` vectors. A tile has room for ``vectors`` of every channel, a thread for ``most``
+    tiles.
+    """
 
     each: int
     vectors: int
-    strips: tuple[Strips, ...]
+    wide: int
+    narrow: int
+    less: int
+    most: int
 
     @property
-    def most(self) -> int:
-        """Tiles of the largest strip."""
-        return max(s.each for s in self.strips)
+    def tiles(self) -> int:
+        """All of them."""
+        return self.wide + self.narrow
 
     def tile(self, spec: PanelSpec) -> int:
         """Floats from one tile to the next."""
         return spec.ci * self.vectors * spec.lanes
+
+    def strip(self, wanted: int, threads: int) -> int:
+        """Tiles of a strip, at most ``wanted``: of about as many each, and as many strips for each thread."""
+        strips = -(-self.tiles // max(1, min(wanted, self.most)))
+        return -(-self.tiles // min(-(-strips // threads) * threads, self.tiles))
 
     def offsets(self, spec: PanelSpec, packed: Packed, places: Ints) -> Ints:
         """Where each kept block's input is in a tile; ``places``: the lane of each input channel of the weights."""
@@ -50,17 +47,13 @@ class Pixels:
 
 
 def pixels_of(spec: PanelSpec, target: Target) -> Pixels:
-    """The tiles of a 1x1 kernel; those of a strip fill half of the second cache."""
+    """The tiles of a 1x1 kernel; those of the largest strip fill half of the second cache, or are one."""
     each = -(-spec.w // spec.lanes)
     total, most = spec.h * each, in_registers(spec, target)[1]
-    first, strips = 0, list[Strips]()
-    for vectors, tiles in divided(total, min(most, total)):
-        room = max(1, target.l2 // 2 // (4 * spec.ci * spec.lanes * vectors))
-        wanted = -(-tiles // room)
-        wanted = min(-(-wanted // spec.threads) * spec.threads, tiles)
-        strips.append(Strips(first, vectors, tiles, -(-tiles // wanted)))
-        first += vectors * tiles
-    return Pixels(each, min(most, total), tuple(strips))
+    (vectors, wide), *rest = divided(total, min(most, total))
+    less, narrow = rest[0] if rest else (vectors, 0)
+    room = max(1, target.l2 // 2 // (4 * spec.ci * spec.lanes * vectors))
+    return Pixels(each, vectors, wide, narrow, less, min(room, wide + narrow))
 
 
 def in_registers(spec: PanelSpec, target: Target) -> tuple[int, int]:

@@ -154,10 +154,11 @@ class PanelSpec(_Kept):
 class PanelChoice:
     """``rows`` outputs by ``vectors`` of pixels in registers, the inputs in ``parts``.
 
-    Threads share the ``outer`` "strips" or "blocks".
+    Threads share the ``outer`` "strips" or "blocks". ``tiles``: of a strip of a 1x1 kernel, at most.
     """
 
     rows: int
     vectors: int
     outer: str = "strips"
     parts: int = 1
+    tiles: int = 1
