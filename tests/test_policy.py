@@ -121,6 +121,16 @@ def test_a_latency_is_in_milliseconds() -> None:
         Policy().with_budget("latency_ms", -1)
 
 
+def test_a_speedup_is_in_times() -> None:
+    policy = Policy("l1", "knapsack{levels=8}").with_budget("speedup", "2x")
+    assert policy.spec == "l1,knapsack{speedup=2.0,levels=8},slim"
+    assert from_spec(policy.spec) == from_toml(policy.to_toml()) == policy
+    assert Policy().with_budget("speedup", "1.5") == from_toml('[budget]\nspeedup = "1.5x"')
+    for wrong in ("1x", "0.5", "-2x"):
+        with pytest.raises(InputError, match="how many times as fast, above 1, such as 2x"):
+            Policy().with_budget("speedup", wrong)
+
+
 def test_compensation_is_part_of_a_policy() -> None:
     policy = from_toml(
         "[compensate]\nrefit = true\nreestimate_bn = false\nfold_constants = 'fold_constants{varying=false}'"

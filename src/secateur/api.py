@@ -67,6 +67,7 @@ def compile(
     params: float | int | str | None = None,
     bytes: float | int | str | None = None,
     latency_ms: float | str | None = None,
+    speedup: float | str | None = None,
     sparsity: float | str | None = None,
     block: str | tuple[int, int] | None = None,
     records: str | Path | None = None,
@@ -85,7 +86,8 @@ def compile(
     """Make ``model`` smaller as ``policy`` says, and prove that nothing else changed.
 
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
-    one thread (a few networks are made and measured); they override the policy's budget. ``protect`` adds layers to
+    one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
+    measured beside it); they override the policy's budget. ``protect`` adds layers to
     leave alone: globs of their names, or types or modules of ``model``. ``widths`` and ``drop`` choose by hand in place
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
     criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
@@ -109,14 +111,15 @@ def compile(
     """
     if recipe is not None:
         given_too = {
-            "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "round_to": round_to,
+            "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup,
+            "round_to": round_to,
             "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
             "sparsity": sparsity, "block": block, "records": records, "tune": tune,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
     lanes = lanes_of(target)
-    budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms}
+    budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup}
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
@@ -145,7 +148,7 @@ def compile(
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
     start = in_context(dense, progress=tell)
-    if hand is None and chosen.budget[0] == "latency_ms":
+    if hand is None and chosen.timed:
         start = in_context(start, latency=_measured(target, seed))
     if data is not None:
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
@@ -251,7 +254,7 @@ def _measured(target: str | None, seed: int) -> LatencyModel:
     """What allocation measures with. Raises InputError for another machine than this one."""
     if target not in (None, "native"):
         raise InputError(
-            f"budget latency_ms with target '{target}': time is measured on this machine; use target native, or give a "
+            f"a budget of time with target '{target}': time is measured on this machine; use target native, or give a "
             "budget in macs"
         )
     return latency_model(seed)

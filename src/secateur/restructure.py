@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secateur.ir import Graph, InputError
 from secateur.ir.numeric import random_inputs, relative_error
 from secateur.passes import PASSES, REWRITES, Pipeline, parse_spec
-from secateur.passes.allocate.amount import Amount
+from secateur.passes.allocate.amount import TIMED, Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass
@@ -59,7 +59,7 @@ def _as_run(ran: Ran) -> Pass:
 def met_already(graph: Graph, budget: tuple[str, float | int]) -> tuple[str, ...]:
     """A remark if rewrites alone meet a budget, which counts from the network as it was given."""
     baseline, (kind, value) = context_of(graph).baseline, budget
-    if baseline is None or kind == "latency_ms":
+    if baseline is None or kind in TIMED:
         return ()
     before, now = baseline.totals()[kind], cost(graph).totals()[kind]
     if not before or now > Amount(kind, value).limit(before):

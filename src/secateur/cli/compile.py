@@ -74,8 +74,9 @@ def compile_model(job: CompileJob, team: Team) -> None:
             job.source, job.policy, calibration=job.calibration, seed=job.seed,
             protect=job.protect, round_to=given.round_to, progress=tell, target=job.target,
             macs=job.budgets["macs"], params=job.budgets["params"], bytes=job.budgets["bytes"],
-            latency_ms=job.budgets["latency_ms"], preparation=given.preparation, holdout=job.holdout, trust=job.trust,
-            process=process, widths=given.hand.widths, drop=given.hand.drop, shapes=given.shapes,
+            latency_ms=job.budgets["latency_ms"], speedup=job.budgets["speedup"], preparation=given.preparation,
+            holdout=job.holdout, trust=job.trust, process=process, widths=given.hand.widths, drop=given.hand.drop,
+            shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
             tune=None if job.sparsity is None else job.tune,
         )  # fmt: skip
@@ -123,11 +124,12 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     policy = Policy.parse(job.policy)
     for kind, value in job.budgets.items():
         if value is not None:
-            policy.with_budget(kind, value)
-    if team.size > 1 and (job.target == "native" or policy.budget[0] == "latency_ms" or
-                          job.budgets["latency_ms"] is not None):  # fmt: skip
-        raise InputError("processes that share a machine cannot time a network: leave out --latency-ms and --target "
-                         "native, or start one process without torchrun")  # fmt: skip
+            policy = policy.with_budget(kind, value)
+    if team.size > 1 and (job.target == "native" or policy.timed):
+        raise InputError(
+            "processes that share a machine cannot time a network: leave out --latency-ms, --speedup and --target "
+            "native, or start one process without torchrun"
+        )
     return _Given(
         policy, preparation, by_hand(job.widths), _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
     )

@@ -53,6 +53,9 @@ def compile_command(
     latency_ms: Annotated[
         str | None, typer.Option("--latency-ms", metavar="12.5", help="Milliseconds of a run at most, measured here.")
     ] = None,
+    speedup: Annotated[
+        str | None, typer.Option(metavar="2x", help="Times as fast as IN.onnx at least, measured here.")
+    ] = None,
     calibration: Calibration = None,
     mean: Mean = None,
     std: Std = None,
@@ -78,7 +81,6 @@ def compile_command(
         str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
     ] = None,
     keep: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
-    speedup: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
     recipe: RecipeOut = None,
     report: Page = None,
@@ -102,9 +104,10 @@ def compile_command(
 
     with guard(debug, several=True) as team:
         other = None if precision == "f32" else precision
-        refuse({"--keep": keep, "--speedup": speedup, f"--precision {other}": other})
+        refuse({"--keep": keep, f"--precision {other}": other})
         job = cli_compile.CompileJob(
-            source, out, policy, {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms},
+            source, out, policy,
+            {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
             layers, widths, sparsity, block,
@@ -145,7 +148,7 @@ def rewrite_command(
         from secateur.restructure import steps_of
 
         steps_of(passes)
-        budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms"))
+        budgets = dict.fromkeys(("macs", "params", "bytes", "latency_ms", "speedup"))
         job = cli_compile.CompileJob(
             source, out, passes, budgets, calibration, (), None, recipe, report, json_, seed, dry_run, overwrite,
             images=ImageOptions(mean, std, bgr, scale, size), holdout=holdout, trust=trust,

@@ -7,16 +7,21 @@ and it outlives rewrites: the model's cost before anything was done, the target'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, Protocol, TypedDict, Unpack
 
 from secateur.ir import Graph
 from secateur.ir.progress import Progress, quiet
 
 from .analysis.cost import Costs
 
-LatencyModel = Callable[[Graph], float]  # milliseconds of one run of a graph
+
+class LatencyModel(Protocol):
+    """A way to measure time."""
+
+    def __call__(self, *graphs: Graph) -> Sequence[float]:
+        """Milliseconds of one run of each graph, the median, measured side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class Context:
     """What the caller knows; None where nobody said.
 
     ``baseline``: what shares of a budget refer to, the cost of the model as it was given. ``lanes``: channels in a
-    vector of the target, which ``round_to=auto`` follows. ``latency``: milliseconds of a graph. ``calibration``: data.
+    vector of the target, which ``round_to=auto`` follows. ``latency``: measures graphs. ``calibration``: data.
     ``original``: the network that ``slim`` cut, which compensation compares with. ``progress``: who is told what runs.
     """
 

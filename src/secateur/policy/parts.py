@@ -10,12 +10,13 @@ from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
 from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
-from secateur.passes.allocate.amount import Allocator, check_amount, takes_budget
+from secateur.passes.allocate.amount import TIMED, Allocator, check_amount, takes_budget
 from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass, with_options
 from secateur.passes.score import L1, Criterion, check_criterion
 
 SCORE, METHOD = L1(), Global()  # what a policy does that says nothing else
-BUDGETS = ("macs", "params", "bytes", "channels", "latency_ms")
+BUDGETS = ("macs", "params", "bytes", "channels", *TIMED)
+_SUFFIXES = {"bytes": "B", "speedup": "x"}
 UNMET = (
     "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
     "'separable{{rank=1}},l1', or leave the budget out"
@@ -97,15 +98,18 @@ def check_budget(kind: str, value: float | int) -> None:
 
 
 def amount(kind: str, value: object) -> float | int:
-    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000, of bytes ``"5MB"`` too; numbers as they are. Raises InputError."""
+    """``"50%"`` -> 0.5, ``"120M"`` -> 120000000, of bytes ``"5MB"`` too, of speedup ``"2x"``; numbers as they are.
+
+    Raises InputError.
+    """
     text = value.strip() if isinstance(value, str) else ""
-    found = number(text.removesuffix("B") if kind == "bytes" else text) if text else value
+    found = number(text.removesuffix(_SUFFIXES.get(kind, ""))) if text else value
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise InputError(
             f"budget {kind}={value!r} is not an amount; write a share (50%, 0.5) or a number (120M, 3000000)"
         )
     check_budget(kind, found)
-    return float(found) if kind == "latency_ms" else found
+    return float(found) if kind in TIMED else found
 
 
 def of_texts(found: object, what: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes.allocate import Rounds, Timed
-from secateur.passes.allocate.amount import Allocator, takes_budget
+from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, options_of, with_options
@@ -34,11 +34,11 @@ class Policy(Parts):
     ``criterion`` and ``method`` are passes, or the text that spells them, without braces where there are no options
     (``"l1"``, ``"global{floor=20%,rounds=3}"``); a criterion may be code of your own (``secateur.passes.Criterion``).
     ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes, channels and what remains of it: a
-    share (0.5) or an absolute whole number; or latency_ms. ``protect`` are globs of layer names, ``rewrites`` passes
-    that restructure the network first, in this order (``"separable{rank=1}"``), also where ``criterion`` is None, and
-    ``compensate`` passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``). With
-    ``portable`` channels are put into an order in which shuffles can be written without an index, which some runtimes
-    get wrong.
+    share (0.5) or an absolute whole number; or latency_ms, or speedup (2.0). ``protect`` are globs of layer names,
+    ``rewrites`` passes that restructure the network first, in this order (``"separable{rank=1}"``), also where
+    ``criterion`` is None, and ``compensate`` passes that repair the result from calibration data (``"refit"``,
+    ``"reestimate_bn"``). With ``portable`` channels are put into an order in which shuffles can be written without an
+    index, which some runtimes get wrong.
     """
 
     def __init__(
@@ -92,9 +92,14 @@ class Policy(Parts):
         method = self.allocator()
         if not takes_budget(method):
             return method
-        once = with_options(method, rounds=1, latency_ms=None)
+        once = with_options(method, rounds=1, **dict.fromkeys(TIMED))
         step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
-        return step if method.latency_ms is None else Timed(method.latency_ms, functools.partial(at_share, step))
+        return Timed(Amount(*self.budget), functools.partial(at_share, step)) if self.timed else step
+
+    @property
+    def timed(self) -> bool:
+        """Is its budget one of time?"""
+        return self.criterion is not None and takes_budget(self.method) and self.budget[0] in TIMED
 
     @property
     def uses_data(self) -> bool:

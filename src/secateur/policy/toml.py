@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from secateur.ir import InputError
 from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES
-from secateur.passes.allocate.amount import takes_budget
+from secateur.passes.allocate.amount import TIMED, takes_budget
 from secateur.passes.pipeline import Pass, build, options_of, parse_pass, print_pass, print_value
 
 from .parts import ALREADY, UNMET, Parts, amount, check_known, of_texts, passes_of
@@ -75,7 +75,7 @@ def write_toml(parts: Parts) -> str:
             "policy in Python"
         )
     kind, value = parts.budget
-    shown = print_value(value) if isinstance(value, float) and kind != "latency_ms" else value
+    shown = print_value(value) if isinstance(value, float) and kind not in TIMED else value
     budget = ["[budget]", f"{kind} = {_toml(shown)}", ""] if takes_budget(parts.method) else []
     lines = [*budget, *rewrites, "[score]", *_options("criterion", parts.criterion)]
     lines += ["", "[allocate]", *_options("method", parts.method), f"round_to = {_toml(parts.round_to)}"]

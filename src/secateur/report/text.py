@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from secateur.ir.plain import one_line, printable
+from secateur.passes.allocate.amount import TIMED
 
 from .table import PLACES, Limit, Signs, layer_lines, pair, short
 
@@ -98,8 +99,9 @@ def closing(report: Report) -> list[str]:
     lines = []
     if report.budget:
         kind, target, achieved = report.budget.kind, report.budget.target, report.budget.achieved
-        shown = "{:.4g}".format if kind == "latency_ms" else _amount
-        lines.append(f"budget: {kind} at most {shown(target)}, reached {shown(achieved)}")
+        shown = "{:.4g}".format if kind in TIMED else _amount
+        most = "least" if kind == "speedup" else "most"
+        lines.append(f"budget: {kind} at {most} {shown(target)}, reached {shown(achieved)}")
     for name, found in (("reading", report.reading), ("written", report.written)):
         if found:
             lines.append(reading(name, found))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from secateur.ir.progress import Progress, quiet
 PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
 
 Run = Callable[[], object]
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,23 @@ def measure(
         feed = random_inputs(graph, seed)
         for runtime in runtimes:
             runs[name, runtime] = RUNTIMES[runtime](graph, feed, threads)
+    times = race(runs, repeats, warmups, seed, progress)
+    first = next(iter(models))
+    return [
+        _timing(name, runtime, threads, times[name, runtime], times[first, runtime])
+        for name in models
+        for runtime in runtimes
+    ]
+
+
+def race(
+    runs: Mapping[K, Run], repeats: int, warmups: int, seed: int, progress: Progress = quiet
+) -> dict[K, list[float]]:
+    """Milliseconds of each run in every round."""
     for run in runs.values():
         for _ in range(warmups):
             run()
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    times: dict[K, list[float]] = {key: [] for key in runs}
     rng, keys = np.random.default_rng(seed), list(runs)
     for done in range(repeats):
         for k in rng.permutation(len(keys)):
@@ -80,12 +94,7 @@ def measure(
             runs[keys[k]]()
             times[keys[k]].append((time.perf_counter() - start) * 1e3)
         progress(done + 1, repeats, "time")
-    first = next(iter(models))
-    return [
-        _timing(name, runtime, threads, times[name, runtime], times[first, runtime])
-        for name in models
-        for runtime in runtimes
-    ]
+    return times
 
 
 def _timing(name: str, runtime: str, threads: int, mine: list[float], first: list[float]) -> Timing:

@@ -11,12 +11,13 @@ import secateur
 from secateur import api
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Global, Rounds, Timed
+from secateur.passes.allocate import Allocation, Amount, Global, Rounds, Timed
 from secateur.passes.allocate.timed import MEASUREMENTS, at_share
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import KeepMask
+from secateur.passes.rewrite.slim import slim
 from secateur.passes.score import L1
 from support.nets import chain, residual
 
@@ -27,16 +28,23 @@ class Latency:
     def __init__(self, graph: Graph, floor: float = 0.0, power: float = 1.0) -> None:
         self.whole, self.floor, self.power, self.asked = cost(graph).macs, floor, power, 0
 
-    def __call__(self, graph: Graph) -> float:
+    def __call__(self, *graphs: Graph) -> list[float]:
         self.asked += 1
-        share: float = cost(graph).macs / self.whole
-        return self.floor + (10 - self.floor) * share**self.power
+        shares = [cost(graph).macs / self.whole for graph in graphs]
+        return [self.floor + (10 - self.floor) * share**self.power for share in shares]
 
 
-def allocated(graph: Graph, model: LatencyModel, budget: float, rounds: int = 1) -> Graph:
+class Drifting(Latency):
+    """The machine gets slower with each measurement."""
+
+    def __call__(self, *graphs: Graph) -> list[float]:
+        return [(1 + 0.1 * self.asked) * ms for ms in super().__call__(*graphs)]
+
+
+def allocated(graph: Graph, model: LatencyModel, budget: float, rounds: int = 1, kind: str = "latency_ms") -> Graph:
     scored = Pipeline((Couple(), L1()))(in_context(graph, latency=model))
     step = Rounds(rounds, Global(round_to=1), (Couple(), L1())) if rounds > 1 else Global(round_to=1)
-    return Timed(budget, functools.partial(at_share, step))(scored)
+    return Timed(Amount(kind, budget), functools.partial(at_share, step))(scored)
 
 
 @pytest.mark.parametrize(("floor", "power"), [(0, 1), (2, 1), (0, 0.5), (0, 2)])
@@ -70,12 +78,36 @@ def test_a_latency_that_never_falls_ends_in_an_error() -> None:
         allocated(graph, model, 5.0)
     assert model.asked <= MEASUREMENTS + 1
     with pytest.raises(BudgetError, match="smaller networks 10;"):
-        allocated(graph, lambda g: 10.0, 5.0)
+        allocated(graph, lambda *graphs: [10.0] * len(graphs), 5.0)
+
+
+@pytest.mark.parametrize("model", [Latency, Drifting])
+@pytest.mark.parametrize("speedup", [1.3, 2.0, 4.0])
+def test_times_as_fast_are_judged_side_by_side(model: type[Latency], speedup: float) -> None:
+    graph = residual()
+    done = allocated(graph, model(graph), speedup, kind="speedup").note(Allocation)
+    assert done is not None
+    assert done.amount == Amount("speedup", speedup)
+    assert speedup <= done.reached < 1.25 * speedup
+    assert done.remarks[-1].startswith("measured beside the original: ")
+
+
+def test_what_was_lucky_once_is_measured_again() -> None:
+    graph = residual()
+    luck = iter([1.0, 0.5, *[1.0] * MEASUREMENTS])  # the first network looks twice as fast as it is
+
+    class Lucky(Latency):
+        def __call__(self, *graphs: Graph) -> list[float]:
+            factor = next(luck)
+            return [super(Lucky, self).__call__(g)[0] * (factor if i else 1) for i, g in enumerate(graphs)]
+
+    done = allocated(graph, Lucky(graph, floor=4.0), 5.0)
+    assert 4.0 * 0.97 < Latency(graph, floor=4.0)(slim(done, done.note(KeepMask).mask))[0] <= 5.0  # type: ignore[union-attr]
 
 
 def test_without_a_latency_model_it_is_refused() -> None:
     with pytest.raises(InputError, match="nobody measures here"):
-        Timed(5.0, lambda share: Global(macs=share))(Pipeline((Couple(), L1()))(chain()))
+        Timed(Amount("latency_ms", 5.0), lambda share: Global(macs=share))(Pipeline((Couple(), L1()))(chain()))
 
 
 def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:

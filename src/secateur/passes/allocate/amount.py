@@ -9,19 +9,22 @@ from secateur.ir import InputError
 from secateur.passes.pipeline import Pass
 
 KINDS = ("macs", "params", "bytes", "channels")
+TIMED = ("latency_ms", "speedup")  # budgets that no count can tell
 UNITS = {"macs": "multiply-accumulates", "params": "parameters", "bytes": "bytes of weights", "channels": "channels"}
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What must remain at most: a share of the original (float up to 1), an absolute number (int), or milliseconds."""
+    """What must remain at most: a share of the original (float up to 1), an absolute number (int), or milliseconds;
+    or ``speedup``, how many times as fast at least.
+    """
 
     kind: str
     value: float | int
 
     @property
     def share(self) -> bool:
-        return isinstance(self.value, float) and self.kind != "latency_ms"
+        return isinstance(self.value, float) and self.kind not in TIMED
 
     def limit(self, before: int) -> int:
         """The absolute number."""
@@ -74,6 +77,10 @@ class Allocator(Pass, Protocol):
         """Milliseconds that a run may take at most; None for no such budget."""
 
     @property
+    def speedup(self) -> float | None:
+        """How many times as fast as the original a run must be at least; None for no such budget."""
+
+    @property
     def round_to(self) -> int | str:
         """Widths are multiples of this; "auto" follows the target's vectors."""
 
@@ -89,13 +96,14 @@ def takes_budget(method: object) -> bool:
 
 @dataclass(frozen=True)
 class Budgeted:
-    """The options of allocations under one budget of multiply-accumulates, parameters, bytes or milliseconds."""
+    """The options of allocations under one budget of multiply-accumulates, parameters, bytes or time."""
 
     name: ClassVar[str]
     macs: float | int | None = None
     params: float | int | None = None
     bytes: float | int | None = None
     latency_ms: float | None = None
+    speedup: float | None = None
     round_to: int | str = "auto"
     rounds: int = 1
 
@@ -108,7 +116,7 @@ class Budgeted:
 def one_amount(method: str, **given: float | int | None) -> Amount:
     """The one budget that was given. Raises InputError for none, for two, and for senseless values.
 
-    A latency is none that an allocator can count: a policy turns it into multiply-accumulates (``Timed``).
+    Time is none that an allocator can count: a policy turns it into multiply-accumulates (``Timed``).
     """
     named = {kind: value for kind, value in given.items() if value is not None}
     if len(named) != 1:
@@ -126,6 +134,10 @@ def check_amount(kind: str, value: float | int) -> None:
     if kind == "latency_ms":
         if not 0 < value < float("inf"):
             raise InputError(f"budget latency_ms={value:g}: give milliseconds above 0, such as 12.5")
+        return
+    if kind == "speedup":
+        if not 1 < value < float("inf"):
+            raise InputError(f"budget speedup={value:g}: give how many times as fast, above 1, such as 2x")
         return
     if isinstance(value, float) and not 0 < value <= 1:
         raise InputError(

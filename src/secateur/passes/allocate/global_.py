@@ -19,8 +19,9 @@ class Global:
     """One threshold over all scores, as low as one budget allows.
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
-    ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
-    ``floor``: the share of every set of channels that stays whatever its scores, so that no layer is starved.
+    ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so
+    many steps, and score again after each. ``floor``: the share of every set of channels that stays whatever its
+    scores, so that no layer is starved.
     """
 
     name: ClassVar[str] = "global"
@@ -29,6 +30,7 @@ class Global:
     bytes: float | int | None = None
     channels: float | int | None = None
     latency_ms: float | None = None
+    speedup: float | None = None
     round_to: int | str = "auto"
     rounds: int = 1
     floor: float = 0.1

@@ -39,8 +39,9 @@ class Knapsack(Budgeted):
 
     A layer costs the product of its two widths; these products enter exactly, or, in networks whose layers read very
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
-    remains at most; ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after
-    each. ``floor``: the share of every set that stays whatever its scores.
+    remains at most; ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least.
+    ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
+    whatever its scores.
     """
 
     name: ClassVar[str] = "knapsack"

@@ -31,8 +31,8 @@ class Sensitivity(Budgeted):
     channel costs; channels leave where the change that they lead to is least, until the budget is met. Measured on the
     first ``examples`` of the calibration data, or, without any, on 8 batches of standard normal numbers, of which the
     report says. ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``latency_ms``: how long a run may
-    take. ``rounds``: prune in so many steps, and score and measure again after each. ``floor``: the share of every set
-    that stays.
+    take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so many steps, and score and measure
+    again after each. ``floor``: the share of every set that stays.
     """
 
     name: ClassVar[str] = "sensitivity"

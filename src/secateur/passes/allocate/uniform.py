@@ -17,7 +17,8 @@ class Uniform:
     """The same share of every set of channels stays, as large as one budget allows; inside a set the best scores.
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
-    ``latency_ms``: how long a run may take. ``rounds``: prune in so many steps, and score again after each.
+    ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so
+    many steps, and score again after each.
     """
 
     name: ClassVar[str] = "uniform"
@@ -26,6 +27,7 @@ class Uniform:
     bytes: float | int | None = None
     channels: float | int | None = None
     latency_ms: float | None = None
+    speedup: float | None = None
     round_to: int | str = "auto"
     rounds: int = 1
 

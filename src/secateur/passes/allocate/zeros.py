@@ -30,6 +30,7 @@ class Zeros:
     params: ClassVar[None] = None
     bytes: ClassVar[None] = None
     latency_ms: ClassVar[None] = None
+    speedup: ClassVar[None] = None
     rounds: ClassVar[int] = 1
     round_to: int | str = "auto"
 
