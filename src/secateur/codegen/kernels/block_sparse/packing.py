@@ -56,15 +56,19 @@ def nonzero_blocks(weight: Floats, lanes: int) -> NDArray[np.bool_]:
     return found
 
 
-def pack_blocks(weight: Floats, lanes: int) -> Packed:
-    """The blocks of [O, I, kh, kw] that are kept."""
+def pack_blocks(weight: Floats, lanes: int, places: Ints | None = None, room: int = 0) -> Packed:
+    """The blocks of [O, I, kh, kw] that are kept.
+
+    ``places``: the lane of each input channel, of ``room``, by which they are ordered and counted; else in order.
+    """
     o, i, kh, kw = weight.shape
+    places, room = (np.arange(i), i) if places is None else (places, room)
     block, channel, tap = np.nonzero(nonzero_blocks(weight, lanes))
-    order = np.lexsort((channel, tap, channel // lanes, block))
+    order = np.lexsort((channel, tap, places[channel] // lanes, block))
     block, channel, tap = block[order], channel[order], tap[order]
     dense = weight.reshape(o // lanes, lanes, i, kh * kw).transpose(0, 2, 3, 1)
     starts = np.zeros(o // lanes * PIECES + 1, np.int64)
-    np.add.at(starts, 1 + block * PIECES + channel // piece(i, lanes), 1)
+    np.add.at(starts, 1 + block * PIECES + places[channel] // piece(room, lanes), 1)
     return Packed(np.ascontiguousarray(dense[block, channel, tap]), block, channel, tap, np.cumsum(starts))
 
 

@@ -24,10 +24,10 @@ from .packing import PIECES, random_pattern
 from .panel_tile import PanelKernel, Vector
 from .panels import offsets_in, panel, room_of, scratch
 from .pixel_template import PixelKernel
-from .pixels import divided, in_registers, pixels_of
+from .pixels import divided, in_registers, parts_of, tilings
 from .spec import PanelChoice, PanelSpec
 
-PANEL_REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
+PANEL_REVISION = 4  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
 def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:
@@ -105,20 +105,11 @@ def space(spec: PanelSpec, target: Target) -> Iterator[PanelChoice]:
     vectors = min(vectors, spec.h * -(-spec.w // spec.lanes))
     for outer in ("strips", "blocks") if spec.threads > 1 else ("strips",):
         if spec.kernel == (1, 1):
-            found = pixels_of(spec, target)
-            for tiles in dict.fromkeys(found.strip(t, spec.threads) for t in (1, 2, found.most)):
-                yield PanelChoice(rows, vectors, outer, 1, tiles)
-            continue
-        for parts in _parts(spec, vectors, target):
-            yield PanelChoice(rows, vectors, outer, parts)
-
-
-def _parts(spec: PanelSpec, vectors: int, target: Target) -> list[int]:
-    """Such that what the kept blocks of a part read lies in half of the first cache; and all at once."""
-    read, parts = spec.taps * spec.percent // 100 * (vectors * spec.lanes + 16) * 4, 1
-    while parts < PIECES and read > parts * target.l1 // 2:
-        parts *= 2
-    return list(dict.fromkeys((parts, 1)))
+            for tiles, parts in tilings(spec, target):
+                yield PanelChoice(rows, vectors, outer, parts, tiles)
+        else:
+            for parts in dict.fromkeys((parts_of(spec, vectors, target), 1)):
+                yield PanelChoice(rows, vectors, outer, parts)
 
 
 def arrays(spec: PanelSpec, target: Target) -> Arrays:

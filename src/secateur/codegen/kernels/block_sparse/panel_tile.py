@@ -11,9 +11,9 @@ from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
 
 from .packing import PIECES
+from .pixels import LINE
 from .spec import PanelChoice, PanelSpec
 
-LINE = 16  # float32 in a cache line
 Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
 
 
@@ -71,21 +71,30 @@ class PanelKernel:
         ``kept``: where there is room for them. All sums go there: where some stay in registers for the transposition,
         LLVM keeps one of the others in memory throughout the loop before.
         """
-        k, v, parts = self.k, self.spec.lanes, self.choice.parts
-        place = k.bind(block * PIECES, INT)
-        every = self.number(self.starts, place), self.number(self.starts, place + PIECES)
+        k = self.k
+        self.ask(image, block, vectors)
+        k.loop(self.choice.parts, lambda part: self.sums(block, part, vectors, kept), name="part")
+        self.write(image, block, vectors, kept)
+
+    def ask(self, image: Expr, block: Expr, vectors: list[Vector]) -> None:
+        """Ask for what will be written."""
+        v = self.spec.lanes
         for vector in vectors:
             for pixel in range(0, v, max(1, LINE // v)):
-                k.prefetch(self.y, y_index(self.spec, At(block, image, vector.row, vector.column + pixel)))
+                self.k.prefetch(self.y, y_index(self.spec, At(block, image, vector.row, vector.column + pixel)))
 
-        def part(number: Expr) -> None:
-            """What a part of the inputs adds: it is in the first cache for all passes but the first."""
-            size = PIECES // parts
-            at = k.bind(place + number * size, INT)
-            span = self.number(self.starts, at), self.number(self.starts, at + size)
-            k.loop(v // self.choice.rows, lambda p: self.products(number, p, every, span, vectors, kept), name="p")
+    def sums(self, block: Expr, part: Expr, vectors: list[Vector], kept: Expr) -> None:
+        """What a part of the inputs adds to a tile."""
+        k, v, size = self.k, self.spec.lanes, PIECES // self.choice.parts
+        place = k.bind(block * PIECES, INT)
+        every = self.number(self.starts, place), self.number(self.starts, place + PIECES)
+        at = k.bind(place + part * size, INT)
+        span = self.number(self.starts, at), self.number(self.starts, at + size)
+        k.loop(v // self.choice.rows, lambda p: self.products(part, p, every, span, vectors, kept), name="p")
 
-        k.loop(parts, part, name="part")
+    def write(self, image: Expr, block: Expr, vectors: list[Vector], kept: Expr) -> None:
+        """Write the sums of a tile."""
+        k, v = self.k, self.spec.lanes
         bias = k.vector(k.load(self.bias, block * v))
         for j, vector in enumerate(vectors):
             outputs = [kept + (r * len(vectors) + j) * v for r in range(v)]

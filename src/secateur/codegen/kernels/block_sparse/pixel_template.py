@@ -2,7 +2,9 @@
 
 What a kept block reads of a tile lies in two cache lines, and a tile's channels follow each other, so that little is
 lost where a tile of all channels is larger than the first cache. The tiles of a strip take turns at an output block,
-whose weights stay in the first: few tiles, so that they and the weights of all output blocks stay in the second.
+whose weights stay in the first: few tiles, so that they and the weights of all output blocks stay in the second. Or one
+part of the inputs is packed and multiplied after the other, while sums wait: then a part stays in the first cache, or
+all tiles of a small image in the second, so that weights are read once.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.targets import Target
 
 from .packing import PIECES
-from .panel_tile import LINE, PanelKernel, Vector
-from .pixels import pixels_of, room_of
+from .panel_tile import PanelKernel, Vector
+from .pixels import LINE, pixels_of, room_of
 from .spec import PanelChoice, PanelSpec
 
 AHEAD = 2  # blocks of inputs: so early they are asked for while tiles are packed
@@ -33,6 +35,7 @@ class PixelKernel(PanelKernel):
         self.room = room_of(spec, target)
         self.each_strip = self.found.strip(choice.tiles, spec.threads)
         self.strips = -(-self.found.tiles // self.each_strip)
+        self.packed = self.found.packed(spec, choice.parts)
 
     def build(self) -> Function:
         k = self.k
@@ -59,39 +62,56 @@ class PixelKernel(PanelKernel):
             start, stop, lambda i: self.strip(n, worker, i, first, end), name="s"), name="n")  # fmt: skip
 
     def strip(self, image: Expr, worker: Expr, number: Expr, first: Expr, end: Expr) -> None:
-        """Pack some tiles, then write their pixels of some output blocks."""
-        k, spec, v, found = self.k, self.spec, self.spec.lanes, self.found
-        base = self.scratch(worker, self.room)
+        """Pack some tiles, then write their pixels of some output blocks; one part of the inputs after the other."""
+        k, spec, v, found, parts = self.k, self.spec, self.spec.lanes, self.found, self.choice.parts
         begin = k.bind(number * self.each_strip, INT)
         stop = k.bind(tirx.min(begin + self.each_strip, const(found.tiles)), INT)
-        kept = k.bind(base + found.most * found.tile(spec), INT)
+        base = self.scratch(worker, self.room)
+        step, blocks = found.vectors * v, found.part(spec, parts)
+        kept = k.bind(base + self.each_strip * self.packed, INT)
 
-        def pack(block: Expr) -> None:
-            source = self.source(image, block)
+        def part(p: Expr) -> None:
+            low = k.bind(tirx.min(p * blocks, const(spec.inputs)), INT)
+            high = k.bind(tirx.min((p + 1) * blocks, const(spec.inputs)), INT)
+            start = k.bind(base - low * (v * step), INT)
 
-            def one(vectors: list[Vector]) -> None:
-                for vector in vectors:
-                    start = k.bind(source + vector.row * spec.x.row + vector.column * spec.x.column, INT)
-                    for pixel in range(0, v, max(1, LINE // v)):
-                        k.prefetch(self.memory, start + (AHEAD * spec.x.block + pixel * spec.x.column))
-                    self.turn(start, vector.at + block * (v * found.vectors * v), found.vectors * v)
+            def pack(block: Expr) -> None:
+                source = self.source(image, block)
 
-            self.tiles(base, begin, stop, one)
+                def one(_: Expr, vectors: list[Vector]) -> None:
+                    for vector in vectors:
+                        at = k.bind(source + vector.row * spec.x.row + vector.column * spec.x.column, INT)
+                        for pixel in range(0, v, max(1, LINE // v)):
+                            k.prefetch(self.memory, at + (AHEAD * spec.x.block + pixel * spec.x.column))
+                        self.turn(at, vector.at + block * (v * step), step)
 
-        def block(number: Expr) -> None:
-            self.tiles(base, begin, stop, lambda vectors: self.tile(image, number, vectors, kept))
+                self.tiles(start, begin, stop, one)
 
-        k.loop(spec.inputs, pack, name="cb")
-        k.span(first, end, block, name="co")
+            def block(number: Expr) -> None:
+                def one(tile: Expr, vectors: list[Vector]) -> None:
+                    if parts == 1:
+                        self.tile(image, number, vectors, kept)
+                        return
+                    which = (number - first) * self.each_strip + (tile - begin)
+                    place = k.bind(kept + which * found.sums(spec), INT)
+                    self.sums(number, p, vectors, place)
+                    k.branch(p == parts - 1, lambda: self.write(image, number, vectors, place))
 
-    def tiles(self, base: Expr, begin: Expr, stop: Expr, body: Callable[[list[Vector]], None]) -> None:
+                self.tiles(start, begin, stop, one)
+
+            k.span(low, high, pack, name="cb")
+            k.span(first, end, block, name="co")
+
+        k.loop(parts, part, name="part")
+
+    def tiles(self, base: Expr, begin: Expr, stop: Expr, body: Callable[[Expr, list[Vector]], None]) -> None:
         """``body`` of all tiles of a strip: of those of as many vectors as there is room for, then of narrower ones."""
         k, found, v = self.k, self.found, self.spec.lanes
 
         def one(first: int, size: int, tile: Expr) -> None:
-            at = k.bind(base + (tile - begin) * found.tile(self.spec), INT)
+            at = k.bind(base + (tile - begin) * self.packed, INT)
             start = first + tile * size
-            body([Vector(*self.split(start + j), at + j * v) for j in range(size)])
+            body(tile, [Vector(*self.split(start + j), at + j * v) for j in range(size)])
 
         if not found.narrow:
             k.span(begin, stop, partial(one, 0, found.vectors), name="t")

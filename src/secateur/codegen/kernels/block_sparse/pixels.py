@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from secateur.codegen.plan.tensors import Ints
 from secateur.codegen.targets import Target
 
-from .packing import Packed
+from .packing import PIECES, Packed, piece
 from .spec import PanelSpec
+
+LINE = 16  # float32 in a cache line
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels of an image in tiles: ``wide`` of them of ``vectors`` vectors, then ``narrow`` ones of one less.
+    """The pixels of an image in tiles: ``wide`` of them of ``vectors`` vectors, then ``narrow`` ones of ``less``.
 
-    A row of outputs takes ``each`` vectors. A tile has room for ``vectors`` of every channel, a thread for ``most``
-    tiles.
+    A row of outputs takes ``each`` vectors. A tile has room for ``vectors`` of every channel.
     """
 
     each: int
@@ -24,21 +25,33 @@ class Pixels:
     wide: int
     narrow: int
     less: int
-    most: int
 
     @property
     def tiles(self) -> int:
         """All of them."""
         return self.wide + self.narrow
 
-    def tile(self, spec: PanelSpec) -> int:
-        """Floats from one tile to the next."""
-        return spec.ci * self.vectors * spec.lanes
-
     def strip(self, wanted: int, threads: int) -> int:
         """Tiles of a strip, at most ``wanted``: of about as many each, and as many strips for each thread."""
-        strips = -(-self.tiles // max(1, min(wanted, self.most)))
+        strips = -(-self.tiles // wanted)
         return -(-self.tiles // min(-(-strips // threads) * threads, self.tiles))
+
+    def part(self, spec: PanelSpec, parts: int) -> int:
+        """Blocks of inputs in each of some parts."""
+        return min(piece(spec.ci, spec.lanes) // spec.lanes * (PIECES // parts), spec.inputs)
+
+    def packed(self, spec: PanelSpec, parts: int) -> int:
+        """Floats of a part of the inputs of a tile."""
+        return self.part(spec, parts) * spec.lanes * self.vectors * spec.lanes
+
+    def sums(self, spec: PanelSpec) -> int:
+        """Floats of the results of an output block of a tile."""
+        return spec.lanes * self.vectors * spec.lanes
+
+    def room(self, spec: PanelSpec, tiles: int, parts: int) -> int:
+        """Floats of a thread: the tiles of a strip, then results; of all output blocks where they wait for parts."""
+        results = self.sums(spec) * (tiles * spec.blocks if parts > 1 else 1)
+        return tiles * self.packed(spec, parts) + results
 
     def offsets(self, spec: PanelSpec, packed: Packed, places: Ints) -> Ints:
         """Where each kept block's input is in a tile; ``places``: the lane of each input channel of the weights."""
@@ -47,13 +60,33 @@ class Pixels:
 
 
 def pixels_of(spec: PanelSpec, target: Target) -> Pixels:
-    """The tiles of a 1x1 kernel; those of the largest strip fill half of the second cache, or are one."""
+    """The tiles of a 1x1 kernel."""
     each = -(-spec.w // spec.lanes)
     total, most = spec.h * each, in_registers(spec, target)[1]
     (vectors, wide), *rest = divided(total, min(most, total))
     less, narrow = rest[0] if rest else (vectors, 0)
-    room = max(1, target.l2 // 2 // (4 * spec.ci * spec.lanes * vectors))
-    return Pixels(each, vectors, wide, narrow, less, min(room, wide + narrow))
+    return Pixels(each, vectors, wide, narrow, less)
+
+
+def tilings(spec: PanelSpec, target: Target) -> list[tuple[int, int]]:
+    """Tiles of a strip, and parts of the inputs: what is worth trying, the default first.
+
+    Parts such that what the kept blocks of one read of a tile lies in the first cache, or twice as many. All
+    tiles in parts are a strip where they and their results fit the second cache: then weights are read once.
+    """
+    found, parts = pixels_of(spec, target), parts_of(spec, in_registers(spec, target)[1], target)
+    wanted = [(1, 1), (2, 1), (1, parts)]
+    more = [p for p in (max(2, parts), max(4, 2 * parts)) if p <= PIECES]
+    whole = [(found.tiles, p) for p in more if 4 * found.room(spec, found.tiles, p) <= target.l2]
+    return list(dict.fromkeys((found.strip(tiles, spec.threads), parts) for tiles, parts in [*wanted, *whole]))
+
+
+def parts_of(spec: PanelSpec, vectors: int, target: Target) -> int:
+    """Such that what the kept blocks of a part read for some vectors of pixels lies in the first cache."""
+    read, parts = spec.taps * spec.percent // 100 * (vectors * spec.lanes + LINE) * 4, 1
+    while parts < PIECES and read > parts * target.l1 * 3 // 4:
+        parts *= 2
+    return parts
 
 
 def in_registers(spec: PanelSpec, target: Target) -> tuple[int, int]:
@@ -72,6 +105,6 @@ def divided(vectors: int, most: int) -> list[tuple[int, int]]:
 
 
 def room_of(spec: PanelSpec, target: Target) -> int:
-    """Floats of one thread: the tiles of a strip, then a tile of results."""
+    """Floats of one thread, whatever the choice."""
     found = pixels_of(spec, target)
-    return found.most * found.tile(spec) + spec.lanes * found.vectors * spec.lanes
+    return max(found.room(spec, tiles, parts) for tiles, parts in tilings(spec, target))

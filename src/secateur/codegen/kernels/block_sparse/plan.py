@@ -60,10 +60,10 @@ def density(weight: Floats, lanes: int) -> int:
 def arguments(placement: Placement, spec: BlockSparseSpec | PanelSpec, choice: BlockSparseChoice | PanelChoice,
               x: Blocked, reads: Ints, weight: Floats, bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
     """What the call begins with. ``corner``: from the first pixel to the first tap."""
-    packed = pack_blocks(weight, spec.lanes)
-    starts = Table(np.concatenate([packed.starts, packed.shares(spec.threads)]))
     used = _blocks(x, reads)
     lane = np.searchsorted(used, reads // x.extent.lanes) * x.extent.lanes + reads % x.extent.lanes
+    packed = pack_blocks(weight, spec.lanes, lane, len(used) * x.extent.lanes)
+    starts = Table(np.concatenate([packed.starts, packed.shares(spec.threads)]))
     places = tuple(x.offset(int(b) * x.extent.lanes) for b in used)
     weights, target = packed.weight.reshape(-1), placement.target
     if isinstance(spec, BlockSparseSpec):
