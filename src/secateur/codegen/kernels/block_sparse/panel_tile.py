@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tvm import tirx
 
 from secateur.codegen.emit.builder import INT, KernelBuilder, const
 from secateur.codegen.emit.transpose import load_transposed
@@ -14,6 +17,7 @@ from .packing import PIECES
 from .pixels import LINE
 from .spec import PanelChoice, PanelSpec
 
+UNROLLED = 4  # kept blocks in a round of the loop
 Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
 
 
@@ -134,6 +138,18 @@ class PanelKernel:
                 for total, x in zip(sums[r], xs, strict=True):
                     k.add(total, x * w)
 
-        k.span(*span, one, name="kept")
+        self.unrolled(span, one)
         for total, r, j in flat:
             k.store(self.memory, place(r, j), k.get(total))
+
+    def unrolled(self, span: Span, body: Callable[[Expr], None]) -> None:
+        """``body`` of all kept blocks, some in each round: the ends of short loops are foreseen, those of long not."""
+        k, (first, end) = self.k, span
+        rounds = k.bind(tirx.floordiv(end - first, const(UNROLLED)), INT)
+
+        def several(number: Expr) -> None:
+            for i in range(UNROLLED):
+                body(first + number * UNROLLED + i)
+
+        k.span(const(0), rounds, several, name="kept")
+        k.span(k.bind(first + rounds * UNROLLED, INT), end, body, name="rest")
