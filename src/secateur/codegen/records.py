@@ -15,13 +15,13 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from secateur.ir import InputError
 
-from .plan.family import Workload
+from .plan.family import LATE, Workload
 from .plan.program import Choice
 
 VERSION = 2
@@ -78,6 +78,8 @@ def workload_of(spec: Workload) -> dict[str, Any]:
     """A workload as plain data: its fields without what does not change its speed."""
     data = asdict(spec)
     del data["post_ops"]
+    for late in (f.name for f in fields(spec) if f.metadata == LATE and not data[f.name]):
+        del data[late]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
 

@@ -22,7 +22,8 @@ class Target:
     ``features`` are what the machine must have to run the code, in the names of /proc/cpuinfo.
     Of one core: ``l1`` and ``l2`` are bytes of its caches, ``fmas`` the fused multiply-adds of vectors that begin in a
     cycle and ``latency`` the cycles until a sum can be added to again; ``load`` is how many multiply-accumulates at the
-    peak take as long as one float32 from memory, ``ahead`` how many pixels early the next ones are asked for.
+    peak take as long as one float32 from memory, ``ahead`` how many pixels early the next ones are asked for (0: the
+    processor does so itself). ``by_lane``: a multiplication takes one factor from any lane of a vector.
     ``sharing``: multiply-accumulates that sharing a kernel among threads costs.
     """
 
@@ -39,6 +40,7 @@ class Target:
     latency: int = 4
     load: float = 12.5
     ahead: int = 32
+    by_lane: bool = False
     sharing: int = 16 << 10
 
     def to_json(self) -> dict[str, Any]:
@@ -59,10 +61,18 @@ _X86, _ARM, _MAC = "x86_64-linux-gnu", "aarch64-linux-gnu", "aarch64-apple-darwi
 _V82 = ("asimd", "asimddp", "asimdrdm", "atomics", "fphp", "lrcpc")  # what LLVM may use on a core of ARMv8.2
 
 
+# Runs on any 64-bit ARM: code for the Cortex-A72, the last of ARMv8.0, with caches of today.
+_NEON = Target(
+    "aarch64-neon", _ARM, "cortex-a72", 4, 32, 1, ("asimd",), l1=64 << 10, load=9.0, ahead=0, by_lane=True
+)  # fmt: skip
+
+
 def _arm(core: str, features: tuple[str, ...], l1: int, l2: int, fmas: int, latency: int, load: float) -> Target:
     """A core with NEON. ``l1`` and ``l2`` are KiB."""
-    sizes = {"l1": l1 << 10, "l2": l2 << 10}
-    return Target(f"aarch64:{core}", _ARM, core, 4, 32, 1, features, **sizes, fmas=fmas, latency=latency, load=load)
+    return replace(
+        _NEON, name=f"aarch64:{core}", mcpu=core, features=features, l1=l1 << 10, l2=l2 << 10, fmas=fmas,
+        latency=latency, load=load,
+    )  # fmt: skip
 
 
 # Of ARM cores: multiplications a cycle and latencies from ARM's optimization guides and LLVM's models, caches of the
@@ -71,8 +81,7 @@ _ROWS = (
     Target("x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma"), l1=48 << 10,
            l2=1 << 20),
     Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0),
-    # Runs on any 64-bit ARM: code for the Cortex-A72, the last of ARMv8.0, with caches of today.
-    Target("aarch64-neon", _ARM, "cortex-a72", 4, 32, 1, ("asimd",), l1=64 << 10, l2=512 << 10, load=9.0),
+    _NEON,
     _arm("neoverse-v1", (*_V82, "sve"), 64, 1024, 4, 4, 6.7),  # Graviton3
     _arm("neoverse-n1", _V82, 64, 1024, 2, 4, 5.3),  # Graviton2, Ampere Altra
     _arm("cortex-a78", _V82, 64, 256, 2, 4, 6.0),  # Jetson Orin

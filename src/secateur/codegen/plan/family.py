@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .tensors import Blocked, Floats, Ints
 
 
+# Metadata of a spec's field that came after its first records: these stand for workloads in which it is 0.
+LATE: Mapping[str, bool] = MappingProxyType({"late": True})
+
+
 class Workload(Frozen, Protocol):
     """A spec that can be tuned."""
 

@@ -95,8 +95,8 @@ def write_dense(placement: Placement, x: Blocked, work: Folded, out: Blocked, ep
 class _Run:
     """``spec.blocks`` output blocks from ``first`` on read the lanes ``reads`` of x: those of groups ``low``..``high``.
 
-    ``block``: where the lanes are whole blocks, the first of these. The spec is that of a single thread, its images one
-    by one.
+    ``block``: where the lanes are whole blocks, the first of these. ``order``: of the inputs of these groups in
+    ``reads``. The spec is that of a single thread, its images one by one.
     """
 
     spec: ConvSpec
@@ -105,6 +105,7 @@ class _Run:
     high: int
     reads: Ints
     block: int | None
+    order: Ints
 
 
 def _runs(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> list[_Run]:
@@ -115,11 +116,14 @@ def _runs(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue
     for (low, high), same in groupby(reads_of):
         count, reads = len(list(same)), places[low * per_group : high * per_group]
         block = _whole_blocks(x, reads)
+        order, together = np.arange(len(reads)), 0
+        if block is None and placement.target.by_lane and x.extent.lanes == placement.lanes:
+            order, together = _blocks_first(reads, placement.lanes)
         spec = long_rows(ConvSpec(
             placement.lanes, extent.n, len(reads), count, extent.h, extent.w, work.kernel, work.stride, work.dilation,
-            strides(x.extent), strides(extent), block is None, epilogue.post_ops, True,
+            strides(x.extent), strides(extent), block is None, epilogue.post_ops, True, runs=together,
         ))  # fmt: skip
-        runs.append(_Run(spec, first, low, high, reads, block))
+        runs.append(_Run(spec, first, low, high, reads[order], block, order))
         first += count
     return runs
 
@@ -130,7 +134,7 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     lanes, spec, first, count = placement.lanes, flatten(run.spec), run.first, run.spec.blocks
     corner = -(work.pad[0] * x.extent.row + work.pad[1] * x.extent.column)
     channels = out.channels[first * lanes : (first + count) * lanes]
-    part = dense_weight(work.weight, channels, run.low, run.high, work.groups)
+    part = dense_weight(work.weight, channels, run.low, run.high, work.groups)[:, run.order]
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
     others: dict[Workload, Alternative] = {}
@@ -147,7 +151,7 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
         kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
         if kernel is spec:
             w = placement.program.weight(pack(part, spec, min(choice.nb, count)))
-            arguments = _reading(placement, x, run.reads, run.block, [w, bias], corner)
+            arguments = _reading(placement, x, run, [w, bias], corner)
         else:
             arguments = others[kernel].arguments(placement, kernel, choice, x, run.reads, part, bias, corner)
         return kernel, [*arguments, *operands, out.offset(first * lanes)]
@@ -156,13 +160,15 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     placement.program.tiled([spec, *others], write, work.node.label, alive, worker, more)
 
 
-def _reading(placement: Placement, x: Blocked, reads: Ints, block: int | None, constants: Sequence[Argument],
+def _reading(placement: Placement, x: Blocked, run: _Run, constants: Sequence[Argument],
              corner: int) -> list[Argument]:  # fmt: skip
-    """Arguments that say where the input is: whole blocks from ``block`` on, or an offset for each channel."""
-    if block is None:
-        entries = tuple(x.offset(int(p)) for p in reads)
+    """Arguments that say where the input is: whole blocks from one on, or an offset for each channel or block."""
+    if run.block is None:
+        lanes, runs = placement.lanes, run.spec.runs
+        looked_up = np.concatenate([run.reads[: runs * lanes : lanes], run.reads[runs * lanes :]])
+        entries = tuple(x.offset(int(p)) for p in looked_up)
         return [placement.start, *constants, Table(tuple(Address(e.buffer, e.delta + corner) for e in entries))]
-    at = x.offset(block * placement.lanes)
+    at = x.offset(run.block * placement.lanes)
     return [Address(at.buffer, at.delta + corner), *constants]
 
 
@@ -175,6 +181,14 @@ def _whole_blocks(x: Blocked, places: Ints) -> int | None:
     buffer, at = x.blocks[first]
     run = all(b is buffer and i == at + k * x.extent.block for k, (b, i) in enumerate(x.blocks[first : first + count]))
     return first if run else None
+
+
+def _blocks_first(reads: Ints, lanes: int) -> tuple[Ints, int]:
+    """An order of these lanes in which those that make up whole blocks come first, and how many blocks these are."""
+    order = np.argsort(reads, kind="stable")
+    blocks = reads[order] // lanes
+    whole = np.bincount(blocks)[blocks] == lanes
+    return np.concatenate([order[whole], order[~whole]]), int(whole.sum()) // lanes
 
 
 def lane_by_lane(placement: Placement, x: Blocked, work: Folded) -> Blocked:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from secateur.codegen.kernels.dense_spec import DenseConvolution
+from secateur.codegen.plan.family import LATE
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
@@ -15,7 +16,8 @@ class ConvSpec(DenseConvolution):
     """A convolution or linear layer onto blocks of ``lanes`` outputs.
 
     ``table``: the input's channels are looked up, one offset each; else they lie in whole blocks. The input pointer is
-    at the first tap of the first output.
+    at the first tap of the first output. The first ``runs`` offsets stand for a vector of channels that lie in a block,
+    the others for one each.
     """
 
     lanes: int
@@ -33,6 +35,7 @@ class ConvSpec(DenseConvolution):
     post_ops: tuple[PostOp, ...] = ()
     bias: bool = True
     threads: int = 1
+    runs: int = field(default=0, metadata=LATE)
 
     @property
     def order(self) -> str:
@@ -43,7 +46,7 @@ class ConvSpec(DenseConvolution):
         """
         if not self.table:
             return "blocks"
-        return "taps" if self.ci >= 8 else "channels"
+        return "taps" if self.ci >= 8 or self.runs else "channels"
 
     @property
     def macs(self) -> int:

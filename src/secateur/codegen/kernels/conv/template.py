@@ -8,15 +8,16 @@ last. Channels are looked up in a table where they do not lie in whole blocks in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from secateur.codegen.emit.builder import KernelBuilder, even_tile, segments
-from secateur.codegen.emit.types import Buffer, Expr, Function
+from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.arrays import Window, Written, random_floats, reach, written
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
+from secateur.codegen.kernels.products import most_pixels, multiply
 from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
@@ -28,12 +29,12 @@ Body = Callable[..., None]
 
 def build(spec: ConvSpec, choice: ConvChoice, target: Target) -> Function:
     """The kernel ``(x, w, [bias], [table], operands.., y)``."""
-    return _Conv(spec, replace(choice, nb=min(choice.nb, spec.blocks))).build()
+    return _Conv(spec, replace(choice, nb=min(choice.nb, spec.blocks)), target).build()
 
 
 class _Conv:
-    def __init__(self, spec: ConvSpec, choice: ConvChoice) -> None:
-        self.spec, self.choice = spec, choice
+    def __init__(self, spec: ConvSpec, choice: ConvChoice, target: Target) -> None:
+        self.spec, self.choice, self.by_lane = spec, choice, target.by_lane
         self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.x, self.w = k.pointer("x"), k.pointer("w")
         self.bias = k.pointer("bias") if spec.bias else None
@@ -90,10 +91,15 @@ class _Conv:
             for p in range(len(pixels)):
                 k.set(accumulators[p * nb + j], first)
 
-        def tap(position: Expr, source: Expr, kh: Expr, kw: Expr) -> None:
+        ahead = nb * self.per_block if self.choice.ahead else 0
+
+        def tap(position: Expr, source: Expr, kh: Expr, kw: Expr, channels: int = 1) -> None:
             sdh, sdw = spec.dilation[0] * spec.x.row, spec.dilation[1] * spec.x.column
             at = k.bind(source + kh * sdh + kw * sdw, "int64")
-            self._products(block * self.per_block + position * (nb * spec.lanes), at, pixels, nb, accumulators)
+            weights = block * self.per_block + position * (nb * spec.lanes)
+            multiply(
+                k, self.x, [at + self._shift(p) for p in pixels], self.w, weights, nb, accumulators, channels, ahead
+            )
 
         places = [At(block + j, image, row + r, column + c) for r, c in pixels for j in range(nb)]
         fetch(k, spec.post_ops, self.operands, places)
@@ -102,21 +108,13 @@ class _Conv:
             value = apply(k, k.get(accumulator), spec.post_ops, self.operands, place)
             k.store(self.y, y_index(spec, place), value)
 
-    def _products(self, wi: Expr, at: Expr, pixels: list[tuple[int, int]], nb: int, accumulators: list[Buffer]) -> None:
-        """One input channel at one tap: its weights times all pixels of the tile."""
-        spec, k = self.spec, self.k
-        ws = [k.vector(k.load(self.w, wi + j * spec.lanes)) for j in range(nb)]
-        if self.choice.ahead:
-            for j in range(0, nb * spec.lanes, 16):
-                k.prefetch(self.w, wi + (nb * self.per_block + j))
-        for p, (r, c) in enumerate(pixels):
-            shift = r * spec.stride[0] * spec.x.row + c * spec.stride[1] * spec.x.column
-            wide = k.vector(k.splat(k.scalar(self.x, at + shift)))
-            for j in range(nb):
-                k.add(accumulators[p * nb + j], wide * ws[j])
+    def _shift(self, pixel: tuple[int, int]) -> int:
+        """From the first pixel of a tile to this one, in the input."""
+        s = self.spec
+        return pixel[0] * s.stride[0] * s.x.row + pixel[1] * s.stride[1] * s.x.column
 
     def _reduce(self, start: Expr, tap: Body) -> None:
-        """``tap(position in the weights, first input, kernel row, kernel column)`` over all channels and taps.
+        """``tap(position in the weights, first input, kernel row, kernel column, channels)`` over channels and taps.
 
         The innermost loop is long enough that LLVM leaves it alone: unrolled, it would not fit the registers.
         """
@@ -130,10 +128,15 @@ class _Conv:
 
         def block(b: Expr, kh: Expr, kw: Expr) -> None:
             first = ((b * high + kh) * wide + kw) * v
+            if self.by_lane:
+                tap(first, start + b * spec.x.block, kh, kw, v)
+                return
             k.loop(v, lambda i: tap(first + i, start + b * spec.x.block + i, kh, kw), name="i")
 
         def channels(kh: Expr, kw: Expr) -> None:
-            k.loop(spec.ci, lambda c: tap((kh * wide + kw) * spec.ci + c, looked_up(c), kh, kw), name="ci")
+            first, alone = (kh * wide + kw) * spec.ci, spec.ci - spec.runs * v
+            k.loop(spec.runs, lambda r: tap(first + r * v, looked_up(r), kh, kw, v), name="cr")
+            k.loop(alone, lambda c: tap(first + (spec.runs * v + c), looked_up(spec.runs + c), kh, kw), name="ci")
 
         if spec.order == "blocks":
             k.loop(spec.ci // v, lambda b: every_tap(lambda kh, kw: block(b, kh, kw)), name="cb")
@@ -162,6 +165,9 @@ def space(spec: ConvSpec, target: Target) -> Iterator[ConvChoice]:
     # Weights that stay in the first cache: pixels may be loaded once, for all blocks of outputs.
     few = spec.blocks > 2 and 4 * spec.ci * spec.kernel[0] * spec.kernel[1] * spec.blocks * spec.lanes <= target.l1 // 3
     outers = ("pixels", "blocks") if few else ("blocks", "pixels")
+    if target.by_lane and not half and spec.h * spec.w > 1:
+        yield from _by_lane(spec, target, outers)
+        return
     for nb in ((4, 2, 1, 3) if few else (2, 1, 4, 3)) if spec.h * spec.w > 1 else (8, 4, 12, 2, 1):
         nb = min(nb, spec.blocks)
         most = (
@@ -184,6 +190,33 @@ def space(spec: ConvSpec, target: Target) -> Iterator[ConvChoice]:
                     yield choice
 
 
+def _by_lane(spec: ConvSpec, target: Target, outers: Sequence[str]) -> Iterator[ConvChoice]:
+    """Tiles by what a core begins in a cycle: products, loads of a vector a pixel and of weights."""
+
+    def cycles(nb: int, pixels: int) -> float:
+        loads, sums = pixels / spec.lanes + nb, nb * pixels
+        return max(sums / target.fmas, target.latency, (sums + loads) / 4) + loads / 8
+
+    def total(shape: tuple[int, int, int]) -> float:
+        nb, high, wide = shape
+        return sum(
+            bcount * rcount * ccount * cycles(blocks, rows * columns)
+            for _, bcount, blocks in segments(spec.blocks, nb)
+            for _, rcount, rows in segments(spec.h, high)
+            for _, ccount, columns in segments(spec.w, wide)
+        )
+
+    shapes = set()
+    for nb in {min(nb, spec.blocks) for nb in (1, 2, 3, 4, 6)}:
+        most = most_pixels(target, nb)
+        shapes |= {(nb, 1, even_tile(spec.w, most)), (nb, 1, min(most, spec.w))}
+        if spec.w * 2 <= most:
+            shapes.add((nb, even_tile(spec.h, most // spec.w), spec.w))
+    for nb, rows, columns in sorted(shapes, key=lambda s: (total(s), s))[:6]:
+        for outer in outers:
+            yield ConvChoice(nb, rows, columns, outer, True)
+
+
 def arrays(spec: ConvSpec, target: Target) -> Arrays:
     """Arguments to time the kernel on, and where it begins in the first."""
     v, channel = spec.lanes, np.arange(spec.ci)
@@ -191,7 +224,8 @@ def arrays(spec: ConvSpec, target: Target) -> Arrays:
     places = channel * spec.x.block if planar else channel // v * spec.x.block + channel % v
     x = random_floats(int(places.max()) + spec.x.block + reach(spec))
     outs = spec.blocks * v
-    table = [places.astype(np.int32)] if spec.table else []
+    looked_up = np.concatenate([places[: spec.runs * v : v], places[spec.runs * v :]])
+    table = [looked_up.astype(np.int32)] if spec.table else []
     weights = random_floats(spec.ci * spec.kernel[0] * spec.kernel[1] * outs)
     return [x, weights, random_floats(outs), *table, random_floats(written(spec))], 0
 

@@ -20,7 +20,7 @@ from .spec import QUAD, GroupedConvChoice, GroupedConvSpec
 def grouped(placement: Placement, x: Blocked, work: Folded) -> Blocked | None:
     """One call for all groups; None if whole vectors of outputs are computed faster."""
     lanes, outputs = placement.lanes, work.weight.shape[0]
-    if lanes <= QUAD or not _can_look_up(placement, work):
+    if lanes < QUAD or not _can_look_up(placement, work) or _has_fewer_products(work, lanes):
         return None
     inputs = _input_quads(x, work)
     like = partner(placement, work.tail)
@@ -42,6 +42,12 @@ def grouped(placement: Placement, x: Blocked, work: Folded) -> Blocked | None:
     if spec.estimate(placement.target) >= estimate(plain, work, lanes) * n * h * w:
         return None
     return _call(placement, x, work, spec, channels, inputs, places)
+
+
+def _has_fewer_products(work: Folded, lanes: int) -> bool:
+    """May Winograd's algorithm take each group, whole vectors? It multiplies less than any direct kernel."""
+    plain = work.kernel == (3, 3) and work.stride == work.dilation == (1, 1)
+    return lanes == QUAD and plain and min(work.weight.shape[1], work.weight.shape[0] // work.groups) >= 2 * lanes
 
 
 def estimate(channels: Ints, work: Folded, lanes: int) -> float:

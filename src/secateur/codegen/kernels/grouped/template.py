@@ -116,7 +116,7 @@ class _Grouped:
                   sums: list[list[Buffer]]) -> None:  # fmt: skip
         """A quad of input channels at one tap: spread one by one, and multiplied with the weights of all outputs."""
         spec, k = self.spec, self.k
-        if spec.h * spec.w > self.ahead:
+        if spec.h * spec.w > self.ahead > 0:
             # Four quads follow each other in a line: over four steps each pixel's line is asked for.
             ahead = (self.ahead + c % QUAD) * (spec.stride[1] * spec.x.column)
             for pixels in vectors:

@@ -35,6 +35,7 @@ from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, fetch, operand_pointers
+from secateur.codegen.kernels.products import most_pixels, multiply
 from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
@@ -49,12 +50,13 @@ def build(spec: StrassenSpec, choice: StrassenChoice, target: Target) -> Functio
 
     ``places`` says where in ``memory`` the input begins (or each of its blocks, if ``table``), and the scratch.
     """
-    return _Strassen(spec, choice).build()
+    return _Strassen(spec, choice, target).build()
 
 
 class _Strassen:
-    def __init__(self, spec: StrassenSpec, choice: StrassenChoice) -> None:
+    def __init__(self, spec: StrassenSpec, choice: StrassenChoice, target: Target) -> None:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
+        self.together = spec.lanes if target.by_lane else 1  # channels a step
         self.half = spec.inputs // 2  # blocks
         self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
@@ -171,16 +173,12 @@ class _Tile:
         def block(b: Expr) -> None:
             at = k.bind(base + tirx.Select(of_x, whole.block(b + later), b * (strip.block * v)), INT)
             of = k.bind(weights + b * (v * nb * v), INT)
-            k.loop(v, lambda i: channel(at + i, of + i * (nb * v)), name="i")
+            k.loop(v // whole.together, lambda i: channel(at + i, of + i * (nb * v)), name="i")
 
         def channel(at: Expr, of: Expr) -> None:
-            ws = [k.vector(k.load(whole.w, of + j * v)) for j in range(nb)]
-            for j in range(0, nb * v, 16):
-                k.prefetch(whole.w, of + (self.half * v * nb * v + j))  # of the next product
-            for i, (r, c) in enumerate(self.pixels):
-                wide = k.vector(k.splat(k.scalar(whole.memory, at + (r * strip.row + c * strip.column))))
-                for j in range(nb):
-                    k.add(self.acc[i * nb + j], wide * ws[j])
+            places = [at + (r * strip.row + c * strip.column) for r, c in self.pixels]
+            next_product = self.half * v * nb * v
+            multiply(k, whole.memory, places, whole.w, of, nb, self.acc, whole.together, next_product)
 
         k.loop(self.half, block, name="b")
 
@@ -240,7 +238,7 @@ def space(spec: StrassenSpec, target: Target) -> Iterator[StrassenChoice]:
     seen: set[StrassenChoice] = set()
     for nb in (2, 1, 4):
         nb = min(nb, spec.blocks // 2)
-        most = (target.registers - nb - 2) // nb
+        most = most_pixels(target, nb)
         for outer in ("blocks", "strips") if spec.threads > 1 else ("strips",):
             for size in _sizes(spec, most, spec.threads if outer == "strips" else 1, target.l2 // 4):
                 rows, columns = (1, even_tile(size, most)) if spec.flat else _tile(size, spec.w, most)

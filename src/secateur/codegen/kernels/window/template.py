@@ -38,7 +38,7 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Function:
     columns_of = axis_segments(spec, 1, choice.columns)
     taps = spec.kernel[0] * spec.kernel[1]
     # Larger inputs come from beyond the second cache, and the rows below a tile are fetched early.
-    far = spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > target.l2 // 2
+    far = target.ahead > 0 and spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > target.l2 // 2
 
     def one(block: Expr, image: Expr, tr: Expr, tc: Expr, rs: Segment, cs: Segment) -> None:
         row0, column0 = rs[0] + tr * rs[2], cs[0] + tc * cs[2]

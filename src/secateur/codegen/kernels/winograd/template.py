@@ -25,6 +25,7 @@ from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.estimate import WORTH
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
+from secateur.codegen.kernels.products import most_pixels, multiply
 from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
@@ -38,12 +39,13 @@ Body = Callable[..., None]
 
 def build(spec: WinogradSpec, choice: WinogradChoice, target: Target) -> Function:
     """The kernel ``(x, w, bias, [blocks of x], [channels], scratch, operands.., y)``."""
-    return _Winograd(spec, choice).build()
+    return _Winograd(spec, choice, target).build()
 
 
 class _Winograd:
-    def __init__(self, spec: WinogradSpec, choice: WinogradChoice) -> None:
+    def __init__(self, spec: WinogradSpec, choice: WinogradChoice, target: Target) -> None:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
+        self.together = spec.lanes if target.by_lane and spec.full else 1  # channels a step
         self.m, self.t = choice.m, choice.m + 2
         self.points, self.pairs, self.tiles = self.t**2, PAIRS[choice.m], spec.tiles(choice.m)
         self.k = k = KernelBuilder(spec.lanes, spec.threads)
@@ -165,14 +167,9 @@ class _Winograd:
             sums = k.accumulators(columns * nb, k.splat(0.0))
 
             def channel(number: Expr, place: Expr) -> None:
-                at, source = weights + number * (nb * v), inputs + first * v + place
-                ws = [k.vector(k.load(self.w, at + j * v)) for j in range(nb)]
-                for j in range(0, nb * v, 16):
-                    k.prefetch(self.w, at + (spec.ci * nb * v + j))  # those of the next point
-                for q in range(columns):
-                    wide = k.vector(k.splat(k.scalar(self.scratch, source + q * v)))
-                    for j in range(nb):
-                        k.add(sums[q * nb + j], wide * ws[j])
+                source = inputs + first * v + place
+                multiply(k, self.scratch, [source + q * v for q in range(columns)], self.w, weights + number * (nb * v),
+                         nb, sums, self.together, spec.ci * nb * v)  # fmt: skip  # and fetch those of the next point
 
             self.reduce(channel)
             for q in range(columns):
@@ -188,6 +185,9 @@ class _Winograd:
         spec, k, v = self.spec, self.k, self.spec.lanes
         if self.channels is not None:
             k.loop(spec.ci, lambda c: channel(c, k.bind(k.scalar(self.channels, c).astype(INT), INT)), name="c")
+            return
+        if self.together > 1:
+            k.loop(spec.inputs, lambda b: channel(b * v, b * (self.strip.tiles * v)), name="c")
             return
         k.loop(spec.inputs, lambda b: k.loop(
             v, lambda i: channel(b * v + i, b * (self.strip.tiles * v) + i), name="i"), name="c")  # fmt: skip
@@ -210,7 +210,7 @@ def space(spec: WinogradSpec, target: Target) -> Iterator[WinogradChoice]:
     """The choices worth trying, the default first."""
     seen: set[WinogradChoice] = set()
     for m in sorted(PAIRS, key=lambda m: spec.estimate_of(m, target)):
-        tiles, most = spec.tiles(m), {nb: (target.registers - nb - 2) // nb for nb in (1, 2, 3)}
+        tiles, most = spec.tiles(m), {nb: most_pixels(target, nb) for nb in (1, 2, 3)}
         few = tiles <= 4 * most[2]  # so that one strip may hold all of them
         for nb, wide, outer in product(
             _blocks(spec, tiles, most, target), (4, 2, 1) if few else (2, 1, 4), _outer(spec, few)
