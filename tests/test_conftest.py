@@ -10,12 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def outcome(folder: Path, *bodies: str) -> tuple[int, str]:
+def outcome(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
     """Exit status and output of a suite of these tests under the suite's own rules."""
     (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
     tests = "".join(f"def test_{i}() -> None:\n    {body}\n" for i, body in enumerate(bodies))
     (folder / "test_one.py").write_text(f"import pytest\n\n\n{tests}")
-    command = [sys.executable, "-m", "pytest", "-q", "--strict-skips", "-p", "no:cacheprovider", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-skips", *options, "-p", "no:cacheprovider", str(folder)]
     env = {key: value for key, value in os.environ.items() if not key.startswith("SLIPCOVER")}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
@@ -33,3 +33,9 @@ def test_known_reasons_and_tests_that_pass_are_fine(tmp_path: Path) -> None:
     code, said = outcome(tmp_path, "raise pytest.skip.Exception(\"could not import 'matplotlib': x\")", "pass")
     assert code == 0
     assert "skipped without a known reason" not in said
+
+
+def test_what_needs_emulation_may_be_skipped_only_where_it_is_missing(tmp_path: Path) -> None:
+    # And once more: both skips are of the inner suite.
+    skip = "pytest.skip('emulation needs qemu-aarch64-static: install it')"
+    assert [outcome(tmp_path, skip, options=given)[0] for given in ((), ("--emulated",))] == [0, 1]
