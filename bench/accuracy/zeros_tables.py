@@ -90,7 +90,49 @@ def kernels() -> str:
             at = [r for r in of if r["density"] == density]
             cells = [f"{_mean([r[k] for r in at]):.2f}" for k in ("gain", "gain_direct", "share_of_peak")]
             lines.append(f"| {len(at)} of {part} | {threads} | {density:.0%} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"`python -m bench.speed.sparse`; {common.where(*mine)}."])
+    return "\n".join([*lines, *_whole(), "", f"`python -m bench.speed.sparse`; {common.where(*mine)}."])
+
+
+def _whole() -> list[str]:
+    """Whole networks and recurrent layers over our dense libraries."""
+    found = [r for r in common.read(common.RESULTS / "sparse.jsonl") if "network" in r]
+    mine = {(r["part"], r["network"], r.get("block", "auto"), r["threads"]): r for r in found}
+    if not mine:
+        return []
+    lines = ["", "| network | threads | zeros | dense, ms | ms | gain |", "|---|--:|---|--:|--:|--:|"]
+    for (_, network, block, threads), r in mine.items():
+        cells = [f"{r[k]:.2f}" for k in ("dense_ms", "sparse_ms", "gain")]
+        what = f"LSTM {network}" if r["part"] == "lstm" else network.removeprefix("ref/")
+        zeros = f"{r['sparsity']:.0%} {'balanced blocks' if block == 'auto' else NAMES.get(block, block)}"
+        lines.append(f"| {what} | {threads} | {zeros} | {' | '.join(cells)} |")
+    return lines
+
+
+def peers() -> str:
+    """Layers and networks with zeros in other runtimes, milliseconds."""
+    found = common.read(common.RESULTS / "sparse_peers.jsonl")
+    mine = list({(r.get("layer"), r.get("network"), r["density"], r["pattern"]): r for r in found}.values())
+    if not mine:
+        return ""
+    loads = [r["load"] for r in mine]
+    lines = [
+        "**Zeros in other runtimes**: milliseconds on one thread, the least of the rounds, on a machine with a load of",
+        f"{min(loads):.0f} to {max(loads):.0f}. The same ONNX file with the same zeros: *balanced* in blocks of 8,",
+        "which are ours, or *irregular*, which are DeepSparse's. A library of one layer turns its input and its",
+        "output, as whole networks do once.",
+    ]
+    for kind in ("layer", "network"):
+        of = [r for r in mine if kind in r]
+        if not of:
+            continue
+        names = list(dict.fromkeys(name for r in of for name in r["ms"]))
+        lines += ["", f"| {kind} | kept | zeros | {' | '.join(names)} |", "|---|--:|---|" + "--:|" * len(names)]
+        for r in of:
+            cells = [f"{v:.2f}" if isinstance(v := r["ms"].get(name), float) else "–" for name in names]
+            lines.append(
+                f"| {r[kind].removeprefix('ref/')} | {r['density']:.0%} | {r['pattern']} | {' | '.join(cells)} |"
+            )
+    return "\n".join([*lines, "", f"`python -m bench.speed.sparse_peers`; {common.where(*mine)}."])
 
 
 def _mean(of: Sequence[float]) -> float:

@@ -114,6 +114,7 @@ def main() -> int:
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
         "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,
+        "sparse_peers": zeros_tables.peers,
     }  # fmt: skip
     costs = {"sweep": lambda: criteria_tables.costs(common.where)}
     pages = {

@@ -1,13 +1,14 @@
-"""Layers with zeros in other runtimes, beside our libraries: 1x1 convolutions of ResNet-50 as ONNX files of one layer.
+"""Layers and networks with zeros in other runtimes, beside our libraries: the same ONNX file in each.
 
-    python -m bench.speed.sparse_peers [--densities 20 10] [--rounds 41]
+    python -m bench.speed.sparse_peers layers [--densities 20 10] [--rounds 41]
+    python -m bench.speed.sparse_peers networks       MobileNet v1 and ResNet-50, with 80 % zeros
 
-The same file, with zeros in balanced blocks of a vector of outputs and with irregular ones, in ONNX Runtime, OpenVINO
-and DeepSparse (its best case are irregular ones); the same product by scipy (CSR) and torch (BSR: its blocks are
-square, so all are full) on inputs that lie [channels, pixels]. Ours are built without tuning, and a library of one
-layer turns its input into blocks and its output back, as whole networks do once. One thread. Each is the minimum of its
-rounds: those in this process by turns, the engines of environments of their own (`bench.lib.engines`) after them, as
-their processes start. A row states what failed.
+Layers are 1x1 convolutions of ResNet-50, with zeros in balanced blocks of a vector of outputs and with irregular ones,
+in ONNX Runtime, OpenVINO and DeepSparse (its best case are irregular ones); the same product by scipy (CSR) and torch
+(BSR: its blocks are square, so all are full) on inputs that lie [channels, pixels]. Ours are built without tuning; a
+library of one layer turns its input into blocks and its output back, as whole networks do once. One thread. Each is the
+minimum of its rounds: those in this process by turns, the engines of environments of their own (`bench.lib.engines`)
+after them, as their processes start. A row states what failed.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ from onnx import TensorProto, helper, numpy_helper
 import secateur
 from bench.lib import common
 from bench.lib.engines import ENGINES, ENVIRONMENT, FOLDER
+from bench.nets.networks import capture
 from bench.speed.sparse import minima
 from secateur import codegen
+from secateur.ir.exporters.onnx.write import save
+from secateur.passes.sparsify import Sparsify
 from secateur.passes.sparsify.balanced import Balanced
 from secateur.passes.sparsify.irregular import Irregular
 
 SIZES = ((512, 256, 28), (256, 1024, 14), (1024, 256, 14))  # inputs, outputs, rows
+NETWORKS = ("ref/mobilenet_v1", "ref/resnet50")
+PATTERNS = {"balanced": "auto", "irregular": "irregular"}  # zeros, and how ``--block`` spells them
 APART = ("openvino", "deepsparse")
 TIMER = Path(__file__).parents[1] / "lib" / "engine_time.py"
 Floats = NDArray[np.float32]
@@ -109,21 +115,52 @@ def rows_of(options: Any) -> Iterator[common.Row]:
                 }  # fmt: skip
 
 
+def networks(options: Any) -> Iterator[common.Row]:
+    """A row for each network and pattern: the same ONNX file in every engine, ours by default choices."""
+    target = codegen.get_target("native")
+    for name in NETWORKS[:1] if options.quick else NETWORKS:
+        network = capture(name, options.seed)
+        dense = codegen.build(network.graph, threads=1)
+        for pattern, block in PATTERNS.items():
+            sparse = Sparsify(options.sparsity, block, lanes=target.lanes)(network.graph)
+            with tempfile.TemporaryDirectory() as folder:
+                path, given = Path(folder) / "network.onnx", Path(folder) / "x.npy"
+                save(sparse, path)
+                np.save(given, network.x)
+                library = codegen.build(sparse, threads=1)
+                calls = {0: partial(dense, network.x), 1: partial(library, network.x)}
+                times = minima(calls, options.rounds)
+                found: dict[str, float | str] = {"secateur": times[1] * 1e3, "secateur dense": times[0] * 1e3}
+                for engine in APART:
+                    taken = apart(engine, path, given, options.rounds)
+                    found[engine] = taken if isinstance(taken, str) else taken * 1e3
+            yield {
+                "part": "networks", "network": name, "density": 1 - options.sparsity, "pattern": pattern,
+                "threads": 1, "ms": found, "load": os.getloadavg()[0],
+            }  # fmt: skip
+
+
+PARTS = {"layers": rows_of, "networks": networks}
+
+
 def main() -> None:
-    """Append JSON lines, print a table."""
+    """Append JSON lines, print a table a part."""
     parser = common.parser(__doc__, "sparse_peers.jsonl")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--sparsity", type=float, default=0.8, help="of whole networks")
     parser.add_argument("--densities", type=int, nargs="*", default=[50, 20, 10], help="per cent that are kept")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--quick", action="store_true", help="one layer")
     options = parser.parse_args()
-    around, shown = common.circumstances(options.seed), []
-    for row in rows_of(options):
-        common.append(options.output, [{**around, **row}])
-        cells = [v if isinstance(v, float) else "–" for v in row["ms"].values()]
-        shown.append([row["layer"], row["density"], row["pattern"], *cells])
-        names = list(row["ms"])
-    if shown:
-        print(common.table(["layer", "density", "zeros", *names], shown), flush=True)
+    around = common.circumstances(options.seed)
+    for part in options.parts:
+        shown, names = [], list[str]()
+        for row in PARTS[part](options):
+            common.append(options.output, [{**around, **row}])
+            cells = [f"{v:.2f}" if isinstance(v, float) else "–" for v in row["ms"].values()]
+            shown.append([row.get("layer", row.get("network")), f"{row['density']:.2f}", row["pattern"], *cells])
+            names = list(row["ms"])
+        print(common.table([part, "density", "zeros", *names], shown), flush=True)
 
 
 if __name__ == "__main__":
