@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import config as fx_config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -47,6 +48,16 @@ def _quiet() -> Iterator[None]:
         log.disabled = before
 
 
+@contextmanager
+def _without_places() -> Iterator[None]:
+    """Torch notes the lines of code behind each call, which takes it a sixth of a capture."""
+    before, fx_config.do_not_emit_stack_traces = fx_config.do_not_emit_stack_traces, True
+    try:
+        yield
+    finally:
+        fx_config.do_not_emit_stack_traces = before
+
+
 class _Apart(TorchFunctionMode):
     """Keeps what goes into a dropout that rests apart from what comes out: one tensor now, two in train mode."""
 
@@ -57,21 +68,25 @@ class _Apart(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        named = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
+        named, name = kwargs or {}, getattr(func, "__name__", "")
+        if "dropout" not in name:
+            return func(*args, **named)
         in_place = name.endswith("_") or named.get("inplace") or (len(args) > 3 and args[3])
-        if "dropout" in name and not in_place and args and isinstance(args[0], torch.Tensor):
+        if not in_place and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         return func(*args, **named)
 
 
-def capture(module: nn.Module, example_inputs: tuple[object, ...]) -> Capture:
-    """Trace a module in eval mode and leave it as it was.
+def capture(module: nn.Module, example_inputs: tuple[object, ...], places: bool = True) -> Capture:
+    """Trace a module in eval mode and leave it as it was; without ``places`` its calls do not say where they stand.
 
     A module that keeps tensors of its last run (anchors, masks) may skip what makes them at that size, and would be
     captured for no other: it runs at another batch first.
     Raises Unsupported with both reasons if neither way works, and for a network that keeps state between its calls.
     """
+    if not places:
+        with _without_places():
+            return capture(module, example_inputs)
     check_capturable(module)
     if held_tensors(module):
         try:

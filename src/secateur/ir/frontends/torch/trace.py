@@ -82,7 +82,7 @@ class _Reader:
             try:
                 with untouched(self.module), torch.no_grad():  # a run says sooner than a capture that it takes no such
                     self.module.eval()(*other)
-                self.captures[key] = capture(self.module, other)
+                self.captures[key] = capture(self.module, other, places=False)
             except Exception as error:
                 self.captures[key] = error
         found = self.captures[key]
