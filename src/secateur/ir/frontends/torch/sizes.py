@@ -43,6 +43,8 @@ def free_sizes(graph: Graph, args: Arguments, read: Read) -> Graph:
     third = _Third(args, read)
     if wide is not None and (freed := free_batch(graph, wide)) is not None:
         return open_shapes(freed, graph, wide, {}) or freed
+    if wide is not None and (opened := _opened(graph, wide, third)) is not None:
+        return opened
     longer = more(args)
     tall = _try(read, longer) if longer is not None else None
     freed = free_batch(graph, tall) if tall is not None else None
