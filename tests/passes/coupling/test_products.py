@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -99,3 +100,39 @@ def test_a_bias_of_which_layers_read_parts_is_cut() -> None:
 
     slim = secateur.compile(Over().eval(), "l1", example_inputs=(torch.randn(2, 5, 16),), macs=0.6)
     assert not any(layer.state == "frozen" for layer in slim.report.layers[:-1])
+
+
+class OwnKernels(nn.Module):
+    """A kernel for every place, shared by groups of channels: taps lie along another axis than the windows' channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.span, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 9 * 2, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        kernel = self.span(x).view(n, 2, 1, 9, h, w)
+        windows = F.unfold(F.relu(self.first(x)), 3, padding=1).view(n, 2, 8, 9, h, w)
+        return self.last((kernel * windows).sum(3).view(n, 16, h, w))
+
+
+class Crossed(nn.Module):
+    """Arithmetic on two matrices that have each other's channels along another axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(6, 12), nn.Linear(12, 8), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.last(F.relu(self.a(x)) * self.b(z).transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [(OwnKernels, (torch.randn(1, 3, 6, 6),)), (Crossed, (torch.randn(2, 8, 6), torch.randn(2, 12, 12)))],
+)
+def test_arithmetic_across_axes_freezes_nothing(module: type[nn.Module], inputs: tuple[Tensor, ...]) -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(module(), "l1", example_inputs=inputs, macs=0.6)
+    assert {layer.name: layer.state for layer in slim.report.layers if layer.state == "frozen"} == {}
+    assert slim.report.verification and slim.report.verification.law == "exact"

@@ -18,25 +18,42 @@ def _unary(flow: Flow, node: Node) -> Tracks:
 
 
 def _elementwise(flow: Flow, node: Node) -> Tracks:
-    """Operands that are full along the channel axis are tied; those that broadcast are left alone."""
+    """Operands that are full along the channel axis are tied; those that broadcast are left alone.
+
+    Channels along another axis are seen at full width there, and all are where an operand has both axes.
+    """
     names = [i for i in node.inputs if i is not None]
     rank = len(node.out.shape)
     found = [(name, flow.track(name), rank - len(flow.shape(name))) for name in names]
     labelled = [(t.axis + lead, t) for _, t, lead in found if t is not None]
     if not labelled:
         return [None]
-    axis = max(labelled, key=lambda item: len(item[1].atoms))[0]
+
+    def parts(axis: int) -> tuple[set[str], set[str]]:
+        """The operands with channels along another axis than this, and those that are full along it."""
+        across = {name for name, t, lead in found if t is not None and t.axis + lead != axis}
+        size = node.out.shape[axis]
+        return across, {name for name, _, lead in found if axis >= lead and flow.shape(name)[axis - lead] == size}
+
+    axis = max(labelled, key=lambda item: (not set.intersection(*parts(item[0])), len(item[1].atoms)))[0]
     size = node.out.shape[axis]
     master = next((t for a, t in labelled if a == axis and len(t.atoms) == size), None)
     if master is None:
         flow.whole(node)
         return [None]
-    for name, track, lead in found:
-        local = axis - lead
-        if track is not None and track.axis != local:
-            flow.freeze(track.atoms, f"{node.op} {node.label} meets channels along another axis")
-        if local >= 0 and flow.shape(name)[local] == size:
-            flow.meet(master.atoms, name, local, node)
+    across, full = parts(axis)
+    for name in across:
+        if flow.is_const(name) or name in flow.pushed:
+            flow.used(name, flow.tracks[name].axis, node.name)
+    if across & full:
+        flow.whole(node)
+        return [None]
+    for i, operand in enumerate(node.inputs):
+        if operand in across:
+            flow.mix(node, i, "expand")
+    for name, _, lead in found:
+        if name in full:
+            flow.meet(master.atoms, name, axis - lead, node)
     return [Track(axis, master.atoms)]
 
 

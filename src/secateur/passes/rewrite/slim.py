@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
+from secateur.ir import ELEMENTWISE, Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
 from secateur.passes.context import in_context
 from secateur.passes.coupling.keep import check_keep
 from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot
@@ -188,7 +188,7 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     ]
     inputs = tuple(wide.name if i == m.input else n for i, n in enumerate(node.inputs))
     track = widths.coupling.channels.get(node.name)
-    if track is None or widths.live_units(track.units).all() or node.op in NARROW:
+    if track is None or widths.live_units(track.units).all() or node.op in NARROW or _across(node, rank, m, track.axis):
         return [*before, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
     full = Value(f"{node.name}.full", (), "f32")
     kept = np.flatnonzero(widths.live_units(track.units))
@@ -198,6 +198,11 @@ def _expand(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
         Node(node.op, inputs, (full,), node.attrs, node.source),
         Node("gather", (full.name, pick), node.outputs, {"axis": track.axis}, Source(f"{node.label}.gather")),
     ]
+
+
+def _across(node: Node, rank: int, m: Mixing, axis: int) -> bool:
+    """Does arithmetic widen an operand along another axis than that of its result's channels? Others make it narrow."""
+    return node.op in ELEMENTWISE and m.axis + len(node.out.shape) - rank != axis
 
 
 # Their outputs are as narrow as weights, or the operands that stay narrow, make them.
