@@ -165,8 +165,7 @@ KINDS = (
     Kind("pool_pyramid", lambda: _simple(Pyramid(32), 64), _P, _O),
     Kind("pool_generalised_mean", lambda: _simple(GeM()), _P, _O),
     Kind("pool_power", lambda: _simple(nn.LPPool2d(2, 2)), _P, _O),
-    Kind("pool_unpooled", lambda: _simple(Unpooled()), _P, _O,
-         expect={"onnx": "has no ONNX form", "sizes": "'payload' of opaque", "batch": "has no ONNX form"}),
+    Kind("pool_unpooled", lambda: _simple(Unpooled()), _P, _O),
     Kind("pool_ceil", lambda: _simple(nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)), _P, _O),
     Kind("pool_adaptive_max", lambda: _simple(nn.AdaptiveMaxPool2d(4)), _P, _O),
 )  # fmt: skip

@@ -215,6 +215,20 @@ class Text(nn.Module):
         return self.last(torch.cat([F.relu(part(x)).amax(2) for part in self.parts], 1))
 
 
+class Bags(nn.Module):
+    """Rows of a table averaged, or added by weights, in bags that begin at given places."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.embed = nn.EmbeddingBag(50, 32, mode=mode)
+        self.a, self.b = nn.Linear(32, 24), nn.Linear(24, 4)
+
+    def forward(self, index: Tensor, begins: Tensor, shares: Tensor) -> Any:
+        """Scores of each bag."""
+        y = self.embed(index, begins, per_sample_weights=shares if self.embed.mode == "sum" else None)
+        return self.b(F.relu(self.a(y)))
+
+
 _COMPLEX = dict.fromkeys(("onnx", "sizes", "batch"), "has no ONNX form")  # spectra are complex
 _S, _L = normal((2, 6, 12)), normal((1, 9, 12))
 
@@ -225,8 +239,9 @@ KINDS = (
          lambda: Between(nn.LSTM(24, 32, batch_first=True, bidirectional=True), 64), _S, _L),
     Kind("rnn_lstm_last_step", lambda: Between(nn.LSTM(24, 32, batch_first=True), 32, last=True), _S, _L),
     Kind("rnn_lstm_state", lambda: Between(nn.LSTM(24, 32, batch_first=True), 32, state=True), _S, _L, macs=0.75),
-    Kind("rnn_lstm_projected", lambda: Between(nn.LSTM(24, 32, batch_first=True, proj_size=16), 16), _S, _L,
-         expect=dict.fromkeys(("onnx", "sizes", "batch"), "'aten.lstm.input' has no ONNX form")),
+    Kind("rnn_lstm_projected", lambda: Between(nn.LSTM(24, 32, batch_first=True, proj_size=16), 16), _S, _L),
+    Kind("rnn_lstm_projected_both_ways", lambda: Between(nn.LSTM(24, 32, 2, bidirectional=True, proj_size=8), 16),
+         _S, _L),
     Kind("rnn_gru", lambda: Between(nn.GRU(24, 32, batch_first=True), 32), _S, _L),
     Kind("rnn_gru_both_ways", lambda: Between(nn.GRU(24, 32, 2, batch_first=True, bidirectional=True), 64), _S, _L),
     Kind("rnn_tanh", lambda: Between(nn.RNN(24, 32, batch_first=True), 32), _S, _L),
@@ -247,5 +262,9 @@ KINDS = (
     Kind("audio_separator", Separator, normal((2, 256)), normal((1, 512))),
     Kind("text_convolutions", Text, tokens(2, 12), tokens(1, 20)),
     Kind("text_bag", lambda: nn.Sequential(nn.EmbeddingBag(50, 32), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 4)),
-         tokens(2, 12), tokens(1, 20), expect=dict.fromkeys(("onnx", "sizes", "batch"), "has no ONNX form")),
+         tokens(2, 12), tokens(1, 20)),
+    Kind("text_bag_offsets", lambda: Bags("mean"),
+         lambda: (torch.randint(0, 50, (12,)), torch.tensor([0, 3, 3, 8]), torch.ones(12)), batch=False),
+    Kind("text_bag_weighted", lambda: Bags("sum"),
+         lambda: (torch.randint(0, 50, (12,)), torch.tensor([0, 3, 3, 8]), torch.rand(12)), batch=False),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .graph import Array, Graph, Node, numpy_dtype
+from .torch_origin import Integers
 
 SLICE = 100  # tolerances of its own largest value by which one slice may be off
 FLOOR = 1e-2  # tolerances of the whole output's largest value below which a slice is not looked at
@@ -115,13 +116,20 @@ def doubtful(wants: Sequence[Array], haves: Sequence[Array], tolerance: float) -
 
 
 def random_inputs(graph: Graph, seed: int, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Array]:
-    """Standard normal floats, zeros and ones for the rest; ``shapes`` by input name, where not the captured ones."""
+    """Standard normal floats; integers as in the example inputs, else zeros and ones.
+
+    ``shapes`` by input name, where not the captured ones.
+    """
     rng = np.random.default_rng(seed)
+    note = graph.note(Integers)
+    known = {} if note is None else note.examples
     out: dict[str, Array] = {}
     for value in graph.inputs:
         kind = numpy_dtype(value.dtype)
         shape = tuple(map(int, (shapes or {}).get(value.name, value.shape)))
-        if kind.kind in "iub":
+        if value.name in known and known[value.name].shape == shape:
+            out[value.name] = known[value.name]
+        elif kind.kind in "iub":
             out[value.name] = rng.integers(0, 2, shape).astype(kind)
         else:
             out[value.name] = rng.standard_normal(shape).astype(kind)

@@ -49,7 +49,7 @@ cumsum                 x                               axis
 cast                   x                               to
 lstm, gru              x[T,B,I], w, r, b?, h0?, c0?    hidden direction linear_before_reset (ONNX's
                                                        layout and gate order); y[T,D,B,H], h, (c)
-opaque                 any                             kind target payload; shapes as recorded
+opaque                 any                             kind target payload sizes?; shapes as recorded
 =====================  ==============================  ==========================================
 
 Element-wise operators of one input are in ``UNARY`` with their attributes.
@@ -104,11 +104,12 @@ ATTRS: dict[str, tuple[str, ...]] = {
     "cast": ("to",),
     "lstm": ("hidden", "direction"), "gru": ("hidden", "direction", "linear_before_reset"),
     "rnn": ("hidden", "direction", "activation"),
-    "opaque": ("kind", "target", "payload"),
+    "opaque": ("kind", "target", "payload", "sizes"),
     **UNARY,
     **{op: () for op in BINARY | COMPARE},
     **{op: ("axes", "keepdims") for op in REDUCE},
     "reduce_var": ("axes", "keepdims", "correction"),
 }  # fmt: skip
 
+OPTIONAL = {"opaque": frozenset({"sizes"})}  # numbers in a torch call that may follow the sizes of inputs
 OPS = frozenset(ATTRS)

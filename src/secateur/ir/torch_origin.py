@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .graph import Array
+
 
 @dataclass(frozen=True)
 class Literal:
@@ -56,6 +58,17 @@ class TorchOrigin:
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (pickle.dumps({**vars(self), "train_as": dict(self.train_as)}),)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """The integers among the example inputs, by the input's name: indices, positions, where something begins.
+
+    What they may be only the module knows; whoever makes inputs up takes these.
+    """
+
+    outlives_rewrites: ClassVar[bool] = True
+    examples: Mapping[str, Array] = field(default_factory=dict)
 
 
 def _restored(fields: bytes) -> TorchOrigin:

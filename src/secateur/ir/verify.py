@@ -11,7 +11,7 @@ import math
 from .errors import VerifyError
 from .graph import Graph, Node, Value, dtype_of
 from .infer import infer_node
-from .ops import ATTRS, OPS
+from .ops import ATTRS, OPS, OPTIONAL
 from .text import print_node
 
 
@@ -47,7 +47,7 @@ def _check(node: Node, known: dict[str, Value], weights: dict[str, Value]) -> st
     if not node.outputs:
         return "it defines nothing"
     unknown = set(node.attrs) - set(ATTRS[node.op])
-    missing = set(ATTRS[node.op]) - set(node.attrs)
+    missing = set(ATTRS[node.op]) - set(node.attrs) - OPTIONAL.get(node.op, frozenset())
     if unknown or missing:
         return f"attributes: unknown {sorted(unknown)}, missing {sorted(missing)}"
     inputs: list[Value | None] = []

@@ -103,7 +103,7 @@ def test_a_bias_of_which_layers_read_parts_is_cut() -> None:
 
 
 class OwnKernels(nn.Module):
-    """A kernel for every place, shared by groups of channels: taps lie along another axis than the windows' channels."""
+    """A kernel for every place, shared by groups of channels: its taps lie along another axis."""
 
     def __init__(self) -> None:
         super().__init__()

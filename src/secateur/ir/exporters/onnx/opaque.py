@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from onnx import AttributeProto, NodeProto
 
@@ -14,7 +12,9 @@ from secateur.ir.frontends.onnx.read import captured
 from secateur.ir.graph import Array, Node
 from secateur.ir.onnx_origin import OnnxOrigin
 
+from .calls import arguments
 from .emitter import Emitter
+from .opaque_layers import FORMS
 
 
 def emit_opaque(e: Emitter, node: Node) -> None:
@@ -47,7 +47,8 @@ def emit_opaque(e: Emitter, node: Node) -> None:
 def _grid_sample(e: Emitter, node: Node) -> None:
     """``aten.grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)``."""
     e.needs(node, 16, "GridSample")
-    _, _, kind, padding, corners = json.loads(node.attrs["payload"])["args"]
+    a = arguments(node, "input", "grid", "mode", "padding", "corners")
+    kind, padding, corners = a["mode"], a["padding"], a["corners"]
     names = ("linear", "nearest", "cubic") if e.opset >= 20 else ("bilinear", "nearest", "bicubic")
     if e.opset < 20 and len(e.shape(node)) != 4:
         raise e.unsupported(node, "GridSample takes pictures of two axes before operator set 20")
@@ -56,16 +57,10 @@ def _grid_sample(e: Emitter, node: Node) -> None:
           align_corners=int(corners))  # fmt: skip
 
 
-def _arguments(node: Node, *names: str) -> dict[str, Any]:
-    """The arguments of the call by these names, those by position first; what the call leaves out is missing."""
-    payload = json.loads(node.attrs["payload"])
-    return {**dict(zip(names, payload["args"], strict=False)), **payload["kwargs"]}
-
-
 def _topk(e: Emitter, node: Node) -> None:
     """``aten.topk(self, k, dim, largest, sorted)``."""
     e.needs(node, 11, "TopK of the smallest")
-    a = _arguments(node, "self", "k", "dim", "largest", "sorted")
+    a = arguments(node, "self", "k", "dim", "largest", "sorted")
     e.add("TopK", [e.ins(node)[0], e.numbers([a["k"]])], e.outs(node), axis=a.get("dim", -1),
           largest=int(a.get("largest", True)), sorted=int(a.get("sorted", True)))  # fmt: skip
 
@@ -73,7 +68,7 @@ def _topk(e: Emitter, node: Node) -> None:
 def _sort(e: Emitter, node: Node) -> None:
     """``aten.sort(self, dim, descending)``: the first so many of all."""
     e.needs(node, 11, "TopK of the smallest")
-    a = _arguments(node, "self", "dim", "descending")
+    a = arguments(node, "self", "dim", "descending")
     (count,) = e.static(node, [e.shape(node)[a.get("dim", -1)]], "how many it sorts")
     e.add("TopK", [e.ins(node)[0], e.numbers([count])], e.outs(node), axis=a.get("dim", -1),
           largest=int(a.get("descending", False)), sorted=1)  # fmt: skip
@@ -82,7 +77,7 @@ def _sort(e: Emitter, node: Node) -> None:
 def _gather(e: Emitter, node: Node) -> None:
     """``aten.gather(self, dim, index)``."""
     e.needs(node, 11, "GatherElements")
-    e.add("GatherElements", e.ins(node), e.outs(node), axis=_arguments(node, "self", "dim")["dim"])
+    e.add("GatherElements", e.ins(node), e.outs(node), axis=arguments(node, "self", "dim")["dim"])
 
 
 def _antialias(mode: str) -> Callable[[Emitter, Node], None]:
@@ -90,11 +85,10 @@ def _antialias(mode: str) -> Callable[[Emitter, Node], None]:
 
     def form(e: Emitter, node: Node) -> None:
         e.needs(node, 18, "Resize with antialias")
-        a = _arguments(node, "input", "output_size", "align_corners", "scale_factors")
+        a = arguments(node, "input", "output_size", "align_corners", "scale_factors")
         x, lead = e.ins(node)[0], len(e.shape(node)) - 2
         head = e.add("Slice", [e.add("Shape", [x]), e.ints([0]), e.ints([lead]), e.ints([0])])
-        size = e.static(node, node.out.shape[2:], "the size it is resized to")
-        sizes = e.add("Concat", [head, e.ints(size)], axis=0)
+        sizes = e.add("Concat", [head, e.ints(node.out.shape[2:])], axis=0)
         e.add("Resize", [x, "", "", sizes], e.outs(node), mode=mode, antialias=1, cubic_coeff_a=-0.5, exclude_outside=1,
               coordinate_transformation_mode="align_corners" if a.get("align_corners") else "half_pixel")  # fmt: skip
 
@@ -107,7 +101,7 @@ TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
         **dict.fromkeys(("aten.grid_sampler.default", "aten.grid_sampler_2d.default"), _grid_sample),
         **dict.fromkeys((f"aten._upsample_bilinear2d_aa.{k}" for k in ("vec", "default")), _antialias("linear")),
         **dict.fromkeys((f"aten._upsample_bicubic2d_aa.{k}" for k in ("vec", "default")), _antialias("cubic")),
-        "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather,
+        "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather, **FORMS,
     }
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 
 from secateur.ir.expr import parse
 from secateur.ir.followed import followed_shapes, has_symbols
@@ -44,17 +45,23 @@ def at_its_size(graph: Graph) -> Graph | None:
         return None
     batches = {v.shape[0].name for v in graph.inputs if v.shape and isinstance(v.shape[0], Sym)}
     names = {d.name for v in graph.inputs for d in v.shape if isinstance(d, Sym)} - batches
-    if not names:
-        return None
+    return _closed(graph, batches) if names else None
 
-    def closed(sym: Sym) -> int:
+
+def closed(graph: Graph) -> Graph:
+    """The graph at its example's sizes, the batch too: a part may follow sizes that no input of its own has."""
+    return _closed(graph, set())
+
+
+def _closed(graph: Graph, batches: Set[str]) -> Graph:
+    def at_size(sym: Sym) -> int:
         sizes = {atom.name for atom in parse(sym.name).atoms() if atom.kind in ("size", "unknown")}
         return sym if sizes <= batches else int(sym)
 
-    inputs = [Value(v.name, tuple(closed(d) if isinstance(d, Sym) else d for d in v.shape), v.dtype)
+    inputs = [Value(v.name, tuple(at_size(d) if isinstance(d, Sym) else d for d in v.shape), v.dtype)
               for v in graph.inputs]  # fmt: skip
     nodes = [
-        n.with_attrs(**{k: map_sizes(a, closed) for k, a in n.attrs.items()}) if any(map(has_sizes, n.attrs.values()))
+        n.with_attrs(**{k: map_sizes(a, at_size) for k, a in n.attrs.items()}) if any(map(has_sizes, n.attrs.values()))
         else n for n in graph.nodes
     ]  # fmt: skip
     return reinfer(graph.rewrite(inputs=inputs, nodes=nodes))

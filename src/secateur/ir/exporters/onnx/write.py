@@ -28,7 +28,7 @@ from .opaque import emit_opaque, emit_original
 from .pieces import in_pieces
 from .stream import full_tensor, is_plain, tensor_head, write_model
 from .unary import UNARY_RULES
-from .varying import at_its_size, following, with_followed
+from .varying import at_its_size, closed, following, with_followed
 
 OPSET, IR_VERSION = 18, 8
 WITH_BFLOAT16 = 22, 10  # the first in which convolutions and pools take it
@@ -57,7 +57,7 @@ def part_to_onnx(graph: Graph) -> ModelProto:
     """
     origin = graph.note(OnnxOrigin)
     if origin is None:
-        return to_onnx(graph)
+        return to_onnx(closed(graph))
     header = ModelProto.FromString(origin.header)
     del header.graph.input[:], header.graph.output[:]
     return to_onnx(graph.with_note(dataclasses.replace(origin, header=header.SerializeToString())))

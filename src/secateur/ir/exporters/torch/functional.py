@@ -265,20 +265,23 @@ def _gru_steps(
     return torch.stack(outs, 1), torch.stack(finals)
 
 
-def opaque(target: str, payload: str, *operands: Tensor) -> Any:
-    """Call an ATen operator word for word, as the frontend found it."""
+def opaque(target: str, payload: str, *operands: Tensor, sizes: Sequence[int] = ()) -> Any:
+    """Call an ATen operator word for word, as the frontend found it, with these sizes among its arguments."""
     space, name, overload = target.split(".")
     call = getattr(getattr(getattr(torch.ops, space), name), overload)
     spec = json.loads(payload)
-    return call(*_revive(spec["args"], operands), **{k: _revive(v, operands) for k, v in spec["kwargs"].items()})
+    named = {k: _revive(v, operands, sizes) for k, v in spec["kwargs"].items()}
+    return call(*_revive(spec["args"], operands, sizes), **named)
 
 
-def _revive(item: Any, operands: Sequence[Tensor]) -> Any:
+def _revive(item: Any, operands: Sequence[Tensor], sizes: Sequence[int]) -> Any:
     if isinstance(item, list):
-        return [_revive(i, operands) for i in item]
+        return [_revive(i, operands, sizes) for i in item]
     if isinstance(item, dict):
         if "$" in item:
             return operands[item["$"]]
+        if "#" in item:
+            return sizes[item["#"]]
         if "torch" in item:
             return getattr(torch, item["torch"])
         return torch.device(item["device"]) if "device" in item else float(item["float"])

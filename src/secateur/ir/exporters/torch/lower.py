@@ -147,7 +147,8 @@ def _opaque(e: Emitter, node: Node) -> Operand:
             f"{node.source}: operator {node.attrs['target']} came from {node.attrs['kind']} and has no torch form, so "
             "this network cannot run in or be written to torch. Write it to ONNX instead."
         )
-    out = e.call(T.opaque, node.attrs["target"], node.attrs["payload"], *e.args(node))
+    sizes = {"sizes": node.attrs["sizes"]} if "sizes" in node.attrs else {}
+    out = e.call(T.opaque, node.attrs["target"], node.attrs["payload"], *e.args(node), **sizes)
     # A single result may come alone or in a list; the payload's operator says which.
     space, name, overload = node.attrs["target"].split(".")
     returns = getattr(getattr(getattr(torch.ops, space), name), overload)._schema.returns

@@ -17,7 +17,7 @@ from .emitter import Emitter, Operand
 
 # What takes sizes that are computed in a run; other operators want numbers when the module is made.
 OPEN = frozenset(
-    {"reshape", "expand", "slice", "pad", "tile", "resize", "split", "adaptive_avg_pool", "adaptive_max_pool"}
+    {"reshape", "expand", "slice", "pad", "tile", "resize", "split", "adaptive_avg_pool", "adaptive_max_pool", "opaque"}
 )
 
 

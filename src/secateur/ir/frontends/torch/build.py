@@ -122,6 +122,7 @@ class Builder:
         self.weights: dict[str, Array] = {}
         self.values: dict[str, Value] = {}
         self.made: dict[str, Node] = {}
+        self.now: dict[str, Array] = {}  # what values that follow sizes alone are at those of the capture
         self.source = Source()
         self.prefix = ""
         self.open_sizes = False  # build what follows a size of nodes, not as a constant

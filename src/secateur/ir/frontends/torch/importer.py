@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast
@@ -18,7 +19,7 @@ import torch
 from torch import fx
 
 from secateur.ir.errors import Unsupported
-from secateur.ir.graph import Graph, Node, Value, prune_dead
+from secateur.ir.graph import Attr, Graph, Node, Value, prune_dead
 from secateur.ir.torch_origin import TorchOrigin
 
 from .arrays import short_name, to_numpy
@@ -36,6 +37,7 @@ from .source import source_of
 
 RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **INDEX, **LAYERS, **SHAPED})
 
+_SIZED = re.compile(r"SymInt(?:\[\d*\])?\??(?:\[\])? (\w+)")  # an argument of a schema, in its words
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
 
 
@@ -353,13 +355,22 @@ class Importer:
             b.start(node.name, source_of(node))
             result = self._opaque(node, args)
         self.env[node] = result = titled(b, node.name, result, begin)
+        if node.name in self.grown and not node.all_input_nodes and isinstance(result, Value):
+            b.now[result.name] = to_numpy(node.target(*node.args, **node.kwargs))  # type: ignore[operator]
         if b.train_as and isinstance(result, Value):
             self.train_as[result.name] = b.train_as
 
     def _opaque(self, node: fx.Node, args: Args) -> Argument:
         operands: list[Value] = []
-        payload = json.dumps({"args": jsonable(fx.map_arg(node.args, self._value), operands),
-                              "kwargs": jsonable(fx.map_arg(node.kwargs, self._value), operands)})  # fmt: skip
+        sizes: list[int] = []
+        schema = node.target._schema  # type: ignore[union-attr]
+        sized = set(_SIZED.findall(str(schema)))  # what may follow an input's size
+
+        def plain(name: str, item: Argument) -> Argument:
+            return jsonable(fx.map_arg(item, self._value), operands, sizes if name in sized else None)
+
+        given = [plain(a.name, item) for a, item in zip(schema.arguments, node.args, strict=False)]
+        payload = json.dumps({"args": given, "kwargs": {name: plain(name, item) for name, item in node.kwargs.items()}})
         metas = args.meta if isinstance(args.meta, list | tuple) else [args.meta]
         outputs: list[Value] = []
         result: list[Value | None] = []
@@ -372,7 +383,8 @@ class Importer:
             result.append(outputs[-1])
         if not outputs:
             raise Unsupported(f"'{source_of(node).name}' ({source_of(node).where}): {node.target} returns no tensor.")
-        attrs = {"kind": "torch", "target": str(node.target), "payload": payload}
+        attrs: dict[str, Attr] = {"kind": "torch", "target": str(node.target), "payload": payload}
+        attrs |= {"sizes": tuple(sizes)} if sizes else {}
         names = tuple(v.name for v in operands)
         self.b.append(Node("opaque", names, tuple(outputs), attrs, source_of(node)))
         return tuple(result) if isinstance(args.meta, list | tuple) else result[0]

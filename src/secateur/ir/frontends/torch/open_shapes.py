@@ -55,6 +55,10 @@ def _recorded(graph: Graph, other: Graph) -> Graph:
     return graph.rewrite(nodes=nodes)
 
 
+# How a size follows another: times, over, plus. The first that fits is taken.
+_PARTS = ((1, 1, 0), (1, 2, 0), (2, 1, 0), (1, 2, 1), *((1, 1, p) for p in (1, -1, 2, -2)), (1, 4, 0), (4, 1, 0))
+
+
 class _Opening:
     """One walk over the nodes; ``known`` are the values with expressions in their shapes."""
 
@@ -108,10 +112,20 @@ class _Opening:
         return Value(value.name, tuple(shape), value.dtype)
 
     def _like(self, size: int, there: int) -> int:
-        for name, value in self.known.items():
-            for d, n in zip(value.shape, self.other.value(name).shape, strict=True):
-                if isinstance(d, Sym) and (int(d), n) == (size, there):
-                    return as_sym(d)
+        """A dimension seen before that was ``size`` and is ``there``, else a part or a multiple of one, as pools give.
+
+        Where that is a wrong guess, checks at other sizes say so. Raises ValueError.
+        """
+        seen = [
+            (d, int(n))
+            for name, value in self.known.items()
+            for d, n in zip(value.shape, self.other.value(name).shape, strict=True) if isinstance(d, Sym)
+        ]  # fmt: skip
+        for times, over, plus in _PARTS:
+            for d, n in seen:
+                if (int(d) * times // over + plus, n * times // over + plus) == (size, there):
+                    found = d * times // over + plus
+                    return as_sym(found) if isinstance(found, Sym) else found
         raise ValueError(f"no dimension is {size} here and {there} there")
 
     def _spread(self, name: str, user: Node) -> Node:

@@ -73,13 +73,19 @@ def check(result: Argument, meta: Argument) -> None:
         raise Skip(f"the rule gives {have}, torch {want}")
 
 
-def jsonable(item: Argument, operands: list[Value]) -> Argument:
-    """Call arguments as JSON, tensors as {"$": position among the node's inputs}."""
+def jsonable(item: Argument, operands: list[Value], sizes: list[int] | None = None) -> Argument:
+    """Call arguments as JSON, tensors as {"$": position among the node's inputs}.
+
+    Integers go to ``sizes``, where that is given, and are {"#": position there}.
+    """
+    if sizes is not None and isinstance(item, int) and not isinstance(item, bool):
+        sizes.append(item)
+        return {"#": len(sizes) - 1}
     if isinstance(item, Value):
         operands.append(item)
         return {"$": len(operands) - 1}
     if isinstance(item, list | tuple):
-        return [jsonable(i, operands) for i in item]
+        return [jsonable(i, operands, sizes) for i in item]
     if isinstance(item, Mapping):
         return {key: jsonable(i, operands) for key, i in item.items()}
     if isinstance(item, torch.dtype | torch.layout | torch.memory_format):

@@ -10,7 +10,7 @@ import numpy as np
 from secateur.ir.graph import Sym, Value
 from secateur.ir.ops import END
 
-from .build import Args, Builder, Rule, Skip, axes_of, axis_of, ints
+from .build import Args, Builder, Result, Rule, Skip, axes_of, axis_of, ints
 from .rules_math import first
 
 
@@ -230,6 +230,23 @@ def _embedding(b: Builder, a: Args) -> Value:
     return b.emit("gather", [a.weight, a.indices], axis=0)
 
 
+def _bag(b: Builder, a: Args) -> Result:
+    """Bags of equally many: rows picked, and their sum, mean or maximum."""
+    a.shown("scale_grad_by_freq", "sparse")  # these speak of gradients
+    offsets = b.now.get(a.offsets.name, b.array(a.offsets))
+    if offsets is None or a.get("include_last_offset") or (a.get("padding_idx") or -1) >= 0:
+        raise Skip("bags that differ in size")
+    (total,), count = a.indices.shape, len(offsets)
+    size = total // count
+    if not np.array_equal(offsets, np.arange(0, total, size)):
+        raise Skip("bags that differ in size")
+    rows = b.emit("gather", [a.weight, b.reshape(a.indices, (count, size))], axis=0)
+    if a.get("per_sample_weights") is not None:
+        rows = b.emit("mul", [rows, b.reshape(a.per_sample_weights, (count, size, 1))])
+    op = ("reduce_sum", "reduce_mean", "reduce_max")[a.get("mode", 0)]
+    return b.emit(op, [rows], axes=(1,), keepdims=False), None, None, None
+
+
 def _roll(b: Builder, a: Args) -> Value:
     if not a.dims:
         raise Skip("roll of the flattened tensor")
@@ -300,7 +317,7 @@ MOVE: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split"), _split),
         "unbind": _unbind, "select": _select, "slice": _slice, "narrow": _narrow,
         "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
-        "index_select": _index_select, "embedding": _embedding,
+        "index_select": _index_select, "embedding": _embedding, "embedding_bag": _bag,
         "roll": _roll, "flip": _flip, "pad": _pad(None), "constant_pad_nd": _pad("constant"),
         **{f"reflection_pad{d}d": _pad("reflect") for d in (1, 2, 3)},
         **{f"replication_pad{d}d": _pad("replicate") for d in (1, 2, 3)},

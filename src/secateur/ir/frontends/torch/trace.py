@@ -16,9 +16,10 @@ from torch.utils import _pytree as pytree
 
 from secateur.ir.errors import InputError
 from secateur.ir.graph import Graph
-from secateur.ir.torch_origin import TorchOrigin
+from secateur.ir.torch_origin import Integers, TorchOrigin
 from secateur.ir.verify import verify
 
+from .arrays import to_numpy
 from .capture import Capture, capture, from_exported
 from .grown import NOTHING, Grown, differing
 from .importer import Importer
@@ -27,6 +28,8 @@ from .training import train_remarks
 from .untouched import untouched
 
 __all__ = ["TorchOrigin", "trace"]
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def trace(
@@ -53,9 +56,11 @@ def trace(
     title = name or type(module).__name__
     found = capture(module, args)
     graph = _remarked(_build(found, title, fold), module)
-    if not dynamic_batch:
-        return graph
+    return _with_integers(_freed(graph, module, title, fold, args, found) if dynamic_batch else graph, args)
 
+
+def _freed(graph: Graph, module: nn.Module, title: str, fold: bool, args: tuple[object, ...], found: Capture) -> Graph:
+    """The graph with the sizes open that the module leaves open."""
     reader = _Reader(module, title, fold, args, found)
     freed = free_sizes(graph, args, reader)
     origin = freed.note(TorchOrigin)
@@ -103,6 +108,13 @@ class _Reader:
         """The same captures, read with these calls in the graph."""
         self.grown = grown
         return self
+
+
+def _with_integers(graph: Graph, args: tuple[object, ...]) -> Graph:
+    """The graph with a note of the integers among its example inputs, which random ones could not stand for."""
+    tensors = (leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor))
+    found = {v.name: to_numpy(t).copy() for v, t in zip(graph.inputs, tensors, strict=False) if t.dtype in _WHOLE}
+    return graph.with_note(Integers(found)) if found else graph
 
 
 def _remarked(graph: Graph, module: nn.Module) -> Graph:
