@@ -16,8 +16,8 @@ from secateur.codegen.kernels.call_window import call_window
 from secateur.codegen.kernels.grouped.plan import estimate, grouped
 from secateur.codegen.kernels.long_rows import flatten, long_rows
 from secateur.codegen.kernels.partition import assign
-from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, plan_epilogue
-from secateur.codegen.kernels.window.spec import WindowSpec
+from secateur.codegen.kernels.post_ops.plan import Epilogue, partner, per_lane, per_lane_repeated, plan_epilogue
+from secateur.codegen.kernels.window.spec import WindowSpec, copies_of_bias
 from secateur.codegen.plan.axes import Axes
 from secateur.codegen.plan.family import Alternative, Head, Workload, choices
 from secateur.codegen.plan.fusion import Chain
@@ -210,7 +210,7 @@ def write_depthwise(placement: Placement, x: Blocked, work: Folded, out: Blocked
     )  # fmt: skip
     extra = [
         placement.program.weight(packed.reshape(-1, lanes, group, taps).transpose(0, 3, 2, 1)),
-        per_lane(placement, work.bias, out.channels),
+        per_lane_repeated(placement, work.bias, out.channels, copies_of_bias(placement.target)),
     ]
     call_window(placement, spec, x, out, extra, epilogue, work.node.label)
     return out

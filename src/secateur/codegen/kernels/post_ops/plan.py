@@ -207,6 +207,12 @@ def affine(graph: Graph, node: Node) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def per_lane(placement: Placement, values: AnyArray, channels: Ints) -> Weight:
     """A number per channel (or one for all) in this order; 0 for lanes that hold nothing."""
+    return per_lane_repeated(placement, values, channels, 1)
+
+
+def per_lane_repeated(placement: Placement, values: AnyArray, channels: Ints, times: int) -> Weight:
+    """``per_lane``, each vector so many times in a row."""
     flat = np.asarray(values).reshape(-1)
     flat = np.broadcast_to(flat, (int(channels.max()) + 1,)) if flat.size == 1 else flat
-    return placement.program.weight(np.where(channels >= 0, flat[channels], 0).astype(np.float32))
+    vectors = np.where(channels >= 0, flat[channels], 0).astype(np.float32).reshape(-1, 1, placement.lanes)
+    return placement.program.weight(np.repeat(vectors, times, 1).reshape(-1))

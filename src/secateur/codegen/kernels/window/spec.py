@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
+from secateur.codegen.targets import Target
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ class WindowSpec:
     def workload(self) -> WindowSpec:
         """The same without its epilogue."""
         return replace(self, post_ops=())
+
+
+LARGEST = 16  # outputs of a tile
+
+
+def copies_of_bias(target: Target) -> int:
+    """How often the bias of a block lies in a row: once, or for each output of a tile.
+
+    ARM's multipliers also copy registers, and a sum of nine products that begins with a copy is a tenth slower: there
+    each begins with a load.
+    """
+    return LARGEST if target.by_lane else 1
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import numpy as np
 from tvm import tirx
 
 from secateur.codegen.emit.builder import KernelBuilder, even_tile
-from secateur.codegen.emit.types import Expr, Function
+from secateur.codegen.emit.types import Buffer, Expr, Function
 from secateur.codegen.kernels.arrays import random_floats, reach, written
 from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, block_base, operand_pointers
 from secateur.codegen.plan.family import Arrays, Template
 from secateur.codegen.targets import Target
 
-from .spec import WindowChoice, WindowSpec
+from .spec import LARGEST, WindowChoice, WindowSpec, copies_of_bias
 
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 Segment = tuple[int, int, int, int, int]  # first output, tiles, outputs in a tile, first tap, end tap
@@ -37,6 +37,7 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Function:
     rows_of = axis_segments(spec, 0, choice.rows)
     columns_of = axis_segments(spec, 1, choice.columns)
     taps = spec.kernel[0] * spec.kernel[1]
+    copies = copies_of_bias(target)
     # Larger inputs come from beyond the second cache, and the rows below a tile are fetched early.
     far = target.ahead > 0 and spec.n * spec.blocks * spec.size[0] * spec.x.row * 4 > target.l2 // 2
 
@@ -48,10 +49,8 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Function:
             + (column0 * spec.stride[1] - spec.pad[1]) * spec.x.column
         )  # fmt: skip
         base = k.bind(at0, "int64")
-        start = k.splat(-3.4028234663852886e38) if spec.kind == "max" else k.splat(0.0)
-        if bias is not None:
-            start = k.vector(k.load(bias, block * spec.lanes))
-        accumulators = {(r, c): k.accumulators(1, start)[0] for r in range(rs[2]) for c in range(cs[2])}
+        places = [(r, c) for r in range(rs[2]) for c in range(cs[2])]
+        accumulators = dict(zip(places, _begun(k, spec, bias, block, len(places), copies), strict=True))
         for r in range(rs[2] * spec.stride[0] if far else 0):
             for c in range(cs[2] * spec.stride[1]):
                 k.prefetch(x, base + ((rs[4] + r) * spec.x.row + (cs[3] + c) * spec.x.column))
@@ -86,6 +85,20 @@ def build(spec: WindowSpec, choice: WindowChoice, target: Target) -> Function:
     wide = shared and spec.blocks >= 2 * spec.threads
     k.loop(spec.blocks, lambda b: k.loop(spec.n, lambda n: entry(b, n, shared and not wide)), wide, "c")
     return k.finish()
+
+
+def _begun(
+    k: KernelBuilder, spec: WindowSpec, bias: Buffer | None, block: Expr, count: int, copies: int
+) -> list[Buffer]:
+    """Sums before the first tap: their bias, from memory each where there are ``copies`` of it, or a constant."""
+    if bias is None:
+        return k.accumulators(count, k.splat(-3.4028234663852886e38 if spec.kind == "max" else 0.0))
+    if copies == 1:
+        return k.accumulators(count, k.vector(k.load(bias, block * spec.lanes)))
+    sums = k.accumulators(count)
+    for i, total in enumerate(sums):
+        k.set(total, k.load(bias, (block * copies + i) * spec.lanes))
+    return sums
 
 
 def _spread(spec: WindowSpec, value: Expr, i: int) -> Expr:
@@ -136,7 +149,7 @@ def space(spec: WindowSpec, target: Target) -> list[WindowChoice]:
     room = max(2, target.registers - weights - 3)
     tiles = [(1, 14), (2, 7), (1, 7), (1, 4), (2, 4), (4, 4), (1, 2)]
     tiles = tiles if spec.w >= 14 and spec.stride[1] == 1 else tiles[1:]
-    fit = [WindowChoice(r, c) for r, c in tiles if r * c <= room and r <= spec.h]
+    fit = [WindowChoice(r, c) for r, c in tiles if r * c <= min(room, LARGEST) and r <= spec.h]
     return fit or [WindowChoice(1, 1)]
 
 
@@ -147,7 +160,8 @@ def arrays(spec: WindowSpec, target: Target) -> Arrays:
     weights = []
     if spec.kind == "conv":
         taps = spec.kernel[0] * spec.kernel[1]
-        weights = [random_floats(spec.blocks * taps * spec.group * spec.lanes), random_floats(spec.blocks * spec.lanes)]
+        biases = random_floats(spec.blocks * spec.lanes * copies_of_bias(target))
+        weights = [random_floats(spec.blocks * taps * spec.group * spec.lanes), biases]
     blocks = (np.arange(spec.blocks) * spec.x.block + start).astype(np.int32)
     table = [blocks] if spec.table else []
     return [x, *weights, *table, random_floats(written(spec))], 0 if spec.table else start

@@ -1,0 +1,107 @@
+"""How many instructions does arm64 code execute for one image, beside ONNX Runtime's arm64 wheel?
+
+    python -m bench.reach.instructions [--only GLOB]
+
+Emulated times mean nothing, and instruction counts do compare two programs on the same processor: qemu counts them with
+a plugin (``bench/lib/count_instructions.c``, for Debian's qemu-user and gcc), each program once with one image more
+than the other time, on one thread of a Neoverse N1. Ours is run by the C++ example.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bench.lib import common, emulated
+from bench.speed.libraries import subject
+
+NETWORKS = ("tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnet50")
+TARGET = "aarch64:neoverse-n1"
+PEERS = emulated.FOLDER / "peers"
+WHEELS = ("onnxruntime", "protobuf", "flatbuffers", "packaging")
+RUN = Path(__file__).parents[1] / "lib" / "emulated_ort.py"
+
+
+def plugin(folder: Path) -> Path:
+    """The compiled plugin. Raises CalledProcessError without a C compiler."""
+    out = folder / "count.so"
+    source = common.ROOT / "bench" / "lib" / "count_instructions.c"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", source, "-o", out], check=True)
+    return out
+
+
+def peers() -> Path:
+    """A folder with ONNX Runtime's arm64 wheel and what it imports, fetched once by pip."""
+    if not (PEERS / "onnxruntime").exists():
+        pinned = {line.partition("==")[0]: line for line in (common.ROOT / "constraints.txt").read_text().split()}
+        options = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--target", str(PEERS)]
+        platforms = ["--platform", "manylinux_2_28_aarch64", "--platform", "manylinux_2_27_aarch64"]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *options, *platforms]
+        subprocess.run([*command, *(pinned[name] for name in WHEELS)], check=True)
+    return PEERS
+
+
+def count(counter: Path, program: list[str | Path]) -> int:
+    """Instructions that an arm64 program executes. Raises RuntimeError where it fails."""
+    root = str(emulated.FOLDER / "root")
+    command = ["qemu-aarch64", "-cpu", "neoverse-n1", "-L", root, "-plugin", str(counter), *map(str, program)]
+    env = {**emulated.environment(), "PYTHONPATH": str(PEERS), "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{program[0]} failed under emulation: {done.stderr[-1000:]}")
+    return int(done.stderr.rpartition("instructions: ")[2])
+
+
+def measure(name: str, seed: int, folder: Path, counter: Path, example: Path) -> common.Row:
+    """Both programs on one network: its row."""
+    from secateur.deploy import build
+
+    graph, x, data = subject(name, seed)
+    library = build(graph, TARGET)
+    library.save(folder / "a.so")
+    (folder / "a.onnx").write_bytes(data)
+    x.tofile(folder / "x.bin")
+    np.save(folder / "x.npy", x)
+    python = emulated.FOLDER / "root" / "usr" / "bin" / "python3.11"
+    ours, theirs = (
+        count(counter, [*program, str(more)]) - count(counter, [*program, str(more - 1)])
+        for program, more in (
+            ([example, folder / "a.so", folder / "x.bin", "--repeats"], 2),
+            ([python, RUN, folder / "a.onnx", folder / "x.npy"], 3),  # the first image plans its memory
+        )
+    )
+    kernels = dict(library.metadata.kernels)
+    return {"network": name, "ours": ours, "onnxruntime": theirs, "ratio": ours / theirs, "kernels": kernels}
+
+
+def main() -> int:
+    """Count each, print, append the rows."""
+    parser = common.parser(__doc__, "instructions.jsonl")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="networks such as 'tv/mobile*'")
+    arguments = parser.parse_args()
+    lacking = emulated.missing()
+    if lacking is not None:
+        print(lacking, file=sys.stderr)
+        return 2
+    peers()
+    here = common.circumstances(arguments.seed)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        counter, example = plugin(folder), folder / "run"
+        build = common.ROOT / "examples" / "cpp" / "build.sh"
+        subprocess.run(["bash", build, emulated.FOLDER / "python", example, "aarch64-linux-gnu-g++"], check=True)
+        for name in NETWORKS:
+            if fnmatch.fnmatch(name, arguments.only):
+                row = measure(name, arguments.seed, folder, counter, example)
+                common.append(arguments.output, [row | {"target": TARGET} | here])
+                print(f"{name:24} {row['ours']:15,} {row['onnxruntime']:15,} {row['ratio']:.3f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
