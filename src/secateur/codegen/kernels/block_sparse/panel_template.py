@@ -27,7 +27,7 @@ from .pixel_template import PixelKernel
 from .pixels import divided, in_registers, parts_of, tilings
 from .spec import PanelChoice, PanelSpec
 
-PANEL_REVISION = 5  # raise it with every change of the code or the space: tuning records of before are then not used
+PANEL_REVISION = 6  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
 def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:

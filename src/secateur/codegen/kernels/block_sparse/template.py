@@ -26,7 +26,7 @@ from .areas import tile_area, tile_of
 from .packing import PIECES, random_pattern
 from .spec import BlockSparseChoice, BlockSparseSpec, PanelSpec
 
-REVISION = 2  # raise it with every change of the code or the space: tuning records of before are then not used
+REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 Pixels = Callable[[Expr, Expr, Expr, int, int], None]
 Segment = tuple[int, int, int]  # the first, how many, and the size of each
 
@@ -205,14 +205,13 @@ class _BlockSparse:
 def space(spec: BlockSparseSpec, target: Target) -> Iterator[BlockSparseChoice]:
     """The choices worth trying, the default first."""
     rows, columns = tile_of(spec, target)
+    parts = _parts(spec, rows, columns, target)
+    for wanted in dict.fromkeys((parts[0], 1, *parts)):
+        yield BlockSparseChoice(rows, columns, wanted)
     if spec.n * spec.h * spec.w > rows * columns and not spec.planar:
-        for parts in _parts(spec, rows, columns, target)[:2]:
+        for wanted in parts[:2]:
             for groups in _groups(spec, target):
-                yield BlockSparseChoice(rows, columns, parts, groups, copied=True)
-    yield BlockSparseChoice(rows, columns)
-    for parts in _parts(spec, rows, columns, target):
-        if parts > 1:
-            yield BlockSparseChoice(rows, columns, parts)
+                yield BlockSparseChoice(rows, columns, wanted, groups, copied=True)
     if spec.threads > 1:
         yield BlockSparseChoice(rows, columns, outer="blocks")
 
