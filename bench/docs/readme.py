@@ -13,7 +13,15 @@ import sys
 from collections.abc import Callable
 
 from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
-from bench.docs import readme_headlines, readme_peers, readme_reach, readme_rewrites, readme_speed, readme_trust
+from bench.docs import (
+    readme_arm,
+    readme_headlines,
+    readme_peers,
+    readme_reach,
+    readme_rewrites,
+    readme_speed,
+    readme_trust,
+)
 from bench.docs.readme_headlines import newest
 from bench.lib import common
 
@@ -111,6 +119,7 @@ def main() -> int:
         "portable": readme_peers.portable, "pruners": readme_peers.pruners,
         "detectors": readme_reach.detectors, "modules": readme_reach.modules,
         "analysis": readme_reach.analysis,
+        "emulated": readme_arm.emulated, "instructions": readme_arm.instructions, "loops": readme_arm.inner_loops,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
         "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,

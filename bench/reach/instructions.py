@@ -1,10 +1,11 @@
-"""How many instructions does arm64 code execute for one image, beside ONNX Runtime's arm64 wheel?
+"""How many instructions does arm64 code execute for one image, beside ONNX Runtime's and LiteRT's arm64 wheels?
 
     python -m bench.reach.instructions [--only GLOB]
 
-Emulated times mean nothing, and instruction counts do compare two programs on the same processor: qemu counts them with
-a plugin (``bench/lib/count_instructions.c``, for Debian's qemu-user and gcc), each program once with one image more
-than the other time, on one thread of a Neoverse N1. Ours is run by the C++ example.
+Emulated times mean nothing, and instruction counts do compare programs on the same processor: qemu counts them with a
+plugin (``bench/lib/count_instructions.c``, for Debian's qemu-user and gcc), each program once with one image more
+than the other time, on one thread of a Neoverse N1. Ours is run by the C++ example; LiteRT (XNNPACK) runs what onnx2tf
+makes of the ONNX file, in an environment that ``bench.lib.engines`` makes.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.lib import common, emulated
+from bench.lib import common, emulated, engines
 from bench.speed.libraries import subject
 
 NETWORKS = ("tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnet50")
 TARGET = "aarch64:neoverse-n1"
 PEERS = emulated.FOLDER / "peers"
-WHEELS = ("onnxruntime", "protobuf", "flatbuffers", "packaging")
-RUN = Path(__file__).parents[1] / "lib" / "emulated_ort.py"
+PINNED = ("onnxruntime", "protobuf", "flatbuffers", "packaging")  # in constraints.txt
+LITERT = "ai-edge-litert==2.3.0"
+RUN = Path(__file__).parents[1] / "lib" / "emulated_peer.py"
 
 
 def plugin(folder: Path) -> Path:
@@ -36,13 +38,13 @@ def plugin(folder: Path) -> Path:
 
 
 def peers() -> Path:
-    """A folder with ONNX Runtime's arm64 wheel and what it imports, fetched once by pip."""
-    if not (PEERS / "onnxruntime").exists():
+    """A folder with the runtimes' arm64 wheels and what they import, fetched once by pip."""
+    if not all((PEERS / name).exists() for name in ("onnxruntime", "ai_edge_litert")):
         pinned = {line.partition("==")[0]: line for line in (common.ROOT / "constraints.txt").read_text().split()}
         options = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--target", str(PEERS)]
         platforms = ["--platform", "manylinux_2_28_aarch64", "--platform", "manylinux_2_27_aarch64"]
         command = [sys.executable, "-m", "pip", "install", "--quiet", *options, *platforms]
-        subprocess.run([*command, *(pinned[name] for name in WHEELS)], check=True)
+        subprocess.run([*command, LITERT, *(pinned[name] for name in PINNED)], check=True)
     return PEERS
 
 
@@ -57,8 +59,16 @@ def count(counter: Path, program: list[str | Path]) -> int:
     return int(done.stderr.rpartition("instructions: ")[2])
 
 
+def converted(source: Path) -> Path:
+    """LiteRT's form of an ONNX file. Raises Unprepared, or CalledProcessError where onnx2tf fails."""
+    engine = next(engine for engine in engines.ENGINES if engine.name == "litert")
+    tool = engines.prepare(engine).with_name("onnx2tf")
+    subprocess.run([tool, "-i", source, "-o", source.parent, "-n"], check=True, capture_output=True)
+    return source.parent / f"{source.stem}_float32.tflite"
+
+
 def measure(name: str, seed: int, folder: Path, counter: Path, example: Path) -> common.Row:
-    """Both programs on one network: its row."""
+    """All programs on one network: its row."""
     from secateur.deploy import build
 
     graph, x, data = subject(name, seed)
@@ -68,15 +78,18 @@ def measure(name: str, seed: int, folder: Path, counter: Path, example: Path) ->
     x.tofile(folder / "x.bin")
     np.save(folder / "x.npy", x)
     python = emulated.FOLDER / "root" / "usr" / "bin" / "python3.11"
-    ours, theirs = (
-        count(counter, [*program, str(more)]) - count(counter, [*program, str(more - 1)])
-        for program, more in (
-            ([example, folder / "a.so", folder / "x.bin", "--repeats"], 2),
-            ([python, RUN, folder / "a.onnx", folder / "x.npy"], 3),  # the first image plans its memory
-        )
-    )
-    kernels = dict(library.metadata.kernels)
-    return {"network": name, "ours": ours, "onnxruntime": theirs, "ratio": ours / theirs, "kernels": kernels}
+    programs: dict[str, tuple[list[str | Path], int]] = {
+        "ours": ([example, folder / "a.so", folder / "x.bin", "--repeats"], 2),
+        # The first image plans their memory.
+        "onnxruntime": ([python, RUN, "onnxruntime", folder / "a.onnx", folder / "x.npy"], 3),
+        "litert": ([python, RUN, "litert", converted(folder / "a.onnx"), folder / "x.npy"], 3),
+    }
+    counts = {
+        runtime: count(counter, [*program, str(more)]) - count(counter, [*program, str(more - 1)])
+        for runtime, (program, more) in programs.items()
+    }
+    ratios = {f"over_{runtime}": counts["ours"] / counts[runtime] for runtime in ("onnxruntime", "litert")}
+    return {"network": name, **counts, **ratios, "kernels": dict(library.metadata.kernels), "litert_version": LITERT}
 
 
 def main() -> int:
@@ -99,7 +112,10 @@ def main() -> int:
             if fnmatch.fnmatch(name, arguments.only):
                 row = measure(name, arguments.seed, folder, counter, example)
                 common.append(arguments.output, [row | {"target": TARGET} | here])
-                print(f"{name:24} {row['ours']:15,} {row['onnxruntime']:15,} {row['ratio']:.3f}", flush=True)
+                print(
+                    f"{name:24} {row['ours']:15,} instructions, {row['over_onnxruntime']:.3f} of ONNX Runtime's, "
+                    f"{row['over_litert']:.3f} of LiteRT's", flush=True,
+                )  # fmt: skip
     return 0
 
 
