@@ -75,7 +75,7 @@ def tilings(spec: PanelSpec, target: Target) -> list[tuple[int, int]]:
     tiles in parts are a strip where they and their results fit the second cache: then weights are read once.
     """
     found, parts = pixels_of(spec, target), parts_of(spec, in_registers(spec, target)[1], target)
-    wanted = [(1, parts), (2, 1), (1, 1)] if parts > 1 else [(2, 1), (1, 1)]
+    wanted = [(1, parts), (1, 1), (2, 1)]
     more = [p for p in (max(2, parts), max(4, 2 * parts)) if p <= PIECES]
     whole = [(found.tiles, p) for p in more if 4 * found.room(spec, found.tiles, p) <= target.l2]
     return list(dict.fromkeys((found.strip(tiles, spec.threads), parts) for tiles, parts in [*wanted, *whole]))
