@@ -176,6 +176,11 @@ class Journey:
         found = session.run(None, dict(zip(names, (leaf.numpy() for leaf in given), strict=True)))
         self._same(wanted, found, "the slim module")
 
+    def _inside(self) -> set[torch.dtype]:
+        """The half precisions that the network computes in, which a region of autocast may choose."""
+        values = () if self.slim is None else self.slim.dense.values.values()
+        return {{"f16": torch.float16, "bf16": torch.bfloat16}.get(v.dtype, torch.float32) for v in values}
+
     def _written(self) -> bytes:
         """The file, written once: each time it is checked by a run in a process of its own."""
         if not self.file:
@@ -197,7 +202,7 @@ class Journey:
             if a.shape != b.shape:
                 raise Wrong(f"result {i} is {list(b.shape)}, that of {reference} {list(a.shape)}")
             gap = relative(a, b)
-            kinds = {a.dtype, b.dtype, *(p.dtype for p in self.module.parameters())}
+            kinds = {a.dtype, b.dtype, *(p.dtype for p in self.module.parameters()), *self._inside()}
             limit = max(LIMITS.get(kind, 2e-4) for kind in kinds)
             self.facts["worst"] = max(self.facts.get("worst", 0.0), gap)
             if not gap <= limit:

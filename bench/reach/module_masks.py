@@ -89,17 +89,24 @@ class _Masked(fx.Interpreter):
         if base in _RECURRENT:
             for group in (i for i, a in enumerate(node.args) if isinstance(a, list | tuple)):
                 holders: Sequence[Any] = node.args[group]  # type: ignore[assignment]
-                places[group] = [self._cut(h, w, 1) for h, w in zip(holders, places[group], strict=True)]
+                places[group] = [self._cut(h, w, 1, base) for h, w in zip(holders, places[group], strict=True)]
         elif base == "addmm":
             places[2] = self._cut(node.args[2], places[2], 0)
         elif base in _COLUMNS:
             at, axis = _COLUMNS[base]
             places[at] = self._cut(node.args[at], places[at], axis)
 
-    def _cut(self, holder: Any, weight: Tensor, axis: int) -> Tensor:
+    def _stacked(self, base: str, name: str) -> Mapping[str, Any]:
+        """What is kept of a recurrent weight: both directions are stacked under the name of the first."""
+        found = self.recipe["weights"].get(f"{name.removesuffix('_reverse')}.{base.partition('_')[0]}", {})
+        return {str(int(axis) - 1): kept for axis, kept in found.get("kept", {}).items()}
+
+    def _cut(self, holder: Any, weight: Tensor, axis: int, base: str = "") -> Tensor:
         name = self.bound.get(holder.name) if isinstance(holder, fx.Node) else None
         axis %= max(weight.ndim, 1)
         kept = self.recipe["weights"].get(name, {}).get("kept", {})
+        if base and name is not None:
+            kept = self._stacked(base, name)
         if name is None or str(axis) not in kept or weight.ndim < 2:
             return weight
         self.read.add(name)

@@ -41,6 +41,63 @@ class Bags(nn.Module):
         return self.table(index, *more[:1], per_sample_weights=more[1] if len(more) > 1 else None)
 
 
+class Places(nn.Module):
+    """Calls that write to places, or go along an axis, each with an ONNX operator of its own."""
+
+    def forward(self, x: Tensor, i: Tensor) -> list[Tensor]:
+        zeros, flat = torch.zeros(3, 5), x[0]
+        return [
+            zeros.index_add(0, i, flat), zeros.scatter_add(0, i[:, None].expand(-1, 5), flat),
+            zeros.scatter_reduce(0, i[:, None].expand(-1, 5), flat, "amax", include_self=False),
+            zeros.scatter_reduce(0, i[:, None].expand(-1, 5), flat, "prod", include_self=False),
+            flat.scatter(1, i[:, None] % 2, 7.0), flat.index_put((i, i), flat[:, 0]),
+            flat.index_put((i % 2,), flat, accumulate=True), flat.masked_fill(flat > 0, 2.0).cumprod(0),
+            flat.cumprod(1), flat.median(0)[0], flat.median(1, keepdim=True)[0], flat.kthvalue(2, 1)[0],
+        ]  # fmt: skip
+
+
+class Fold(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.fold(x, (4, 4), 2, stride=2)
+
+
+class Parts(nn.Module):
+    """Functions and products that are compositions of others."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        small, row = torch.tanh(x) * 0.9, x[0, 0]
+        return [
+            torch.log1p(small.abs()), torch.expm1(x), torch.log2(small.abs() + 1), torch.log10(small.abs() + 1),
+            torch.exp2(x), torch.erfc(x), torch.sinh(x), torch.cosh(x), torch.tan(small), torch.trunc(3 * x),
+            torch.frac(3 * x), torch.asinh(x), torch.atanh(small), F.hardshrink(x), F.softshrink(x),
+            torch.logaddexp(x, small), torch.logit(small.abs(), 1e-3), torch.addcdiv(x, small, x.abs() + 1, value=2.0),
+            torch.isinf(x).float() + torch.isfinite(x).float(), (x > 0).any(1).float() + (x > 0).all().float(),
+            torch.diagonal(x[..., :4], dim1=1, dim2=2), F.one_hot((x > 0).long(), 3).float(),
+            torch.outer(row, row), torch.kron(x[0], x[0]), torch.einsum("...i,ji->...j", x, x[0]),
+            torch.fake_quantize_per_tensor_affine(x, 0.1, 3, 0, 255), F.cosine_similarity(x, small, 1),
+            F.avg_pool1d(x, 3, 2, 1), F.avg_pool2d(x[None], 2, 1, divisor_override=3),
+        ]  # fmt: skip
+
+
+class Autocast(nn.Module):
+    """A region in which torch chooses bfloat16 for products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.b(F.relu(self.a(x))).float()
+
+
+class Halved(nn.Module):
+    """Half of a width, which at the sizes of the capture is the batch and six more as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=0.5, mode="area")
+
+
 def picture(*shape: int) -> tuple[Tensor, ...]:
     return (torch.randn(*shape),)
 
@@ -63,6 +120,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Sequence[tuple[Tensor, ...]]]] =
     "bags of offsets": (lambda: Bags("mean"), [bags(0, 2, 2, 6)]),
     "bags with weights": (lambda: Bags("sum"), [(*bags(0, 3), torch.rand(7))]),
     "bags to the last": (lambda: Bags("sum", True), [bags(0, 4, 7)]),
+    "places": (Places, [(*picture(2, 4, 5), torch.tensor([2, 0, 2, 1]))]),
+    "folded": (Fold, [picture(1, 12, 4)]),
+    "parts": (Parts, [picture(2, 4, 5)]),
 }  # fmt: skip
 
 
@@ -81,6 +141,18 @@ def test_a_call_runs_in_torch_and_in_onnx_runtime(name: str) -> None:
         for a, b, c in zip(wanted, found, written, strict=True):
             torch.testing.assert_close(b, a)
             torch.testing.assert_close(torch.from_numpy(c), a, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_computes_in_the_type_that_torch_chose() -> None:
+    torch.manual_seed(0)
+    module, (x,) = Autocast(), picture(4, 5)
+    torch.testing.assert_close(to_module(trace(module, (x,)))(x), module(x), rtol=0, atol=0)
+
+
+def test_a_size_follows_the_width_of_which_it_is_a_part() -> None:
+    found = to_module(trace(Halved(), picture(2, 3, 16, 16)))
+    (x,) = picture(3, 3, 36, 44)
+    torch.testing.assert_close(found(x), Halved()(x))
 
 
 def test_integers_are_those_of_the_example() -> None:

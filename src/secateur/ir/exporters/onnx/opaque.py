@@ -15,6 +15,7 @@ from secateur.ir.onnx_origin import OnnxOrigin
 from .calls import arguments
 from .emitter import Emitter
 from .opaque_layers import FORMS
+from .opaque_places import PLACES
 
 
 def emit_opaque(e: Emitter, node: Node) -> None:
@@ -102,6 +103,7 @@ TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
         **dict.fromkeys((f"aten._upsample_bilinear2d_aa.{k}" for k in ("vec", "default")), _antialias("linear")),
         **dict.fromkeys((f"aten._upsample_bicubic2d_aa.{k}" for k in ("vec", "default")), _antialias("cubic")),
         "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather, **FORMS,
+        **PLACES,
     }
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import onnx
@@ -11,9 +11,7 @@ from onnx import helper
 from secateur.ir.graph import Node
 
 from .calls import arguments
-from .emitter import Emitter, element_type
-
-Form = Callable[[Emitter, Node], None]
+from .emitter import Emitter, Rule, element_type
 
 
 def _lstm(e: Emitter, node: Node) -> None:
@@ -87,7 +85,7 @@ def _scan(e: Emitter, x: str, first: list[str], weights: list[str], hidden: int,
     return outs[2], outs[0], outs[1]
 
 
-def _indices(rank: int) -> Form:
+def _indices(rank: int) -> Rule:
     """``aten.max_pool*d_with_indices(self, kernel, stride, padding, dilation, ceil_mode)``: places in each plane."""
 
     def form(e: Emitter, node: Node) -> None:
@@ -163,7 +161,7 @@ def _bag(e: Emitter, node: Node) -> None:
     e.add("Identity", [total], e.outs(node)[:1])
 
 
-FORMS: Mapping[str, Form] = MappingProxyType(
+FORMS: Mapping[str, Rule] = MappingProxyType(
     {
         "aten.lstm.input": _lstm,
         "aten.max_pool2d_with_indices.default": _indices(2), "aten.max_pool3d_with_indices.default": _indices(3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from torch import fx
 
@@ -64,9 +64,15 @@ def _open_sizes(e: Emitter, node: Node) -> Node:
     """The node with sizes that follow the inputs computed from these, or as numbers where torch wants those."""
     if not any(map(has_sizes, node.attrs.values())):
         return node
-    known = node.op in OPEN and all(parse(sym.name).known for sym in _sizes(node))
+    there = {d.name for v in e.graph.inputs for d in v.shape if isinstance(d, Sym)}
+    known = node.op in OPEN and all(_written(parse(sym.name), there) for sym in _sizes(node))
     attrs = {k: _opened(e, a) if known else map_sizes(a, int) for k, a in node.attrs.items()}
     return node.with_attrs(**attrs)
+
+
+def _written(expr: Expr, there: Set[str]) -> bool:
+    """Can it be computed from the sizes that the inputs of this graph, which may be a part, have open?"""
+    return expr.known and all(atom.kind != "size" or atom.name in there for atom in expr.atoms())
 
 
 def _opened(e: Emitter, attr: Operand) -> Operand:

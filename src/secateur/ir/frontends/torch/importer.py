@@ -27,16 +27,19 @@ from .build import Args, Argument, Builder, Rule, Skip, bind
 from .capture import Capture
 from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
 from .grown import MAKERS, NOTHING, SHAPED, Grown, constant, numbers
+from .parts import parts_of
 from .refusals import check_known
 from .results import check, jsonable, replaced, settle, titled
+from .rules_functions import FUNCTIONS
 from .rules_index import INDEX
 from .rules_layers import LAYERS
 from .rules_math import MATH
 from .rules_movement import MOVE
 from .source import source_of
 
-RULES: Mapping[str, Rule] = MappingProxyType({**MATH, **MOVE, **INDEX, **LAYERS, **SHAPED})
+RULES: Mapping[str, Rule] = MappingProxyType({**FUNCTIONS, **MATH, **MOVE, **INDEX, **LAYERS, **SHAPED})
 
+_AUTOCAST = frozenset({"f32", "f16", "bf16"})
 _SIZED = re.compile(r"SymInt(?:\[\d*\])?\??(?:\[\])? (\w+)")  # an argument of a schema, in its words
 _IGNORED = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
 
@@ -65,6 +68,7 @@ class Importer:
         self.rename: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.train_as: dict[str, str] = {}
+        self.autocast = False  # inside of a region where torch chooses the types that calls compute in
 
     def run(self, name: str) -> Graph:
         """The graph, with dead nodes and weights dropped."""
@@ -177,7 +181,10 @@ class Importer:
     def _call_python(self, node: fx.Node) -> None:
         """Arithmetic on sizes, and regions with gradients or autocast switched off."""
         if str(node.target) in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
-            self._inline(node, 1 if "grad" in str(node.target) else 4)
+            grad = "grad" in str(node.target)
+            before, self.autocast = self.autocast, self.autocast or not grad
+            self._inline(node, 1 if grad else 4)
+            self.autocast = before
             return
         args = fx.map_arg(node.args, self._plain)
         kwargs = fx.map_arg(node.kwargs, self._plain)
@@ -339,6 +346,7 @@ class Importer:
         begin = len(b.nodes)
         try:
             args = numbers(b, node, self.grown.get(node.name, frozenset()), args)
+            args = self._as_recorded(args) if self.autocast else args
             if rule is None:
                 raise Skip(f"no rule for {base}")
             result = rule(b, args)
@@ -353,12 +361,40 @@ class Importer:
                     b.values.pop(value.name, None)
             del b.nodes[begin:]
             b.start(node.name, source_of(node))
+            module = parts_of(node, base, RULES)
+            if module is not None:
+                self._spell_out(node, module)
+                return
             result = self._opaque(node, args)
         self.env[node] = result = titled(b, node.name, result, begin)
         if node.name in self.grown and not node.all_input_nodes and isinstance(result, Value):
             b.now[result.name] = to_numpy(node.target(*node.args, **node.kwargs))  # type: ignore[operator]
         if b.train_as and isinstance(result, Value):
             self.train_as[result.name] = b.train_as
+
+    def _as_recorded(self, args: Args) -> Args:
+        """Floats in the type of the result, where autocast chose another than theirs."""
+        kind = short_name(args.meta.dtype) if isinstance(args.meta, torch.Tensor) else ""
+        given = {name: args.peek(name) for name in args}
+        floats = {name: v for name, v in given.items() if isinstance(v, Value) and v.dtype in _AUTOCAST}
+        if kind not in _AUTOCAST or not floats or all(v.dtype == kind for v in floats.values()):
+            return args
+        return args.with_values({name: self.b.cast(v, kind) for name, v in floats.items()})
+
+    def _spell_out(self, node: fx.Node, module: fx.GraphModule) -> None:
+        """Build a call of its parts."""
+        given = iter(node.all_input_nodes)
+
+        def bind_argument(inner: fx.Node) -> None:
+            outer = next(given)
+            if outer in self.consts:
+                self.consts[inner] = self.consts[outer]
+            else:
+                self.env[inner] = self.env[outer]
+
+        results = self._walk(module, bind_argument)
+        values = fx.map_arg(results, self._value)
+        self.env[node] = tuple(values) if isinstance(values, list) else values
 
     def _opaque(self, node: fx.Node, args: Args) -> Argument:
         operands: list[Value] = []

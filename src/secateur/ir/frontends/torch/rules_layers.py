@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -151,14 +152,16 @@ def _max_pool(d: int) -> Rule:
 
 def _avg_pool(d: int) -> Rule:
     def rule(b: Builder, a: Args) -> Value:
-        if a.get("divisor_override") is not None:
-            raise Skip("divisor_override")
         kernel = ints(a.kernel_size, d)
         stride = ints(a.stride, d) if a.stride not in (None, []) else kernel
-        return _batched(b, a.self, d + 2, lambda v: b.emit(
-            "avg_pool", [v], kernel=kernel, stride=stride, pad=ints(a.padding, d) * 2,
-            ceil=bool(a.ceil_mode), include_pad=bool(a.count_include_pad),
+        divisor, ceil = a.get("divisor_override"), bool(a.ceil_mode)
+        if divisor is not None and ceil:
+            raise Skip("a divisor, and windows that reach beyond the end")
+        inside = bool(a.count_include_pad) or divisor is not None
+        means = _batched(b, a.self, d + 2, lambda v: b.emit(
+            "avg_pool", [v], kernel=kernel, stride=stride, pad=ints(a.padding, d) * 2, ceil=ceil, include_pad=inside,
         ))  # fmt: skip
+        return means if divisor is None else b.binary("mul", means, math.prod(kernel) / divisor, a.dtype)
 
     return rule
 

@@ -65,10 +65,20 @@ def bilinear(b: Builder, a: Args) -> Value:
 
 
 def einsum(b: Builder, a: Args) -> Value:
-    """An einsum with its result spelled out. Raises Skip for an ellipsis."""
+    """An einsum with its result spelled out, an ellipsis by letters of its own. Raises Skip."""
     equation = a.equation.replace(" ", "")
     if "." in equation:
-        raise Skip("einsum with an ellipsis")
+        terms = equation.split("->")[0].split(",")
+        ranks = [len(t.shape) - len(term.replace("...", "")) for term, t in zip(terms, a.tensors, strict=True)]
+        free = [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+        wide = max(r for r, term in zip(ranks, terms, strict=True) if "..." in term)
+        if any(r != wide for r, term in zip(ranks, terms, strict=True) if "..." in term):
+            raise Skip("an ellipsis that stands for more in one operand than in another")
+        letters = "".join(free[:wide])
+        if "->" not in equation:
+            rest = equation.replace(",", "").replace(".", "")
+            equation += "->..." + "".join(sorted(c for c in set(rest) if rest.count(c) == 1))
+        equation = equation.replace("...", letters)
     if "->" not in equation:
         letters = equation.replace(",", "")
         equation += "->" + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))

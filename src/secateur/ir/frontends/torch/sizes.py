@@ -30,6 +30,9 @@ Read = Callable[[Arguments], Graph]
 _OPEN = frozenset({"shape", "size", "starts", "ends", "sizes", "repeats", "pads"})
 
 
+_NEAR = 3  # a distance that windows and paddings make
+
+
 class Disagree(Exception):
     """A literal of the trace depends on the sizes in a way that nothing here can say. Its text: where."""
 
@@ -244,15 +247,17 @@ class _Known:
         if p <= 0 or q <= 0:
             return None
         away = [(abs(p - m), p - m, found) for (m, n), found in self._dims.items() if p - m == q - n]
-        if away:
-            _, plus, (value, axis) = min(away)
-            return Literal(attr, index, value, axis, plus=plus)
-        for (m, n), (value, axis) in self._dims.items():
-            common = gcd(p, m)
-            times, over = p // common, m // common
-            if min(times, over) == 1 and n * times // over == q:
-                return Literal(attr, index, value, axis, times, over)
-        return self._further(attr, index, p, q)
+        near = min(away, default=None)
+        if near is None or near[0] > _NEAR:  # half of a height may also be six more than the batch
+            for (m, n), (value, axis) in self._dims.items():
+                common = gcd(p, m)
+                times, over = p // common, m // common
+                if min(times, over) == 1 and n * times // over == q:
+                    return Literal(attr, index, value, axis, times, over)
+        if near is None:
+            return self._further(attr, index, p, q)
+        _, plus, (value, axis) = near
+        return Literal(attr, index, value, axis, plus=plus)
 
     def _further(self, attr: str, index: int, p: int, q: int) -> Literal | None:
         """The product of two dimensions of one value, or a multiple and a little more or less."""
