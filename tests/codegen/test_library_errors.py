@@ -91,10 +91,13 @@ def test_a_target_that_this_machine_is_not_can_be_built_for_and_not_tuned_for(
     with pytest.raises(InputError, match=f"the library of 'net' was built for {other}; this machine lacks an? "):
         library(X)
     monkeypatch.setattr("secateur.codegen.library.shutil.which", lambda _: None)
+    monkeypatch.setattr("secateur.cli.library.build", None)  # nothing is compiled that could not be linked
     message = (
         rf"cannot link .* for {other}: there is no .*-gcc; install that cross compiler \(Debian: gcc-.*-linux-gnu\)"
     )
     refused(run("build", files / "in.onnx", tmp_path / "o.so", "--target", other), message)
+    options = ("--macs", "50%", "--target", other, "--library", tmp_path / "o.so")
+    refused(run("compile", files / "in.onnx", tmp_path / "o.onnx", *options), message)
     assert list(tmp_path.iterdir()) == []
 
 

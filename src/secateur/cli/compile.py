@@ -105,6 +105,8 @@ class _Given:
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
     from secateur.calibration.holdout import share_of
+    from secateur.codegen.library import linker
+    from secateur.codegen.targets import get_target
     from secateur.passes.allocate import LANES
     from secateur.policy import Policy
     from secateur.zeros import sparse_of
@@ -117,6 +119,8 @@ def _checked(job: CompileJob, team: Team) -> _Given:
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
     if job.out is None and not job.dry_run:
         raise InputError("OUT.onnx is missing: name the file to write; only --dry-run does without")
+    if job.shared_object is not None and not job.dry_run:
+        linker(get_target(job.target or "native"))
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")

@@ -12,7 +12,9 @@ import typer
 from secateur.calibration.arrays import ArrayFile
 from secateur.capture import load
 from secateur.codegen.emit.loading import load_tvm
+from secateur.codegen.library import linker
 from secateur.codegen.runtime import cores
+from secateur.codegen.targets import get_target
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
@@ -36,6 +38,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
     tell_threads(target, threads)
+    linker(get_target(target))
     check_writable(out)
     if time is not None:
         seconds(time)

@@ -184,23 +184,33 @@ def built(
     return Library(metadata, module, places[0], places[1], partial(_link, module, metadata.target))
 
 
+def linker(target: Target) -> str | None:
+    """The program that makes a shared library for a target; None where this machine's own compiler does.
+
+    Raises InputError where it is another machine's and missing, with the package to install.
+    """
+    if at_home(target):
+        return None
+    if target_system(target) == "darwin":
+        raise InputError(f"cannot link the library for {target.name} here: that takes macOS; build it there")
+    name = f"{target.triple}-gcc"
+    if shutil.which(name) is None:
+        raise InputError(
+            f"cannot link the library for {target.name}: there is no {name}; install that cross compiler "
+            f"(Debian: gcc-{target.triple.replace('_', '-')})"
+        )
+    return name
+
+
 def _link(module: tvm_ffi.Module, target: Target, code: Path) -> None:
     """Make a shared library of compiled code, with the compiler of the target's own machine if it is another one."""
-    compiler = None
-    if not at_home(target):
+    options, name = {}, linker(target)
+    if name is not None:
         from tvm.support.cc import cross_compiler
 
-        if target_system(target) == "darwin":
-            raise InputError(f"cannot link the library for {target.name} here: that takes macOS; build it there")
-        name = f"{target.triple}-gcc"
-        if shutil.which(name) is None:
-            raise InputError(
-                f"cannot link the library for {target.name}: there is no {name}; install that cross compiler "
-                f"(Debian: gcc-{target.triple.replace('_', '-')})"
-            )
-        compiler = cross_compiler(name)
+        options = {"fcompile": cross_compiler(name)}
     try:
-        module.export_library(str(code), **({} if compiler is None else {"fcompile": compiler}))
+        module.export_library(str(code), **options)
     except RuntimeError as error:
         raise InputError(
             f"cannot link the library: {error}; saving needs a C compiler (gcc or clang) and room in "
