@@ -104,6 +104,24 @@ def tune(
     return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet)
 
 
+def layer_times(graph: Graph, rounds: int = 20) -> dict[str, float]:
+    """Milliseconds of each layer within a run of its library on this machine and one thread, by the layer's label.
+
+    Nothing for a network that is no one piece of machine code. Raises Unsupported where TVM is missing.
+    """
+    _need_tvm()
+    from secateur.codegen.tune.profile import profile
+    from secateur.passes.rewrite.fold_constants import compute_constants
+
+    found: dict[str, float] = {}
+    try:
+        for step in profile(compute_constants(settled(graph)), rounds=rounds):
+            found[step.label] = found.get(step.label, 0.0) + step.microseconds / 1e3
+    except Unsupported:
+        return {}
+    return found
+
+
 def settled(graph: Graph) -> Graph:
     """The graph at its captured sizes alone: what computes sizes in a file with dynamic axes is folded.
 

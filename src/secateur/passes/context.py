@@ -7,7 +7,7 @@ and it outlives rewrites: the model's cost before anything was done, the target'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypedDict, Unpack
 
@@ -22,6 +22,9 @@ class LatencyModel(Protocol):
 
     def __call__(self, *graphs: Graph) -> Sequence[float]:
         """Milliseconds of one run of each graph, the median, measured side by side."""
+
+    def layers(self, graph: Graph) -> Mapping[str, float]:
+        """Milliseconds of each layer within a run, by its label; nothing where layers cannot be told apart."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from secateur.ir import InputError
 from secateur.ir.files import write_text
-from secateur.passes.allocate import Rounds, Timed
+from secateur.passes.allocate import Knapsack, Rounds, Timed
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
@@ -94,7 +94,10 @@ class Policy(Parts):
             return method
         once = with_options(method, rounds=1, **dict.fromkeys(TIMED))
         step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
-        return Timed(Amount(*self.budget), functools.partial(at_share, step)) if self.timed else step
+        if not self.timed:
+            return step
+        by_time = isinstance(step, Knapsack) and step.by == "time"
+        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time)
 
     @property
     def timed(self) -> bool:

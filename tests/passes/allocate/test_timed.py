@@ -11,15 +11,17 @@ import secateur
 from secateur import api
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Amount, Global, Rounds, Timed
+from secateur.passes.allocate import Allocation, Amount, Global, Knapsack, Rounds, Timed
+from secateur.passes.allocate.prices import prices
 from secateur.passes.allocate.timed import MEASUREMENTS, at_share
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.notes import KeepMask
+from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import slim
 from secateur.passes.score import L1
 from support.nets import chain, residual
+from support.network import Net
 
 
 class Latency:
@@ -32,6 +34,25 @@ class Latency:
         self.asked += 1
         shares = [cost(graph).macs / self.whole for graph in graphs]
         return [self.floor + (10 - self.floor) * share**self.power for share in shares]
+
+    def layers(self, graph: Graph) -> dict[str, float]:
+        return {}
+
+
+class ByLayer(Latency):
+    """A layer takes a millisecond, and one more for each ``pace`` multiply-accumulates: ``slow`` 20 of them."""
+
+    def __init__(self, graph: Graph, slow: str) -> None:
+        super().__init__(graph)
+        self.slow, self.pace = slow, self.whole / 10
+
+    def __call__(self, *graphs: Graph) -> list[float]:
+        self.asked += 1
+        return [sum(self.layers(graph).values()) for graph in graphs]
+
+    def layers(self, graph: Graph) -> dict[str, float]:
+        rows = cost(graph).layers
+        return {row.label: 1 + row.macs / self.pace * (20 if row.label == self.slow else 1) for row in rows}
 
 
 class Drifting(Latency):
@@ -78,7 +99,7 @@ def test_a_latency_that_never_falls_ends_in_an_error() -> None:
         allocated(graph, model, 5.0)
     assert model.asked <= MEASUREMENTS + 1
     with pytest.raises(BudgetError, match="smaller networks 10;"):
-        allocated(graph, lambda *graphs: [10.0] * len(graphs), 5.0)
+        allocated(graph, Latency(graph, floor=10.0), 5.0)
 
 
 @pytest.mark.parametrize("model", [Latency, Drifting])
@@ -103,6 +124,43 @@ def test_what_was_lucky_once_is_measured_again() -> None:
 
     done = allocated(graph, Lucky(graph, floor=4.0), 5.0)
     assert 4.0 * 0.97 < Latency(graph, floor=4.0)(slim(done, done.note(KeepMask).mask))[0] <= 5.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("which", [1, 3])
+def test_the_knapsack_goes_by_what_layers_take(which: int) -> None:
+    net, x = Net(1, 3, 8, 8), "x"
+    for _ in range(5):
+        x = net.relu(net.conv(x, 16))
+    graph = Pipeline((Couple(), L1()))(net.graph(net.head(x)))
+    slow = cost(graph).layers[which].label
+    model = ByLayer(graph, slow)
+    graph = in_context(graph, latency=model)
+    found = {}
+    for by_time in (False, True):
+        timed = Timed(Amount("speedup", 1.5), functools.partial(at_share, Knapsack(round_to=1)), by_time)
+        done = timed(graph)
+        allocation = done.note(Allocation)
+        assert allocation is not None
+        assert allocation.reached >= 1.5
+        assert ("time that layers took" in allocation.remarks[-1]) == by_time
+        found[by_time] = slim(done, done.note(KeepMask).mask)  # type: ignore[union-attr]
+    left = {by_time: {row.label: row.macs for row in cost(small).layers} for by_time, small in found.items()}
+    assert left[True][slow] < left[False][slow]  # what takes long goes first,
+    assert cost(found[True]).macs > cost(found[False]).macs  # so that more of the rest may stay
+
+
+def test_prices_are_the_line_through_two_networks() -> None:
+    graph = Pipeline((Couple(), L1()))(residual())
+    model = ByLayer(graph, "")
+    mask = at_share(Global(round_to=1), 0.5)(graph).note(KeepMask).mask  # type: ignore[union-attr]
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    found = prices(graph, coupling, model, slim(graph, mask), mask)
+    assert found is not None
+    assert found.whole == pytest.approx(1e6 * model(graph)[0], rel=1e-6)
+    paced = {row.label: 1e6 * row.macs / model.pace for row in cost(graph).layers}
+    assert sum(found.weights.values()) == pytest.approx(sum(paced.values()), rel=1e-6)
+    assert prices(graph, coupling, Latency(graph), slim(graph, mask), mask) is None
 
 
 def test_without_a_latency_model_it_is_refused() -> None:

@@ -12,7 +12,7 @@ from secateur.passes.context import context_of
 from secateur.passes.notes import Coupling, Importance, KeepMask
 
 from .amount import UNITS, Allocation, Amount
-from .estimate import Count, estimator, work_of_weights
+from .estimate import Count, estimator, fixed_cost, work_of_weights
 from .obstacles import obstacles, uncounted
 from .select import Ladder
 from .widths import SLACKS, Stops, stops
@@ -184,7 +184,11 @@ class _Search:
 
 
 def counter(graph: Graph, kind: str) -> Count:
-    """Count ``kind`` on the real rewritten graph, with weights that are only shapes."""
+    """Count ``kind`` on the real rewritten graph, with weights that are only shapes; time is an estimate."""
+    if kind == "time":
+        coupling = graph.note(Coupling)
+        assert coupling is not None
+        return estimator(graph, coupling, kind)
     from secateur.passes.rewrite.slim import slim_shapes
 
     def count(mask: Array) -> int:
@@ -195,4 +199,6 @@ def counter(graph: Graph, kind: str) -> Count:
 
 def before(graph: Graph, kind: str) -> int:
     """What the model cost as it was given, or, where nobody noted it, what the graph costs."""
+    if kind == "time":
+        return fixed_cost(graph, kind) + sum(work_of_weights(graph, kind).values())
     return int(getattr(context_of(graph).baseline or totals(graph), kind))

@@ -13,9 +13,9 @@ import numpy as np
 from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.notes import Coupling
 
-from .amount import Allocation, Budgeted
+from .amount import Allocation, Amount, Budgeted
 from .budget import before, meet, notes_of, roundings
-from .estimate import work_of_weights
+from .estimate import fixed_cost, work_of_weights
 from .select import Ladder, by_score, climb
 from .solver.choice import answer
 from .solver.problem import Problem
@@ -41,26 +41,33 @@ class Knapsack(Budgeted):
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
     remains at most; ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least.
     ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
-    whatever its scores.
+    whatever its scores. ``by`` "time": under a budget of time not multiply-accumulates are shared out, but
+    what each layer took in a run of the network, where our own code can be timed.
     """
 
     name: ClassVar[str] = "knapsack"
     levels: int = 16
     floor: float = 0.1
     loss: Literal["share", "sum"] = "share"
+    by: Literal["macs", "time"] = "macs"
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
-        amount = self.amount
+        return self.within(graph, self.amount)
+
+    def within(self, graph: Graph, amount: Amount) -> Graph:
+        """The same for another budget, which may be one of kind "time" where the graph has ``Prices``."""
         if not 0 <= self.floor <= 1 or self.levels < 2:
             raise InputError(f"knapsack{{levels={self.levels},floor={self.floor:g}}}: 2 levels or more, floor a share")
         if self.loss not in ("share", "sum"):
             raise InputError(f"knapsack{{loss={self.loss}}}: the loss is share or sum")
+        if self.by not in ("macs", "time"):
+            raise InputError(f"knapsack{{by={self.by}}}: by macs or time")
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         table = stops(coupling, ladder, roundings(graph, self.round_to)[0], work_of_weights(graph, "macs"))
         options = [_options(ladder, table, orbit, self.levels) for orbit in range(len(ladder.length))]
-        limit = amount.limit(before(graph, amount.kind))
+        limit = amount.limit(before(graph, amount.kind)) - fixed_cost(graph, amount.kind)
         kept, gap = widths(graph, coupling, ladder, options, amount.kind, limit, self.loss)
         order = by_score(ladder)
         chosen = ladder.rank[order] < kept[ladder.orbit[order]]

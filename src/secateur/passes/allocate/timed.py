@@ -1,4 +1,4 @@
-"""A budget of time: allocate by multiply-accumulates, and let a few measurements say how many may remain."""
+"""A budget of time: allocate by multiply-accumulates or by what layers take; measurements say how much may remain."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from secateur.passes.pipeline import Pass, with_options
 
 from .amount import Allocation, Allocator, Amount
 from .budget import notes_of
+from .estimate import Prices
+from .knapsack import Knapsack
+from .prices import prices
 from .rounds import Rounds
 
 MEASUREMENTS = 8
 MEASURE = "measure the latency"
+HALF = 0.5  # of the multiply-accumulates: the second network whose layers are timed
 NEAR = 0.97  # a budget used to this share is used
 AIM = 0.985  # the next network is made for this share of the budget
 
@@ -28,13 +32,16 @@ AIM = 0.985  # the next network is made for this share of the budget
 class Timed:
     """As many multiply-accumulates as a budget of milliseconds, or of times as fast, allows.
 
-    ``at(share)`` leaves a share of them. Each network is measured side by side with the original; the one that is
-    taken is measured twice, and the second time counts, as the best of several noisy figures is too good.
+    ``at(share)`` leaves a share of them; or, ``by_time``, of the nanoseconds that layers took, where they can be timed
+    one by one in the network and in one of half its multiply-accumulates (``Prices``). Each network is measured side
+    by side with the original; the one that is taken is measured twice, and the second time counts, as the best of
+    several noisy figures is too good.
     """
 
     name: ClassVar[str] = "timed"
     budget: Amount
     at: Callable[[float], Pass] = field(repr=False)
+    by_time: bool = False
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
@@ -51,7 +58,8 @@ class Timed:
             remark = "the original is fast enough: nothing was removed"
             everything = graph.with_note(KeepMask(np.ones(coupling.size, bool)))
             return everything.with_note(Allocation(self.budget, whole, whole, 1, (remark,)))
-        search = _Search(graph, context.latency, self.at, self.budget, whole)
+        priced = self._priced(graph, context.latency) if self.by_time else graph
+        search = _Search(priced, context.latency, self.at, self.budget, whole)
         best = search.run()
         if best is None:
             least = (
@@ -64,12 +72,26 @@ class Timed:
                 "raise the budget, or protect less"
             )
         done = best.graph.note(Allocation)
+        what = "MACs" if priced.note(Prices) is None else "time that layers took"
         tried = ", ".join(
-            f"{found.share:.0%} of the MACs {found.took:.4g} ms against {found.whole:.4g}" for found in search.tried
+            f"{found.share:.0%} of the {what} {found.took:.4g} ms against {found.whole:.4g}" for found in search.tried
         )
         remarks = (*(done.remarks if done else ()), f"measured beside the original: {tried}")
         reached = best.took if self.budget.kind == "latency_ms" else best.whole / best.took
         return best.graph.with_note(Allocation(self.budget, whole, reached, done.round_to if done else 1, remarks))
+
+    def _priced(self, graph: Graph, latency: LatencyModel) -> Graph:
+        """The graph with prices, if its layers can be timed."""
+        from secateur.passes.rewrite.slim import slim
+
+        coupling, _ = notes_of(graph, self.name)
+        try:
+            mask = self.at(HALF)(graph).note(KeepMask)
+        except BudgetError:
+            return graph
+        assert mask is not None
+        found = prices(graph, coupling, latency, slim(graph, mask.mask), mask.mask)
+        return graph if found is None else graph.with_note(found)
 
     @property
     def _spelt(self) -> str:
@@ -132,8 +154,24 @@ class _Search:
         return took / limit if self.budget.kind == "latency_ms" else took * limit / whole
 
 
+@dataclass(frozen=True)
+class _OfTime:
+    """An allocation that leaves a share of the time where the graph has prices, else of the multiply-accumulates."""
+
+    name: ClassVar[str] = Knapsack.name
+    step: Knapsack
+    share: float
+
+    def __call__(self, graph: Graph) -> Graph:
+        if graph.note(Prices) is None:
+            return with_options(self.step, macs=self.share)(graph)
+        return self.step.within(graph, Amount("time", self.share))
+
+
 def at_share(step: Allocator | Rounds, share: float) -> Pass:
-    """The same allocation, leaving this share of the multiply-accumulates."""
+    """The same allocation, leaving this share of the multiply-accumulates, or of the time of layers."""
+    if isinstance(step, Knapsack):
+        return _OfTime(step, float(share))
     if isinstance(step, Rounds):
         return dataclasses.replace(step, allocator=with_options(step.allocator, macs=float(share)))
     return with_options(step, macs=float(share))
