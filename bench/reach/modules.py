@@ -31,6 +31,7 @@ from typing import IO
 from bench.lib import common
 from bench.nets.modules import (
     attention,
+    calls,
     convolutions,
     detectors,
     generators,
@@ -46,7 +47,7 @@ from bench.reach.names import MODULE_FAULTS
 VERDICTS = ("ok", "expected", "none", "skipped")
 KINDS: Sequence[Kind] = tuple(
     kind
-    for module in (attention, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
+    for module in (attention, calls, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
     for kind in module.KINDS
 )
 

@@ -127,6 +127,28 @@ class Crossed(nn.Module):
         return self.last(F.relu(self.a(x)) * self.b(z).transpose(1, 2))
 
 
+class Correlated(nn.Module):
+    """A picture seen through another's features, channel by channel: kernels of each sample, in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        y, kernel = F.relu(self.body(x)), self.body(z)
+        n, c, h, w = y.shape
+        found = F.conv2d(y.reshape(1, n * c, h, w), kernel.reshape(n * c, 1, 2, 2), groups=n * c)
+        return self.last(found.view(n, c, h - 1, w - 1))
+
+
+def test_correlation_channel_by_channel_is_cut_and_keeps_a_free_batch() -> None:
+    torch.manual_seed(0)
+    module, inputs = Correlated(), (torch.randn(2, 3, 6, 6), torch.randn(2, 3, 2, 2))
+    slim = secateur.compile(module, "l1", example_inputs=inputs, macs=0.6)
+    assert {layer.reason for layer in slim.report.layers if layer.state == "frozen"} <= {"graph output"}
+    assert slim.module()(torch.randn(5, 3, 6, 6), torch.randn(5, 3, 2, 2)).shape == (5, 2, 5, 5)
+
+
 @pytest.mark.parametrize(
     ("module", "inputs"),
     [(OwnKernels, (torch.randn(1, 3, 6, 6),)), (Crossed, (torch.randn(2, 8, 6), torch.randn(2, 12, 12)))],

@@ -46,21 +46,32 @@ def _conv(b: Builder, a: Args) -> Value:
     ))  # fmt: skip
 
 
+_PLACES = 128  # of a kernel of which each is a slice of its own
+
+
 def _of_each_sample(b: Builder, x: Value, w: Value, a: Args) -> Value | None:
     """A convolution of every sample with weights of its own, spelt as groups over the batch, as a product per sample.
 
-    Weights that are computed from data are stacked along the batch; so are the samples' channels.
+    Weights that are computed from data are stacked along the batch; so are the samples' channels. Each sample's may be
+    in groups again, as in correlation channel by channel.
     """
     if len(w.shape) != 4 or len(x.shape) != 4 or x.shape[0] != 1 or b.array(w) is not None or a.get("transposed"):
         return None
     maker, groups = b.made.get(x.name), int(a.groups)
     source = b.values[maker.inputs[0] or ""] if maker is not None and maker.op == "reshape" else x
-    if len(source.shape) != 4 or source.shape[0] != groups or source.shape[2:] != x.shape[2:] or b.depends_on_none(w):
+    if len(source.shape) != 4 or groups % source.shape[0] or source.shape[2:] != x.shape[2:] or b.depends_on_none(w):
         return None
-    if a.bias is not None or isinstance(a.padding, str) or w.shape[0] % groups or source.shape[1] != w.shape[1]:
+    if a.bias is not None or isinstance(a.padding, str) or w.shape[0] % groups:
+        return None
+    count, own = source.shape[0], groups // source.shape[0]  # samples, and groups of each
+    if source.shape[1] != own * w.shape[1] or math.prod(w.shape[2:]) > _PLACES:
         return None
     windows = unfolded(b, source, w.shape[2:], ints(a.dilation, 2), ints(a.padding, 2), ints(a.stride, 2))
     rows = w.shape[0] // groups
+    if own > 1:
+        windows = b.reshape(windows, (count, own, windows.shape[1] // own, windows.shape[2]))
+        each = b.emit("matmul", [b.reshape(w, (count, own, rows, windows.shape[2])), windows])
+        return b.reshape(b.reshape(each, (count, own * rows, *a.shape[2:])), a.shape)
     each = b.emit("matmul", [b.reshape(w, (groups, rows, windows.shape[1])), windows])
     return b.reshape(b.reshape(each, (groups, rows, *a.shape[2:])), a.shape)
 
