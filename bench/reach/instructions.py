@@ -3,7 +3,7 @@
     python -m bench.reach.instructions [--only GLOB]
 
 Emulated times mean nothing, and instruction counts do compare programs on the same processor: qemu counts them with a
-plugin (``bench/lib/count_instructions.c``, for Debian's qemu-user and gcc), each program once with one image more
+plugin (``bench/lib/count_instructions.c``, for Debian's qemu-user and gcc), each program once with some images more
 than the other time, on one thread of a Neoverse N1. Ours is run by the C++ example; LiteRT (XNNPACK) runs what onnx2tf
 makes of the ONNX file, in an environment that ``bench.lib.engines`` makes.
 """
@@ -26,6 +26,7 @@ TARGET = "aarch64:neoverse-n1"
 PEERS = emulated.FOLDER / "peers"
 PINNED = ("onnxruntime", "protobuf", "flatbuffers", "packaging")  # in constraints.txt
 LITERT = "ai-edge-litert==2.3.0"
+ENOUGH = 400_000_000  # instructions of images, against what differs from start to start: some two million
 RUN = Path(__file__).parents[1] / "lib" / "emulated_peer.py"
 
 
@@ -79,15 +80,18 @@ def measure(name: str, seed: int, folder: Path, counter: Path, example: Path) ->
     np.save(folder / "x.npy", x)
     python = emulated.FOLDER / "root" / "usr" / "bin" / "python3.11"
     programs: dict[str, tuple[list[str | Path], int]] = {
-        "ours": ([example, folder / "a.so", folder / "x.bin", "--repeats"], 2),
+        "ours": ([example, folder / "a.so", folder / "x.bin", "--repeats"], 1),
         # The first image plans their memory.
-        "onnxruntime": ([python, RUN, "onnxruntime", folder / "a.onnx", folder / "x.npy"], 3),
-        "litert": ([python, RUN, "litert", converted(folder / "a.onnx"), folder / "x.npy"], 3),
+        "onnxruntime": ([python, RUN, "onnxruntime", folder / "a.onnx", folder / "x.npy"], 2),
+        "litert": ([python, RUN, "litert", converted(folder / "a.onnx"), folder / "x.npy"], 2),
     }
-    counts = {
-        runtime: count(counter, [*program, str(more)]) - count(counter, [*program, str(more - 1)])
-        for runtime, (program, more) in programs.items()
-    }
+
+    def each(program: list[str | Path], first: int, images: int) -> int:
+        """Instructions of an image, those before it left out."""
+        return (count(counter, [*program, str(first + images)]) - count(counter, [*program, str(first)])) // images
+
+    images = -(-ENOUGH // each(*programs["ours"], 1))
+    counts = {runtime: each(program, first, images) for runtime, (program, first) in programs.items()}
     ratios = {f"over_{runtime}": counts["ours"] / counts[runtime] for runtime in ("onnxruntime", "litert")}
     return {"network": name, **counts, **ratios, "kernels": dict(library.metadata.kernels), "litert_version": LITERT}
 
