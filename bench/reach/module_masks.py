@@ -46,6 +46,10 @@ def masked_run(module: nn.Module, arguments: tuple[Any, ...], recipe: Json) -> l
     with torch.no_grad():
         mask.run(*values)
     missed = sorted(n for n in recipe["weights"] if n in own and n not in mask.read and _columns_listed(recipe, n))
+    stacked = [n for n in recipe["weights"] if n.rpartition(".")[2] in ("lstm", "gru", "rnn")]
+    strange = [n for n in stacked if n.rpartition(".")[0] not in own]
+    if strange:
+        raise Inapplicable(f"'{strange[0]}' was computed from parameters")
     if missed:
         raise Inapplicable(f"'{missed[0]}' is read by no layer as it is stored")
     return [mask.kept[r.name] if isinstance(r, fx.Node) else r[0] for r in found.results]

@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import secateur  # noqa: E402
+from secateur.ir.exporters.torch.module import to_module  # noqa: E402
 
 
 class Layer(nn.Module):
@@ -98,3 +99,13 @@ def test_a_constant_that_is_cut_here_and_read_whole_there_is_filled_up() -> None
     assert slim.report.verification is not None
     assert slim.report.verification.passed
     assert any(entry.node == "cumsum" for entry in slim.recipe.mixing)
+
+
+def test_recurrent_weights_that_are_computed_are_what_they_are_now() -> None:
+    """A normalised recurrent weight has no place in the layer's stacked gates until it is a weight itself."""
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.LSTM(5, 6), "weight_hh_l0").eval()
+    x = torch.randn(4, 2, 5)
+    graph = secateur.trace(layer, (x,))
+    assert "lstm" in {node.op for node in graph.nodes}
+    torch.testing.assert_close(to_module(graph)(x)[0], layer(x)[0])

@@ -41,6 +41,7 @@ LAYER_WEIGHTS: Mapping[str, frozenset[str]] = MappingProxyType(
              "conv_transpose3d", "linear", "embedding"), frozenset({"weight"})
         ),
         **dict.fromkeys(("matmul", "mm", "addmm"), frozenset({"self", "other", "mat1", "mat2"})),
+        **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), frozenset({"params"})),
     }
 )  # fmt: skip
 

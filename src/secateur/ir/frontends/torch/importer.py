@@ -304,10 +304,21 @@ class Importer:
         args = [
             self._folded_value(item, node, name == "weight")
             if name in slots and isinstance(item, fx.Node)
+            else [self._stacked(one) for one in item]
+            if name in slots and isinstance(item, list | tuple)
             else fx.map_arg(item, self._value)
             for name, item in zip(names, node.args, strict=False)
         ]
         return tuple(args), fx.map_arg(node.kwargs, self._value)
+
+    def _stacked(self, item: Argument) -> Argument:
+        """A weight of a recurrent layer, where the gates are stacked anew: one that is computed, as what it is now."""
+        const = self.consts.get(item) if isinstance(item, fx.Node) else None
+        if const is None or const.name or not const.origins or not isinstance(const.tensor, torch.Tensor):
+            return fx.map_arg(item, self._value)
+        if item not in self.folded:
+            self.folded[item] = self._folded_weight(item, const)
+        return self.folded[item]
 
     def _folded_value(self, item: fx.Node, user: fx.Node, weight: bool) -> Argument:
         const = self.consts.get(item)
