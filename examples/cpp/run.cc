@@ -168,6 +168,8 @@ std::string Features() {
   for (size_t bit = 0; bit < std::size(names); ++bit)
     if (getauxval(AT_HWCAP) >> bit & 1) have += std::string(names[bit]) + " ";
   return have;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  return " asimd asimddp asimdrdm atomics fphp lrcpc ";  // since the M1
 #else
   std::ifstream info("/proc/cpuinfo");
   std::string line, have;
