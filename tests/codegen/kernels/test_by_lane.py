@@ -61,9 +61,10 @@ def test_records_of_before_still_stand_for_what_they_measured() -> None:
     assert "runs" not in workload_of(replace(spec, runs=0))
 
 
-def test_narrow_groups_are_one_call() -> None:
-    net = Net(1, 32, 8, 8)
-    calls = plan(outputs(net, conv(net, "x", 32, (3, 3), 8, pad=(1, 1, 1, 1)))).calls
+@pytest.mark.parametrize(("groups", "size"), [(8, 8), (4, 6)], ids=["narrow", "in a small image"])
+def test_groups_are_one_call(groups: int, size: int) -> None:
+    net = Net(1, 32, size, size)
+    calls = plan(outputs(net, conv(net, "x", 32, (3, 3), groups, pad=(1, 1, 1, 1)))).calls
     assert sum(isinstance(call.spec, GroupedConvSpec) for call in calls) == 1
     assert not any(isinstance(call.spec, ConvSpec) for call in calls)
 

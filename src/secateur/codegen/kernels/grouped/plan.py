@@ -16,11 +16,13 @@ from secateur.codegen.plan.tensors import Address, Blocked, Floats, Ints
 from .packing import pack_quads, quad_channels
 from .spec import QUAD, GroupedConvChoice, GroupedConvSpec
 
+LEAST = 7  # rows and columns of an image in which two tiles of 4x4 save something
+
 
 def grouped(placement: Placement, x: Blocked, work: Folded) -> Blocked | None:
     """One call for all groups; None if whole vectors of outputs are computed faster."""
     lanes, outputs = placement.lanes, work.weight.shape[0]
-    if lanes < QUAD or not _can_look_up(placement, work) or _has_fewer_products(work, lanes):
+    if lanes < QUAD or not _can_look_up(placement, work) or _has_fewer_products(placement, work):
         return None
     inputs = _input_quads(x, work)
     like = partner(placement, work.tail)
@@ -44,9 +46,13 @@ def grouped(placement: Placement, x: Blocked, work: Folded) -> Blocked | None:
     return _call(placement, x, work, spec, channels, inputs, places)
 
 
-def _has_fewer_products(work: Folded, lanes: int) -> bool:
-    """May Winograd's algorithm take each group, whole vectors? It multiplies less than any direct kernel."""
-    plain = work.kernel == (3, 3) and work.stride == work.dilation == (1, 1)
+def _has_fewer_products(placement: Placement, work: Folded) -> bool:
+    """May Winograd's algorithm take each group, whole vectors? It multiplies less than any direct kernel.
+
+    In small images its tiles hang over, and a call for each group is not worth it.
+    """
+    lanes, (_, _, *size) = placement.lanes, placement.axes.nchw(work.name)
+    plain = work.kernel == (3, 3) and work.stride == work.dilation == (1, 1) and min(size) >= LEAST
     return lanes == QUAD and plain and min(work.weight.shape[1], work.weight.shape[0] // work.groups) >= 2 * lanes
 
 
