@@ -227,3 +227,13 @@ def test_the_tuner_takes_what_is_built(tmp_path: Path) -> None:
     library = codegen.build(graph, records=tmp_path / "r.jsonl")
     assert isinstance(library, PartedLibrary)
     assert library.metadata.kernels["conv"] == 1
+
+
+def test_bfloat16_goes_in_and_out_of_a_library() -> None:
+    """It is computed in float32; the runtime, which takes none from NumPy, makes the two of each other."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1)).bfloat16().eval()
+    x = torch.from_numpy(X).bfloat16()
+    found = secateur.compile(module, "none", example_inputs=(x,)).build()(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, module(x), rtol=0.05, atol=0.05)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from secateur.ir import Graph, Unsupported
+from secateur.ir.precision import floats_at_edges
 from secateur.ir.progress import Progress, quiet
 
 from .build import build_piece, port, show_piece
@@ -98,7 +99,7 @@ def _refuse_whole(graph: Graph, pieces: tuple[Piece, ...]) -> None:
 def _model(piece: Piece, threads: int) -> RuntimeModel:
     from secateur.ir.exporters.onnx.write import part_to_onnx
 
-    return RuntimeModel(part_to_onnx(piece.graph).SerializeToString(), threads)
+    return RuntimeModel(part_to_onnx(floats_at_edges(piece.graph)).SerializeToString(), threads)
 
 
 def _metadata(graph: Graph, parts: list[Part], target: Target, threads: int) -> Metadata:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.ir import InputError
+from secateur.ir.graph import numpy_dtype
 
 from .library import Library, check_machine
 from .library import load_library as load_one
@@ -28,6 +30,7 @@ from .metadata import FORMAT, Metadata
 
 PARTS = "parts.json"
 RUNTIME = "onnxruntime"  # the family under which calls of the runtime are counted
+BFLOAT16 = "bfloat16"
 AnyArray = NDArray[Any]
 
 
@@ -38,7 +41,10 @@ class Runs(Protocol):
 
 
 class RuntimeModel:
-    """A model that ONNX Runtime computes. The runtime is looked for when it is first called."""
+    """A model that ONNX Runtime computes. The runtime is looked for when it is first called.
+
+    It takes and gives float32 in the place of bfloat16, which the runtime's Python does not know.
+    """
 
     def __init__(self, data: bytes, threads: int) -> None:
         self.data, self.threads = data, threads
@@ -57,8 +63,9 @@ class RuntimeModel:
 
     def __call__(self, *inputs: AnyArray) -> tuple[AnyArray, ...]:
         names = [i.name for i in self._session.get_inputs()]
+        given = (x.astype(np.float32) if x.dtype.name == BFLOAT16 else x for x in inputs)
         try:
-            return tuple(self._session.run(None, dict(zip(names, inputs, strict=True))))
+            return tuple(self._session.run(None, dict(zip(names, given, strict=True))))
         except Exception as error:  # the runtime's types share no base of their own
             raise InputError(
                 f"ONNX Runtime cannot compute its part of this library: {str(error).strip().splitlines()[0]}"
@@ -89,12 +96,15 @@ class PartedLibrary(Library):
     def _run(self, arrays: Sequence[Any], torch: ModuleType | None) -> list[Any]:
         check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
         known: dict[str, AnyArray] = dict(self._constants)
-        known.update(zip(self._inputs, map(np.asarray, arrays), strict=True))
+        known.update(zip(self._inputs, map(_array, arrays), strict=True))
         for part in self.parts:
             found = part.run(*(known[name] for name in part.reads))
             known.update(zip(part.writes, found if isinstance(found, tuple) else (found,), strict=True))
-        outs = [np.asarray(known[name], order="C") for name in self._outputs]
-        return outs if torch is None else [torch.from_numpy(out) for out in outs]
+        outs = [
+            np.asarray(known[name], numpy_dtype(port.dtype) if port.dtype == "bf16" else None, order="C")
+            for name, port in zip(self._outputs, self.metadata.outputs, strict=True)
+        ]
+        return outs if torch is None else [_tensor(torch, out) for out in outs]
 
     def write(self, path: Path) -> None:
         """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
@@ -114,6 +124,20 @@ class PartedLibrary(Library):
                 stream = io.BytesIO()
                 np.save(stream, array)
                 archive.writestr(f"constants/{self._outputs.index(name)}.npy", stream.getvalue())
+
+
+def _array(given: Any) -> AnyArray:
+    """An input as an array over the same memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(given, torch.Tensor) and given.dtype == torch.bfloat16:
+        return np.asarray(given.view(torch.int16)).view(numpy_dtype("bf16"))
+    return np.asarray(given)
+
+
+def _tensor(torch: ModuleType, out: AnyArray) -> Any:
+    if out.dtype.name == BFLOAT16:
+        return torch.from_numpy(out.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(out)
 
 
 def load_library(path: str | Path) -> Library:

@@ -91,6 +91,28 @@ def computed_wide(graph: Graph) -> Graph:
     return wide.rewrite(inputs=graph.inputs, nodes=[*before, *nodes, *after], weights={**wide.weights, **kept})
 
 
+def floats_at_edges(graph: Graph) -> Graph:
+    """The network with float32 in the place of bfloat16 at its inputs and outputs, and inside as it was.
+
+    ONNX Runtime takes no bfloat16 from NumPy; every bfloat16 is a float32 as well.
+    """
+    edges = [v for v in graph.inputs if v.dtype == "bf16"]
+    ends = [n for n in dict.fromkeys(graph.outputs) if n in graph.producer and graph.value(n).dtype == "bf16"]
+    inner = {name: f"{name}.half" for name in (*(v.name for v in edges), *ends)}
+    inputs = tuple(dataclasses.replace(v, dtype="f32") if v in edges else v for v in graph.inputs)
+    before = [_cast(inner[v.name], v.name, v, "bf16") for v in edges]
+    nodes = [
+        dataclasses.replace(
+            node,
+            inputs=tuple(i if i is None else inner.get(i, i) for i in node.inputs),
+            outputs=tuple(dataclasses.replace(v, name=inner.get(v.name, v.name)) for v in node.outputs),
+        )
+        for node in graph.nodes
+    ]
+    after = [_cast(n, inner[n], graph.value(n), "f32") for n in ends]
+    return graph.rewrite(inputs=inputs, nodes=[*before, *nodes, *after]) if inner else graph
+
+
 def _cast(name: str, source: str, value: Value, to: str) -> Node:
     return Node("cast", (source,), (dataclasses.replace(value, name=name, dtype=to),), {"to": to})
 
