@@ -58,10 +58,13 @@ def _closed(graph: Graph, batches: Set[str]) -> Graph:
         sizes = {atom.name for atom in parse(sym.name).atoms() if atom.kind in ("size", "unknown")}
         return sym if sizes <= batches else int(sym)
 
-    inputs = [Value(v.name, tuple(at_size(d) if isinstance(d, Sym) else d for d in v.shape), v.dtype)
-              for v in graph.inputs]  # fmt: skip
-    nodes = [
-        n.with_attrs(**{k: map_sizes(a, at_size) for k, a in n.attrs.items()}) if any(map(has_sizes, n.attrs.values()))
-        else n for n in graph.nodes
-    ]  # fmt: skip
+    def sized(value: Value) -> Value:
+        return Value(value.name, tuple(at_size(d) if isinstance(d, Sym) else d for d in value.shape), value.dtype)
+
+    nodes = []
+    for node in graph.nodes:
+        if any(map(has_sizes, node.attrs.values())):
+            node = node.with_attrs(**{k: map_sizes(a, at_size) for k, a in node.attrs.items()})
+        nodes.append(dataclasses.replace(node, outputs=tuple(map(sized, node.outputs))))  # an opaque node's are records
+    inputs = list(map(sized, graph.inputs))
     return reinfer(graph.rewrite(inputs=inputs, nodes=nodes))

@@ -21,6 +21,7 @@ from secateur.ir.followed import followed_shapes, has_symbols
 from secateur.ir.graph import Array, Graph, Sym, Value
 from secateur.ir.onnx_origin import CAPTURED, ZEROS, OnnxOrigin
 
+from .complex_numbers import as_pairs
 from .compute import COMPUTE
 from .emitter import Emitter, Rule, element_type
 from .movement import MOVES
@@ -95,6 +96,7 @@ def why_fixed(graph: Graph) -> str | None:
 def _frame(graph: Graph) -> tuple[ModelProto, dict[str, Array]]:
     graph = in_pieces(graph)
     origin = graph.note(OnnxOrigin)
+    graph = as_pairs(graph) if origin is None else graph
     model = _header(graph, origin)
     names = dict(origin.names) if origin else {}
     opset = origin.opset if origin else _version(graph)[0]

@@ -282,6 +282,8 @@ def _revive(item: Any, operands: Sequence[Tensor], sizes: Sequence[int]) -> Any:
             return operands[item["$"]]
         if "#" in item:
             return sizes[item["#"]]
+        if "complex" in item:
+            return complex(*item["complex"])
         if "torch" in item:
             return getattr(torch, item["torch"])
         return torch.device(item["device"]) if "device" in item else float(item["float"])

@@ -166,7 +166,7 @@ def _identity(e: Emitter, node: Node) -> fx.Node:
 
 
 def _div(e: Emitter, node: Node) -> fx.Node:
-    whole = node.out.dtype not in ("f32", "f64", "f16", "bf16")
+    whole = node.out.dtype not in ("f32", "f64", "f16", "bf16", "c64", "c128")
     return e.call(torch.div, *e.args(node), **({"rounding_mode": "trunc"} if whole else {}))
 
 

@@ -199,7 +199,7 @@ class Builder:
         """A tensor, or a Python number as a constant, in this element type."""
         if isinstance(item, Value):
             return self.cast(item, dtype)
-        if not isinstance(item, int | float | bool):
+        if not isinstance(item, int | float | bool) and not (isinstance(item, complex) and dtype in COMPLEX):
             raise Skip(f"{item!r} is no number")
         return self.scalar(item, dtype)
 

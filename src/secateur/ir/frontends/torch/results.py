@@ -94,6 +94,8 @@ def jsonable(item: Argument, operands: list[Value], sizes: list[int] | None = No
         return {"device": str(item)}
     if isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
         return {"float": str(item)}
+    if isinstance(item, complex):
+        return {"complex": [item.real, item.imag]}
     if item is None or isinstance(item, bool | int | float | str):
         return item
     raise Unsupported(f"an argument of type {type(item).__name__} cannot be kept in an opaque node.")

@@ -1,0 +1,84 @@
+"""Fourier transforms of torch as DFT, which reads and writes pairs along a last axis (``complex_numbers``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from secateur.ir.graph import Node, Sym
+from secateur.ir.symbolic import as_size
+
+from .calls import arguments
+from .emitter import Emitter, Rule
+
+
+def _transform(e: Emitter, x: str, axis: int, inverse: bool, onesided: bool = False, out: str | None = None) -> str:
+    """One axis; the inverse is divided by its length."""
+    attrs = {"inverse": int(inverse), "onesided": int(onesided)}
+    if e.opset >= 20:
+        return e.add("DFT", [x, "", e.scalar(axis, "i64")], out, **attrs)
+    return e.add("DFT", [x], out, axis=axis, **attrs)
+
+
+def _fft(kind: str, axes_of: str) -> Rule:
+    """``aten.fft_*(self, n or s, dim, norm)``; ``kind``: fft, ifft, rfft or irfft; over one, two or n axes."""
+
+    def form(e: Emitter, node: Node) -> None:
+        e.needs(node, 17, "DFT")
+        a = arguments(node, "self", "s", "dim", "norm")
+        sizes = a.get("s", a.get("n"))
+        shape = list(e.shape(node))
+        pairs = kind == "irfft" or (kind != "rfft" and len(shape) == len(node.out.shape))
+        shape = shape[:-1] if pairs else shape
+        dims = a.get("dim")
+        if dims is None:
+            dims = {"": [-1], "2": [-2, -1], "n": list(range(len(shape)))}[axes_of]
+            dims = dims[-len(sizes) :] if isinstance(sizes, list) else dims
+        axes = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)]
+        sizes = [sizes] if isinstance(sizes, int) else sizes
+        if a.get("norm") not in (None, "backward"):
+            raise e.unsupported(node, f"norm='{a['norm']}'")
+        fixed = axes[:-1] if kind == "irfft" else axes
+        if sizes and any(n not in (-1, shape[i]) for n, i in zip(sizes, fixed, strict=False)):
+            raise e.unsupported(node, "a transform of another length than its input's")
+        x, outs = e.ins(node)[0], e.outs(node)
+        if kind == "rfft":
+            x = _transform(e, e.unsqueeze(x, [len(shape)]), axes[-1], False, True, outs[0] if len(axes) == 1 else None)
+            _each(e, x, axes[:-1], False, outs[0])
+        elif kind == "irfft":
+            n = sizes[-1] if sizes else 2 * (_sized(shape[axes[-1]]) - 1)
+            _real(e, _each(e, x, axes[:-1], True, None), axes[-1], shape[axes[-1]], n, len(shape), outs[0])
+        else:
+            _each(e, x if pairs else e.unsqueeze(x, [len(shape)]), axes, kind == "ifft", outs[0])
+
+    return form
+
+
+def _each(e: Emitter, x: str, axes: list[int], inverse: bool, out: str | None) -> str:
+    for i, axis in enumerate(axes):
+        x = _transform(e, x, axis, inverse, out=out if i == len(axes) - 1 else None)
+    return x
+
+
+def _real(e: Emitter, x: str, axis: int, half: int, whole: int, rank: int, out: str) -> None:
+    """The inverse along an axis of which half is there: what is missing is the conjugate, turned over."""
+    back = e.add(
+        "Slice", [x, e.ints([_sized(whole) - _sized(half)]), e.numbers([0]), e.numbers([axis]), e.numbers([-1])]
+    )
+    sign = e.add("Concat", [e.unsqueeze(e.scalar(v, "f32"), [0]) for v in (1.0, -1.0)], axis=0)
+    full = e.add("Concat", [x, e.add("Mul", [back, sign])], axis=axis)
+    y = _transform(e, full, axis, True)
+    e.add("Gather", [y, e.scalar(0, "i64")], [out], axis=rank)
+
+
+def _sized(number: int) -> int:
+    """A size that can be counted with and still follows the inputs."""
+    return as_size(number) if isinstance(number, Sym) else number
+
+
+SPECTRA: Mapping[str, Rule] = MappingProxyType(
+    {
+        f"aten.fft_{kind}{more}.default": _fft(kind, more)
+        for kind in ("fft", "ifft", "rfft", "irfft") for more in ("", "2", "n")
+    }
+)  # fmt: skip
