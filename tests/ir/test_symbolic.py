@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secateur.ir import Sym, parse_graph
-from secateur.ir.expr import Expr, parse
+from secateur.ir.expr import Expr
+from secateur.ir.expr_text import parse
 from secateur.ir.followed import followed_shapes, said
 from secateur.ir.symbolic import Size, as_size, largest, least, resized, scaled, unknown
 from secateur.ir.text import reinfer

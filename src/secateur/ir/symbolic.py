@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from .expr import Atom, Expr, parse, quotient, scaled_down
+from .expr import Atom, Expr, quotient, scaled_down
+from .expr_text import parse
 from .graph import Attr, Graph, Sym, Value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Set
 
-from secateur.ir.expr import parse
+from secateur.ir.expr_text import parse
 from secateur.ir.followed import followed_shapes, has_symbols
 from secateur.ir.graph import Graph, Sym, Value
 from secateur.ir.onnx_origin import OnnxOrigin

@@ -7,7 +7,8 @@ from collections.abc import Sequence, Set
 
 from torch import fx
 
-from secateur.ir.expr import Atom, Expr, parse
+from secateur.ir.expr import Atom, Expr
+from secateur.ir.expr_text import parse
 from secateur.ir.graph import Node, Sym
 from secateur.ir.symbolic import has_sizes, map_sizes
 from secateur.ir.torch_origin import Literal
