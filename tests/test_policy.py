@@ -126,6 +126,10 @@ def test_a_speedup_is_in_times() -> None:
     assert policy.spec == "l1,knapsack{speedup=2.0,levels=8},slim"
     assert from_spec(policy.spec) == from_toml(policy.to_toml()) == policy
     assert Policy().with_budget("speedup", "1.5") == from_toml('[budget]\nspeedup = "1.5x"')
+    with pytest.raises(
+        InputError, match=r"budget speedup='fast' is not an amount; write how many times as fast \(2x\)"
+    ):
+        Policy().with_budget("speedup", "fast")
     for wrong in ("1x", "0.5", "-2x"):
         with pytest.raises(InputError, match="how many times as fast, above 1, such as 2x"):
             Policy().with_budget("speedup", wrong)

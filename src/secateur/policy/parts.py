@@ -16,6 +16,7 @@ from secateur.passes.score import L1, Criterion, check_criterion
 
 SCORE, METHOD = L1(), Global()  # what a policy does that says nothing else
 BUDGETS = ("macs", "params", "bytes", "channels", *TIMED)
+_WANTED = {"latency_ms": "milliseconds (12.5)", "speedup": "how many times as fast (2x)"}
 _SUFFIXES = {"bytes": "B", "speedup": "x"}
 UNMET = (
     "{what} prunes nothing, so the budget {budget} cannot be met; name a criterion, as in --policy l1 or "
@@ -105,9 +106,8 @@ def amount(kind: str, value: object) -> float | int:
     text = value.strip() if isinstance(value, str) else ""
     found = number(text.removesuffix(_SUFFIXES.get(kind, ""))) if text else value
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise InputError(
-            f"budget {kind}={value!r} is not an amount; write a share (50%, 0.5) or a number (120M, 3000000)"
-        )
+        wanted = _WANTED.get(kind, "a share (50%, 0.5) or a number (120M, 3000000)")
+        raise InputError(f"budget {kind}={value!r} is not an amount; write {wanted}")
     check_budget(kind, found)
     return float(found) if kind in TIMED else found
 
