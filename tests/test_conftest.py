@@ -40,6 +40,7 @@ def test_known_reasons_and_tests_that_pass_are_fine(tmp_path: Path) -> None:
 
 
 def test_what_needs_emulation_may_be_skipped_only_where_it_is_missing(tmp_path: Path) -> None:
-    # And once more: both skips are of the inner suite.
+    # This text is the body of a test in the inner suite, whose exit status is what is tested: it must pass where
+    # emulation is missing and fail where CI says that it is there. No test of ours is skipped by it.
     skip = "pytest.skip('emulation needs qemu-aarch64-static: install it')"
     assert [outcome(tmp_path, skip, options=given)[0] for given in ((), ("--emulated",))] == [0, 1]

@@ -30,6 +30,26 @@ def test_torch_compile_finds_it_by_name_and_follows_weights_and_shapes() -> None
         torch.testing.assert_close(fast(x), module(x))
 
 
+def test_weights_that_take_the_place_of_others_are_seen() -> None:
+    x, graph = torch.randn(1, 3, 8, 8), fx.symbolic_trace(Product())
+    made = backend(graph, [nn.Parameter(torch.randn(4, 192)), x])
+    for _ in range(4):  # each is freed before the next is made, so that the allocator gives its memory again
+        held = nn.Parameter(torch.randn(4, 192), requires_grad=False)
+        torch.testing.assert_close(made(held, x)[0], graph(held, x)[0])
+        del held
+    with torch.inference_mode():
+        held = nn.Parameter(torch.randn(4, 192), requires_grad=False)
+    with pytest.warns(UserWarning, match="made in inference mode"):
+        made(held, x)
+
+
+class Product(nn.Module):
+    """A weight among the inputs, as TorchDynamo hands it over."""
+
+    def forward(self, weight: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (nn.functional.linear(x.flatten(1), weight),)
+
+
 def test_gradients_are_computed_by_torch_and_said() -> None:
     module, x = network(), torch.randn(1, 3, 8, 8, requires_grad=True)
     made = backend(fx.symbolic_trace(module), [x])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,14 @@ def missing() -> str | None:
     if not (FOLDER / ".stamp").exists():
         return "emulation needs an arm64 environment: assemble it with bash .ci/arm64"
     return None
+
+
+def require() -> None:
+    """Ends the script with a sentence and 2 where something is missing."""
+    lacking = missing()
+    if lacking is not None:
+        print(lacking, file=sys.stderr)
+        raise SystemExit(2)
 
 
 @dataclass(frozen=True)

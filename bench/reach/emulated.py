@@ -118,10 +118,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=["templates", "networks", "build"])
     parser.add_argument("--only", default="*", metavar="GLOB", help="templates or networks such as 'tv/*'")
     arguments = parser.parse_args()
-    lacking = emulated.missing()
-    if lacking is not None:
-        print(lacking, file=sys.stderr)
-        return 2
+    emulated.require()
     here = common.circumstances(arguments.seed) | {"target": TARGET}
 
     def rows() -> Iterator[Row]:

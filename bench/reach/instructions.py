@@ -101,10 +101,7 @@ def main() -> int:
     parser = common.parser(__doc__, "instructions.jsonl")
     parser.add_argument("--only", default="*", metavar="GLOB", help="networks such as 'tv/mobile*'")
     arguments = parser.parse_args()
-    lacking = emulated.missing()
-    if lacking is not None:
-        print(lacking, file=sys.stderr)
-        return 2
+    emulated.require()
     peers()
     here = common.circumstances(arguments.seed)
     with tempfile.TemporaryDirectory() as place:

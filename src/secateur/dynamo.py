@@ -2,7 +2,9 @@
 
     model = torch.compile(model.eval(), backend="secateur", options={"threads": 2, "records": "kernels.jsonl"})
 
-Networks are built at the first call with inputs of a shape, which takes seconds, and again where weights were changed.
+Networks are built at the first call with inputs of a shape, which takes seconds, and again where weights were changed:
+assigned, or written to as optimisers and ``load_state_dict`` do. Torch keeps no count of what is written through
+``.data``, so that is not seen.
 """
 
 from __future__ import annotations
@@ -55,16 +57,22 @@ def _is_static(x: torch.Tensor) -> bool:
 
 
 class _Compiled:
-    """One captured graph with a library for each shape of its inputs."""
+    """One captured graph with a library for each shape of its inputs.
+
+    The weights of a library are kept with it: freed, their memory could become that of others, taken for the same.
+    """
 
     def __init__(self, module: fx.GraphModule, held: Sequence[bool], options: Mapping[str, Any]) -> None:
         self._module, self._held, self._options = module, tuple(held), options
-        self._libraries: dict[Hashable, Library | None] = {}
+        self._libraries: dict[Hashable, tuple[Library | None, list[torch.Tensor]]] = {}
 
     def __call__(self, *args: Any) -> Sequence[torch.Tensor]:
         tensors = [x for x in args if isinstance(x, torch.Tensor)]
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             _warn("gradients are asked for, which a library does not give; call the model under torch.no_grad()")
+            return self._eager(args)
+        if any(held and x.is_inference() for x, held in zip(args, self._held, strict=True)):
+            _warn("weights were made in inference mode, where nobody counts what is written to them")
             return self._eager(args)
         library = self._library(args)
         if library is None:
@@ -83,8 +91,9 @@ class _Compiled:
         if key not in self._libraries:
             if len(self._libraries) >= _KEPT:
                 self._libraries.pop(next(iter(self._libraries)))
-            self._libraries[key] = self._built(args)
-        return self._libraries[key]
+            weights = [x.detach() for x, held in zip(args, self._held, strict=True) if held]
+            self._libraries[key] = self._built(args), weights
+        return self._libraries[key][0]
 
     def _built(self, args: Sequence[Any]) -> Library | None:
         options = {"threads": torch.get_num_threads(), **self._options}
@@ -103,7 +112,7 @@ def _key(x: object, held: bool) -> Hashable:
         return x if isinstance(x, Hashable) else repr(x)
     if not held:
         return tuple(x.shape), x.dtype
-    return x.data_ptr(), 0 if x.is_inference() else x._version  # what was made in inference mode counts no writes
+    return x.data_ptr(), x._version
 
 
 def _warn(text: str) -> None:

@@ -21,20 +21,11 @@ from secateur import InputError
 from secateur.cli.app import app
 from secateur.codegen.targets import native
 from secateur.deploy import at_batch, build
-from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
 from secateur.ir.exporters.torch.module import evaluate
-from support.network import Net
+from support.network import small
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
-
-
-def small(layers: int = 1, batch: int = 1) -> Graph:
-    net = Net(batch, 3, 16, 16)
-    x = "x"
-    for width in range(layers):
-        x = net.relu(net.conv(x, 16 * (width + 1), 1 if width else 3))
-    return net.graph(net.head(x))
 
 
 X = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)

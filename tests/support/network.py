@@ -143,3 +143,12 @@ def random_keep(coupling: Coupling, rng: np.random.Generator) -> Array:
         if not coupling.live(track.units, keep).any():
             keep[:] = True
     return keep
+
+
+def small(layers: int = 1, batch: int = 1) -> Graph:
+    """Convolutions of rising widths, each a kernel of its own, and a classifier."""
+    net = Net(batch, 3, 16, 16)
+    x = "x"
+    for width in range(layers):
+        x = net.relu(net.conv(x, 16 * (width + 1), 1 if width else 3))
+    return net.graph(net.head(x))

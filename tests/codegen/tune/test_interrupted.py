@@ -17,19 +17,10 @@ import secateur
 from secateur import codegen
 from secateur.cli.app import app
 from secateur.codegen.records import Records
-from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
-from support.network import Net
+from support.network import small
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
-
-
-def small(layers: int = 1, batch: int = 1) -> Graph:
-    net = Net(batch, 3, 16, 16)
-    x = "x"
-    for width in range(layers):
-        x = net.relu(net.conv(x, 16 * (width + 1), 1 if width else 3))
-    return net.graph(net.head(x))
 
 
 def run(*arguments: object) -> Result:

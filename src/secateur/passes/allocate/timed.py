@@ -21,7 +21,7 @@ from .knapsack import Knapsack
 from .prices import prices
 from .rounds import Rounds
 
-MEASUREMENTS = 8
+MEASUREMENTS = 10  # the last two are kept for a network and its confirmation
 MEASURE = "measure the latency"
 HALF = 0.5  # of the multiply-accumulates: the second network whose layers are timed
 NEAR = 0.97  # a budget used to this share is used
@@ -121,14 +121,14 @@ class _Search:
         """The slowest network that meets the budget when it is measured again, None where none does."""
         slow, fast = (1.0, self.used(self.whole, self.whole)), (0.0, 0.0)  # the second a guess at first
         best: _Found | None = None
-        while len(self.tried) < MEASUREMENTS and (best is None or self.used(best.took, best.whole) < NEAR):
+        while len(self.tried) + 2 <= MEASUREMENTS and (best is None or self.used(best.took, best.whole) < NEAR):
             share = fast[0] + (slow[0] - fast[0]) * (AIM - fast[1]) / max(slow[1] - fast[1], 1e-9)
             share = min(max(share, fast[0] + 0.1 * (slow[0] - fast[0])), fast[0] + 0.9 * (slow[0] - fast[0]))
             try:
                 found = self.measured(share, self.at(share)(self.graph))
             except BudgetError:
                 break
-            if self.used(found.took, found.whole) <= 1 and len(self.tried) < MEASUREMENTS:
+            if self.used(found.took, found.whole) <= 1:
                 found = self.measured(share, found.graph)
             used = self.used(found.took, found.whole)
             if used <= 1:
