@@ -16,7 +16,8 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, Node, PassError
 from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing, Slot
 
-from .flow import Flow, Rule
+from .crowded import crowded, worth
+from .flow import Flow, Rule, Tracks
 from .partitions import components, domains, partition
 from .rules_compute import COMPUTE
 from .rules_constants import push_back
@@ -28,6 +29,7 @@ COUPLE: dict[str, Rule] = {**ELEMENTWISE_RULES, **MOVEMENT, **COMPUTE}
 _WHOLE = frozenset({"softmax", "log_softmax", "cumsum", "batch_norm"})
 _CHAINS = frozenset(ELEMENTWISE_RULES) - _WHOLE | frozenset(MOVEMENT) | {"matmul"}
 _WHY_LINES = 6
+_LOOKS = 4  # at a graph: what is untied may show further nodes that tie too much
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +49,51 @@ class Couple:
 
 def couple(graph: Graph, protect: tuple[str, ...] = ()) -> Coupling:
     """The coupling of a graph; see ``Couple``."""
-    flow = follow(graph)
+    units, found = _looked(graph, protect, frozenset())
+    for _ in range(_LOOKS):
+        stuck = crowded(units.flow, units.of, units.reason >= 0)
+        if not stuck:
+            break
+        others, other = _looked(graph, protect, units.flow.apart | stuck)
+        if worth(graph, other) <= worth(graph, found):
+            break
+        units, found = others, other
+    return found
+
+
+def _looked(graph: Graph, protect: tuple[str, ...], apart: frozenset[str]) -> tuple[_Units, Coupling]:
+    """One look at the graph, in which some nodes read everything at full width."""
+    flow = follow(graph, apart)
     _protect(flow, protect)
     for name in graph.outputs:
         flow.freeze_value(name, "graph output")
     flow.settle_full_reads()
     flow.settle_partly_used()
-    return _Units(flow).coupling()
+    units = _Units(flow)
+    return units, units.coupling()
 
 
-def follow(graph: Graph) -> Flow:
+def follow(graph: Graph, apart: frozenset[str] = frozenset()) -> Flow:
     """Apply the rule of every node in order."""
-    flow = Flow(graph, push_back)
+    flow = Flow(graph, push_back, apart)
     for node in graph.nodes:
         inputs = [i for i in node.inputs if i is not None]
         chained = node.op in _CHAINS and all(map(flow.is_const, inputs))
         if chained or (node.op == "opaque" and is_constant(flow, node)):
             flow.const.update(v.name for v in node.outputs)
             continue
-        rule = COUPLE.get(node.op)
+        rule = _apart if node.name in apart else COUPLE.get(node.op)
         if rule is None:
             raise PassError(f"couple has no rule for operator '{node.op}' of {node.source}")
         for value, track in zip(node.outputs, rule(flow, node), strict=True):
             if track is not None:
                 flow.tracks[value.name] = track
     return flow
+
+
+def _apart(flow: Flow, node: Node) -> Tracks:
+    flow.whole(node)
+    return [None] * len(node.outputs)
 
 
 def _protect(flow: Flow, patterns: tuple[str, ...]) -> None:
@@ -92,12 +114,14 @@ class _Units:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         atoms = components(flow.atoms, [(t.left, t.right) for t in flow.ties])
-        # Atom 0 is alone in its component; the others are numbered 0 .. size-1.
-        atoms[0] = -1
-        kept = np.unique(atoms[1:])
+        # Atom 0 is alone in its component, padding that nothing is added to is none; others are numbered 0 .. size-1.
+        made = np.ones(flow.atoms, bool)
+        made[np.concatenate([np.zeros(1, np.int64), *flow.padding])] = False
+        kept = np.unique(atoms[made])
         self.size = len(kept)
         self.of = np.full(flow.atoms, -1, np.int64)
-        self.of[1:] = np.searchsorted(kept, atoms[1:])
+        joined = np.isin(atoms, kept)
+        self.of[joined] = np.searchsorted(kept, atoms[joined])
         self.reasons: list[str] = []
         self.reason = np.full(self.size, -1, np.int64)
         for freeze in flow.freezes:

@@ -74,10 +74,11 @@ class Tie:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Freeze:
-    """Atoms that must stay, and why."""
+    """Atoms that must stay, and why; ``node``: the one that ties them to what nothing can remove."""
 
     atoms: Array
     reason: str
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,11 +102,13 @@ class Flow:
 
     graph: Graph
     push_back: PushBack  # gives a constant operand atoms, back to its weights: see rules_constants
+    apart: frozenset[str] = frozenset()  # nodes that read all at full width, as their ties would keep too much
     tracks: dict[str, Track] = field(default_factory=dict)
     const: set[str] = field(default_factory=set)
     pushed: set[str] = field(default_factory=set)  # values that were given the channels they meet
     seconds: dict[str, Track] = field(default_factory=dict)  # of computed weights: channels along another axis, too
     atoms: int = 1
+    padding: list[Array] = field(default_factory=list)  # atoms of channels that a padding adds
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     slots: dict[tuple[str, int], RawSlot] = field(default_factory=dict)
@@ -176,15 +179,15 @@ class Flow:
         loose = (left == 0) | (right == 0)
         if loose.any():
             stuck = np.maximum(left[loose], right[loose])
-            self.freeze(stuck, f"{_name(node)} combines it with channels that nothing can remove")
+            self.freeze(stuck, f"{_name(node)} combines it with channels that nothing can remove", node.name)
             left, right = left[~loose], right[~loose]
         if len(left):
             self.ties.append(Tie(left, right, node))
 
-    def freeze(self, atoms: Array, reason: str) -> None:
+    def freeze(self, atoms: Array, reason: str, node: str = "") -> None:
         atoms = atoms[atoms > 0]
         if len(atoms):
-            self.freezes.append(Freeze(atoms, reason))
+            self.freezes.append(Freeze(atoms, reason, node))
 
     def freeze_value(self, name: str | None, reason: str) -> None:
         track = self.track(name)
@@ -297,6 +300,9 @@ class Flow:
     def whole(self, node: Node, *indices: int) -> None:
         """The node reads these inputs, or all, at full width: zeros take the places of channels that are gone."""
         for index in indices or range(len(node.inputs)):
+            name = node.inputs[index]
+            if name in self.pushed:
+                self.used(str(name), self.tracks[str(name)].axis, node.name)
             self.mix(node, index, "expand")
 
     def pick(self, node: Node, name: str, axis: int, atoms: Array) -> None:

@@ -111,7 +111,12 @@ def _pad(flow: Flow, node: Node) -> Tracks:
         flow.whole(node, 0)
         return [None]
     atoms = track.atoms[max(0, -begin) : len(track.atoms) - max(0, -end)]
-    return [_along(node, track, np.pad(atoms, (max(0, begin), max(0, end))))]
+    if not atoms.any():
+        return [None]
+    # Padded channels may go with those that they are added to.
+    added = flow.fresh(max(0, begin)), flow.fresh(max(0, end))
+    flow.padding += added
+    return [Track(track.axis, np.concatenate([added[0], atoms, added[1]]))]
 
 
 def _roll(flow: Flow, node: Node) -> Tracks:

@@ -209,16 +209,19 @@ def _roll(widths: Widths, node: Node) -> list[Node]:
 
 
 def _pad(widths: Widths, node: Node) -> list[Node]:
-    """What is cropped from the channels counts the survivors among them."""
-    live, track = widths.live(node.inputs[0]), widths.track(node.inputs[0])
-    if live is None or track is None:
+    """What is cropped from the channels counts the survivors among them, and so does what is added to them."""
+    live, track, after = widths.live(node.inputs[0]), widths.track(node.inputs[0]), widths.live(node.name)
+    if track is None or (live is None and after is None):
         return [node]
     pads, rank = list(node.attrs["pads"]), len(node.out.shape)
     begin, end = pads[track.axis], pads[rank + track.axis]
-    if begin < 0:
-        pads[track.axis] = -int(live[:-begin].sum())
-    if end < 0:
-        pads[rank + track.axis] = -int(live[end:].sum())
+    for at, pad, cropped, added in (
+        (track.axis, begin, slice(0, -begin), slice(0, begin)),
+        (rank + track.axis, end, slice(end, None), slice(-end, None)),
+    ):
+        side, part, sign = (live, cropped, -1) if pad < 0 else (after, added, 1)
+        if pad and side is not None:
+            pads[at] = sign * int(side[part].sum())
     return [node if tuple(pads) == tuple(node.attrs["pads"]) else node.with_attrs(pads=tuple(pads))]
 
 
