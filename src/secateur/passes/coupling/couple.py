@@ -17,7 +17,7 @@ from secateur.ir import Array, Graph, InputError, Node, PassError
 from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing, Slot
 
 from .crowded import crowded, worth
-from .flow import Flow, Rule, Tracks
+from .flow import SUMS, Flow, Rule, Tracks
 from .partitions import components, domains, partition
 from .rules_compute import COMPUTE
 from .rules_constants import push_back
@@ -68,6 +68,7 @@ def _looked(graph: Graph, protect: tuple[str, ...], apart: frozenset[str]) -> tu
     for name in graph.outputs:
         flow.freeze_value(name, "graph output")
     flow.settle_full_reads()
+    flow.settle_norms()
     flow.settle_partly_used()
     units = _Units(flow)
     return units, units.coupling()
@@ -79,6 +80,7 @@ def follow(graph: Graph, apart: frozenset[str] = frozenset()) -> Flow:
     for node in graph.nodes:
         inputs = [i for i in node.inputs if i is not None]
         chained = node.op in _CHAINS and all(map(flow.is_const, inputs))
+        chained = chained or (node.op in SUMS and inputs[0] in graph.weights)
         if chained or (node.op == "opaque" and is_constant(flow, node)):
             flow.const.update(v.name for v in node.outputs)
             continue

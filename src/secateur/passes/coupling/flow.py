@@ -91,6 +91,8 @@ class FullRead:
     at: int
 
 
+# Sums over a constant's axes, in which what is zero does not count.
+SUMS = frozenset({"reduce_sum", "reduce_l1", "reduce_l2"})
 PushBack = Callable[["Flow", str, int, Array, Node, str], None]
 Tracks = list["Track | None"]
 Rule = Callable[["Flow", Node], Tracks]
@@ -238,6 +240,21 @@ class Flow:
             if atoms is not None:
                 self.used(read.weight, read.axis, read.node.name)
                 self.meet(atoms, str(read.node.inputs[0]), read.at, read.node)
+
+    def settle_norms(self) -> None:
+        """A filter is as long as the columns that stay make it: the masked original sees the others at zero."""
+        for node in self.graph.nodes:
+            if node.name not in self.const or node.inputs[0] not in self.graph.weights or "axes" not in node.attrs:
+                continue
+            for axis in node.attrs["axes"]:
+                slot = self.slots.get((str(node.inputs[0]), axis))
+                if slot is None or node.op not in SUMS:
+                    continue
+                self.used(slot.weight, axis, node.name)
+                if slot.role == "in":
+                    self.mixing.append(RawMixing(node, 0, axis, slot.atoms, "sum"))
+                else:
+                    self.freeze(slot.atoms, f"{_name(node)} takes a sum over channels that another layer makes")
 
     def settle_partly_used(self) -> None:
         """A constant that one use cuts is filled up with zeros for another that reads it whole."""

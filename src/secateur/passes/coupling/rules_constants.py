@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.ir import ELEMENTWISE, Array, Node
 
-from .flow import Flow, Track
+from .flow import SUMS, Flow, Track
 from .rules_movement import blocks
 from .rules_opaque import backwards
 
@@ -131,6 +131,15 @@ def _concat(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, 
     return out
 
 
+def _summed(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, int, Array]]:
+    """An axis that a sum leaves alone. Those that it takes are settled when it is known what lies along them."""
+    axes = sorted(a % len(flow.shape(node.inputs[0])) for a in node.attrs["axes"])
+    if not node.attrs["keepdims"]:
+        for a in axes:
+            axis += a <= axis
+    return [] if axis in axes else [(str(node.inputs[0]), axis, atoms)]
+
+
 def _padded(node: Node, name: str, atoms: Array) -> Array:
     """The atoms of one part of a split, with zeros where the others lie."""
     index = [v.name for v in node.outputs].index(name)
@@ -148,7 +157,7 @@ def _matmul(flow: Flow, node: Node, axis: int, atoms: Array) -> list[tuple[str, 
 # What makes constants with channels along two axes, rows and columns of a weight: each axis goes its own way back.
 _TWO_AXES = frozenset({"transpose", "matmul", "opaque", "cast"})
 _BACK: dict[str, Back] = {
-    "matmul": _matmul, "opaque": backwards,
+    "matmul": _matmul, "opaque": backwards, **dict.fromkeys(SUMS, _summed),
     "reshape": _reshape, "flatten": _reshape, "transpose": _transpose, "squeeze": _squeeze,
     "unsqueeze": _unsqueeze, "expand": _expand, "gather": _gather, "concat": _concat,
     "slice": _passing, "roll": _passing, "flip": _passing, "pad": _passing,

@@ -28,6 +28,7 @@ NORMALISES = frozenset(
      "mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "sum", "amax", "amin", "_weight_norm",
      "_weight_norm_interface", "linalg_norm"}
 )  # fmt: skip
+WEIGHT_NORMS = frozenset({"_weight_norm", "_weight_norm_interface"})
 # What a computed weight may pass through and still be cut where it is stored: its rows and columns go their own ways.
 FOLLOWED = frozenset(
     {"add", "sub", "rsub", "mul", "div", "neg", "transpose", "permute", "t", "numpy_T", "matmul", "mm", "to",
@@ -52,6 +53,7 @@ class Const:
 
     ``name`` is set for a weight of the module as it stands; ``folded`` says that a normalisation or reduction lies
     between the weights and this, ``strayed`` that something does which channels cannot be followed through.
+    ``scaled`` is the axis each of whose entries has a length of its own, where weight norm alone lies between.
     """
 
     tensor: Any  # one tensor, or a sequence of them
@@ -59,6 +61,7 @@ class Const:
     name: str = ""
     folded: bool = False
     strayed: bool = False
+    scaled: int | None = None
 
 
 def create(node: fx.Node, base: str, args: Callable[[Any], Any]) -> torch.Tensor:

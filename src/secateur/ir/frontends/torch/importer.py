@@ -158,7 +158,8 @@ class Importer(Known):
         source, index = node.args
         if source in self.consts:
             const = self.consts[source]  # type: ignore[index]
-            self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded, True)
+            scaled = const.scaled if index == 0 else None
+            self.consts[node] = Const(const.tensor[index], const.origins, "", const.folded, True, scaled)
         if source in self.env:
             self.env[node] = self.env[source][index]  # type: ignore[index]
 

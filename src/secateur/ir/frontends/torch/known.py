@@ -15,9 +15,9 @@ from secateur.ir.errors import Unsupported
 from secateur.ir.graph import Value
 
 from .arrays import to_numpy
-from .build import Argument, Builder
+from .build import Argument, Builder, bind
 from .capture import Capture
-from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, Const, create, hollow, rests
+from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, WEIGHT_NORMS, Const, create, hollow, rests
 from .grown import NOTHING, Grown
 from .source import source_of
 
@@ -74,7 +74,10 @@ class Known(ABC):
             return True
         folded = any(c.folded for c in known) or (bool(origins) and base in NORMALISES)
         strayed = any(c.strayed for c in known) or base not in FOLLOWED
-        self.consts[node] = Const(result, origins, "", folded, strayed)
+        scaled = None
+        if base in WEIGHT_NORMS and all(c.name for c in known):
+            scaled = int(bind(node, node.args, node.kwargs).get("dim", 0))
+        self.consts[node] = Const(result, origins, "", folded, strayed, scaled)
         tensors_out = [result] if isinstance(result, torch.Tensor) else result
         if not origins or not all(t.dtype.is_floating_point for t in tensors_out):
             return True
@@ -154,6 +157,8 @@ class Known(ABC):
             return self._value(item)
         if not const.folded and not (weight and const.strayed and const.origins):
             return self._value(item)
+        if weight and const.scaled == 0 and _whole_filters(user, const.tensor):
+            return self._value(item)  # a filter's length is that of the columns that are kept
         if item not in self.folded:
             self.folded[item] = self._folded_weight(item, const, source_of(user).name)
         return self.folded[item]
@@ -171,3 +176,14 @@ class Known(ABC):
         own = {name for name, _, _ in self.capture.bound.values()}
         self.rename[temporary] = wanted if wanted not in own else f"{largest}_folded"
         return self.b.add_weight(temporary, np.array(to_numpy(const.tensor)))
+
+
+def _whole_filters(layer: fx.Node, weight: torch.Tensor) -> bool:
+    """Are the rows of a layer's weight its filters, and its columns what all of them read, or each one alone?"""
+    base = layer.target._schema.name.rpartition("::")[2]  # type: ignore[union-attr]
+    if base == "linear":
+        return True
+    if base not in ("conv1d", "conv2d", "conv3d"):
+        return False
+    groups = dict(zip((a.name for a in layer.target._schema.arguments), layer.args, strict=False)).get("groups", 1)  # type: ignore[union-attr]
+    return bool(groups == 1 or weight.shape[1] == 1)
