@@ -32,7 +32,8 @@ class Reasons:
             if slot.role == "out":
                 self.outs.setdefault(slot.node, []).append(slot.units)
         for node in graph.nodes:  # layers without a producing slot of their own (depthwise): what they put out
-            if node.name not in self.outs and node.op in LAYERS and node.name in coupling.channels:
+            followed = node.op in LAYERS and node.name in coupling.channels and node.name not in coupling.blocked
+            if node.name not in self.outs and followed:
                 self.outs[node.name] = [coupling.channels[node.name].units]
 
     def frozen(self, node: str) -> str | None:

@@ -18,6 +18,7 @@ from secateur.passes.notes import Channels, Constraint, Coupling, Group, Mixing,
 
 from .crowded import crowded, worth
 from .flow import SUMS, Flow, Rule, Tracks
+from .inner import inside
 from .partitions import components, domains, partition
 from .rules_compute import COMPUTE
 from .rules_constants import push_back
@@ -87,7 +88,8 @@ def follow(graph: Graph, apart: frozenset[str] = frozenset()) -> Flow:
         rule = _apart if node.name in apart else COUPLE.get(node.op)
         if rule is None:
             raise PassError(f"couple has no rule for operator '{node.op}' of {node.source}")
-        for value, track in zip(node.outputs, rule(flow, node), strict=True):
+        tracks = inside(flow, node, rule) if node.name in flow.inner else rule(flow, node)
+        for value, track in zip(node.outputs, tracks, strict=True):
             if track is not None:
                 flow.tracks[value.name] = track
     return flow

@@ -108,7 +108,10 @@ class Flow:
     tracks: dict[str, Track] = field(default_factory=dict)
     const: set[str] = field(default_factory=set)
     pushed: set[str] = field(default_factory=set)  # values that were given the channels they meet
-    seconds: dict[str, Track] = field(default_factory=dict)  # of computed weights: channels along another axis, too
+    seconds: dict[str, Track] = field(
+        default_factory=dict
+    )  # channels along another axis, too: see rules_constants, inner
+    inner: frozenset[str] = frozenset()  # nodes between layers over another axis than that of the channels
     atoms: int = 1
     padding: list[Array] = field(default_factory=list)  # atoms of channels that a padding adds
     ties: list[Tie] = field(default_factory=list)

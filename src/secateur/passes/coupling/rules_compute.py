@@ -7,6 +7,7 @@ import numpy as np
 from secateur.ir import REDUCE, Array, Node
 
 from .flow import Flow, Rule, Track, Tracks
+from .inner import linear_across
 from .rules_opaque import opaque
 
 
@@ -149,13 +150,23 @@ def _linear(flow: Flow, node: Node) -> Tracks:
     last = len(node.out.shape) - 1
     row_axis = 1 if node.attrs["transposed"] else 0
     if track is not None and track.axis != last:
-        flow.blocked[node.name] = "its input carries channels along another axis"
-        return [track]
-    rows = _rows(flow, node, weight, row_axis, node.out.shape[last])
+        return linear_across(flow, node, track, _linear_rows)
+    behind = flow.seconds.get(str(node.inputs[0]))
+    made: Tracks
+    if behind is not None:  # the layer behind hidden units along another axis: its outputs have the channels again
+        made = linear_across(flow, node, behind, _linear_rows)
+    else:
+        made = _linear_rows(flow, node)
     if track is not None:
         _columns(flow, node, weight, 1 - row_axis, track.atoms)
     else:
         flow.reads_full(node, weight, 1 - row_axis, last)
+    return made
+
+
+def _linear_rows(flow: Flow, node: Node) -> Tracks:
+    last = len(node.out.shape) - 1
+    rows = _rows(flow, node, str(node.inputs[1]), 1 if node.attrs["transposed"] else 0, node.out.shape[last])
     return [None if rows is None else Track(last, rows)]
 
 

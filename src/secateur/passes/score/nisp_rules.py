@@ -36,12 +36,26 @@ def _weighted(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> B
     w = w.reshape(*w.shape[:2], -1).sum(2)
     groups = int(node.attrs.get("groups", 1))
     out = scores[node.name]
+    if node.op == "linear" and (across := _across(graph, coupling, node, out, w)) is not None:
+        yield x, across
+        return
     if node.op == "conv_transpose":  # [I, O / groups]
         per_in = w.reshape(groups, w.shape[0] // groups, w.shape[1])
         yield x, np.einsum("go,gio->gi", out.reshape(groups, -1), per_in).reshape(-1)
         return
     per_out = w.reshape(groups, w.shape[0] // groups, w.shape[1])
     yield x, np.einsum("go,goi->gi", out.reshape(groups, -1), per_out).reshape(-1)
+
+
+def _across(graph: Graph, coupling: Coupling, node: Node, out: Array, w: Array) -> Array | None:
+    """A layer over another axis than that of the channels: what one side is worth is shared evenly by the other."""
+    last = len(node.out.shape) - 1
+    x, y = coupling.channels.get(node.inputs[0] or ""), coupling.channels.get(node.name)
+    if x is None or y is None or (x.axis == last and y.axis == last):
+        return None
+    if x.axis == last:
+        return np.asarray(float(out.mean()) * w.sum(0))
+    return out if y.axis == x.axis else np.full(len(x.units), float(out.mean()))
 
 
 def _batch_norm(graph: Graph, coupling: Coupling, node: Node, scores: Scores) -> Back:
