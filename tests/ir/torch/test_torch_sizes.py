@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: E402
 import secateur  # noqa: E402
 from secateur.ir.exporters.torch.module import to_module  # noqa: E402
 from secateur.ir.frontends.torch.trace import trace  # noqa: E402
+from secateur.passes.masked import masked  # noqa: E402
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -178,3 +179,27 @@ def test_a_file_that_cannot_is_written_for_the_example(tmp_path: Any) -> None:
     assert any("takes the sizes of the example alone" in remark for remark in slim.report.remarks)
     assert _written(slim, tmp_path / "slim.onnx").get_inputs()[0].shape == ["N", 3, 12, 12]
     assert slim.module()(torch.randn(1, 3, 18, 15)).shape == (1, 4, 6, 6)
+
+
+class Edges(nn.Module):
+    """A graph network: features of vertices summed over edges, which are pairs of their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        near = torch.zeros(x.shape[0], y.shape[1]).index_add(0, edges[1], y[edges[0]])
+        out: torch.Tensor = self.last(torch.relu(near))
+        return out
+
+
+def test_graphs_have_any_number_of_vertices_and_edges() -> None:
+    torch.manual_seed(0)
+    module = Edges().eval()
+    slim = secateur.compile(module, example_inputs=(torch.randn(6, 8), torch.randint(0, 6, (2, 14))), macs=0.5)
+    masks = to_module(masked(slim.dense, slim.recipe)).eval()
+    x, edges = torch.randn(9, 8), torch.randint(0, 9, (2, 21))
+    torch.testing.assert_close(to_module(slim.dense).eval()(x, edges), module(x, edges))
+    torch.testing.assert_close(slim.module()(x, edges), masks(x, edges))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node, quantised
+from secateur.ir import ELEMENTWISE, REDUCE, RESHAPES, Graph, Node, quantised, torch_recurrent
 
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 QUANTISED = frozenset({"int8", "uint8", "int4", "uint4", "float8_e4m3fn", "float8_e5m2"})
@@ -88,7 +88,7 @@ def totals(graph: Graph) -> Costs:
 def _op(graph: Graph, node: Node) -> str:
     """The operator as reports name it: convolutions with their number of spatial axes."""
     if node.op == "opaque":
-        return str(node.attrs["target"]).rpartition("::")[2]
+        return str(node.attrs["target"]).rpartition("::")[2].removeprefix("aten.").partition(".")[0]
     if node.op not in ("conv", "conv_transpose"):
         return node.op
     return f"{node.op}{len(_shape(graph, node.inputs[1])) - 2}d"
@@ -146,6 +146,15 @@ def _steps(graph: Graph, node: Node) -> int:
     return time * batch
 
 
+def _opaque(graph: Graph, node: Node) -> int:
+    """Of those that are neither quantised nor recurrent nobody knows what they multiply; reports name them."""
+    return quantised.macs(graph, node) or torch_recurrent.macs(graph, node)
+
+
+def _opaque_widths(graph: Graph, node: Node) -> tuple[int, int] | None:
+    return quantised.widths(graph, node) or torch_recurrent.widths(graph, node)
+
+
 def _conv_widths(graph: Graph, node: Node) -> tuple[int, int]:
     weight = _shape(graph, node.inputs[1])
     return int(weight[1] * node.attrs["groups"]), int(weight[0])
@@ -170,7 +179,7 @@ MACS: Mapping[str, Callable[[Graph, Node], int]] = MappingProxyType(
     {
         "conv": _conv, "conv_transpose": _conv_transpose, "linear": _matmul, "matmul": _matmul,
         "einsum": _einsum, "lstm": _lstm, "gru": _lstm, "rnn": _lstm,
-        "opaque": quantised.macs,  # of others nobody knows what they multiply; reports name them
+        "opaque": _opaque,
     }
 )  # fmt: skip
 FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
@@ -182,6 +191,6 @@ FREE: frozenset[str] = ELEMENTWISE | REDUCE | RESHAPES | {
 WIDTHS: Mapping[str, Callable[[Graph, Node], tuple[int, int] | None]] = MappingProxyType(
     {
         "conv": _conv_widths, "conv_transpose": _conv_transpose_widths, "linear": _linear_widths,
-        "lstm": _rnn_widths, "gru": _rnn_widths, "rnn": _rnn_widths, "opaque": quantised.widths,
+        "lstm": _rnn_widths, "gru": _rnn_widths, "rnn": _rnn_widths, "opaque": _opaque_widths,
     }
 )  # fmt: skip

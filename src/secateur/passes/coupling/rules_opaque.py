@@ -14,6 +14,7 @@ from secateur.ir.opaque import onnx_attributes
 
 from .flow import Flow, Tracks
 from .rules_quantised import quantised
+from .rules_recurrent import recurrent
 
 QUANTISERS = frozenset({"ai.onnx::QuantizeLinear", "ai.onnx::DequantizeLinear"})
 # The axes of the first input that pass as they are: the batch and the channels.
@@ -28,7 +29,7 @@ UNKNOWN = "is an operator that secateur does not know"
 
 def opaque(flow: Flow, node: Node) -> Tracks:
     """The tracks of a node's outputs."""
-    found = quantised(flow, node)
+    found = quantised(flow, node) or recurrent(flow, node)
     if found is not None:
         return found
     track, target = flow.track(node.inputs[0]) if node.inputs else None, node.attrs["target"]

@@ -27,6 +27,8 @@ def other_sizes(args: Arguments) -> Iterator[Arguments]:
         found = changed(more(args, 11) or args, _Awkward(), lambda rank: behind(rank) if rank == most else range(0))
         if found is not None:
             yield found
+    if more(args) is None and (found := _vertices(args)) is not None:
+        yield found
     for size in sorted({n for shape in shapes for n in shape[1:]}):  # sequences, and matrices between their places
         found = changed(more(args, 11) or args, _only(size), lambda rank: range(1, rank))
         if found is not None:
@@ -36,6 +38,27 @@ def other_sizes(args: Arguments) -> Iterator[Arguments]:
 def _only(size: int) -> Callable[[int, int], int]:
     """Every axis of this size at another, that of others as it is."""
     return lambda old, back: int(size * 1.5) + 2 | 1 if old == size else old
+
+
+def _vertices(args: Arguments) -> Arguments | None:
+    """Graphs: more rows of features, one a vertex, and more edges, which are pairs of their numbers."""
+    leaves, spec = pytree.tree_flatten(args)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim]
+    pairs = {id(t) for t in tensors if t.ndim == 2 and t.shape[0] == 2 and not t.is_floating_point()}
+    rows = {t.shape[0] for t in tensors if t.is_floating_point()} | {t.shape[1] for t in tensors if id(t) in pairs}
+    if not pairs or 0 in rows:
+        return None
+    change, found = _Awkward(), []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.ndim:
+            square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1]
+            for axis in (1,) if id(leaf) in pairs else (0, 1) if square else (0,):
+                if (size := leaf.shape[axis]) in rows:
+                    index = torch.arange(change(size, 0)) % size
+                    leaf = leaf.index_select(axis, index.to(leaf.device))
+        found.append(leaf)
+    arguments: Arguments = pytree.tree_unflatten(found, spec)
+    return arguments
 
 
 def behind(rank: int) -> range:
