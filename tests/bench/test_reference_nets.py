@@ -34,7 +34,7 @@ def vector_work(graph: Graph, lanes: int) -> float:
     return total
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("groups", [1, 3, 8])
 def test_shufflenet_halves_and_obeys_the_law(groups: int) -> None:
     """Half of the work is half of the vectors of an AVX-512 machine too."""
     torch.manual_seed(0)

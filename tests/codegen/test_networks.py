@@ -13,16 +13,19 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.frontends.torch.trace import trace
 
 NETWORKS = (
-    "tv/resnet18", "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "densenet", "tv/squeezenet1_1", "timm/legacy_seresnet18",
-    "tv/mobilenet_v3_small", "tv/regnet_y_400mf",
+    "tv/resnet18", "tv/shufflenet_v2_x1_0", "densenet", "resnext", "tv/squeezenet1_1", "timm/legacy_seresnet18",
+    "tv/mobilenet_v3_small",
 )  # fmt: skip
 
 
 def made(name: str) -> torch.nn.Module:
-    """A network of the zoo, or DenseNet with fewer layers: each of those is two kernels more to compile."""
+    """A network of the zoo, or one of a deep kind with fewer layers: each layer is a kernel more to compile."""
     kind, _, model = name.partition("/")
     if model:
         return zoo.BUILDERS[kind](model)
+    if name == "resnext":
+        grouped: torch.nn.Module = models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=4)
+        return grouped
     dense: torch.nn.Module = models.DenseNet(growth_rate=16, block_config=(2, 4, 3, 2), num_init_features=32)
     return dense
 

@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 
 from secateur import codegen
 from secateur.codegen.runtime import use_threads
@@ -22,6 +23,9 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "hard_sigmoid": {"alpha": 0.2, "beta": 0.5}, "gelu": {"approximate": "none"}, "elu": {"alpha": 0.7},
     "celu": {"alpha": 1.3}, "selu": {}, "leaky_relu": {"slope": 0.1},
 }  # fmt: skip
+
+# Drawn shapes of a kernel, each of which is compiled: six a test in the suite, forty in bench/reach/kernel_shapes.
+DRAWN = settings(max_examples=settings().max_examples // 16, suppress_health_check=[HealthCheck.too_slow])
 
 # After sums that are rounded otherwise these may differ by 1: they are tested on numbers half-way between whole ones.
 STEPS = ("ceil", "floor")

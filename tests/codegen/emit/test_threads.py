@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from secateur import codegen
 from secateur.codegen.backends import backend_for
@@ -29,7 +29,7 @@ from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
 from support.alternatives import always
-from support.kernels import check, conv, outputs
+from support.kernels import DRAWN, check, conv, outputs
 from support.network import Net
 
 SHARING = 16 << 10
@@ -201,7 +201,7 @@ def test_what_threads_compute_is_the_same_every_time() -> None:
         np.testing.assert_array_equal(lib(x), first)
 
 
-@settings(max_examples=20)
+@DRAWN
 @given(st.integers(2, 5), st.sampled_from([1, 2, 3, 5, 8]), st.sampled_from([4, 12, 16, 20]), st.integers(1, 9))
 def test_any_number_of_threads_and_groups(threads: int, groups: int, width: int, size: int) -> None:
     check(unit(groups, width, size), threads=threads)

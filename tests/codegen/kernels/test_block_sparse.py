@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from secateur import codegen
 from secateur.codegen.assembly import show_plan
@@ -23,10 +23,9 @@ from secateur.codegen.records import workload_of
 from secateur.codegen.targets import TARGETS, native
 from secateur.ir import Graph, InputError
 from support.alternatives import always
-from support.kernels import CONTINUOUS, check, conv, outputs
+from support.kernels import CONTINUOUS, DRAWN, check, conv, outputs
 from support.network import Net
 
-FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NARROW = TARGETS["x86-avx2"]
 
 
@@ -117,7 +116,7 @@ def test_strips_hold_every_pixel(h: int, w: int, inputs: int, kernel: int, dilat
 # --- the kernels ----------------------------------------------------------------------------------------------------
 
 
-@FEW
+@DRAWN
 @given(
     st.sampled_from([BlockSparseSpec, PanelSpec]), st.integers(1, 2), st.integers(1, 30), st.integers(1, 30),
     st.tuples(st.integers(1, 11), st.integers(1, 20)), st.sampled_from([1, 2, 3]), st.integers(1, 2), st.integers(1, 2),

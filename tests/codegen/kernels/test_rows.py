@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from secateur.codegen.backends import backend_for
 from secateur.codegen.emit.assemble import kernel
@@ -14,10 +14,9 @@ from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records
 from secateur.codegen.targets import TARGETS, Target
 from secateur.codegen.tune.tuner import Tuner
-from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
+from support.kernels import ACTIVATIONS, CONTINUOUS, DRAWN, STEPS, check, conv, halves, outputs, runnable
 from support.network import Net
 
-FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 targets = st.sampled_from(runnable())
 lead = st.lists(st.integers(1, 4), min_size=0, max_size=4)
 
@@ -27,7 +26,7 @@ def linear(net: Net, x: str, out: int, transposed: bool = False) -> str:
     return net.linear(x, out, transposed)
 
 
-@FEW
+@DRAWN
 @given(targets, lead, st.integers(1, 40), st.integers(1, 40), st.booleans(), st.sampled_from(CONTINUOUS))
 def test_linear_of_any_rank(target: Target, shape: list[int], ci: int, co: int, transposed: bool,
                             activation: str) -> None:  # fmt: skip
@@ -45,7 +44,7 @@ def test_steps(step: str) -> None:
     assert not check(outputs(net, net.node(step, y))).metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.integers(1, 4), st.integers(1, 3), st.integers(1, 20), st.integers(1, 40), st.integers(1, 40),
        st.sampled_from(["", "left", "right"]), st.integers(1, 2))  # fmt: skip
 def test_products_of_computed_tensors(target: Target, n: int, heads: int, rows: int, inner: int, columns: int,
@@ -76,7 +75,7 @@ def test_products_of_matrices(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.sampled_from(["softmax", "log_softmax"]), lead, st.integers(1, 70), st.integers(0, 4))
 def test_softmax_over_any_axis(target: Target, op: str, shape: list[int], width: int, axis: int) -> None:
     net = Net(*shape, 3, width)
@@ -86,7 +85,7 @@ def test_softmax_over_any_axis(target: Target, op: str, shape: list[int], width:
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.sampled_from(["layer_norm", "rms_norm"]), lead, st.integers(1, 70), st.booleans(), st.booleans())
 def test_norms_of_rows(target: Target, op: str, shape: list[int], width: int, weight: bool, bias: bool) -> None:
     net = Net(*shape, 3, width)
@@ -104,7 +103,7 @@ def test_a_norm_of_rows_far_from_zero() -> None:
     check(outputs(net, y), tolerance=2e-3)
 
 
-@FEW
+@DRAWN
 @given(targets, st.integers(1, 4), st.integers(1, 8), st.integers(1, 6),
        st.tuples(st.integers(1, 9), st.integers(2, 9)), st.booleans(),
        st.sampled_from(["group_norm", "instance_norm"]))  # fmt: skip
@@ -119,7 +118,7 @@ def test_group_norm(target: Target, n: int, groups: int, per: int, size: tuple[i
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.sampled_from(["reduce_mean", "reduce_sum", "reduce_max"]), st.integers(1, 3), st.integers(1, 40),
        st.booleans(), st.sampled_from([(1,), (2,), (1, 2)]))  # fmt: skip
 def test_reductions_of_rows(target: Target, op: str, n: int, width: int, keep: bool, over: tuple[int, ...]) -> None:
@@ -128,7 +127,7 @@ def test_reductions_of_rows(target: Target, op: str, n: int, width: int, keep: b
     check(outputs(net, net.node("neg", y)), target)
 
 
-@FEW
+@DRAWN
 @given(targets, st.integers(1, 3), st.integers(1, 40), st.integers(1, 9))
 def test_gates_of_pixels_and_channels(target: Target, n: int, width: int, size: int) -> None:
     net = Net(n, 5, size, 6)

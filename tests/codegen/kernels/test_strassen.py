@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from secateur.codegen.backends import CPU
 from secateur.codegen.build import workloads
@@ -27,10 +27,9 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from support import alternatives
 from support.alternatives import kernels
-from support.kernels import ACTIVATIONS, CONTINUOUS, check, conv, outputs, runnable, widths
+from support.kernels import ACTIVATIONS, CONTINUOUS, DRAWN, check, conv, outputs, runnable, widths
 from support.network import Net
 
-FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 NARROW = TARGETS["x86-avx2"]
 
 
@@ -99,7 +98,7 @@ def test_strips_hold_every_pixel(h: int, w: int, halo: int, stride: int, threads
 # --- the kernels ----------------------------------------------------------------------------------------------------
 
 
-@FEW
+@DRAWN
 @given(
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.tuples(st.integers(1, 11), st.integers(2, 17)),
     st.integers(0, 2), st.integers(1, 2), st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63),
@@ -148,7 +147,7 @@ def test_operands_of_every_kind_are_fused(which: int) -> None:
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(st.permutations(range(4)), st.integers(0, 2**16), st.integers(1, 2))
 def test_blocks_that_lie_anywhere(order: list[int], which: int, threads: int) -> None:
     """Concat and split before it move nothing."""

@@ -7,17 +7,16 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from secateur.codegen.targets import Target
-from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable
+from support.kernels import ACTIVATIONS, CONTINUOUS, DRAWN, STEPS, check, conv, halves, outputs, runnable
 from support.network import Net
 
-FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@FEW
+@DRAWN
 @given(
     st.integers(1, 2), st.integers(1, 40), st.integers(1, 70), st.tuples(st.integers(1, 19), st.integers(1, 33)), pair,
     st.tuples(st.integers(1, 2), st.integers(1, 3)), st.tuples(st.integers(1, 2), st.integers(1, 2)),
@@ -33,7 +32,7 @@ def test_conv_of_any_shape(n: int, ci: int, co: int, size: tuple[int, int], kern
     check(outputs(net, conv(net, y, 9, (1, 1))))
 
 
-@FEW
+@DRAWN
 @given(st.integers(1, 2), st.integers(1, 6), st.sampled_from([1, 2, 3, 4, 5, 8, 16, 20]), st.integers(1, 2),
        st.integers(1, 2), st.integers(3, 12))  # fmt: skip
 def test_grouped_conv(n: int, groups: int, width: int, factor: int, stride: int, size: int) -> None:
@@ -43,7 +42,7 @@ def test_grouped_conv(n: int, groups: int, width: int, factor: int, stride: int,
     check(outputs(net, net.node("relu", y)))
 
 
-@FEW
+@DRAWN
 @given(st.integers(1, 2), st.integers(1, 40), st.sampled_from([3, 5, 7]), st.integers(1, 2), st.integers(1, 2),
        st.integers(4, 17))  # fmt: skip
 def test_depthwise_conv(n: int, width: int, kernel: int, stride: int, dilation: int, size: int) -> None:
@@ -54,7 +53,7 @@ def test_depthwise_conv(n: int, width: int, kernel: int, stride: int, dilation: 
     check(outputs(net, net.node("clip", y, min=0.0, max=6.0)))
 
 
-@FEW
+@DRAWN
 @given(st.integers(1, 2), st.integers(1, 40), st.sampled_from(["max_pool", "avg_pool"]), st.integers(2, 3),
        st.integers(1, 3), st.integers(0, 1), st.booleans(), st.booleans(), st.integers(4, 15))  # fmt: skip
 def test_pools(n: int, width: int, op: str, kernel: int, stride: int, pad: int, ceil: bool, include: bool,
@@ -78,7 +77,7 @@ def test_all_widths_of_vector(target: Target) -> None:
           target)  # fmt: skip
 
 
-@FEW
+@DRAWN
 @given(st.lists(st.integers(1, 23), min_size=2, max_size=4), st.integers(0, 2**16))
 def test_concat_split_and_shuffle_move_nothing(widths: list[int], seed: int) -> None:
     net = Net(1, 4, 6, 5)

@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 
 from secateur.codegen.backends import CPU, backend_for
 from secateur.codegen.build import workloads
@@ -24,10 +24,9 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from support import alternatives
 from support.alternatives import kernels
-from support.kernels import ACTIVATIONS, CONTINUOUS, STEPS, check, conv, halves, outputs, runnable, widths
+from support.kernels import ACTIVATIONS, CONTINUOUS, DRAWN, STEPS, check, conv, halves, outputs, runnable, widths
 from support.network import Net
 
-FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 PAD = (1, 1, 1, 1)
 
 
@@ -73,7 +72,7 @@ def test_float32_stays_within_the_limit(pairs: tuple[float, ...]) -> None:
 # --- the kernels ----------------------------------------------------------------------------------------------------
 
 
-@FEW
+@DRAWN
 @given(
     st.integers(1, 4), st.integers(1, 40), st.integers(1, 70), st.tuples(st.integers(1, 19), st.integers(1, 23)),
     st.tuples(*[st.integers(0, 2)] * 4), st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63),
@@ -132,7 +131,7 @@ def test_operands_of_every_kind_are_fused() -> None:
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.integers(0, 2**16), st.integers(1, 2))
 def test_blocks_that_lie_anywhere(widths: list[int], seed: int, threads: int) -> None:
     """Concat, shuffle and split before it move nothing, and lanes between the parts count as nothing."""

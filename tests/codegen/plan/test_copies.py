@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from secateur import codegen
 from secateur.codegen.backends import backend_for
@@ -20,10 +20,9 @@ from secateur.codegen.targets import Target
 from secateur.codegen.tune.tuner import default_choice
 from secateur.ir import Graph
 from secateur.ir.ops import END
-from support.kernels import check, conv, outputs, runnable
+from support.kernels import DRAWN, check, conv, outputs, runnable
 from support.network import Net
 
-FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 targets = st.sampled_from(runnable())
 
 
@@ -90,7 +89,7 @@ def step(net: Net, x: str, draw: Any) -> str:
     return x
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@DRAWN
 @given(st.data(), targets, st.integers(1, 2), st.integers(1, 40), st.integers(1, 5))
 def test_any_chain_of_copies(data: Any, target: Target, n: int, width: int, steps: int) -> None:
     net = Net(n, 5, 4, 6)
@@ -101,7 +100,7 @@ def test_any_chain_of_copies(data: Any, target: Target, n: int, width: int, step
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.integers(1, 3), st.integers(1, 4), st.integers(1, 34), st.integers(2, 5))
 def test_heads_of_any_width(target: Target, n: int, heads: int, per: int, tokens: int) -> None:
     net = Net(n, tokens, 12)
@@ -116,7 +115,7 @@ def test_heads_of_any_width(target: Target, n: int, heads: int, per: int, tokens
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.integers(1, 2), st.integers(1, 40), st.integers(2, 3), st.integers(0, 2), st.integers(0, 1))
 def test_windows_with_a_class_token(target: Target, n: int, width: int, window: int, shift: int, token: int) -> None:
     side = 2 * window
@@ -138,7 +137,7 @@ def test_windows_with_a_class_token(target: Target, n: int, width: int, window: 
     assert not lib.metadata.notes
 
 
-@FEW
+@DRAWN
 @given(targets, st.sampled_from(["CRD", "DCR"]), st.integers(2, 3), st.integers(1, 20), st.booleans())
 def test_pixel_shuffles(target: Target, mode: str, block: int, width: int, deep: bool) -> None:
     net = Net(2, 3, 6, 6)
