@@ -91,17 +91,21 @@ def tune(
     threads: int = 1,
     progress: Progress | None = None,
     batch: int | None = None,
+    tracker: str | None = None,
+    key: str = "",
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of this graph that ``records`` (a file) has none of, for so long, and append what came of it.
 
+    ``tracker`` "HOST:PORT": on all boards that a tracker of TVM's has under ``key``, instead of on this machine.
     Returns how many were measured, and remarks on lines of the file. Ctrl-C ends it early; what was measured is in the
-    file at once. Raises InputError, and Unsupported where TVM is missing.
+    file at once. Raises InputError, and Unsupported where TVM is missing, no tracker answers or no board is left.
     """
     _need_tvm()
     from secateur import codegen
 
     graph = settled(graph if batch is None else at_batch(graph, batch))
-    return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet)
+    boards = None if tracker is None else codegen.Tracker.parse(tracker, key)
+    return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet, boards)
 
 
 def layer_times(graph: Graph, rounds: int = 20) -> dict[str, float]:

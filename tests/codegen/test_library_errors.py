@@ -246,10 +246,13 @@ def test_records_that_do_not_hold_here(files: Path, tmp_path: Path) -> None:
         assert any(message in note for note in build(small(), records=path).metadata.notes)
 
 
-def test_what_belongs_to_a_later_part_says_so(files: Path, tmp_path: Path) -> None:
-    for option in ("--tracker", "--key"):
-        done = run("tune", files / "in.onnx", "--records", tmp_path / "r.jsonl", option, "h:1")
-        refused(done, rf"{option} is not available in this version: measuring on other machines belongs to a later one")
+def test_boards_without_a_tracker_are_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    for options, why in {
+        ("--key", "k"): "--key k: say with --tracker HOST:PORT where the boards are",
+        ("--tracker", "h:1"): "--tracker h:1: say with --key which boards",
+        ("--tracker", "127.0.0.1:1", "--key", "k"): "no tracker answers at 127.0.0.1:1 .*start one with",
+    }.items():
+        refused(run("tune", tmp_path / "none.onnx", "--records", tmp_path / "r.jsonl", *options), why)
 
 
 def test_a_library_still_computes_the_network(files: Path) -> None:

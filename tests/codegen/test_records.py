@@ -39,7 +39,7 @@ choices = st.lists(scalars, max_size=5).map(tuple)
 workloads = st.dictionaries(text, st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=6)
 anything = st.builds(
     Record, text, text, workloads, choices, number, st.integers(0, 99), st.dictionaries(text, text, max_size=3),
-    st.lists(st.tuples(choices, number), max_size=4).map(tuple),
+    st.lists(st.tuples(choices, number), max_size=4).map(tuple), text, text,
 )  # fmt: skip
 
 
@@ -214,3 +214,21 @@ def test_shipped_records_name_kernels_that_exist() -> None:
     assert doubts(dict.fromkeys(kinds, 1), "x")(old) == (
         "they are of revision 1 of GroupedSpec, this secateur knows no such kernel"
     )
+
+
+def test_another_family_of_processors_gives_a_first_guess_and_nothing_more(tmp_path: Path) -> None:
+    """Its records are found where there are no others, and never stand in the way of one's own, nor of measuring."""
+    path, theirs, mine = tmp_path / "r.jsonl", replace(record(), family="a 1/2"), replace(record(), family="b 3/4")
+    Records(path).add(theirs)
+    beneath = Records(family="b 3/4")
+    records = Records(path, under=beneath, family="b 3/4")
+    assert records.find("t", spec()) == theirs
+    assert not records.holds("t", spec())
+    beneath.add(mine)
+    assert records.find("t", spec()) == mine
+    for order in ((theirs, mine), (mine, theirs)):
+        path.write_text("".join(one.line() for one in order))
+        again = Records(path, family="b 3/4")
+        assert again.find("t", spec()) == mine
+        assert again.holds("t", spec())
+    assert Records(path).holds("t", spec())

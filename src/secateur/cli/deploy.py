@@ -9,8 +9,6 @@ import typer
 
 from .options import Batch, Debug, Json, Seed, Shape, Source, Target, Threads, Trust
 
-LATER = "Not available in this version."
-
 
 def build_command(
     source: Source,
@@ -44,18 +42,19 @@ def tune_command(
     threads: Threads = 1,
     batch: Batch = None,
     shape: Shape = None,
-    tracker: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
-    key: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
+    tracker: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Measure on the boards of this TVM tracker, not here.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Which of the tracker's boards.")] = None,
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
-    from .errors import guard, refuse
+    from .errors import guard
 
     with guard(debug):
-        refuse({"--tracker": tracker, "--key": key})
         from .library import tune_model
 
-        tune_model(source, target, threads, records, time, batch, tuple(shape or ()))
+        tune_model(source, target, threads, records, time, batch, tuple(shape or ()), tracker, key)
 
 
 def run_command(

@@ -17,8 +17,6 @@ from secateur.ir.files import WHY
 from .terminal import say
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
-BOARDS = "measuring on other machines belongs to a later one, tune on the machine itself"
-LATER = {"--tracker": BOARDS, "--key": BOARDS}
 CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 
 
@@ -80,7 +78,4 @@ def refuse(later: Mapping[str, object]) -> None:
     """Raise Unsupported for options whose machinery is not part of this version."""
     for option, value in later.items():
         if value is not None:
-            raise Unsupported(
-                f"{option} is not available in this version: {LATER.get(option, 'a later one brings it')}; leave the "
-                "option out"
-            )
+            raise Unsupported(f"{option} is not available in this version: a later one brings it; leave the option out")

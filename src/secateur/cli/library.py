@@ -15,6 +15,7 @@ from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.library import linker
 from secateur.codegen.runtime import cores
 from secateur.codegen.targets import get_target
+from secateur.codegen.tune.tracker import Tracker
 from secateur.deploy import build, load_library, seconds, show_plan, tune
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
@@ -61,14 +62,21 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
 
 
 def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None,
-               shapes: tuple[str, ...]) -> None:  # fmt: skip
+               shapes: tuple[str, ...], tracker: str | None = None, key: str | None = None) -> None:  # fmt: skip
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
-    tell_threads(target, threads)
+    if tracker is None and key is not None:
+        raise InputError(f"--key {key}: say with --tracker HOST:PORT where the boards are")
+    if tracker is None:
+        tell_threads(target, threads)
+    else:
+        boards = Tracker.parse(tracker, key or "").check()
+        linker(get_target(target))
+        say(f"measuring on {boards} board{'s' if boards > 1 else ''} under the key '{key}' at {tracker}")
     graph = _load(source, shapes)
     load_tvm()
     with progress() as tell:
-        outcome, notes = tune(graph, records, time, target, threads, tell, batch)
+        outcome, notes = tune(graph, records, time, target, threads, tell, batch, tracker, key or "")
     for note in (*notes, *outcome.notes):
         say(note)
     say(f"{outcome.measured} kernels were measured; their records are in {records}")

@@ -8,9 +8,10 @@ from .build import approximate, tune
 from .library import Library
 from .parted import load_library
 from .targets import TARGETS, Target, get_target, missing_features
+from .tune.tracker import Tracker
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
-    "TARGETS", "Library", "Outcome", "Target", "approximate", "build", "get_target", "load_library",
+    "TARGETS", "Library", "Outcome", "Target", "Tracker", "approximate", "build", "get_target", "load_library",
     "missing_features", "open_records", "show_plan", "tune",
 ]  # fmt: skip

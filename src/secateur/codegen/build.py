@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,7 @@ from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
 from .division import FOREIGN, PRODUCTS, Piece, divided
-from .library import Library, built
+from .library import Library, built, linker
 from .metadata import Metadata, Port
 from .plan.backend import Backend
 from .plan.family import Workload, choices, family_of
@@ -23,6 +24,8 @@ from .plan.program import Program
 from .plan.text import show
 from .records import Records
 from .targets import Target, get_target, missing_features
+from .tune.boards import Boards
+from .tune.tracker import Tracker
 from .tune.tuner import Outcome, Tuner, open_records, versions
 
 
@@ -75,29 +78,36 @@ def tune(
     target: str | Target = "native",
     threads: int = 1,
     progress: Progress = quiet,
+    tracker: Tracker | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of a graph that ``records`` has no entry for, and append them.
 
-    Returns what came of it, and what there is to say about the file's lines. Ctrl-C ends it; what was measured stays.
-    Raises InputError as ``build`` does.
+    ``tracker``: on all boards that it has, instead of here. Returns what came of it, and what there is to say about the
+    file's lines. Ctrl-C ends it; what was measured stays. Raises InputError as ``build`` does, and Unsupported where no
+    tracker answers or no board is left.
     """
-    tuner = _tuner(target, threads, records, True)
+    tuner = _tuner(target, threads, records, True, tracker)
     outcome = tuner.tune(workloads(graph, tuner.target, threads), seconds, progress)
     return outcome, tuner.notes
 
 
-def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool) -> Tuner:
-    """Refuse what cannot be built, read the records, load TVM."""
+def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool,
+           tracker: Tracker | None = None) -> Tuner:  # fmt: skip
+    """Refuse what cannot be built, read the records, load TVM. What measures does so here, or on a tracker's boards."""
     chosen = get_target(target)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
     lacking = missing_features(chosen)
-    if measures and lacking:
+    if measures and tracker is None and lacking:
         raise InputError(
             f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that "
-            "fits, and build here from its records"
+            "fits, or on boards behind a tracker (--tracker), and build here from its records"
         )
-    return Tuner(chosen, threads, open_records(chosen, records, not measures))
+    opened = open_records(chosen, records, not measures)
+    if tracker is None:
+        return Tuner(chosen, threads, opened)
+    linker(chosen)
+    return Tuner(chosen, threads, opened, partial(Boards, tracker=tracker))
 
 
 def workloads(graph: Graph, target: Target, threads: int) -> list[Workload]:

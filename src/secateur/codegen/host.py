@@ -6,6 +6,7 @@ import ctypes
 import platform
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 # The names of /proc/cpuinfo for the bits of AT_HWCAP on arm64 Linux (arch/arm64/include/uapi/asm/hwcap.h), from bit 0.
@@ -50,17 +51,45 @@ def arm_cores() -> frozenset[tuple[int, int]]:
     return frozenset(zip(implementers, parts, strict=False))
 
 
+@cache
+def family() -> str:
+    """The generation of this machine's processor, as ``family_in`` writes it; empty where the system does not say."""
+    if system() == "darwin":
+        return _asked("machdep.cpu.brand_string")
+    return family_in(_cpuinfo())
+
+
+def family_in(cpuinfo: str) -> str:
+    """Maker, family and model of an x86 processor (``AuthenticAMD 25/17``), implementer and part of each kind of ARM
+    core (``arm 0x41/0xd0b``), from the text of /proc/cpuinfo; empty where it says neither.
+    """
+    maker, number, model = (next(iter(_each(key, cpuinfo)), "").strip() for key in ("vendor_id", "cpu family", "model"))
+    if maker:
+        return f"{maker} {number}/{model}"
+    parts = zip(_each("CPU implementer", cpuinfo), _each("CPU part", cpuinfo), strict=False)
+    kinds = sorted({f"{implementer.strip()}/{part.strip()}" for implementer, part in parts})
+    return f"arm {'+'.join(kinds)}" if kinds else ""
+
+
+def features_in(cpuinfo: str) -> frozenset[str]:
+    """The features that the text of /proc/cpuinfo names."""
+    return frozenset(word for key in ("flags", "Features") for line in _each(key, cpuinfo)[:1] for word in line.split())
+
+
 def _listed(key: str) -> list[str]:
     """The words of the first line of /proc/cpuinfo under a key."""
     return next(iter(_each(key)), "").split()
 
 
-def _each(key: str) -> list[str]:
+def _each(key: str, text: str | None = None) -> list[str]:
+    return re.findall(rf"^{key}\s*:(.*)$", _cpuinfo() if text is None else text, re.MULTILINE)
+
+
+def _cpuinfo() -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
-    return re.findall(rf"^{key}\s*:(.*)$", text, re.MULTILINE)
+        return ""
 
 
 def _number(text: str) -> int:
@@ -79,8 +108,12 @@ def _hwcap() -> int:
 
 def _sysctl(feature: str) -> bool:
     """Does an Apple processor say that it has a feature?"""
-    command = ["sysctl", "-n", f"hw.optional.arm.FEAT_{feature}"]
+    return _asked(f"hw.optional.arm.FEAT_{feature}") == "1"
+
+
+def _asked(name: str) -> str:
+    """What sysctl says of a name; nothing where it knows none."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "1"
+        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
-        return False
+        return ""

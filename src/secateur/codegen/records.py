@@ -1,8 +1,10 @@
 """Tuning results: one JSON line each, safe when several tuners append at once.
 
 A line: ``{"v":2,"target":"x86-avx512","kind":"ConvSpec","revision":1,"workload":{..},"choice":[..],"seconds":8e-4,
-"versions":{"apache-tvm":".."}}`` and, where they were kept, ``"timings":[[choice,seconds],..]``. The last line of a
-workload counts. A line that is damaged, or says what no longer holds, is skipped, and ``notes`` says so.
+"versions":{"apache-tvm":".."}}`` and, where they were kept, ``"timings":[[choice,seconds],..]``; ``"family"``, the
+processor's as ``host.family`` writes it, and ``"board"``, where one behind a tracker measured. The last line of a
+workload counts, and one of this machine's family before all of others. A line that is damaged, or says what no longer
+holds, is skipped, and ``notes`` says so.
 """
 
 from __future__ import annotations
@@ -34,10 +36,19 @@ Key = tuple[str, str, str]  # target, kind, workload
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where something was measured: the processor's family, and the board's name where it was one."""
+
+    family: str = ""
+    board: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """What was measured for a workload: the best choice, and the median seconds of every choice.
 
-    ``revision``: that of the template that was measured.
+    ``revision``: that of the template that was measured. ``family``, ``board``: on which processor, empty where nobody
+    wrote it down.
     """
 
     target: str
@@ -48,12 +59,15 @@ class Record:
     revision: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
     timings: tuple[tuple[Values, float], ...] = ()
+    family: str = ""
+    board: str = ""
 
     def line(self) -> str:
         """As it stands in the file."""
         data = asdict(self)
-        if not self.timings:
-            del data["timings"]
+        for name in ("timings", "family", "board"):
+            if not data[name]:
+                del data[name]
         return json.dumps({"v": VERSION, **data}, separators=(",", ":")) + "\n"
 
     @staticmethod
@@ -66,7 +80,8 @@ class Record:
             raise ValueError("the workload is not an object")
         timings = tuple((tuple(choice), float(seconds)) for choice, seconds in data.get("timings", ()))
         return Record(str(data["target"]), str(data["kind"]), data["workload"], tuple(data["choice"]),
-                      float(data["seconds"]), int(data["revision"]), dict(data["versions"]), timings)  # fmt: skip
+                      float(data["seconds"]), int(data["revision"]), dict(data["versions"]), timings,
+                      str(data.get("family", "")), str(data.get("board", "")))  # fmt: skip
 
     @property
     def key(self) -> Key:
@@ -96,14 +111,20 @@ def record_of(target: str, spec: Workload, choice: Choice | None, seconds: float
 class Records:
     """The records of a file, and those of ``under`` where it has none.
 
-    ``doubt`` says why a record does not hold any more, or None. Raises InputError if the file cannot be read.
+    ``doubt`` says why a record does not hold any more, or None. ``family``: the processor's that choices are for, empty
+    for any; what was measured on another one is a guess. Raises InputError if the file cannot be read.
     """
 
     def __init__(
-        self, path: str | Path | None = None, doubt: Doubt | None = None, under: Records | None = None
+        self,
+        path: str | Path | None = None,
+        doubt: Doubt | None = None,
+        under: Records | None = None,
+        family: str = "",
     ) -> None:
         self.path = None if path is None else Path(path)
         self.under = under
+        self.family = family
         self.table: dict[Key, Record] = {}
         self._near: dict[tuple[str, str, str], dict[Key, tuple[float, ...]]] = {}
         self._damaged: list[str] = []
@@ -152,7 +173,14 @@ class Records:
         what = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         return f"{self.path}: none of its {len(self.table)} records is for {target} ({what}); not used"
 
+    def foreign(self, record: Record) -> bool:
+        """Was it measured on a processor of another family?"""
+        return bool(self.family and record.family and record.family != self.family)
+
     def _keep(self, record: Record) -> None:
+        before = self.table.get(record.key)
+        if before is not None and self.foreign(record) and not self.foreign(before):
+            return
         same, sizes = _place(record.kind, record.workload)
         self.table[record.key] = record
         self._near.setdefault((record.target, record.kind, same), {})[record.key] = sizes
@@ -192,13 +220,14 @@ class Records:
         return (self, *(() if self.under is None else self.under.layers))
 
     def holds(self, target: str, spec: Workload) -> bool:
-        """Is there a record of exactly this workload in the file itself?"""
-        return key_of(target, spec) in self.table
+        """Is there a record of exactly this workload in the file itself, of this family?"""
+        found = self.table.get(key_of(target, spec))
+        return found is not None and not self.foreign(found)
 
     def find(self, target: str, spec: Workload) -> Record | None:
-        """The record of exactly this workload."""
-        own = self.table.get(key_of(target, spec))
-        return own if own is not None or self.under is None else self.under.find(target, spec)
+        """The record of exactly this workload, one of this family where there is one."""
+        found = [r for records in self.layers if (r := records.table.get(key_of(target, spec))) is not None]
+        return next((r for r in found if not self.foreign(r)), found[0] if found else None)
 
     def nearest(self, target: str, spec: Workload) -> Record | None:
         """The record of the workload of the same kind that is nearest in size, in this file alone.

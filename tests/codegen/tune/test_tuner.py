@@ -22,7 +22,7 @@ from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.templates import templates
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.plan.strides import Strides
-from secateur.codegen.records import Records, record_of
+from secateur.codegen.records import Origin, Records, record_of
 from secateur.codegen.targets import native
 from secateur.codegen.tune.tuner import SHIPPED, Outcome, Tuner, candidates, open_records, versions
 from secateur.ir import InputError
@@ -67,6 +67,13 @@ class Team:
     @property
     def free(self) -> int:
         return self.size - len(self.left)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return ()
+
+    def origin(self, name: int) -> Origin:
+        return Origin("maker 1/2")
 
     def submit(self, name: int, kernels: Mapping[int, tuple[Any, Any]]) -> None:
         assert self.free > 0
@@ -221,6 +228,19 @@ def test_the_nearest_shape_says_so() -> None:
                     "66>32 1x1 8x8, ..")  # fmt: skip
 
 
+def test_a_guess_from_another_family_says_so_and_is_measured_anew() -> None:
+    choice = candidates(spec(), native())[3]
+    records = Records(family="maker 1/2")
+    records.add(replace(record_of(native().name, spec(), choice, 1.0), family="other 3/4"))
+    mine = tuner(Team(Clock(), [1.0]), records)
+    assert mine.choose(spec()) == choice
+    assert mine.notes == ("1 kernel is as was best on other 3/4, a first guess for maker 1/2; tune to measure here",)
+    assert mine.tune([spec()], 9.0) == Outcome(measured=1)
+    record = records.find(native().name, spec())
+    assert record is not None
+    assert record.family == "maker 1/2"
+
+
 def test_a_choice_that_the_space_has_not_is_not_taken() -> None:
     records, mine = Records(), tuner(Team(Clock(), []))
     mine.records = records
@@ -253,6 +273,7 @@ def test_shipped_records_hold(file: Path) -> None:
     assert {key[0] for key in records.table} <= {target.name}
     assert len(records.table) == len(file.read_text().splitlines()), "a workload is in it twice"
     assert not any(record.timings for record in records.table.values())
+    assert all(record.family for record in records.table.values()), "on which processor was it measured?"
 
 
 def test_shipped_records_are_consulted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,14 +24,16 @@ BLOCKS = "blocks"  # attribute of a function that TVM's operator library made
 INDEX_BITS = 32
 
 
-def compile_module(functions: Mapping[tvm.ir.GlobalVar, Function], target: Target) -> tvm.runtime.Module:
-    """Machine code for functions, by their global variables; ``main`` is the only one that can be called from outside.
+def compile_module(
+    functions: Mapping[tvm.ir.GlobalVar, Function], target: Target, entry: str = "main"
+) -> tvm.runtime.Module:
+    """Machine code for functions, by their global variables; ``entry`` is the only one that can be called from outside.
 
     ``functions`` are what templates, ``topi`` and ``threads`` write. Raises tvm.error.TVMError for what TVM or
     LLVM refuses.
     """
     machine = llvm_target(target)
-    named = {name: f if name.name_hint == "main" else _apart(name, f) for name, f in functions.items()}
+    named = {name: f if name.name_hint == entry else _apart(name, f) for name, f in functions.items()}
     blocks = {name: f for name, f in named.items() if f.attrs and BLOCKS in f.attrs}
     module = tirx.transform.BindTarget(machine.with_host(machine))(tvm.IRModule(named))
     if blocks:

@@ -13,17 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
+from secateur.codegen.host import family
 from secateur.codegen.plan.family import Kernel
+from secateur.codegen.records import Origin
 from secateur.codegen.runtime import cores
 from secateur.codegen.targets import Target
 from secateur.ir import Unsupported
 
 from .timing import MEMORY
+from .tracker import Tracker
 
 ROUNDS = 15
 PATIENCE = 20.0  # seconds for one step, such as compiling one choice, before a worker counts as hung
@@ -33,22 +38,25 @@ Times = Mapping[int, float]
 
 
 @dataclass
-class _Job:
-    """``kernels``: specs with a choice each. ``deaths``: how many workers died over it without a kernel to blame."""
+class Job:
+    """What a process is given: ``kernels``, specs with a choice each.
+
+    ``deaths``: how many workers died at each kernel, or at none (None).
+    """
 
     name: int
     kernels: dict[int, Kernel]
-    deaths: int = 0
+    deaths: Counter[int | None] = field(default_factory=Counter)
 
 
 @dataclass(eq=False)
-class _Worker:
-    """``at``: the kernel it is at; ``since``: when it was last heard of."""
+class Member:
+    """A process. ``at``: the kernel it is at; ``since``: when it was last heard of."""
 
     channel: Connection
     since: float
     pid: int = 0
-    job: _Job | None = None
+    job: Job | None = None
     at: int | None = None
     waiting: bool = False  # it has compiled, and waits for its turn to measure
 
@@ -67,9 +75,11 @@ class Pool:
     rounds: int = ROUNDS
     memory: int = MEMORY
     clock: Callable[[], float] = time.monotonic
-    _team: list[_Worker] = field(default_factory=list, init=False)
+    _team: list[Member] = field(default_factory=list, init=False)
     _server: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _measuring: _Worker | None = field(default=None, init=False)
+    _measuring: Member | None = field(default=None, init=False)
+    _blamed: int = field(default=1, init=False)  # deaths at a kernel after which it is left out
+    _tracker: Tracker | None = field(default=None, init=False)
 
     def __enter__(self) -> Pool:
         pairs = [Pipe() for _ in range(self.workers or min(len(cores()), MOST_WORKERS))]
@@ -80,9 +90,9 @@ class Pool:
             self._errors = stack.enter_context(tempfile.TemporaryFile())
             stack.callback(self._kill)
             self._server = self._start_server([other.fileno() for _, other in pairs])
-            self._team = [_Worker(mine, self.clock()) for mine, _ in pairs]
+            self._team = [Member(mine, self.clock()) for mine, _ in pairs]
             theirs.close()
-            self._send(self._team[0], self.target, self.threads)
+            self._send(self._team[0], self.target, self.threads, self._tracker)
             self._stack = stack.pop_all()
         return self
 
@@ -118,10 +128,19 @@ class Pool:
         server = [] if self._server is None else [self._server.pid]
         return [*server, *(worker.pid for worker in self._team if worker.pid)]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say of the machines that measured."""
+        return ()
+
+    def origin(self, name: int) -> Origin:
+        """Where a job was measured: here."""
+        return Origin(family())
+
     def submit(self, name: int, kernels: Mapping[int, Kernel]) -> None:
         """Give out kernels, a spec and its choice each, to be timed by turns; ``wait`` returns this name."""
         worker = next(w for w in self._team if w.job is None)
-        worker.job = _Job(name, dict(kernels))
+        worker.job = Job(name, dict(kernels))
         if worker.pid:
             self._start(worker)
 
@@ -145,16 +164,20 @@ class Pool:
                     worker.since = self.clock()
         return done
 
-    def _hung(self, worker: _Worker) -> bool:
+    def _hung(self, worker: Member) -> bool:
         stopped = worker.waiting or self._measuring not in (None, worker)
         return worker.job is not None and not stopped and self.clock() - worker.since > self.patience
 
-    def _hear(self, worker: _Worker, done: dict[int, Times]) -> None:
+    def _hear(self, worker: Member, done: dict[int, Times]) -> None:
         try:
             kind, *rest = worker.channel.recv()
         except (EOFError, OSError) as error:
             raise self._ended() from error
         worker.since = self.clock()
+        self._told(worker, kind, rest, done)
+
+    def _told(self, worker: Member, kind: str, rest: list[Any], done: dict[int, Times]) -> None:
+        """Act on what a worker says."""
         if kind == "ready":
             worker.pid = rest[0]
             if worker.job is not None:
@@ -169,31 +192,32 @@ class Pool:
             self._bury(worker, done)
         self._next()
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, worker: Member) -> None:
         assert worker.job is not None
         worker.at, worker.since = None, self.clock()
         self._send(worker, worker.pid, worker.job.kernels, self.rounds, self.memory)
 
-    def _end(self, worker: _Worker, times: Times, done: dict[int, Times]) -> None:
+    def _end(self, worker: Member, times: Times, done: dict[int, Times]) -> None:
         assert worker.job is not None
         done[worker.job.name] = times
         worker.job = None
         self._release(worker)
 
-    def _bury(self, worker: _Worker, done: dict[int, Times]) -> None:
+    def _bury(self, worker: Member, done: dict[int, Times]) -> None:
         """Leave out the kernel that a worker died of; its successor does the rest, or all if it was none, once."""
         worker.pid, worker.waiting = 0, False
         self._release(worker)
         job = worker.job
         if job is None:
             return
-        if job.kernels.pop(-1 if worker.at is None else worker.at, None) is None:
-            job.deaths += 1
-        if job.deaths > 1 or not job.kernels:
+        job.deaths[worker.at] += 1
+        if worker.at is not None and job.deaths[worker.at] >= self._blamed:
+            job.kernels.pop(worker.at, None)
+        if job.deaths[None] > 1 or not job.kernels:
             done[job.name] = {}
             worker.job = None
 
-    def _release(self, worker: _Worker) -> None:
+    def _release(self, worker: Member) -> None:
         """Others may run again once this one has measured."""
         if self._measuring is worker:
             self._measuring = None
@@ -212,7 +236,7 @@ class Pool:
         self._measuring, worker.waiting = worker, False
         self._send(worker, worker.pid)
 
-    def _send(self, worker: _Worker, *message: object) -> None:
+    def _send(self, worker: Member, *message: object) -> None:
         """What is not for the process id it is addressed to is ignored there: a worker may have just died."""
         try:
             worker.channel.send(message)

@@ -22,6 +22,7 @@ DROP = 1.25  # after these, choices this much slower than the best are not measu
 LONGEST = 3.0  # seconds after which no other round begins
 MEMORY = 64 << 20  # bytes of weights that are gone through in turn: what a network has, and more than caches hold
 COPIES = 4096
+Timed = Callable[[int], float]  # runs so many times, and returns the seconds of all
 Compiled = Callable[..., object]  # machine code of a kernel, on the arguments that its template asks for
 
 
@@ -132,28 +133,39 @@ def interleaved(calls: Mapping[int, Callable[[], None]], rounds: int,
 
     ``begin`` is called before each round; slow kernels get fewer rounds. ``steady`` makes seconds of the samples.
     """
-    repeats: dict[int, int] = {}
-    for i, call in calls.items():
+    for call in calls.values():
         call()
+    return steady(samples({i: _clocked(call) for i, call in calls.items()}, rounds, begin))
+
+
+def _clocked(call: Callable[[], None]) -> Timed:
+    def run(repeats: int) -> float:
         start = time.perf_counter()
-        call()
-        repeats[i] = max(1, int(LEAST / max(time.perf_counter() - start, 1e-7)))
-    samples: dict[int, list[float]] = {i: [] for i in calls}
-    alive = set(calls)
+        for _ in range(repeats):
+            call()
+        return time.perf_counter() - start
+
+    return run
+
+
+def samples(
+    timed: Mapping[int, Timed], rounds: int, begin: Callable[[], None] = lambda: None
+) -> dict[int, list[float]]:
+    """Seconds of one run, sampled by turns: each of ``timed`` runs so many times and returns the seconds of all."""
+    repeats = {i: max(1, int(LEAST / max(run(1), 1e-7))) for i, run in timed.items()}
+    found: dict[int, list[float]] = {i: [] for i in timed}
+    alive = set(timed)
     end = time.perf_counter() + LONGEST
     for turn in range(rounds):
         if turn >= FEWEST and time.perf_counter() > end:
             break
         begin()
         for i in sorted(alive):
-            start = time.perf_counter()
-            for _ in range(repeats[i]):
-                calls[i]()
-            samples[i].append((time.perf_counter() - start) / repeats[i])
+            found[i].append(timed[i](repeats[i]) / repeats[i])
         if turn == FEWEST - 1:
-            best = min(min(samples[i]) for i in alive)
-            alive = {i for i in alive if min(samples[i]) <= DROP * best}
-    return steady(samples)
+            best = min(min(found[i]) for i in alive)
+            alive = {i for i in alive if min(found[i]) <= DROP * best}
+    return found
 
 
 def steady(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from secateur.codegen.backends import backend_for
+from secateur.codegen.host import family
 from secateur.codegen.plan.family import Kernel, Workload, choices
 from secateur.codegen.plan.program import Choice, Spec
-from secateur.codegen.records import Doubt, Record, Records, key_of, record_of, stored
+from secateur.codegen.records import Doubt, Origin, Record, Records, key_of, record_of, stored
 from secateur.codegen.runtime import ffi
-from secateur.codegen.targets import Target, get_target
+from secateur.codegen.targets import Target, at_home, get_target
 from secateur.ir import InputError
 from secateur.ir.progress import Progress, quiet
 
@@ -61,7 +62,8 @@ def open_records(target: str | Target, path: str | Path | Records | None, known:
     chosen = get_target(target)
     revisions = {spec.__name__: template.revision for spec, template in backend_for(chosen).templates.items()}
     doubt = doubts(revisions, versions()["apache-tvm"])
-    return Records(path, doubt, under=Records(SHIPPED / f"{chosen.name}.jsonl", doubt))
+    here = family() if at_home(chosen) else ""
+    return Records(path, doubt, Records(SHIPPED / f"{chosen.name}.jsonl", doubt, family=here), here)
 
 
 def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
@@ -87,6 +89,7 @@ class Outcome:
     failed: int = 0
     left: int = 0
     interrupted: bool = False
+    remarks: tuple[str, ...] = ()  # on the machines that measured
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,7 +97,7 @@ class Outcome:
         why = "tuning was interrupted" if self.interrupted else "the tuning time was up"
         left = f"{why}: {self.left} of {self.measured + self.failed + self.left} kernels were not measured"
         failed = f"{self.failed} kernels could not be measured: each choice failed, crashed or hung"
-        return (*((left,) if self.left else ()), *((failed,) if self.failed else ()))
+        return (*self.remarks, *((left,) if self.left else ()), *((failed,) if self.failed else ()))
 
 
 class Team(Protocol):
@@ -102,6 +105,9 @@ class Team(Protocol):
 
     @property
     def free(self) -> int: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+    def origin(self, name: int) -> Origin: ...
     def submit(self, name: int, kernels: Mapping[int, Kernel]) -> None: ...
     def wait(self, seconds: float) -> Mapping[int, Mapping[int, float]]: ...
 
@@ -125,12 +131,20 @@ class Tuner:
         self.kinds = choices(self.backend.families)  # of spec, each with that of its choice
         self.team, self.clock = team, clock
         self.near: dict[Workload, str] = {}
+        self.guessed: dict[Workload, str] = {}  # with the family that was measured
 
     @property
     def notes(self) -> tuple[str, ...]:
         """For the library's metadata."""
         others = self.records.others(self.target.name)
-        return (*self.records.notes, *((others,) if others else ()), *((self._nearest(),) if self.near else ()))
+        return (*self.records.notes, *((others,) if others else ()), *((self._nearest(),) if self.near else ()),
+                *((self._guesses(),) if self.guessed else ()))  # fmt: skip
+
+    def _guesses(self) -> str:
+        """One line for all that another family measured."""
+        families = " and ".join(sorted(set(self.guessed.values())))
+        many = "1 kernel is" if len(self.guessed) == 1 else f"{len(self.guessed)} kernels are"
+        return f"{many} as was best on {families}, a first guess for {self.records.family}; tune to measure here"
 
     def _nearest(self) -> str:
         """One line, however many they are: tuning measures them."""
@@ -152,6 +166,8 @@ class Tuner:
         space = candidates(work, self.target)
         record = self.records.find(self.target.name, work)
         if record is not None and (choice := self._fitting(work, record, space)) is not None:
+            if self.records.foreign(record):
+                self.guessed[work] = record.family
             return choice
         record = self.records.nearest(self.target.name, work)
         if record is not None and (choice := self._fitting(work, record, space)) is not None:
@@ -173,13 +189,12 @@ class Tuner:
         return specs[times.index(min(times))]
 
     def seconds(self, specs: Sequence[Workload]) -> list[float] | None:
-        """Measured seconds of kernels that compute the same, if one file has such for all."""
+        """Measured seconds of kernels that compute the same, if one file has such for all, of one family."""
         works = [s.workload() for s in specs]
         for records in self.records.layers:
-            found = [records.table.get(key_of(self.target.name, w)) for w in works]
-            times = [r.seconds for r in found if r is not None]
-            if len(times) == len(specs):
-                return times
+            found = [r for w in works if (r := records.table.get(key_of(self.target.name, w))) is not None]
+            if len(found) == len(specs) and len({r.family for r in found}) == 1:
+                return [r.seconds for r in found]
         return None
 
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress = quiet) -> Outcome:
@@ -196,7 +211,7 @@ class Tuner:
         self.records.check_writable()
         jobs = list(contests(todo))
         ended: list[bool] = []  # an entry for each kernel that came back: was it measured?
-        given, interrupted = 0, False
+        given, interrupted, remarks = 0, False, tuple[str, ...]()
         try:
             with self.team(self.target, self.threads) as team:
                 while len(ended) < len(todo) and (left := deadline - self.clock()) > 0:
@@ -205,26 +220,28 @@ class Tuner:
                         team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
                         given += 1
                     for index, times in team.wait(left).items():
-                        ended += self._keep_all(jobs[index], times)
+                        ended += self._keep_all(jobs[index], times, team.origin(index))
                         progress(len(ended), len(todo), "")
+                    remarks = team.remarks
         except KeyboardInterrupt:
             interrupted = True
-        return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted)
+        return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted, remarks)
 
     def _kernels(self, specs: Sequence[Workload]) -> list[Kernel]:
         """All choices of some specs."""
         return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
 
-    def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float]) -> list[bool]:
+    def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float], origin: Origin) -> list[bool]:
         """Append the records of alternatives; which of them could be measured."""
         found, first = [], 0
         for spec in specs:
             size = len(candidates(spec, self.target))
-            found.append(self._keep(spec, {i - first: t for i, t in times.items() if first <= i < first + size}))
+            mine = {i - first: t for i, t in times.items() if first <= i < first + size}
+            found.append(self._keep(spec, mine, origin))
             first += size
         return found
 
-    def _keep(self, spec: Workload, times: Mapping[int, float]) -> bool:
+    def _keep(self, spec: Workload, times: Mapping[int, float], origin: Origin) -> bool:
         """Append the record of a workload, if any of its choices ran."""
         if not times:
             return False
@@ -232,9 +249,10 @@ class Tuner:
         enough = NEAR * min(times.values())
         best = min(i for i, seconds in times.items() if seconds <= enough)
         timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
+        revision = self.backend.templates[type(spec)].revision
         self.records.add(record_of(
             self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
-            revision=self.backend.templates[type(spec)].revision))  # fmt: skip
+            revision=revision, family=origin.family, board=origin.board))  # fmt: skip
         return True
 
 

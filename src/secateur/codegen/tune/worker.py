@@ -5,6 +5,7 @@ of which the parent hears ``("died",)``. A worker says ``("ready", its process i
 {i: (spec, choice)}, rounds, memory)``: ``("at", i)`` before it compiles a kernel and before it first runs one,
 ``("compiled",)`` in between, upon which it waits for ``(process id,)``, ``("at", None)`` before each round, and
 ``("times", {i: seconds})``. Kernels that TVM refuses are missing there. When the parent ends, however it ends, all end.
+Where a tracker is given, kernels are measured on its boards (``remote``).
 """
 
 from __future__ import annotations
@@ -22,38 +23,40 @@ from secateur.codegen.plan.family import Kernel, Workload
 from secateur.codegen.runtime import ffi, use_threads
 from secateur.codegen.targets import Target
 
+from . import remote
 from .timing import Compiled, arguments, compiled, in_turn, interleaved
+from .tracker import Tracker
 
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 
-def run(channels: Mapping[int, Connection], target: Target, threads: int) -> None:
+def run(channels: Mapping[int, Connection], target: Target, threads: int, tracker: Tracker | None) -> None:
     """Keep a worker alive at each pipe until the parent closes it."""
     load_tvm()  # once, before the workers are forked
     ffi()
     _ = backend_for(target).templates
 
-    workers = {_fork(channel, target, threads): i for i, channel in channels.items()}
+    workers = {_fork(channel, target, threads, tracker): i for i, channel in channels.items()}
     while workers:
         pid, status = os.wait()
         i = workers.pop(pid)
         if status != 0:
             channels[i].send(("died",))
-            workers[_fork(channels[i], target, threads)] = i
+            workers[_fork(channels[i], target, threads, tracker)] = i
 
 
-def _fork(channel: Connection, target: Target, threads: int) -> int:
+def _fork(channel: Connection, target: Target, threads: int, tracker: Tracker | None) -> int:
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
         die_with(server)
         use_threads(threads)
-        serve(channel, target)
+        serve(channel, target, _work if tracker is None else remote.Worker(tracker))
         os._exit(0)
     return pid
 
 
-def serve(channel: Connection, target: Target) -> None:
+def serve(channel: Connection, target: Target, work: Callable[..., None]) -> None:
     """Answer jobs until the parent closes the pipe. What is addressed to a worker that died is passed over."""
     me = os.getpid()
     channel.send(("ready", me))
@@ -61,7 +64,7 @@ def serve(channel: Connection, target: Target) -> None:
         try:
             to, *job = channel.recv()
             if to == me:
-                _work(channel, target, *job)
+                work(channel, target, *job)
         except (EOFError, OSError):
             return
 
@@ -101,8 +104,7 @@ def main(arguments_: list[str]) -> None:
     parent, *handles = map(int, arguments_)
     die_with(parent)
     channels = {i: Connection(handle) for i, handle in enumerate(handles)}
-    target, threads = channels[0].recv()
-    run(channels, target, threads)
+    run(channels, *channels[0].recv())
 
 
 if __name__ == "__main__":
