@@ -20,10 +20,16 @@ _ALONG = frozenset({"slice", "concat", "split", "gather", "unsqueeze", "squeeze"
 _SHAPED = frozenset({"reshape", "expand"})
 
 
-def as_pairs(graph: Graph) -> Graph:
-    """The graph without complex numbers. Raises Unsupported for what has no form, and for complex ends."""
+def as_pairs(graph: Graph, part: bool = False) -> Graph:
+    """The graph without complex numbers. Raises Unsupported for what has no form, and for complex ends.
+
+    ``part``: of a network, whose ends may be pairs as well, since other parts read and write them.
+    """
     if not any(v.dtype in REAL for v in graph.values.values()):
         return graph
+    if part:
+        inputs = tuple(_pair(v) if v.dtype in REAL else v for v in graph.inputs)
+        return _Pairs(graph).graph().rewrite(inputs=inputs)
     ends = [v for v in (*graph.inputs, *(graph.value(n) for n in graph.outputs)) if v.dtype in REAL]
     if ends:
         raise Unsupported(
@@ -54,7 +60,7 @@ class _Pairs:
         target = str(node.attrs.get("target", "")).removeprefix("aten.").partition(".")[0]
         rank = len(self.given.value(str(node.inputs[0])).shape)
         outs = tuple(_pair(v) for v in node.outputs)
-        if node.op == "opaque" and target.startswith("fft_"):
+        if node.op == "opaque" and (target.startswith("fft_") or target in ("stft", "istft")):
             self.nodes.append(replace(node, outputs=outs))
         elif node.op in _ALONG:
             self.nodes.append(replace(node, outputs=outs))
@@ -77,6 +83,18 @@ class _Pairs:
             turned = f"{node.name}.turned"
             self.weights[turned] = np.array([1, -1], np.float32 if node.out.dtype == "c64" else np.float64)
             self._add("mul", node, [node.inputs[0], turned], outs[0])
+        elif node.op == "cast" and node.out.dtype in REAL:
+            self._cast(node)
+        elif target == "complex":
+            self._joined(node, *map(str, node.inputs))
+        elif target == "polar":
+            sides = [
+                self._add(op, node, [node.inputs[1]], self._fresh(node, op, node.out.shape)) for op in ("cos", "sin")
+            ]
+            self._joined(node, *(
+                self._add("mul", node, [node.inputs[0], side], self._fresh(node, f"{k}", node.out.shape))
+                for k, side in enumerate(sides)
+            ))  # fmt: skip
         elif target in ("real", "imag"):
             self._part(node, str(node.inputs[0]), int(target == "imag"), node.out)
         else:
@@ -132,6 +150,18 @@ class _Pairs:
             real, imaginary = two(node.op, a, c), two("add", two(node.op, a, d), plus)
             real = two("sub", real, minus) if minus else real
         self._joined(node, real, imaginary)
+
+    def _cast(self, node: Node) -> None:
+        """Real numbers become pairs with 0; pairs are cast as they are."""
+        given = self.given.value(str(node.inputs[0]))
+        kind = REAL[node.out.dtype]
+        if given.dtype in REAL:
+            self._add("cast", node, node.inputs, _pair(node.out), to=kind)
+            return
+        real = node.inputs[0]
+        if given.dtype != kind:
+            real = self._add("cast", node, [real], self._fresh(node, "real", node.out.shape), to=kind)
+        self._joined(node, str(real), None)
 
     def _joined(self, node: Node, real: str | None, imaginary: str | None) -> None:
         shape = node.out.shape

@@ -16,6 +16,7 @@ from .calls import arguments
 from .emitter import Emitter
 from .opaque_layers import FORMS
 from .opaque_places import PLACES
+from .short_time import SHORT_TIME
 from .spectra import SPECTRA
 
 
@@ -105,7 +106,7 @@ TORCH: Mapping[str, Callable[[Emitter, Node], None]] = MappingProxyType(
         **dict.fromkeys((f"aten._upsample_bicubic2d_aa.{k}" for k in ("vec", "default")), _antialias("cubic")),
         "aten.topk.default": _topk, "aten.sort.default": _sort, "aten.gather.default": _gather, **FORMS,
         **PLACES,
-        **SPECTRA,
+        **SPECTRA, **SHORT_TIME,
     }
 )  # fmt: skip
 

@@ -47,7 +47,7 @@ def _fft(kind: str, axes_of: str) -> Rule:
             _each(e, x, axes[:-1], False, outs[0])
         elif kind == "irfft":
             n = sizes[-1] if sizes else 2 * (_sized(shape[axes[-1]]) - 1)
-            _real(e, _each(e, x, axes[:-1], True, None), axes[-1], shape[axes[-1]], n, len(shape), outs[0])
+            real_half(e, _each(e, x, axes[:-1], True, None), axes[-1], shape[axes[-1]], n, len(shape), outs[0])
         else:
             _each(e, x if pairs else e.unsqueeze(x, [len(shape)]), axes, kind == "ifft", outs[0])
 
@@ -60,15 +60,18 @@ def _each(e: Emitter, x: str, axes: list[int], inverse: bool, out: str | None) -
     return x
 
 
-def _real(e: Emitter, x: str, axis: int, half: int, whole: int, rank: int, out: str) -> None:
-    """The inverse along an axis of which half is there: what is missing is the conjugate, turned over."""
+def real_half(e: Emitter, x: str, axis: int, half: int, whole: int, rank: int, out: str | None = None) -> str:
+    """The real inverse along an axis of pairs of which half is there; what is missing is the conjugate, turned over.
+
+    ``rank`` is that of the result. The first number, and the last of an even length, are taken as real.
+    """
     back = e.add(
         "Slice", [x, e.ints([_sized(whole) - _sized(half)]), e.numbers([0]), e.numbers([axis]), e.numbers([-1])]
     )
     sign = e.add("Concat", [e.unsqueeze(e.scalar(v, "f32"), [0]) for v in (1.0, -1.0)], axis=0)
     full = e.add("Concat", [x, e.add("Mul", [back, sign])], axis=axis)
     y = _transform(e, full, axis, True)
-    e.add("Gather", [y, e.scalar(0, "i64")], [out], axis=rank)
+    return e.add("Gather", [y, e.scalar(0, "i64")], out, axis=rank)
 
 
 def _sized(number: int) -> int:

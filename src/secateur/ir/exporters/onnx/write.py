@@ -58,7 +58,7 @@ def part_to_onnx(graph: Graph) -> ModelProto:
     """
     origin = graph.note(OnnxOrigin)
     if origin is None:
-        return to_onnx(closed(graph))
+        return to_onnx(as_pairs(closed(graph), part=True))
     header = ModelProto.FromString(origin.header)
     del header.graph.input[:], header.graph.output[:]
     return to_onnx(graph.with_note(dataclasses.replace(origin, header=header.SerializeToString())))

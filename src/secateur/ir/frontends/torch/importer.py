@@ -269,7 +269,7 @@ class Importer(Known):
         operands: list[Value] = []
         sizes: list[int] = []
         schema = node.target._schema  # type: ignore[union-attr]
-        sized = set(_SIZED.findall(str(schema)))  # what may follow an input's size
+        sized = {*_SIZED.findall(str(schema)), "length"}  # what may follow an input's size, istft's too
 
         def plain(name: str, item: Argument) -> Argument:
             return jsonable(fx.map_arg(item, self._value), operands, sizes if name in sized else None)

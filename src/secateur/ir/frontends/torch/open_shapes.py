@@ -8,6 +8,7 @@ must come out with the shape that was recorded there.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -59,6 +60,22 @@ def _recorded(graph: Graph, other: Graph) -> Graph:
 _PARTS = ((1, 1, 0), (1, 2, 0), (2, 1, 0), (1, 2, 1), *((1, 1, p) for p in (1, -1, 2, -2)), (1, 4, 0), (4, 1, 0))
 
 
+def short_time(node: Node, shapes: Sequence[tuple[int, ...]]) -> Mapping[int, int]:
+    """By axis of the result: how many frames a short-time Fourier transform makes, how long the wave behind one is."""
+    kind = str(node.attrs["target"])
+    if kind not in ("aten.stft.default", "aten.istft.default"):
+        return {}
+    given = json.loads(node.attrs["payload"])["args"]
+    n = int(given[1])
+    hop = int(given[2] if len(given) > 2 and given[2] else n // 4)
+    rank = len(node.out.shape)
+    if kind == "aten.stft.default":
+        return {len(shapes[0]): (shapes[0][-1] - n) // hop + 1}
+    whole = shapes[0][-1] * hop + (n - hop)
+    center = len(given) < 6 or given[5]
+    return {rank - 1: whole - 2 * (n // 2) if center else whole}
+
+
 class _Opening:
     """One walk over the nodes; ``known`` are the values with expressions in their shapes."""
 
@@ -89,7 +106,8 @@ class _Opening:
                 attrs[one.attr] = (*value[: one.index], self._number(one), *value[one.index + 1 :])
         outputs = node.outputs
         if node.op == "opaque":
-            outputs = tuple(self._found(v) for v in outputs)
+            known = short_time(node, [self.known[i].shape for i in node.inputs if i in self.known])
+            outputs = tuple(self._found(v, known) for v in outputs)
         return dataclasses.replace(node, attrs=attrs, outputs=outputs)
 
     def _number(self, one: Literal) -> int:
@@ -104,11 +122,15 @@ class _Opening:
         number = dim * one.times // one.over + one.plus
         return as_sym(number) if isinstance(number, Sym) else number
 
-    def _found(self, value: Value) -> Value:
-        """The recorded result of an opaque node: its sizes are those of values before it."""
+    def _found(self, value: Value, known: Mapping[int, int]) -> Value:
+        """The recorded result of an opaque node: its sizes are known by axis, or those of values before it."""
         shape = []
-        for d, n in zip(value.shape, self.other.value(value.name).shape, strict=True):
-            shape.append(d if isinstance(d, Sym) or d == n else self._like(int(d), int(n)))
+        for i, (d, n) in enumerate(zip(value.shape, self.other.value(value.name).shape, strict=True)):
+            if isinstance(d, Sym) or d == n:
+                shape.append(d)
+                continue
+            size = known.get(i)
+            shape.append(as_sym(size) if isinstance(size, Sym) else self._like(int(d), int(n)))
         return Value(value.name, tuple(shape), value.dtype)
 
     def _like(self, size: int, there: int) -> int:
