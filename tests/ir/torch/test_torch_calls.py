@@ -95,6 +95,16 @@ class Spectra(nn.Module):
         ]  # fmt: skip
 
 
+class Sums(nn.Module):
+    """Windows that reach beyond the end, or would stand beyond it, each sum divided by one number."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [
+            F.avg_pool2d(x, k, s, p, ceil_mode=True, divisor_override=3)
+            for k, s, p in ((3, 2, 0), (3, 2, 1), (2, 3, 0), (2, 2, 1))
+        ]
+
+
 class Autocast(nn.Module):
     """A region in which torch chooses bfloat16 for products."""
 
@@ -138,6 +148,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Sequence[tuple[Tensor, ...]]]] =
     "bags to the last": (lambda: Bags("sum", True), [bags(0, 4, 7)]),
     "places": (Places, [(*picture(2, 4, 5), torch.tensor([2, 0, 2, 1]))]),
     "folded": (Fold, [picture(1, 12, 4)]),
+    "sums": (Sums, [picture(2, 3, 11, 14)]),
     "spectra": (Spectra, [picture(2, 3, 8, 6)]),
     "parts": (Parts, [picture(2, 4, 5)]),
 }  # fmt: skip

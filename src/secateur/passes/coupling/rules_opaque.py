@@ -20,7 +20,14 @@ QUANTISERS = frozenset({"ai.onnx::QuantizeLinear", "ai.onnx::DequantizeLinear"})
 # The axes of the first input that pass as they are: the batch and the channels.
 SAMPLERS: Mapping[str, frozenset[int]] = MappingProxyType(
     dict.fromkeys(
-        ("ai.onnx::GridSample", "ai.onnx::LpPool", "ai.onnx::GlobalLpPool", "aten.grid_sampler.default"),
+        (
+            "ai.onnx::GridSample",
+            "ai.onnx::LpPool",
+            "ai.onnx::GlobalLpPool",
+            "aten.grid_sampler.default",
+            "aten.avg_pool2d.default",
+            "aten.avg_pool3d.default",
+        ),
         frozenset({0, 1}),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -111,6 +112,33 @@ def _indices(rank: int) -> Rule:
     return form
 
 
+def _average(rank: int) -> Rule:
+    """``aten.avg_pool*d(self, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)``, sums that are
+    divided by one number: of a picture with zeros behind it, without the windows that would stand in them alone."""
+
+    def form(e: Emitter, node: Node) -> None:
+        e.needs(node, 11, "Pad by an input")
+        a = arguments(node, "self", "kernel", "stride", "padding", "ceil", "include", "divisor")
+        divisor = a.get("divisor")
+        if not divisor or len(e.shape(node)) != rank + 2:
+            raise e.unsupported(node, "a mean over windows, or a picture without a batch")
+
+        def each(name: str) -> list[int]:
+            found = a.get(name) or (a["kernel"] if name == "stride" else [0])
+            found = [found] if isinstance(found, int) else list(found)
+            return found * rank if len(found) == 1 else found
+
+        kernel, stride, pad = each("kernel"), each("stride"), each("padding")
+        behind = [p + s - 1 for p, s in zip(pad, stride, strict=True)]
+        x = e.add("Pad", [e.ins(node)[0], e.numbers([0, 0, *pad, 0, 0, *behind])])
+        y = e.add("AveragePool", [x], kernel_shape=kernel, strides=stride)
+        y = e.add("Mul", [y, e.scalar(math.prod(kernel) / divisor, e.dtype(node))])
+        axes = range(2, rank + 2)
+        e.add("Slice", [y, e.numbers([0] * rank), e.ints(node.out.shape[2:]), e.numbers(axes)], e.outs(node))
+
+    return form
+
+
 def _unpool(e: Emitter, node: Node) -> None:
     """``aten.max_unpool*d(self, indices, output_size, ..)``: zeros, but for the maxima at their places."""
     e.needs(node, 11, "ScatterElements")
@@ -164,6 +192,7 @@ def _bag(e: Emitter, node: Node) -> None:
 FORMS: Mapping[str, Rule] = MappingProxyType(
     {
         "aten.lstm.input": _lstm,
+        **{f"aten.avg_pool{rank}d.default": _average(rank) for rank in (2, 3)},
         "aten.max_pool2d_with_indices.default": _indices(2), "aten.max_pool3d_with_indices.default": _indices(3),
         **dict.fromkeys(("aten.max_unpool2d.default", "aten.max_unpool3d.default"), _unpool),
         **dict.fromkeys(("aten.embedding_bag.default", "aten.embedding_bag.padding_idx"), _bag),

@@ -165,13 +165,22 @@ def _avg_pool(d: int) -> Rule:
     def rule(b: Builder, a: Args) -> Value:
         kernel = ints(a.kernel_size, d)
         stride = ints(a.stride, d) if a.stride not in (None, []) else kernel
-        divisor, ceil = a.get("divisor_override"), bool(a.ceil_mode)
-        if divisor is not None and ceil:
-            raise Skip("a divisor, and windows that reach beyond the end")
+        divisor, ceil, pad = a.get("divisor_override"), bool(a.ceil_mode), ints(a.padding, d) * 2
         inside = bool(a.count_include_pad) or divisor is not None
-        means = _batched(b, a.self, d + 2, lambda v: b.emit(
-            "avg_pool", [v], kernel=kernel, stride=stride, pad=ints(a.padding, d) * 2, ceil=ceil, include_pad=inside,
-        ))  # fmt: skip
+
+        def pool(v: Value) -> Value:
+            if (
+                divisor is not None and ceil
+            ):  # a sum: zeros behind the end are as good as windows that are cut off there
+                if any(p + step > k for k, step, p in zip(kernel, stride, pad, strict=False)):
+                    raise Skip("a divisor, and windows that may stand beyond the end")
+                behind = [p + step - 1 for step, p in zip(stride, pad, strict=False)]  # too little for a further window
+                v = b.emit("pad", [v], pads=(0, 0, *pad[:d], 0, 0, *behind), mode="constant", value=0.0)
+                return b.emit("avg_pool", [v], kernel=kernel, stride=stride, pad=(0,) * (2 * d), ceil=False,
+                              include_pad=True)  # fmt: skip
+            return b.emit("avg_pool", [v], kernel=kernel, stride=stride, pad=pad, ceil=ceil, include_pad=inside)
+
+        means = _batched(b, a.self, d + 2, pool)
         return means if divisor is None else b.binary("mul", means, math.prod(kernel) / divisor, a.dtype)
 
     return rule
