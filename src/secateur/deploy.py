@@ -108,6 +108,47 @@ def tune(
     return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet, boards)
 
 
+def write_candidates(
+    graph: Graph,
+    folder: str | Path,
+    records: str | Path,
+    target: str = "native",
+    threads: int = 1,
+    progress: Progress | None = None,
+    batch: int | None = None,
+) -> int:
+    """Write the kernels that ``tune`` would measure to a new folder, with a script that measures them on the device.
+
+    The script, ``measure.py``, needs NumPy and apache-tvm there; ``read_results`` takes the folder back. Returns how
+    many kernels there are. Raises InputError, and Unsupported where TVM is missing.
+    """
+    _need_tvm()
+    from secateur import codegen
+
+    graph = settled(graph if batch is None else at_batch(graph, batch))
+    return codegen.write_candidates(graph, Path(folder), records, target, threads, progress or quiet)
+
+
+def read_results(
+    graph: Graph,
+    folder: str | Path,
+    records: str | Path,
+    target: str = "native",
+    threads: int = 1,
+    batch: int | None = None,
+) -> Outcome:
+    """Append to ``records`` what was measured in a folder of ``write_candidates`` for this graph.
+
+    Raises InputError for results that are missing, damaged, of other candidates, of another network or another version,
+    and where the device computed other numbers than this machine.
+    """
+    _need_tvm()
+    from secateur import codegen
+
+    graph = settled(graph if batch is None else at_batch(graph, batch))
+    return codegen.read_results(graph, Path(folder), records, target, threads)
+
+
 def layer_times(graph: Graph, rounds: int = 20) -> dict[str, float]:
     """Milliseconds of each layer within a run of its library on this machine and one thread, by the layer's label.
 

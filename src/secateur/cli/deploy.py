@@ -46,15 +46,24 @@ def tune_command(
         str | None, typer.Option(metavar="HOST:PORT", help="Measure on the boards of this TVM tracker, not here.")
     ] = None,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Which of the tracker's boards.")] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write what to measure there, with a script for the device.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Read what that script has measured into DB.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
     from .errors import guard
 
     with guard(debug):
-        from .library import tune_model
+        from .library import tune_elsewhere, tune_model
 
-        tune_model(source, target, threads, records, time, batch, tuple(shape or ()), tracker, key)
+        if candidates is not None or results is not None:
+            tune_elsewhere(source, target, threads, records, batch, tuple(shape or ()), candidates, results, tracker)
+        else:
+            tune_model(source, target, threads, records, time, batch, tuple(shape or ()), tracker, key)
 
 
 def run_command(

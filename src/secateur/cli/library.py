@@ -16,7 +16,7 @@ from secateur.codegen.library import linker
 from secateur.codegen.runtime import cores
 from secateur.codegen.targets import get_target
 from secateur.codegen.tune.tracker import Tracker
-from secateur.deploy import build, load_library, seconds, show_plan, tune
+from secateur.deploy import build, load_library, read_results, seconds, show_plan, tune, write_candidates
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
 from secateur.ir.frontends.onnx.process import OnnxProcess
@@ -84,6 +84,30 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
         say("run it again to measure the rest")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def tune_elsewhere(source: Path, target: str, threads: int, records: Path, batch: int | None, shapes: tuple[str, ...],
+                   candidates: Path | None, results: Path | None, tracker: str | None) -> None:  # fmt: skip
+    """``secateur tune`` for a machine that no network reaches: write candidates to a folder, or read results back."""
+    given = {"--candidates": candidates, "--results": results, "--tracker": tracker}
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)}: give one of them")
+    linker(get_target(target))
+    graph = _load(source, shapes)
+    load_tvm()
+    if candidates is not None:
+        with progress() as tell:
+            count = write_candidates(graph, candidates, records, target, threads, tell, batch)
+        say(f"{count} kernels are in {candidates}: copy it to the device, run its measure.py, bring the folder back, "
+            f"and read it with --results")  # fmt: skip
+    elif results is not None:
+        outcome = read_results(graph, results, records, target, threads, batch)
+        for note in outcome.remarks:
+            say(note)
+        say(f"{outcome.measured} kernels were measured; their records are in {records}")
+        if outcome.left or outcome.failed:
+            say(f"{outcome.failed} could not be measured, {outcome.left} were not")
 
 
 def _load(source: Path, shapes: tuple[str, ...], process: OnnxProcess | None = None) -> Graph:

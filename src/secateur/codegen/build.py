@@ -24,6 +24,7 @@ from .plan.program import Program
 from .plan.text import show
 from .records import Records
 from .targets import Target, get_target, missing_features
+from .tune import offline
 from .tune.boards import Boards
 from .tune.tracker import Tracker
 from .tune.tuner import Outcome, Tuner, open_records, versions
@@ -91,6 +92,26 @@ def tune(
     return outcome, tuner.notes
 
 
+def write_candidates(graph: Graph, folder: Path, records: str | Path, target: str | Target = "native",
+                     threads: int = 1, progress: Progress = quiet) -> int:  # fmt: skip
+    """Write what tuning would measure to a folder, to be measured on another machine; how many kernels there are.
+
+    Raises InputError as ``tune`` does, and where the folder is in use or the cross compiler is missing.
+    """
+    chosen = get_target(target)
+    linker(chosen)
+    tuner = Tuner(chosen, threads, open_records(chosen, records))
+    return offline.write(tuner, workloads(graph, chosen, threads), folder, progress=progress)
+
+
+def read_results(graph: Graph, folder: Path, records: str | Path, target: str | Target = "native",
+                 threads: int = 1) -> Outcome:  # fmt: skip
+    """Append what was measured in a folder of ``write_candidates``. Raises InputError as ``offline.read`` does."""
+    chosen = get_target(target)
+    tuner = Tuner(chosen, threads, open_records(chosen, records))
+    return offline.read(tuner, workloads(graph, chosen, threads), folder)
+
+
 def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool,
            tracker: Tracker | None = None) -> Tuner:  # fmt: skip
     """Refuse what cannot be built, read the records, load TVM. What measures does so here, or on a tracker's boards."""
@@ -155,4 +176,6 @@ def check(graph: Graph) -> None:
             )
 
 
-__all__ = ["approximate", "build_piece", "port", "show_piece", "tune", "workloads"]
+__all__ = [
+    "approximate", "build_piece", "port", "read_results", "show_piece", "tune", "workloads", "write_candidates",
+]  # fmt: skip

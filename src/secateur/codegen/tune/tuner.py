@@ -204,8 +204,7 @@ class Tuner:
         What was measured is in the file at once, whatever happens. Raises InputError if it cannot be written.
         """
         deadline = self.clock() + seconds
-        todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
-        todo.sort(key=lambda s: self.records.find(self.target.name, s) is not None)
+        todo = self.lacking(specs)
         if not todo or seconds <= 0:
             return Outcome(left=len(todo))
         self.records.check_writable()
@@ -220,18 +219,23 @@ class Tuner:
                         team.submit(given, dict(enumerate(self._kernels(jobs[given]))))
                         given += 1
                     for index, times in team.wait(left).items():
-                        ended += self._keep_all(jobs[index], times, team.origin(index))
+                        ended += self.keep(jobs[index], times, team.origin(index))
                         progress(len(ended), len(todo), "")
                     remarks = team.remarks
         except KeyboardInterrupt:
             interrupted = True
         return Outcome(sum(ended), len(ended) - sum(ended), len(todo) - len(ended), interrupted, remarks)
 
+    def lacking(self, specs: Sequence[Workload]) -> list[Workload]:
+        """Those that the records' file does not hold and that have a choice, the ones without any record first."""
+        todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
+        return sorted(todo, key=lambda s: self.records.find(self.target.name, s) is not None)
+
     def _kernels(self, specs: Sequence[Workload]) -> list[Kernel]:
         """All choices of some specs."""
         return [(spec, choice) for spec in specs for choice in candidates(spec, self.target)]
 
-    def _keep_all(self, specs: Sequence[Workload], times: Mapping[int, float], origin: Origin) -> list[bool]:
+    def keep(self, specs: Sequence[Workload], times: Mapping[int, float], origin: Origin) -> list[bool]:
         """Append the records of alternatives; which of them could be measured."""
         found, first = [], 0
         for spec in specs:
