@@ -23,7 +23,8 @@ GOLDEN = Path(__file__).parent / "golden"
 KNOWN_SKIPS = (
     "could not import 'matplotlib'",  # plots belong to bench/, whose packages the tests do without
 )
-EMULATION = "emulation needs"  # Debian's packages, which .ci/run installs where it may, and says so with --emulated
+# Debian's packages and wheels, which .ci/run installs where it may, and says so with --emulated and --gpu.
+EMULATION, GPU = "emulation needs", "GPU kernels need"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulated", action="store_true", help="with --strict-skips: emulation is here, skip nothing of it"
     )
+    parser.addoption("--gpu", action="store_true", help="with --strict-skips: PoCL, Oclgrind and nvcc are here as well")
     parser.addoption("--strict-skips", action="store_true", help="fail where a test is skipped that KNOWN_SKIPS lacks")
 
 
@@ -67,7 +69,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not session.config.getoption("--strict-skips") or reporter is None:
         return
-    known = KNOWN_SKIPS if session.config.getoption("--emulated") else (*KNOWN_SKIPS, EMULATION)
+    here = {EMULATION: "--emulated", GPU: "--gpu"}
+    known = (*KNOWN_SKIPS, *(reason for reason, option in here.items() if not session.config.getoption(option)))
     for line in unknown_skips(reporter.stats.get("skipped", []), known):
         reporter.write_line(f"skipped without a known reason: {line}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -39,8 +39,9 @@ def test_known_reasons_and_tests_that_pass_are_fine(tmp_path: Path) -> None:
     assert "skipped without a known reason" not in said
 
 
-def test_what_needs_emulation_may_be_skipped_only_where_it_is_missing(tmp_path: Path) -> None:
-    # This text is the body of a test in the inner suite, whose exit status is what is tested: it must pass where
-    # emulation is missing and fail where CI says that it is there. No test of ours is skipped by it.
-    skip = "pytest.skip('emulation needs qemu-aarch64-static: install it')"
-    assert [outcome(tmp_path, skip, options=given)[0] for given in ((), ("--emulated",))] == [0, 1]
+def test_what_needs_tools_may_be_skipped_only_where_they_are_missing(tmp_path: Path) -> None:
+    # This text is the body of tests in the inner suite, whose exit status is what is tested: it must pass where
+    # emulation or GPU tools are missing and fail where CI says that they are there. No test of ours is skipped by it.
+    skips = "pytest.skip('emulation needs qemu-aarch64-static: install it')", "pytest.skip('GPU kernels need nvcc')"
+    options: tuple[tuple[str, ...], ...] = ((), ("--emulated",), ("--gpu",))
+    assert [outcome(tmp_path, *skips, options=given)[0] for given in options] == [0, 1, 1]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from bench.lib import common
-from secateur.codegen.backends import backend_for
+from secateur.codegen.backends import CPU
 from secateur.codegen.plan.family import family_of
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records
@@ -51,11 +51,10 @@ def machine_code(layer: Layer, target: Target) -> tuple[str, str]:
     """The assembly of a layer's library, and the kernel family that multiplies."""
     make, channels, size = layer
     graph = trace(make().eval(), (torch.randn(1, channels, size, size),))
-    backend = backend_for(target)
-    program = lower(graph, target, 1, Tuner(target, 1, Records()).choose, backend)
+    program = lower(graph, target, 1, Tuner(target, 1, Records()).choose, CPU)
     heavy = max(program.calls, key=lambda call: getattr(call.spec, "macs", 0))
-    family = family_of(heavy.spec, backend.families)
-    module = backend.assemble(program, graph, target).module
+    family = family_of(heavy.spec, CPU.families)
+    module = CPU.assemble(program, graph, target).module
     return str(module.inspect_source("asm")), f"{family and family.name} {heavy.choice}"
 
 

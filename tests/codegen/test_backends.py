@@ -11,7 +11,7 @@ from secateur.codegen.backends import BACKENDS, CPU, CpuBackend, backend_for
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.placement import Placement
 from secateur.codegen.plan.program import Choose
-from secateur.codegen.targets import TARGETS, Target
+from secateur.codegen.targets import GPUS, TARGETS, Target
 from secateur.codegen.tune.tuner import default_choice
 from secateur.ir import Graph
 from support.planned import NETWORKS
@@ -20,12 +20,14 @@ pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
 
 def test_every_target_has_a_backend() -> None:
-    assert {backend_for(target) for target in TARGETS.values()} == set(BACKENDS.values())
+    assert {backend_for(target) for target in (*TARGETS.values(), *GPUS.values())} == set(BACKENDS.values())
 
 
 def test_a_target_without_a_backend_is_refused() -> None:
     strange = replace(TARGETS["x86-avx2"], name="gpu", triple="nvptx64-nvidia-cuda", features=())
-    with pytest.raises(InputError, match=r"target gpu: no backend .* for nvptx64; there are x86_64, aarch64"):
+    with pytest.raises(
+        InputError, match=r"target gpu: no backend .* for nvptx64; there are x86_64, aarch64, opencl, cuda"
+    ):
         codegen.show_plan(NETWORKS["chain"](), strange)
 
 

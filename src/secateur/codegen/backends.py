@@ -8,12 +8,18 @@ from types import MappingProxyType
 
 from secateur.ir import Graph, InputError
 
+from .devices import nvcc
+from .devices.code import Code
+from .gpu_library import GpuLibrary
 from .kernels.families import FAMILIES
+from .kernels.gpu.families import GPU_FAMILIES
 from .kernels.templates import templates
+from .metadata import Metadata
 from .plan.backend import Backend, Compiled
 from .plan.family import Family, Template, exact_families
 from .plan.placement import Placement
-from .plan.program import Choose, Program
+from .plan.program import Choose, Program, TensorSpec
+from .plan.tensors import Arena
 from .targets import Target
 
 
@@ -34,7 +40,11 @@ class CpuBackend:
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Values in blocks of ``target.lanes`` channels or row-major, all in one arena."""
-        return Placement(graph, target, threads, choose, self.families)
+        return Placement(graph, target, threads, choose, self.families, Arena())
+
+    def by_library(self, spec: TensorSpec) -> bool:
+        """Everything: what it does not know it refuses itself."""
+        return True
 
     def assemble(self, program: Program, graph: Graph, target: Target, stamped: bool = False) -> Compiled:
         """One function on the placed arena, compiled. Raises tvm.error.TVMError for what TVM or LLVM refuses."""
@@ -43,8 +53,65 @@ class CpuBackend:
         return compile_program(program, graph, target, self.templates, stamped)
 
 
-CPU = CpuBackend()
-BACKENDS: Mapping[str, Backend] = MappingProxyType({"x86_64": CPU, "aarch64": CPU})
+@dataclass(frozen=True, eq=False)
+class GpuCompiled:
+    """Kernels as text, and their launches."""
+
+    code: Code
+    target: Target
+
+    @property
+    def arena_words(self) -> int:
+        """Of the device's memory."""
+        return self.code.arena_words
+
+    def library(self, metadata: Metadata) -> GpuLibrary:
+        """Compiled by nvcc for CUDA; for OpenCL it is the driver's to compile. Raises InputError without nvcc."""
+        code = self.code
+        if self.target.triple == "cuda":
+            binary, resources = nvcc.compile_cubin(code.source, self.target.mcpu)
+            code = replace(code, binary=binary, resources=resources)
+        return GpuLibrary(metadata, code)
+
+
+@dataclass(frozen=True)
+class GpuBackend:
+    """GPUs: values in planes, channel by channel, in one piece of the device's memory, and kernels one after another.
+
+    A plane is a block of one lane, so a concat, a split and a shuffle are lists of planes here as well.
+    """
+
+    families: tuple[Family, ...] = GPU_FAMILIES
+
+    @property
+    def templates(self) -> Mapping[type, Template]:
+        """How each kind of spec is written."""
+        from .kernels.gpu.templates import GPU_TEMPLATES
+
+        return GPU_TEMPLATES
+
+    def exact(self) -> GpuBackend:
+        """The same: there is no family whose rounding is coarser."""
+        return self
+
+    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
+        """Planes in an arena whose buffers begin at the 256 bytes that memory is read by."""
+        return Placement(graph, target, 1, choose, self.families, Arena(64))
+
+    def by_library(self, spec: TensorSpec) -> bool:
+        """Copies to the caller's memory alone."""
+        return spec.op == "identity" and spec.outputs[0][1] == "f32"
+
+    def assemble(self, program: Program, graph: Graph, target: Target) -> GpuCompiled:
+        """CUDA or OpenCL. Raises Unsupported where a memory is larger than a kernel can count."""
+        from .emit.gpu.assemble import assemble
+        from .kernels.gpu.pointwise import build_identity
+
+        return GpuCompiled(assemble(program, graph, target, self.templates, build_identity), target)
+
+
+CPU, GPU = CpuBackend(), GpuBackend()
+BACKENDS: Mapping[str, Backend] = MappingProxyType({"x86_64": CPU, "aarch64": CPU, "opencl": GPU, "cuda": GPU})
 
 
 def backend_for(target: Target) -> Backend:

@@ -15,7 +15,7 @@ from secateur.ir.progress import Progress, quiet
 
 from .backends import backend_for
 from .division import FOREIGN, PRODUCTS, Piece, divided
-from .library import Library, built, linker
+from .library import Library, linker
 from .metadata import Metadata, Port
 from .plan.backend import Backend
 from .plan.family import Workload, choices, family_of
@@ -54,7 +54,7 @@ def build_piece(
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
         kernels=_count(program, backend),
     )  # fmt: skip
-    return built(metadata, compiled.module, compiled.weights, compiled.tables)
+    return compiled.library(metadata)
 
 
 def port(graph: Graph, name: str) -> Port:
@@ -118,8 +118,13 @@ def _tuner(target: str | Target, threads: int, records: str | Path | Records | N
     chosen = get_target(target)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
-    lacking = missing_features(chosen)
-    if measures and tracker is None and lacking:
+    if measures and chosen.gpu:
+        raise InputError(
+            f"cannot tune for {chosen.name}: how kernels of GPUs are tiled is decided without measuring so far; "
+            "build without a tuning time"
+        )
+    lacking = missing_features(chosen) if measures and tracker is None else []
+    if lacking:
         raise InputError(
             f"cannot tune for {chosen.name} here: this machine lacks {', '.join(lacking)}; tune on a machine that "
             "fits, or on boards behind a tracker (--tracker), and build here from its records"

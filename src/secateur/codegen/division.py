@@ -15,7 +15,7 @@ from typing import TypeVar
 from secateur.ir import Graph, Node, Unsupported
 from secateur.ir.precision import computed_wide
 
-from .plan.lower import Unplanned
+from .plan.lower import NoCode, Unplanned
 from .plan.opaque import has_code
 
 PRODUCTS = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "lstm", "gru", "rnn"})  # they take time
@@ -55,6 +55,11 @@ def divided(graph: Graph, use: Callable[[tuple[Piece, ...]], T]) -> T:
             return use(divide(graph, apart))
         except Unplanned as error:
             name = _own_name(graph, error.name)
+            if isinstance(error, NoCode) and name and name not in apart:
+                apart |= {name}
+                continue
+            if isinstance(error, NoCode):
+                raise Unsupported(f"'{graph.name}' cannot be compiled: {error}") from error
             if not name or name in apart or len(apart) == MOST_UNPLANNED:
                 raise Unsupported(
                     f"'{graph.name}' cannot be compiled: planning {error} failed, which is a fault in code generation; "

@@ -52,7 +52,7 @@ class Library:
         self._host = {"weights.bin": weights, "tables.bin": tables}
         self._view = ffi().from_dlpack
         self._fixed = [self._view(a) for a in (aligned(metadata.arena_words, np.float32), weights, tables)]
-        self._turn = (os.getpid(), threading.Lock())  # two calls at once would share the arena
+        self._turn = self._new_turn()
 
     @cached_property
     def _main(self) -> Callable[..., None]:
@@ -91,10 +91,15 @@ class Library:
             ) from error
         return outs
 
+    @staticmethod
+    def _new_turn() -> tuple[int, threading.Lock]:
+        """This process, and a lock: two calls at once would share the arena."""
+        return os.getpid(), threading.Lock()
+
     def _lock(self) -> threading.Lock:
         """That of this process: who is forked while another thread runs the library would find it held for ever."""
         if self._turn[0] != os.getpid():
-            self._turn = (os.getpid(), threading.Lock())
+            self._turn = self._new_turn()
         return self._turn[1]
 
     def _order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
@@ -222,8 +227,11 @@ def load_library(path: str | Path) -> Library:
     """The library in a file. Raises InputError if it is damaged, or made for a machine that this one is not."""
     try:
         with zipfile.ZipFile(path) as archive:
-            metadata = _metadata(archive, path)
-            weights, tables = _array(archive, "weights.bin", np.float32), _array(archive, "tables.bin", np.int32)
+            metadata = read_metadata(archive, path)
+            weights, tables = (
+                read_array(archive, "weights.bin", np.float32),
+                read_array(archive, "tables.bin", np.int32),
+            )
             module, code = _unpack(archive, path)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
@@ -238,7 +246,8 @@ def load_library(path: str | Path) -> Library:
     return library
 
 
-def _metadata(archive: zipfile.ZipFile, path: str | Path) -> Metadata:
+def read_metadata(archive: zipfile.ZipFile, path: str | Path) -> Metadata:
+    """What the file says of itself. Raises InputError where it is of another format, or does not run here."""
     data = json.loads(archive.read("metadata.json"))
     if data.get("format") != FORMAT:
         raise InputError(
@@ -259,7 +268,7 @@ def check_machine(target: Target, what: str) -> None:
         )
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: DTypeLike) -> NDArray[Any]:
+def read_array(archive: zipfile.ZipFile, name: str, dtype: DTypeLike) -> NDArray[Any]:
     """A member, read to where it stays; at its end its checksum is compared."""
     size, left = divmod(archive.getinfo(name).file_size, np.dtype(dtype).itemsize)
     if left:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from secateur.ir import InputError
 from secateur.ir.graph import numpy_dtype
 
+from .gpu_library import load_library as load_one
 from .library import Library, check_machine
-from .library import load_library as load_one
 from .metadata import FORMAT, Metadata
 
 PARTS = "parts.json"

@@ -10,6 +10,7 @@ from typing import Any
 from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
 
+from .devices import cuda, opencl
 from .host import arm_cores, cpu_features, machine, system
 from .runtime import cores
 
@@ -25,6 +26,9 @@ class Target:
     peak take as long as one float32 from memory, ``ahead`` how many pixels early the next ones are asked for (0: the
     processor does so itself). ``by_lane``: a multiplication takes one factor from any lane of a vector.
     ``sharing``: multiply-accumulates that sharing a kernel among threads costs.
+    Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
+    the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
+    item, ``cores`` the multiprocessors.
     """
 
     name: str
@@ -42,6 +46,14 @@ class Target:
     ahead: int = 32
     by_lane: bool = False
     sharing: int = 16 << 10
+    warp: int = 0
+    group: int = 0
+    shared: int = 0
+
+    @property
+    def gpu(self) -> bool:
+        """Is it a GPU?"""
+        return self.warp > 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as a library's metadata and a record hold them."""
@@ -93,6 +105,23 @@ _ROWS = (
 )  # fmt: skip
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
 
+
+def _gpu(name: str, triple: str, arch: str, cores: int, group: int, shared: int) -> Target:
+    """``shared`` in KiB, as much as a kernel gets that does not ask for more."""
+    return Target(name, triple, arch, 1, 255, cores, warp=32, group=group, shared=shared << 10)
+
+
+# Of CUDA's architectures the board with the most multiprocessors that is common: T4, A100, Jetson Orin, H200. OpenCL
+# runs on anything: 256 work items a group and 32 KiB are what GPUs of telephones have too (Adreno, Mali).
+_GPUS = (
+    _gpu("opencl", "opencl", "", 16, 256, 32),
+    _gpu("cuda:sm_75", "cuda", "sm_75", 40, 1024, 48),
+    _gpu("cuda:sm_80", "cuda", "sm_80", 108, 1024, 48),
+    _gpu("cuda:sm_87", "cuda", "sm_87", 16, 1024, 48),
+    _gpu("cuda:sm_90", "cuda", "sm_90", 132, 1024, 48),
+)
+GPUS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _GPUS})
+
 # The core of a target by implementer and part number; cores that differ little from it stand beside it.
 ARM_CORES: Mapping[tuple[int, int], str] = MappingProxyType(
     {
@@ -129,10 +158,11 @@ def get_target(target: str | Target) -> Target:
         return target
     if target == "native":
         return native()
-    if target not in TARGETS:
-        near = did_you_mean(str(target), TARGETS)
-        raise InputError(f"unknown target '{target}'{near}: choose native or one of {', '.join(TARGETS)}")
-    return TARGETS[target]
+    known = {**TARGETS, **GPUS}
+    if target not in known:
+        near = did_you_mean(str(target), known)
+        raise InputError(f"unknown target '{target}'{near}: choose native or one of {', '.join(known)}")
+    return known[target]
 
 
 def at_home(target: Target) -> bool:
@@ -146,7 +176,12 @@ def target_system(target: Target) -> str:
 
 
 def missing_features(target: Target) -> list[str]:
-    """What this machine lacks to run code for ``target``: another architecture or system alone, else features."""
+    """What this machine lacks to run code for ``target``: another architecture or system alone, else features.
+
+    For a GPU: the driver, or a device that fits.
+    """
+    if target.gpu:
+        return cuda.missing(target.mcpu) if target.triple == "cuda" else opencl.missing()
     if not at_home(target):
         architecture = target.triple.partition("-")[0]
         return [f"an {architecture} processor under {'macOS' if target_system(target) == 'darwin' else 'Linux'}"]

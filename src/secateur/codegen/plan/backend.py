@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.codegen.library import Library, built
+from secateur.codegen.metadata import Metadata
 from secateur.codegen.targets import Target
 from secateur.ir import Graph
 
 from .family import Family, Template
 from .placement import Placement
-from .program import Choose, Program
+from .program import Choose, Program, TensorSpec
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,6 +35,21 @@ class Compiled:
     weights: NDArray[np.float32]
     tables: NDArray[np.int32]
     arena_words: int
+
+    def library(self, metadata: Metadata) -> Library:
+        """A library of it."""
+        return built(metadata, self.module, self.weights, self.tables)
+
+
+class Assembled(Protocol):
+    """A program as code: what of it a library's metadata says, and the library."""
+
+    @property
+    def arena_words(self) -> int: ...
+
+    def library(self, metadata: Metadata) -> Library:
+        """A library of it. Raises InputError where that takes a tool that is missing."""
+        ...
 
 
 class Backend(Protocol):
@@ -56,6 +73,10 @@ class Backend(Protocol):
         """Where the values of a graph lie while it is planned, with the program that is written meanwhile."""
         ...
 
-    def assemble(self, program: Program, graph: Graph, target: Target, stamped: bool = False) -> Compiled:
-        """Machine code of a program. ``stamped``: it also writes the cycle counter before and after every step."""
+    def by_library(self, spec: TensorSpec) -> bool:
+        """Does TVM's operator library, or a kernel that copies, compute this on such a machine?"""
+        ...
+
+    def assemble(self, program: Program, graph: Graph, target: Target) -> Assembled:
+        """The code of a program."""
         ...

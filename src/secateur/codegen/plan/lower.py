@@ -49,12 +49,16 @@ class Unplanned(Exception):
         self.name = name
 
 
+class NoCode(Unplanned):
+    """A backend has no kernel for the node of this value: whoever calls may have the runtime compute it."""
+
+
 @contextmanager
 def _planning(name: str, node: Node | None) -> Iterator[None]:
     """Whatever goes wrong inside is Unplanned; sentences for people pass."""
     try:
         yield
-    except Error:
+    except (Error, Unplanned):
         raise
     except Exception as error:
         title = f"value '{name}'" if node is None else f"{node.op} {node.source}"
@@ -65,7 +69,7 @@ class Lowering:
     """Walks the graph once and writes a ``Program``."""
 
     def __init__(self, graph: Graph, target: Target, threads: int, choose: Choose | None, backend: Backend) -> None:
-        self.graph = graph
+        self.graph, self.target, self.backend = graph, target, backend
         self.placement = backend.placement(graph, target, threads, choose)
         self.heads = heads(backend.families)
         if missing := sorted(ELEMENTWISE - set(self.heads)):
@@ -192,7 +196,7 @@ class Lowering:
         attrs = tuple(sorted((k, _freeze(v)) for k, v in attributes(node).items()))
         op = str(node.attrs["target"]) if node.op == "opaque" else node.op
         program.by_library.append(f"{op} {node.label}")
-        program.call(TensorSpec(op, attrs, tuple(shapes), tuple(outs)), None, arguments, node.label)
+        self._by_library(TensorSpec(op, attrs, tuple(shapes), tuple(outs)), arguments, node.outputs[0].name, node.label)
 
     def write_outputs(self) -> None:
         """Copy or convert each output to the caller's memory."""
@@ -212,7 +216,13 @@ class Lowering:
         else:
             source = address(placement.get_dense(name))
         one = ((shape, value.dtype),)
-        placement.program.call(TensorSpec("identity", (), one, one), None, [source, Port(port)], f"output {name}")
+        self._by_library(TensorSpec("identity", (), one, one), [source, Port(port)], name, f"output {name}")
+
+    def _by_library(self, spec: TensorSpec, arguments: list[Argument], name: str, label: str) -> None:
+        """A call of TVM's operator library, where the backend has it."""
+        if not self.backend.by_library(spec):
+            raise NoCode(name, f"{spec.op} '{label}' has no code for {self.target.name}")
+        self.placement.program.call(spec, None, arguments, label)
 
 
 def _freeze(value: Attr) -> Attr:

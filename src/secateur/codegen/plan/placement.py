@@ -21,7 +21,7 @@ from .fusion import is_head
 from .moves import move
 from .program import Argument, Choose, Port, Program, Table, Weight
 from .strides import Strides
-from .tensors import Address, Blocked, Buffer, Dense, Extent, Ints, natural_channels
+from .tensors import Address, Arena, Blocked, Buffer, Dense, Extent, Ints, natural_channels
 
 LOOSE = 2  # times the blocks that a value needs: from there on it is compacted before it is read block by block
 
@@ -30,16 +30,23 @@ class Placement:
     """Values in blocks (NCHWc) and row-major, converted when a reader asks for the other form. Writes into ``program``.
 
     ``deferred`` are values that nobody has asked for yet and that only move others. ``choose`` says how to tile
-    kernels, None that the program leaves it open (see ``Program``).
+    kernels, None that the program leaves it open (see ``Program``). ``memory`` is the backend's: every address is an
+    offset in it.
     """
 
     def __init__(
-        self, graph: Graph, target: Target, threads: int, choose: Choose | None, families: tuple[Family, ...]
+        self,
+        graph: Graph,
+        target: Target,
+        threads: int,
+        choose: Choose | None,
+        families: tuple[Family, ...],
+        memory: Arena,
     ) -> None:
         self.graph, self.target, self.threads = graph, target, threads
         self.families = families
         self.lanes = target.lanes
-        self.program = Program(choose)
+        self.program = Program(choose, arena=memory)
         self.start = Address(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
         self.axes = Axes(graph, accepted(families))
         self.aliases = aliases(self.axes)

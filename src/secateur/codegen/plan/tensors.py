@@ -162,13 +162,17 @@ def natural_channels(width: int, lanes: int) -> Ints:
 
 @dataclass
 class Arena:
-    """Gives buffers their offsets: those that live at the same time never overlap."""
+    """The memory of a backend that values lie in: gives buffers their offsets, those that live at once never overlap.
 
+    Buffers begin at multiples of ``align`` numbers.
+    """
+
+    align: int = ALIGN
     buffers: list[Buffer] = field(default_factory=list)
 
     def new(self, words: int, blocks: bool = False) -> Buffer:
         """A buffer of this size, placed later."""
-        buffer = Buffer(-(-words // ALIGN) * ALIGN, blocks)
+        buffer = Buffer(-(-words // self.align) * self.align, blocks)
         self.buffers.append(buffer)
         return buffer
 
@@ -187,7 +191,7 @@ class Arena:
                 end = max(end, other.offset + other.words)
             buffer.offset = best if best >= 0 else end
             placed.append(buffer)
-        return max((b.offset + b.words for b in placed), default=0) or ALIGN
+        return max((b.offset + b.words for b in placed), default=0) or self.align
 
 
 def select(x: Blocked, index: Ints) -> Blocked:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from secateur.codegen.plan.program import Call, Choice, Spec
 from secateur.codegen.targets import Target, get_target
-from secateur.ir import Graph
+from secateur.ir import Graph, InputError
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     """The calls of each step, and a function that runs the network once and returns the microseconds of each step."""
     import tvm_ffi
 
-    from secateur.codegen.backends import backend_for
+    from secateur.codegen.backends import CPU
     from secateur.codegen.emit.assemble import ports
     from secateur.codegen.library import aligned
     from secateur.codegen.plan.lower import lower
@@ -54,9 +54,10 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     from .tuner import Tuner, open_records
 
     chosen = get_target(target)
-    backend = backend_for(chosen)
-    program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose, backend)
-    compiled = backend.assemble(program, graph, chosen, stamped=True)
+    if chosen.gpu:
+        raise InputError(f"the steps of a library for {chosen.name} are not timed; use the vendor's profiler")
+    program = lower(graph, chosen, threads, Tuner(chosen, threads, open_records(chosen, records)).choose, CPU)
+    compiled = CPU.assemble(program, graph, chosen, stamped=True)
     rng = np.random.default_rng(0)
     inputs, outputs = ports(graph)
     given = [rng.standard_normal(tuple(map(int, v.shape))).astype(np.float32) for v in inputs]

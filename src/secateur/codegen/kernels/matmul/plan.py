@@ -69,7 +69,7 @@ def _result(placement: Placement, chain: Chain, right: Blocked) -> Blocked:
     return Blocked(extent, tuple((buffer, i * block) for i in range(count)), right.channels)
 
 
-def _operands(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
+def operands(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
     """Of two computed operands with as many axes as the result, or with a constant matrix on the right."""
     right, rank = node.inputs[1] or "", len(node.out.shape)
     other = axes.graph.value(right).shape
@@ -81,4 +81,4 @@ def _operands(axes: Axes, node: Node, shape: tuple[int, ...]) -> bool:
     return all(broadcast((*s[:-2], 1, 1), (*batch, 1, 1), rank - 1) is not None for s in (shape, other))
 
 
-HEADS: Mapping[str, Head] = MappingProxyType({"matmul": Head(_operands, matmul)})
+HEADS: Mapping[str, Head] = MappingProxyType({"matmul": Head(operands, matmul)})

@@ -1,0 +1,31 @@
+"""Kernel families of GPUs, one row each. But for convolutions they plan as processors do, with planes for blocks."""
+
+from __future__ import annotations
+
+from secateur.codegen.kernels.elementwise import plan as elementwise
+from secateur.codegen.kernels.elementwise.spec import MapSpec, MeanSpec
+from secateur.codegen.kernels.matmul.spec import MatmulSpec
+from secateur.codegen.kernels.norms import plan as norms
+from secateur.codegen.kernels.norms.spec import GroupNormSpec, MomentSpec
+from secateur.codegen.kernels.resize import plan as resize
+from secateur.codegen.kernels.resize.spec import ResizeSpec
+from secateur.codegen.kernels.rows import plan as rows
+from secateur.codegen.kernels.rows.spec import RowSpec
+from secateur.codegen.kernels.window import plan as window
+from secateur.codegen.kernels.window.spec import WindowSpec
+from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
+from secateur.codegen.plan.family import Family
+
+from .conv import plan as conv
+from .conv.spec import GpuConvChoice, GpuConvSpec
+
+GPU_FAMILIES: tuple[Family, ...] = (
+    Family("conv", {GpuConvSpec: GpuConvChoice}, conv.HEADS),
+    Family("window", {WindowSpec: None}, window.HEADS),
+    Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),
+    Family("resize", {ResizeSpec: None}, resize.HEADS),
+    Family("rows", {RowSpec: None}, rows.HEADS),
+    Family("norms", {MomentSpec: None, GroupNormSpec: None}, norms.HEADS),
+    Family("matmul", {MatmulSpec: None}),
+    Family("copies", {CopySpec: None, TableCopySpec: None, MoveSpec: None}),
+)

@@ -1,0 +1,15 @@
+"""How every kind of spec is written for GPUs. TVM is imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from secateur.codegen.plan.family import Template
+
+from . import matmul, pointwise, reductions
+from .conv import template as conv
+
+GPU_TEMPLATES: Mapping[type, Template] = MappingProxyType(
+    {**conv.TEMPLATES, **matmul.TEMPLATES, **pointwise.TEMPLATES, **reductions.TEMPLATES}
+)

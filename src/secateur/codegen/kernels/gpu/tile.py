@@ -1,0 +1,95 @@
+"""The product of two matrices by tiles: slices in shared memory, twice each, and sums in the registers of work items.
+
+While a slice is multiplied the next one is on its way to registers; it is stored to the other half of shared memory
+after, so there is one barrier a slice. Work items of a row of threads own columns that are as far apart as there are of
+them: neighbours read and write neighbouring numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from secateur.codegen.emit.gpu.builder import GpuBuilder, div, mod
+from secateur.codegen.emit.types import Buffer, Expr
+
+from .conv.spec import GpuConvChoice
+
+Fetch = Callable[[Expr, Expr, Expr], Expr]  # (slice, row of the slice, output or pixel of the tile) -> a number
+
+
+@dataclass(frozen=True)
+class Side:
+    """An operand of a tile: how wide it is, what is loaded of it, and whether neighbours load along the reduction."""
+
+    wide: int
+    fetch: Fetch
+    deep: bool = False
+
+
+def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: int, outputs: Side, pixels: Side) -> Buffer:
+    """Sums of products, ``[rows, columns]`` of each work item's own (see ``own_row``, ``own_column``)."""
+    depth, items = choice.depth, choice.items
+    sums = k.local(choice.rows * choice.columns, 0.0)
+    sides = (outputs, pixels)
+    halves = [k.shared(2 * depth * side.wide) for side in sides]
+    waiting = [k.local(depth * side.wide // items) for side in sides]
+    left, right = k.local(choice.rows), k.local(choice.columns)
+
+    def place(side: Side, i: Expr) -> tuple[Expr, Expr]:
+        """(row of the slice, place in the tile) of a work item's i-th number."""
+        at = k.item + i * items
+        return (mod(at, depth), div(at, depth)) if side.deep else (div(at, side.wide), mod(at, side.wide))
+
+    def fetch(s: Expr) -> None:
+        for side, kept in zip(sides, waiting, strict=True):
+            for i in range(depth * side.wide // items):
+                k.store(kept, i, side.fetch(s, *place(side, i)))
+
+    def keep(half: Expr) -> None:
+        for side, kept, memory in zip(sides, waiting, halves, strict=True):
+            for i in range(depth * side.wide // items):
+                row, at = place(side, i)
+                k.store(memory, half * (depth * side.wide) + row * side.wide + at, k.load(kept, i))
+
+    def products(half: Expr) -> None:
+        def step(d: Expr) -> None:
+            from_left = k.bind(half * (depth * outputs.wide) + d * outputs.wide + own_row(k, choice, 0))
+            from_right = k.bind(half * (depth * pixels.wide) + d * pixels.wide + own_column(k, choice, 0))
+            apart = choice.pixels // choice.columns
+            k.loop(choice.rows, lambda i: k.store(left, i, k.load(halves[0], from_left + i)), unroll=True)
+            k.loop(choice.columns, lambda j: k.store(right, j, k.load(halves[1], from_right + j * apart)), unroll=True)
+
+            def row(i: Expr) -> None:
+                def product(j: Expr) -> None:
+                    k.add(sums, i * choice.columns + j, k.load(left, i) * k.load(right, j))
+
+                k.loop(choice.columns, product, unroll=True)
+
+            k.loop(choice.rows, row, unroll=True)
+
+        k.loop(depth, step, "d", unroll=True)
+
+    def turn(s: Expr) -> None:
+        fetch(k.bind(s + 1))
+        products(k.bind(mod(s, 2)))
+        keep(k.bind(mod(s + 1, 2)))
+        k.barrier()
+
+    fetch(0)
+    keep(0)
+    k.barrier()
+    k.loop(slices - 1, turn, "s")
+    products((slices - 1) % 2)
+    return sums
+
+
+def own_row(k: GpuBuilder, choice: GpuConvChoice, i: Expr) -> Expr:
+    """Which output of the tile a work item's i-th row is."""
+    return div(k.item, choice.pixels // choice.columns) * choice.rows + i
+
+
+def own_column(k: GpuBuilder, choice: GpuConvChoice, j: Expr) -> Expr:
+    """Which pixel of the tile a work item's j-th column is."""
+    apart = choice.pixels // choice.columns
+    return mod(k.item, apart) + j * apart

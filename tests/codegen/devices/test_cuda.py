@@ -1,0 +1,113 @@
+"""The CUDA driver's interface, spoken to a driver of Python: no GPU is needed, and none was at hand."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secateur import InputError
+from secateur.codegen.devices.code import Code, Kernel, Launch
+from secateur.codegen.devices.cuda import CudaSession, missing
+
+
+class Driver:
+    """Memory of ctypes, one device, and a kernel that adds: ``y[i] = x[i] + w[0]`` for the work items of its grid."""
+
+    def __init__(self, version: tuple[int, int] = (9, 0), count: int = 1, memory: int = 1 << 20) -> None:
+        self.version, self.count, self.memory = version, count, memory
+        self.kept: dict[int, Any] = {}
+        self.freed = 0
+
+    def cuInit(self, flags: int) -> int:
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.count
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, index: int) -> int:
+        value._obj.value = self.version[attribute - 75]
+        return 0
+
+    def cuDeviceGetName(self, text: Any, size: int, index: int) -> int:
+        text.value = b"a device"
+        return 0
+
+    def cuMemAlloc_v2(self, pointer: Any, size: ctypes.c_size_t) -> int:
+        if size.value > self.memory:
+            return 2
+        room = ctypes.create_string_buffer(size.value)
+        self.kept[ctypes.addressof(room)] = room
+        pointer._obj.value = ctypes.addressof(room)
+        return 0
+
+    def cuMemFree_v2(self, pointer: ctypes.c_uint64) -> int:
+        self.freed += 1
+        del self.kept[pointer.value]
+        return 0
+
+    def cuMemcpyHtoD_v2(self, to: ctypes.c_uint64, source: ctypes.c_void_p, size: ctypes.c_size_t) -> int:
+        ctypes.memmove(to.value, source.value or 0, size.value)
+        return 0
+
+    def cuMemcpyDtoH_v2(self, to: ctypes.c_void_p, source: ctypes.c_uint64, size: ctypes.c_size_t) -> int:
+        ctypes.memmove(to.value or 0, source.value, size.value)
+        return 0
+
+    def cuLaunchKernel(self, function: Any, *rest: Any) -> int:
+        grid, items, parameters = rest[:3], rest[3:6], rest[8]
+        x, w, y = (ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_uint64))[0] for i in range(3))
+        at = [ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_int32))[0] for i in range(3, 6)]
+        data = [ctypes.cast(p, ctypes.POINTER(ctypes.c_float)) for p in (x, w, y)]
+        for i in range(grid[0] * items[0]):
+            data[2][at[2] + i] = data[0][at[0] + i] + data[1][at[1]]
+        return 0
+
+    def cuGetErrorString(self, status: int, text: Any) -> int:
+        text._obj.value = b"out of memory"
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: 0
+
+
+CODE = Code(
+    "", {"add": Kernel((2, 1, 1), 2)},
+    [Launch("add", (("input:x", 1), ("weights", 3), ("arena", 64))),
+     Launch("add", (("arena", 64), ("weights", 3), ("output:0", 0)))],
+    ["input:x"], ["output:0"], np.arange(16, dtype=np.float32), np.zeros(16, np.int32), 128, b"cubin",
+)  # fmt: skip
+
+
+def test_launches_pass_memories_and_offsets_in_order() -> None:
+    driver = Driver()
+    session = CudaSession(CODE, "sm_90", lambda name: driver)
+    x, y = np.arange(5, dtype=np.float32), np.empty(4, np.float32)
+    for _ in range(2):
+        session.run([x], [y])
+        assert y.tolist() == [7, 8, 9, 10]
+    assert session.device == "a device"
+    del session
+    assert driver.freed == 5
+    assert not driver.kept
+
+
+def test_what_is_missing_is_said() -> None:
+    def absent(name: str) -> Any:
+        raise OSError(name)
+
+    assert missing("sm_90", absent) == ["NVIDIA's driver (libcuda.so.1)"]
+    assert missing("sm_90", lambda name: Driver(count=0)) == ["a GPU that NVIDIA's driver can use"]
+    assert "it has sm_80" in missing("sm_90", lambda name: Driver((8, 0)))[0]
+    assert not missing("sm_80", lambda name: Driver((8, 7)))
+    assert missing("sm_87", lambda name: Driver((8, 0)))
+    with pytest.raises(InputError, match="this machine lacks a GPU that"):
+        CudaSession(CODE, "sm_90", lambda name: Driver(count=0))
+
+
+def test_what_the_driver_refuses_is_said() -> None:
+    with pytest.raises(InputError, match="the GPU cannot run the library: cuMemAlloc_v2 says 'out of memory'"):
+        CudaSession(CODE, "sm_90", lambda name: Driver(memory=16))
