@@ -11,6 +11,7 @@ from .l1 import L1
 from .l2 import L2
 from .lasso import Lasso
 from .nisp import NISP
+from .obs import OBS
 from .random import Random
 from .scsp import SCSP
 from .slimming import Slimming
@@ -21,7 +22,7 @@ from .thinet import ThiNet
 
 ALL = (
     L1, L2, GroupLasso, Slimming, SCSP, APoZ, Subspace, Entropy, ThiNet, Lasso, DCP, Taylor, CCP, NISP, SNIP, FPGM,
-    Random,
+    OBS, Random,
 )  # fmt: skip
 
 __all__ = ["ALL", "L1", "Criterion", "OfWeights", "check_criterion"]
