@@ -27,7 +27,7 @@ from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.sparsify.zeros import notes_of, zeros_of
 
-from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of
+from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, table_of
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -68,6 +68,7 @@ def compile(
     bytes: float | int | str | None = None,
     latency_ms: float | str | None = None,
     speedup: float | str | None = None,
+    latency_table: str | Path | None = None,
     sparsity: float | str | None = None,
     block: str | tuple[int, int] | None = None,
     records: str | Path | None = None,
@@ -87,7 +88,8 @@ def compile(
 
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
     one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
-    measured beside it); they override the policy's budget. ``protect`` adds layers to
+    measured beside it); they override the policy's budget. ``latency_table`` is a CSV file of layers' milliseconds
+    (``timing.tables``) that stands for measuring, of any machine. ``protect`` adds layers to
     leave alone: globs of their names, or types or modules of ``model``. ``widths`` and ``drop`` choose by hand in place
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
     criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
@@ -114,7 +116,7 @@ def compile(
             "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup,
             "round_to": round_to,
             "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
-            "sparsity": sparsity, "block": block, "records": records, "tune": tune,
+            "sparsity": sparsity, "block": block, "records": records, "tune": tune, "latency_table": latency_table,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
@@ -123,6 +125,7 @@ def compile(
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
+    table = table_of(latency_table, lanes, chosen.timed and widths is None and drop is None)
     zeros = sparse_of(sparsity, block, calibration is not None, lanes)
     if zeros is None and (records or tune) is not None:
         raise InputError("records= and tune= say by what block='auto' judges layers; give sparsity= as well, as 0.7")
@@ -149,7 +152,7 @@ def compile(
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
     start = in_context(dense, progress=tell)
     if hand is None and chosen.timed:
-        start = in_context(start, latency=_measured(target, seed))
+        start = in_context(start, latency=_measured(target, seed) if table is None else table)
     if data is not None:
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
     made = restructure(start, chosen.rewrites, collector.see, Runner(keep=2), collector.start)
@@ -181,6 +184,7 @@ def compile(
         *(() if data is None else data.remarks),
         *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
+        *(() if table is None else table.remarks(cut)),
         *zeros_of(slim),
         *dense_still,
         *_file_remarks(slim),

@@ -10,6 +10,7 @@ from secateur.ir import InputError
 from secateur.passes.allocate import LANES
 
 from .policy import Policy
+from .timing.tables import Table, read_table
 
 
 def policy_of(policy: Policy | str | Path, round_to: int | str | None, budgets: Mapping[str, object]) -> Policy:
@@ -33,6 +34,18 @@ def lanes_of(target: str | None) -> int:
         if target is not None:
             raise
         return LANES
+
+
+def table_of(path: str | Path | None, lanes: int, timed: bool) -> Table | None:
+    """The latency table in a file. Raises InputError for one that nobody asks, or that cannot be read."""
+    if path is None:
+        return None
+    if not timed:
+        raise InputError(
+            "a latency table says what a budget of time takes: give one, latency_ms=12.5 or speedup=2, or leave the "
+            "table out"
+        )
+    return read_table(path, lanes)
 
 
 def check_by_hand_alone(budgets: Mapping[str, object]) -> None:

@@ -12,14 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from secateur.arguments import lanes_of
 from secateur.capture import load
 from secateur.ir import Graph
-from secateur.ir.files import text_job
+from secateur.ir.files import check_writable, text_job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import random_inputs
 from secateur.report.collect import capture_remarks
 from secateur.sizes import Resizing
+from secateur.timing.measured_table import measured_table
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
@@ -51,6 +53,17 @@ def bench_models(
     elif json is not None:
         for line in write_listed([text_job(Path(json), text)]):
             say(line)
+
+
+def bench_table(model: Path, runtime: str, seed: int, out: Path, shapes: tuple[str, ...]) -> None:
+    """``secateur bench --table``: what the model's layers take at several widths, for ``compile --latency-table``."""
+    check_writable(out)
+    graph = load(model, shapes=shapes_of(shapes))
+    _first_runs([model], {model.name: graph}, seed)
+    with progress() as tell:
+        table = measured_table(graph, runtime, lanes_of(None), seed, tell)
+    for line in write_listed([text_job(out, table.text())]):
+        say(f"{line}: {len(table.rows)} layers in {runtime}, {table.rest:.3g} ms of the network in none")
 
 
 def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) -> None:

@@ -57,6 +57,7 @@ class CompileJob:
     widths: Path | None = None
     sparsity: str | None = None
     block: str | None = None
+    latency_table: Path | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -78,7 +79,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             holdout=job.holdout, trust=job.trust, process=process, widths=given.hand.widths, drop=given.hand.drop,
             shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
-            tune=None if job.sparsity is None else job.tune,
+            tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -104,6 +105,7 @@ class _Given:
 
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
+    from secateur.arguments import table_of
     from secateur.calibration.holdout import share_of
     from secateur.codegen.library import linker
     from secateur.codegen.targets import get_target
@@ -129,7 +131,8 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     for kind, value in job.budgets.items():
         if value is not None:
             policy = policy.with_budget(kind, value)
-    if team.size > 1 and (job.target == "native" or policy.timed):
+    table_of(job.latency_table, LANES, policy.timed and job.widths is None)
+    if team.size > 1 and (job.target == "native" or (policy.timed and job.latency_table is None)):
         raise InputError(
             "processes that share a machine cannot time a network: leave out --latency-ms, --speedup and --target "
             "native, or start one process without torchrun"

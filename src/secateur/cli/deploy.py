@@ -92,15 +92,22 @@ def bench_command(
     threads: Annotated[int, typer.Option(help="Threads that each run may use.")] = 1,
     repeats: Annotated[int, typer.Option(help="Timed runs of each model in each runtime.")] = 20,
     shape: Shape = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="T.csv", help="Write the first model's layers by width, in the first runtime, instead."),
+    ] = None,
     seed: Seed = 0,
     json_: Json = None,
     debug: Debug = False,
 ) -> None:
     """Time models side by side: interleaved repeats, medians, ratios to the first model."""
-    from .bench import bench_models
+    from .bench import bench_models, bench_table
     from .errors import guard
 
     with guard(debug):
+        if table is not None:
+            bench_table(models[0], runtimes.split(",")[0].strip(), seed, table, tuple(shape or ()))
+            return
         bench_models(
             models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_, tuple(shape or ())
         )

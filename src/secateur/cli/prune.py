@@ -56,6 +56,12 @@ def compile_command(
     speedup: Annotated[
         str | None, typer.Option(metavar="2x", help="Times as fast as IN.onnx at least, measured here.")
     ] = None,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="T.csv", help="Milliseconds by layer shape, in place of measuring (secateur bench --table)."
+        ),
+    ] = None,
     calibration: Calibration = None,
     mean: Mean = None,
     std: Std = None,
@@ -110,7 +116,7 @@ def compile_command(
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block,
+            layers, widths, sparsity, block, latency_table,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

@@ -97,7 +97,8 @@ class Policy(Parts):
         if not self.timed:
             return step
         by_time = isinstance(step, Knapsack) and step.by == "time"
-        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time)
+        floor = float(getattr(once, "floor", 0.0))
+        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time, floor)
 
     @property
     def timed(self) -> bool:

@@ -17,7 +17,7 @@ from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
 
-from .parts import Budget, Latency, PassRun, Quality, Totals
+from .parts import Budget, Latency, PassRun, Quality, Totals, Trial
 from .report import Report, versions
 from .rows import group_rows, keep_of, layer_rows
 
@@ -103,7 +103,8 @@ def make_report(
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
     if done is not None and done.amount is not None:
-        budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap)
+        tried = tuple(Trial(t.share, t.ms, t.original_ms, t.taken, t.widths) for t in done.tried)
+        budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap, tried)
     before = context_of(dense).baseline or cost(dense)
     after = cost(slim) if slim is not None else None
     return Report(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from secateur.ir.fields import Fields
+from secateur.ir.fields import Fields, Json
 
 Widths: TypeAlias = tuple[int, int]  # channels in, channels out
 State: TypeAlias = Literal["pruned", "frozen", "kept"]
@@ -26,16 +27,34 @@ class Totals(Fields):
 
 
 @dataclass(frozen=True, eq=False)
+class Trial(Fields):
+    """A network that a budget of time was tried with; see ``allocate.amount.Trial``."""
+
+    share: float
+    ms: float
+    original_ms: float
+    taken: bool
+    widths: Mapping[str, Widths]
+
+
+@dataclass(frozen=True, eq=False)
 class Budget(Fields):
     """What was to remain, of what ``kind``, and what does: shares as floats, amounts as whole numbers, or milliseconds.
 
-    ``gap`` is how much better a choice could be at most, relative; None where the method proves nothing.
+    ``gap`` is how much better a choice could be at most, relative; None where the method proves nothing. ``tried``:
+    under a budget of time every network that was measured, the one that was taken and the widths that were rejected.
     """
 
     kind: str
     target: float | int
     achieved: float | int
     gap: float | None = None
+    tried: tuple[Trial, ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        """As JSON has it; without ``tried`` where nothing was measured."""
+        found = super().to_dict()
+        return found if self.tried else {name: value for name, value in found.items() if name != "tried"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def measure(
     if min(threads, repeats) < 1:
         raise InputError(f"threads={threads}, repeats={repeats}: both must be 1 or more")
     for runtime in runtimes:
-        _check(runtime)
+        check_runtime(runtime)
     runs: dict[tuple[str, str], Run] = {}
     for name, graph in models.items():
         feed = random_inputs(graph, seed)
@@ -108,7 +108,8 @@ def installed(runtime: str) -> bool:
     return find_spec(PACKAGES.get(runtime, runtime)) is not None
 
 
-def _check(runtime: str) -> None:
+def check_runtime(runtime: str) -> None:
+    """Raises InputError for an unknown runtime, or one that is not installed."""
     if runtime not in RUNTIMES:
         near = did_you_mean(runtime, RUNTIMES)
         raise InputError(f"there is no runtime '{runtime}'{near}; known are {', '.join(RUNTIMES)}")

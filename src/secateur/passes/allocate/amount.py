@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -32,6 +33,20 @@ class Amount:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A network that a budget of time was tried with: the ``share`` it was allocated, what it took beside the original.
+
+    ``widths``: channels in and out by layer. ``taken``: it is the one that was allocated in the end.
+    """
+
+    share: float
+    ms: float
+    original_ms: float
+    widths: Mapping[str, tuple[int, int]]
+    taken: bool = False
+
+
+@dataclass(frozen=True)
 class Allocation:
     """What the allocator did, for the report. ``reached`` is in the budget's unit; ``remarks`` are sentences.
 
@@ -39,7 +54,8 @@ class Allocation:
 
     ``round_to`` is the number that was used in the end: with it, the same policy gives the same on any machine.
     ``gap``: of an allocation that minimises a loss, by which share of it a better choice may lose less; 1e-4 at most is
-    proven, None where nothing is minimised or nothing is known.
+    proven, None where nothing is minimised or nothing is known. ``tried``: under a budget of time, every network that
+    was measured, in order.
     """
 
     outlives_rewrites = True
@@ -49,6 +65,7 @@ class Allocation:
     round_to: int
     remarks: tuple[str, ...] = ()
     gap: float | None = None
+    tried: tuple[Trial, ...] = ()
 
     @property
     def achieved(self) -> float | int:

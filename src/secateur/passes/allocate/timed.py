@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from secateur.ir import BudgetError, Graph, InputError
+from secateur.passes.analysis.cost import cost
 from secateur.passes.context import LatencyModel, context_of
 from secateur.passes.notes import KeepMask
 from secateur.passes.pipeline import Pass, with_options
 
-from .amount import Allocation, Allocator, Amount
+from .amount import Allocation, Allocator, Amount, Trial
 from .budget import notes_of
 from .estimate import Prices
 from .knapsack import Knapsack
 from .prices import prices
 from .rounds import Rounds
+from .select import climb
 
 MEASUREMENTS = 10  # the last two are kept for a network and its confirmation
 MEASURE = "measure the latency"
@@ -42,6 +44,7 @@ class Timed:
     budget: Amount
     at: Callable[[float], Pass] = field(repr=False)
     by_time: bool = False
+    floor: float = 0.0  # the share of every set of channels that the allocation leaves whatever its scores
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
@@ -60,25 +63,25 @@ class Timed:
             return everything.with_note(Allocation(self.budget, whole, whole, 1, (remark,)))
         priced = self._priced(graph, context.latency) if self.by_time else graph
         search = _Search(priced, context.latency, self.at, self.budget, whole)
-        best = search.run()
+        best = search.run() or search.narrowest(self.floor)
         if best is None:
-            least = (
-                f"the fastest of {len(search.tried)} smaller networks {min(found.took for found in search.tried):.4g}"
-                if search.tried
-                else "and no smaller network was found"
-            )
+            fastest, least = min(found.took for found in search.tried), search.tried[-1].took
             raise BudgetError(
-                f"budget {self._spelt} is out of reach: the original takes {whole:.4g} ms, {least}; "
-                "raise the budget, or protect less"
+                f"budget {self._spelt} is out of reach: the original takes {whole:.4g} ms, the fastest of "
+                f"{len(search.tried)} smaller networks {fastest:.4g}; the narrowest that there may be takes "
+                f"{least:.4g} ms. Raise the budget, or protect less"
             )
         done = best.graph.note(Allocation)
         what = "MACs" if priced.note(Prices) is None else "time that layers took"
         tried = ", ".join(
             f"{found.share:.0%} of the {what} {found.took:.4g} ms against {found.whole:.4g}" for found in search.tried
         )
-        remarks = (*(done.remarks if done else ()), f"measured beside the original: {tried}")
+        how = getattr(context.latency, "how", "measured beside the original")
+        remarks = (*(done.remarks if done else ()), f"{how}: {tried}")
         reached = best.took if self.budget.kind == "latency_ms" else best.whole / best.took
-        return best.graph.with_note(Allocation(self.budget, whole, reached, done.round_to if done else 1, remarks))
+        trials = tuple(Trial(f.share, f.took, f.whole, f.widths, f is best) for f in search.tried)
+        allocation = Allocation(self.budget, whole, reached, done.round_to if done else 1, remarks, tried=trials)
+        return best.graph.with_note(allocation)
 
     def _priced(self, graph: Graph, latency: LatencyModel) -> Graph:
         """The graph with prices, if its layers can be timed."""
@@ -98,14 +101,15 @@ class Timed:
         return f"{self.budget.kind}={self.budget.value:g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Found:
-    """An allocated network and what was measured in one run: its milliseconds and the original's."""
+    """An allocated network, its widths, and what was measured in one run: its milliseconds and the original's."""
 
     graph: Graph
     share: float
     took: float
     whole: float
+    widths: Mapping[str, tuple[int, int]]
 
 
 class _Search:
@@ -137,6 +141,13 @@ class _Search:
                 slow = (share, used)
         return best
 
+    def narrowest(self, floor: float) -> _Found | None:
+        """The network in which every layer is as narrow as it may be, if that meets the budget; measured last."""
+        coupling, importance = notes_of(self.graph, Timed.name)
+        ladder = climb(coupling, np.asarray(importance.scores), floor)
+        found = self.measured(0.0, self.graph.with_note(KeepMask(ladder.mask(ladder.least))))
+        return found if self.used(found.took, found.whole) <= 1 else None
+
     def measured(self, share: float, allocated: Graph) -> _Found:
         """The network that an allocation leaves, beside the original."""
         from secateur.passes.rewrite.slim import slim
@@ -144,8 +155,10 @@ class _Search:
         mask = allocated.note(KeepMask)
         assert mask is not None
         context_of(self.graph).progress(len(self.tried) + 1, MEASUREMENTS + 1, MEASURE)
-        whole, took = self.latency(self.graph, slim(self.graph, mask.mask))
-        self.tried.append(_Found(allocated, share, took, whole))
+        small = slim(self.graph, mask.mask)
+        whole, took = self.latency(self.graph, small)
+        widths = {row.label: row.widths for row in cost(small).layers if row.widths is not None}
+        self.tried.append(_Found(allocated, share, took, whole, widths))
         return self.tried[-1]
 
     def used(self, took: float, whole: float) -> float:
