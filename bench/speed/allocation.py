@@ -1,16 +1,18 @@
 """What a budget of time buys: widths by what layers take, by multiply-accumulates, and alike everywhere.
 
-    python -m bench.speed.allocation [--networks mobilenet_v2,fashion_resnet] [--speedups 1.43,2]
+    python -m bench.speed.allocation [--networks mobilenet_v2,fashion_resnet] [--speedups 1.43,2] [--runtime secateur]
 
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
 by l1 scores, and refitted on unlabelled pictures. Each method meets the same measured budget, and is timed again beside
 the original. ``agreement`` is the share of pictures to judge by that the slim network answers as the original does, and
-``error`` the relative error of its logits there. Pictures: Fashion-MNIST, and photos.
+``error`` the relative error of its logits there. Pictures: Fashion-MNIST, and photos. Networks of networks.py
+(``ref/resnet50``) have random weights, and tell of times alone. Rows that this commit has already are not made again.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Iterator
 
@@ -18,6 +20,7 @@ import torch
 
 from bench.data.trained_subjects import Subject, refitted, subject_of
 from bench.lib import common
+from bench.nets import networks
 from secateur.ir import BudgetError, Graph
 from secateur.ir.exporters.torch.module import to_module
 from secateur.passes import Pipeline
@@ -58,40 +61,60 @@ def judged(subject: Subject, graph: Graph) -> tuple[float, float]:
     return float((one.argmax(1) == other.argmax(1)).float().mean()), float((one - other).norm() / one.norm())
 
 
-def rows(name: str, speedups: list[float], seed: int) -> Iterator[common.Row]:
-    """A row for each method and budget."""
-    subject = subject_of(name, seed)
-    latency = latency_model(seed)
-    for speedup in speedups:
-        for method in METHODS:
-            row: common.Row = {**common.circumstances(seed), "network": name, "speedup": speedup, "method": method}
-            try:
-                slim = cut(subject.graph, method, speedup, latency)
-            except BudgetError as refusal:
-                yield {**row, "refused": str(refusal)}
-                continue
-            fitted = refitted(subject, slim)
-            agreement, error = judged(subject, fitted)
-            before, after = latency(subject.graph, fitted)
-            done = slim.note(Allocation)
-            yield {
-                **row, "before_ms": before, "after_ms": after, "reached": done.reached if done else None,
-                "macs": cost(slim).macs / cost(subject.graph).macs, "agreement": agreement, "error": error,
-            }  # fmt: skip
+Key = tuple[str, str, str, float, str]  # of a row: commit, network, runtime, speedup, method
+
+
+def key(row: common.Row) -> Key:
+    """What a row is the only one of."""
+    return row["git"], row["network"], row["runtime"], row["speedup"], row["method"]
+
+
+def rows(name: str, speedups: list[float], runtime: str, seed: int, known: set[Key]) -> Iterator[common.Row]:
+    """A row for each method and budget that is not known yet."""
+    around = {**common.circumstances(seed), "network": name, "runtime": runtime}
+    todo = [
+        row for speedup in speedups for method in METHODS
+        if key(row := {**around, "speedup": speedup, "method": method}) not in known
+    ]  # fmt: skip
+    if not todo:
+        return
+    subject = None if "/" in name else subject_of(name, seed)
+    graph = networks.capture(name, seed).graph if subject is None else subject.graph
+    latency = latency_model(seed, runtime)
+    for row in todo:
+        try:
+            slim = cut(graph, row["method"], row["speedup"], latency)
+        except BudgetError as refusal:
+            yield {**row, "refused": str(refusal)}
+            continue
+        fitted = slim if subject is None else refitted(subject, slim)
+        agreement, error = (None, None) if subject is None else judged(subject, fitted)
+        before, after = latency(graph, fitted)
+        done = slim.note(Allocation)
+        yield {
+            **row, "before_ms": before, "after_ms": after, "reached": done.reached if done else None,
+            "measured": len(done.tried) if done else 0, "load": os.getloadavg()[0],
+            "macs": cost(slim).macs / cost(graph).macs, "agreement": agreement, "error": error,
+        }  # fmt: skip
 
 
 def text(found: list[common.Row]) -> str:
-    """The newest row of each network, budget and method."""
-    newest = {(row["network"], row["speedup"], row["method"]): row for row in found if "refused" not in row}
-    head = ("network", "asked", "method", "measured", "MACs", "agreement", "error")
+    """The newest row of each network, runtime, budget and method."""
+    newest = {key(row)[1:]: row for row in found if "refused" not in row}
+    head = ("network", "runtime", "asked", "method", "reached", "again", "MACs", "agreement", "error")
     return common.table(
         head,
         [
-            (name, f"{speedup:g}", method, f"{row['before_ms'] / row['after_ms']:.2f}", f"{row['macs']:.2f}",
-             f"{row['agreement']:.3f}", f"{row['error']:.3f}")
-            for (name, speedup, method), row in sorted(newest.items())
+            (name, runtime, f"{speedup:g}", method, f"{row['reached']:.2f}",
+             f"{row['before_ms'] / row['after_ms']:.2f}", f"{row['macs']:.2f}", _shown(row["agreement"]),
+             _shown(row["error"]))
+            for (name, runtime, speedup, method), row in sorted(newest.items())
         ],
     )  # fmt: skip
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def main() -> int:
@@ -99,10 +122,12 @@ def main() -> int:
     parser = common.parser(__doc__, "allocation.jsonl")
     parser.add_argument("--networks", default="fashion_resnet,mobilenet_v2", help="which, with commas")
     parser.add_argument("--speedups", default="1.43,2", help="budgets, with commas")
+    parser.add_argument("--runtime", default="onnxruntime", help="where time is measured; secateur takes longer")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    known = {key(row) for row in common.read(options.output)}
     for name in options.networks.split(","):
-        for row in rows(name, [float(s) for s in options.speedups.split(",")], options.seed):
+        for row in rows(name, [float(s) for s in options.speedups.split(",")], options.runtime, options.seed, known):
             common.append(options.output, [row])
             print({k: row.get(k) for k in ("network", "speedup", "method", "reached", "agreement")}, flush=True)
     print(text(common.read(options.output)))

@@ -69,6 +69,7 @@ def compile(
     latency_ms: float | str | None = None,
     speedup: float | str | None = None,
     latency_table: str | Path | None = None,
+    runtime: str | None = None,
     sparsity: float | str | None = None,
     block: str | tuple[int, int] | None = None,
     records: str | Path | None = None,
@@ -89,7 +90,9 @@ def compile(
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
     one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
     measured beside it); they override the policy's budget. ``latency_table`` is a CSV file of layers' milliseconds
-    (``timing.tables``) that stands for measuring, of any machine. ``protect`` adds layers to
+    (``timing.tables``) that stands for measuring, of any machine, and ``runtime`` ("onnxruntime", "openvino", "torch",
+    "secateur") says where a budget of time is measured; by default in our own code if TVM is here, else in ONNX
+    Runtime. ``protect`` adds layers to
     leave alone: globs of their names, or types or modules of ``model``. ``widths`` and ``drop`` choose by hand in place
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
     criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
@@ -117,6 +120,7 @@ def compile(
             "round_to": round_to,
             "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
             "sparsity": sparsity, "block": block, "records": records, "tune": tune, "latency_table": latency_table,
+            "runtime": runtime,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
@@ -125,7 +129,7 @@ def compile(
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
-    table = table_of(latency_table, lanes, chosen.timed and widths is None and drop is None)
+    table = table_of(latency_table, lanes, chosen.timed and widths is None and drop is None, runtime)
     zeros = sparse_of(sparsity, block, calibration is not None, lanes)
     if zeros is None and (records or tune) is not None:
         raise InputError("records= and tune= say by what block='auto' judges layers; give sparsity= as well, as 0.7")
@@ -152,7 +156,7 @@ def compile(
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
     start = in_context(dense, progress=tell)
     if hand is None and chosen.timed:
-        start = in_context(start, latency=_measured(target, seed) if table is None else table)
+        start = in_context(start, latency=_measured(target, seed, runtime) if table is None else table)
     if data is not None:
         start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
     made = restructure(start, chosen.rewrites, collector.see, Runner(keep=2), collector.start)
@@ -254,14 +258,14 @@ def _timed(
     return compare(dense, slim, seed)
 
 
-def _measured(target: str | None, seed: int) -> LatencyModel:
+def _measured(target: str | None, seed: int, runtime: str | None) -> LatencyModel:
     """What allocation measures with. Raises InputError for another machine than this one."""
     if target not in (None, "native"):
         raise InputError(
             f"a budget of time with target '{target}': time is measured on this machine; use target native, or give a "
             "budget in macs"
         )
-    return latency_model(seed)
+    return latency_model(seed, runtime)
 
 
 def _with_recipe(slim: Graph, dense: Graph) -> tuple[Graph, Recipe]:

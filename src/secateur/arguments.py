@@ -36,15 +36,19 @@ def lanes_of(target: str | None) -> int:
         return LANES
 
 
-def table_of(path: str | Path | None, lanes: int, timed: bool) -> Table | None:
-    """The latency table in a file. Raises InputError for one that nobody asks, or that cannot be read."""
+def table_of(path: str | Path | None, lanes: int, timed: bool, runtime: str | None = None) -> Table | None:
+    """The latency table in a file. Raises InputError for one that nobody asks, or that cannot be read, and for a
+    ``runtime`` to measure in where nothing is measured.
+    """
+    if (path is not None or runtime is not None) and not timed:
+        what = "a latency table" if path is not None else "a runtime"
+        raise InputError(
+            f"{what} says what a budget of time takes: give one, latency_ms=12.5 or speedup=2, or leave it out"
+        )
     if path is None:
         return None
-    if not timed:
-        raise InputError(
-            "a latency table says what a budget of time takes: give one, latency_ms=12.5 or speedup=2, or leave the "
-            "table out"
-        )
+    if runtime is not None:
+        raise InputError(f"a latency table stands for measuring, so runtime={runtime} cannot be given as well")
     return read_table(path, lanes)
 
 

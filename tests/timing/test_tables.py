@@ -13,6 +13,7 @@ from secateur.ir import BudgetError, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.timing import measured_table as measuring
 from secateur.timing.measured_table import alone, measured_table
+from secateur.timing.never_slower import latency_model
 from secateur.timing.runtimes import Run
 from secateur.timing.tables import Kind, Row, Shape, Table, read_table, shape_of
 from support.network import Net
@@ -145,3 +146,15 @@ def test_a_layer_alone_is_a_network(groups: int) -> None:
     assert shape_of(small, small.nodes[0]) == half
     (out,) = evaluate(small, {"x": np.zeros((1, half.inputs, 6, 6), np.float32)})
     assert out.shape == (1, 8, 6, 6)
+
+
+def test_layers_of_another_runtime_are_priced_by_a_table_of_them() -> None:
+    graph = network()
+    model = latency_model(0, "onnxruntime")
+    layers = model.layers(graph)
+    assert list(layers) == [node.label for node in graph.nodes if node.op in ("conv", "linear")]
+    assert min(layers.values()) > 0
+    with pytest.raises(InputError, match="there is no runtime 'onnx'"):
+        latency_model(0, "onnx")
+    with pytest.raises(InputError, match="a runtime says what a budget of time takes: give one"):
+        secateur.compile(graph, "l1", macs=0.5, runtime="onnxruntime")

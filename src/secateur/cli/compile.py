@@ -58,6 +58,7 @@ class CompileJob:
     sparsity: str | None = None
     block: str | None = None
     latency_table: Path | None = None
+    runtime: str | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -80,6 +81,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
             tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
+            runtime=job.runtime,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -131,7 +133,7 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     for kind, value in job.budgets.items():
         if value is not None:
             policy = policy.with_budget(kind, value)
-    table_of(job.latency_table, LANES, policy.timed and job.widths is None)
+    table_of(job.latency_table, LANES, policy.timed and job.widths is None, job.runtime)
     if team.size > 1 and (job.target == "native" or (policy.timed and job.latency_table is None)):
         raise InputError(
             "processes that share a machine cannot time a network: leave out --latency-ms, --speedup and --target "

@@ -62,6 +62,10 @@ def compile_command(
             metavar="T.csv", help="Milliseconds by layer shape, in place of measuring (secateur bench --table)."
         ),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(metavar="R", help="Where a budget of time is measured: secateur, onnxruntime, openvino."),
+    ] = None,
     calibration: Calibration = None,
     mean: Mean = None,
     std: Std = None,
@@ -116,7 +120,7 @@ def compile_command(
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block, latency_table,
+            layers, widths, sparsity, block, latency_table, runtime,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

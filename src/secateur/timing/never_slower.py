@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from secateur.codegen.targets import get_target
 from secateur.deploy import layer_times
 from secateur.ir import Graph, InputError, SlowerError, Unsupported
 from secateur.ir.numeric import random_inputs
 from secateur.passes.context import LatencyModel
 from secateur.report.parts import Latency, Quantiles
 
+from .measured_table import measured_table
 from .runtimes import RUNTIMES as PREPARE
-from .runtimes import Run, Timing, installed, measure, race
+from .runtimes import Run, Timing, check_runtime, installed, measure, race
+from .tables import Table
 
 RUNTIMES = ("secateur", "onnxruntime")  # the first that can run the network is the one that counts
 REPEATS = 20
@@ -42,12 +45,15 @@ def compare(dense: Graph, slim: Graph, seed: int) -> tuple[Latency, tuple[str, .
     return _entry(before, after), tuple(f"{sentence}; run it in {runtimes[0]}" for sentence in worse)
 
 
-def latency_model(seed: int) -> LatencyModel:
-    """Medians on one thread, in the first runtime that is here and can run the first network that it is asked for.
+def latency_model(seed: int, runtime: str | None = None) -> LatencyModel:
+    """Medians on one thread, in the first runtime that is here and can run the first network that it is asked for, or
+    in the one that is named.
 
-    Raises InputError where none is here.
+    Raises InputError where none is here, or that one is not.
     """
-    here = [r for r in RUNTIMES if installed(r)]
+    if runtime is not None:
+        check_runtime(runtime)
+    here = [r for r in RUNTIMES if installed(r)] if runtime is None else [runtime]
     if not here:
         raise InputError(
             "a budget of time: no runtime is here to measure in; install onnxruntime, or give a budget in macs"
@@ -59,8 +65,9 @@ class _Measuring:
     """A latency model that keeps the network that it was asked for first, which all others are compared with."""
 
     def __init__(self, runtimes: Sequence[str], seed: int) -> None:
-        self._runtimes, self._seed = list(runtimes), seed
+        self._asked, self._runtimes, self._seed = tuple(runtimes), list(runtimes), seed
         self._first: tuple[Graph, Run] | None = None
+        self._table: Table | None = None
 
     def __call__(self, *graphs: Graph) -> tuple[float, ...]:
         """Raises Unsupported where no runtime can run the first network, or its runtime another one."""
@@ -69,10 +76,18 @@ class _Measuring:
         return tuple(float(np.median(times[place])) for place in runs)
 
     def layers(self, graph: Graph) -> Mapping[str, float]:
-        """In our own code, whose steps carry the time at which they end."""
-        if self._runtimes[:1] != ["secateur"]:
+        """In our own code, whose steps carry the time at which they end; of another runtime by a table of the first
+        network's layers, each of which ran alone.
+        """
+        if self._runtimes[:1] == ["secateur"]:
+            return layer_times(graph)
+        try:
+            if self._table is None:
+                first = graph if self._first is None else self._first[0]
+                self._table = measured_table(first, self._runtimes[0], get_target("native").lanes, self._seed)
+            return self._table.layers(graph)
+        except (InputError, Unsupported):  # no target for this machine, or layers that cannot stand alone
             return {}
-        return layer_times(graph)
 
     def _run(self, graph: Graph) -> Run:
         if self._first is not None:
@@ -85,7 +100,7 @@ class _Measuring:
             except Unsupported:  # an operator without code
                 self._runtimes.pop(0)
         raise Unsupported(
-            f"a budget of time: '{graph.name}' runs in none of {', '.join(RUNTIMES)}; give a budget in macs"
+            f"a budget of time: '{graph.name}' runs in none of {', '.join(self._asked)}; give a budget in macs"
         )
 
     def _prepared(self, graph: Graph, runtime: str) -> Run:

@@ -170,7 +170,7 @@ def test_without_a_latency_model_it_is_refused() -> None:
 
 def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain()
-    monkeypatch.setattr(api, "latency_model", lambda seed: Latency(graph))
+    monkeypatch.setattr(api, "latency_model", lambda seed, runtime: Latency(graph))
     done = secateur.compile(graph, "l1,global{rounds=2},slim", latency_ms=5, round_to=1)
     assert done.report.budget is not None
     assert done.report.budget["kind"] == "latency_ms"
