@@ -25,11 +25,15 @@ def policy_of(policy: Policy | str | Path, round_to: int | str | None, budgets: 
 
 
 def lanes_of(target: str | None) -> int:
-    """How many channels a vector of the target holds, or of this machine. Raises InputError for an unknown target."""
+    """How many channels a vector of the target holds, or a warp, or one of this machine. Raises InputError.
+
+    The narrowest tile of a GPU is as wide as a warp.
+    """
     from secateur.codegen import get_target
 
     try:
-        return get_target(target or "native").lanes
+        chosen = get_target(target or "native")
+        return chosen.warp or chosen.lanes
     except InputError:
         if target is not None:
             raise

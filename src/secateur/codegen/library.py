@@ -190,11 +190,11 @@ def built(
 
 
 def linker(target: Target) -> str | None:
-    """The program that makes a shared library for a target; None where this machine's own compiler does.
+    """The program that makes a shared library for a target; None where this machine's own compiler does, or for a GPU.
 
     Raises InputError where it is another machine's and missing, with the package to install.
     """
-    if at_home(target):
+    if target.gpu or at_home(target):
         return None
     if target_system(target) == "darwin":
         raise InputError(f"cannot link the library for {target.name} here: that takes macOS; build it there")

@@ -113,6 +113,19 @@ class GpuBuilder:
         self.emit(tirx.AllocBuffer(buffer))
         return buffer
 
+    def copy(self, target: Buffer, source: Buffer, index: Expr, count: int) -> None:
+        """``count`` numbers from shared memory to the beginning of a local array, four or two at a time.
+
+        ``index`` is a multiple of as many.
+        """
+        wide = next(n for n in (4, 2, 1) if count % n == 0)
+        for i in range(0, count, wide):
+            if wide == 1:
+                self.store(target, i, self.load(source, index + i))
+                continue
+            read, write = (tirx.Ramp(_index(at), integer(1), wide) for at in (index + i, i))
+            self.emit(tirx.BufferStore(target, tirx.BufferLoad(source, [read]), [write]))
+
     def add(self, total: Buffer, index: Expr, value: Expr) -> None:
         """Add to an element of a local array."""
         self.store(total, index, self.load(total, index) + value)
