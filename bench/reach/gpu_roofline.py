@@ -1,0 +1,157 @@
+"""What share of a GPU's roofline kernels are predicted to reach: to be checked on a GPU, no measurement.
+
+The roofline of a launch is the longer of its arithmetic at the board's peak and of its bytes (each operand once) at the
+bandwidth of its memory. The prediction takes longer for what can be counted without a GPU:
+
+* products of tiles that hang over, and multiprocessors that have nothing to do in the last round;
+* slots of the schedulers that read shared memory, and shared memory's own bandwidth: 32 numbers a cycle;
+* too few work items at once to hide latency, by the registers and the shared memory that ptxas says a kernel takes.
+
+Left out: the time to launch a kernel, the second cache, bank conflicts, instructions that compute addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from secateur.codegen.devices.code import Kernel, Resources
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec, tiles
+from secateur.codegen.kernels.matmul.spec import MatmulSpec
+from secateur.codegen.targets import GPUS
+
+
+@dataclass(frozen=True)
+class Board:
+    """As NVIDIA states it: float32 without tensor cores, flop/s and bytes/s; ``latency`` of memory in seconds.
+
+    Of a multiprocessor: registers, bytes of shared memory, warps and groups.
+    """
+
+    target: str
+    cores: int
+    peak: float
+    bandwidth: float
+    shared: int
+    warps: int
+    groups: int
+    registers: int = 65536
+    latency: float = 6e-7
+
+
+BOARDS: Mapping[str, Board] = MappingProxyType(
+    {
+        "H200": Board("cuda:sm_90", 132, 67e12, 4.8e12, 228 << 10, 64, 32),
+        "Jetson AGX Orin": Board("cuda:sm_87", 16, 5.3e12, 204.8e9, 164 << 10, 48, 16),
+    }
+)
+HIDING = 8  # warps of a multiprocessor from which on its multipliers wait for nothing
+IN_FLIGHT = 2  # numbers that a work item waits for at once
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One call: what it computes, how it is tiled, its kernel and what that takes."""
+
+    family: str
+    spec: Any
+    choice: Any
+    kernel: Kernel
+    used: Resources
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds at the roofline and as predicted, and the share of a multiprocessor's warps that are there at once."""
+
+    roofline: float
+    predicted: float
+    occupancy: float
+
+
+def predicted(one: Launched, board: Board) -> Prediction:
+    """Of one call."""
+    groups = one.kernel.grid[0] * one.kernel.grid[1] * one.kernel.grid[2]
+    warps = -(-one.kernel.items // 32)
+    room = min(
+        board.groups, board.warps // warps, board.registers // (max(one.used.registers, 16) * warps * 32),
+        board.shared // (one.used.shared + 1024),
+    )  # fmt: skip
+    there = min(room, -(-groups // board.cores))  # groups of a multiprocessor at once
+    busy = groups / (board.cores * -(-groups // board.cores))
+    flops, number = work(one.spec), traffic(one.spec)
+    share, overhang = multipliers(one.spec, one.choice, board)
+    hiding = min(1.0, there * warps / HIDING)
+    compute = flops * overhang / (board.peak * share * busy * hiding)
+    waiting = min(groups, board.cores * room) * one.kernel.items * IN_FLIGHT * 4
+    memory = number / (board.bandwidth * min(1.0, waiting / (board.bandwidth * board.latency)))
+    least = max(flops / board.peak, number / board.bandwidth)
+    return Prediction(least, max(compute, memory, least), there * warps / board.warps)
+
+
+def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
+    """Of the multipliers' slots the share that multiplies, and how many products are computed for each that counts."""
+    if isinstance(spec, MatmulSpec):
+        choice = tiles(spec.blocks, spec.w, spec.n * spec.h, GPUS[board.target])[0]
+        outputs, pixels = spec.blocks, spec.w
+    elif isinstance(spec, GpuConvSpec):
+        outputs, pixels = spec.co, spec.pixels
+    else:
+        return 0.5, 1.0
+    assert isinstance(choice, GpuConvChoice)
+    if choice.kind != "tile":
+        return (0.5 if choice.kind == "sum" else spec.co / (spec.co + 2)), 1.0  # a read of memory or two for each
+    products, reads = choice.rows * choice.columns, -(-choice.rows // 4) + choice.columns
+    slots = min(products / (products + reads), products / (4 * reads))
+    whole = -(-outputs // choice.outputs) * choice.outputs * -(-pixels // choice.pixels) * choice.pixels
+    return slots, whole / (outputs * pixels)
+
+
+def work(spec: Any) -> float:
+    """Floating-point operations: two a product, and a few a number where nothing is multiplied."""
+    return 2.0 * float(spec.macs) if hasattr(spec, "macs") else 4.0 * outputs_of(spec)
+
+
+def traffic(spec: Any) -> float:
+    """Bytes of all operands, each once."""
+    written, full = outputs_of(spec), sum(p.operand == "full" for p in getattr(spec, "post_ops", ()))
+    if isinstance(spec, GpuConvSpec):
+        read = spec.groups * spec.ci * (spec.n * spec.size[0] * spec.size[1] + spec.co * spec.taps)
+    elif isinstance(spec, MatmulSpec):
+        read = spec.n * spec.h * spec.k * (spec.w + spec.blocks)
+    elif hasattr(spec, "size"):
+        read = spec.blocks * spec.n * spec.size[0] * spec.size[1]
+    else:
+        read = _area(spec)
+    total: float = 4.0 * (read + written * (1 + full))
+    return total
+
+
+def outputs_of(spec: Any) -> int:
+    """Numbers that are written."""
+    return spec.groups * spec.co * spec.pixels if isinstance(spec, GpuConvSpec) else _area(spec)
+
+
+def _area(spec: Any) -> int:
+    for fields in (("blocks", "n", "h", "w"), ("channels", "n", "h", "w"), ("outer", "inner"), ("n", "channels")):
+        if all(hasattr(spec, name) for name in fields):
+            total = 1
+            for name in fields:
+                total *= int(getattr(spec, name))
+            return total
+    return len(spec.picks) * int(spec.n) * int(spec.h) * int(spec.w)
+
+
+def by_family(launches: Sequence[Launched], board: Board) -> dict[str, dict[str, float]]:
+    """For each family, and for all together: calls, predicted microseconds, share of the roofline, mean occupancy."""
+    found: dict[str, dict[str, float]] = {}
+    for name in [*dict.fromkeys(one.family for one in launches), "all"]:
+        rows = [predicted(one, board) for one in launches if name in (one.family, "all")]
+        time, least = sum(r.predicted for r in rows), sum(r.roofline for r in rows)
+        found[name] = {
+            "calls": len(rows), "predicted_us": round(time * 1e6, 1), "share": round(least / time, 3),
+            "occupancy": round(sum(r.occupancy for r in rows) / len(rows), 3),
+        }  # fmt: skip
+    return found
