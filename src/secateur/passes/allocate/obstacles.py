@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.ir import Array, Graph
+from secateur.ir import Array, Graph, Node
 from secateur.ir.plain import shortened
 from secateur.passes.analysis.cost import cost
 from secateur.passes.notes import Coupling
@@ -35,11 +35,32 @@ def uncounted(graph: Graph) -> str:
     nodes = [n for n in graph.nodes if n.op == "opaque"]
     if not nodes:
         return "none of its layers multiplies"
+    branch = next((n for n in nodes if n.attrs["target"] == "ai.onnx::If"), None)
+    if branch is not None:
+        said = ", ".join(f"'{shortened(name)}'" for name in _deciding(graph, branch)) or "its condition"
+        return (
+            f"its work lies in the branches of If '{shortened(branch.label)}', which stay whole: each run takes one of "
+            f"them, as {said} says. Export the network for one value of {said} at a time, without the If, and prune "
+            "each"
+        )
     named = ", ".join(f"{n.attrs['target']} '{shortened(n.label)}'" for n in nodes[:MOST])
     more = f" and {len(nodes) - MOST} more" if len(nodes) > MOST else ""
     quantised = any(word in n.attrs["target"] for n in nodes for word in QUANTISED)
     todo = "these are quantised: prune the float network, then quantise it" if quantised else "export it without them"
     return f"its work lies in operators that are not looked into ({named}{more}); {todo}"
+
+
+def _deciding(graph: Graph, branch: Node) -> list[str]:
+    """The inputs of the network that the condition of an If is computed from."""
+    work, seen = [branch.inputs[0]], set()
+    while work:
+        name = work.pop()
+        if name is None or name in seen:
+            continue
+        seen.add(name)
+        maker = graph.producer.get(name)
+        work += list(maker.inputs) if maker is not None else []
+    return [v.name for v in graph.inputs if v.name in seen]
 
 
 def _why(graph: Graph, coupling: Coupling, name: str) -> str:
