@@ -34,6 +34,7 @@ from bench.nets.modules import (
     calls,
     convolutions,
     detectors,
+    further,
     generators,
     interfaces,
     mixing,
@@ -47,7 +48,19 @@ from bench.reach.names import MODULE_FAULTS
 VERDICTS = ("ok", "expected", "none", "skipped")
 KINDS: Sequence[Kind] = tuple(
     kind
-    for module in (attention, calls, convolutions, detectors, generators, interfaces, mixing, norms, recurrent, weights)
+    for module in (
+        attention,
+        calls,
+        convolutions,
+        detectors,
+        further,
+        generators,
+        interfaces,
+        mixing,
+        norms,
+        recurrent,
+        weights,
+    )
     for kind in module.KINDS
 )
 

@@ -95,6 +95,19 @@ class Spectra(nn.Module):
         ]  # fmt: skip
 
 
+class Lengths(nn.Module):
+    """Transforms of other lengths than their inputs', scaled otherwise, and a variance over any number of steps."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        n = x.shape[-1]
+        f, g = torch.fft.rfft(x, n=2 * n), torch.fft.rfft2(x, norm="ortho")
+        return [
+            torch.fft.irfft(f * 0.5, n=2 * n)[..., :n], torch.fft.irfft2(g, s=x.shape[-2:], norm="ortho"), g.abs(),
+            torch.fft.fft(x, norm="forward").real, torch.fft.ifft(torch.fft.fft(x), norm="forward").real,
+            torch.fft.irfft(f, n=6), torch.fft.rfft(x, n=5).abs(), x.var(2), x.std((1, 2), keepdim=True),
+        ]  # fmt: skip
+
+
 class Sums(nn.Module):
     """Windows that reach beyond the end, or would stand beyond it, each sum divided by one number."""
 
@@ -148,6 +161,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Sequence[tuple[Tensor, ...]]]] =
     "bags to the last": (lambda: Bags("sum", True), [bags(0, 4, 7)]),
     "places": (Places, [(*picture(2, 4, 5), torch.tensor([2, 0, 2, 1]))]),
     "folded": (Fold, [picture(1, 12, 4)]),
+    "lengths": (Lengths, [picture(2, 3, 8), picture(1, 3, 14)]),
     "sums": (Sums, [picture(2, 3, 11, 14)]),
     "spectra": (Spectra, [picture(2, 3, 8, 6)]),
     "parts": (Parts, [picture(2, 4, 5)]),

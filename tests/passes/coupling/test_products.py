@@ -158,3 +158,24 @@ def test_arithmetic_across_axes_freezes_nothing(module: type[nn.Module], inputs:
     slim = secateur.compile(module(), "l1", example_inputs=inputs, macs=0.6)
     assert {layer.reason for layer in slim.report.layers if layer.state == "frozen"} <= {"graph output"}
     assert slim.report.verification and slim.report.verification.law == "exact"
+
+
+class Talking(nn.Module):
+    """Attention whose scores are mixed between the heads: one operand loses heads, the other features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.parts, self.last = nn.Linear(6, 16), nn.Linear(16, 48), nn.Linear(16, 3)
+        self.talk = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (y.view(*x.shape[:2], 4, 4).transpose(1, 2) for y in self.parts(self.first(x)).chunk(3, -1))
+        y = self.talk(q @ k.transpose(-1, -2)).softmax(-1) @ v
+        out: Tensor = self.last(y.transpose(1, 2).flatten(2))
+        return out
+
+
+def test_an_operand_is_widened_along_its_own_channels_alone() -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(Talking().eval(), "l1", example_inputs=(torch.randn(2, 5, 6),), macs=0.5)
+    assert slim.report.verification is not None and slim.report.verification.law == "exact"

@@ -131,7 +131,9 @@ def _transposed_groups(flow: Flow, node: Node, weight: str, track: Track | None,
     groups = node.attrs["groups"]
     if weight not in flow.graph.weights or flow.replaced(weight, node) or fan_out == 1:
         flow.whole(node, 0)
-        flow.blocked[node.name] = "a transposed convolution with groups whose weight is computed"
+        flow.blocked[node.name] = "a transposed convolution with groups " + (
+            "that make a single channel each of several" if fan_out == 1 else "whose weight is computed"
+        )
         return [None]
     rows = flow.fresh(fan_out * groups)
     flow.slot(weight, 1, rows, "out", node, groups)
@@ -201,7 +203,8 @@ def _contraction(flow: Flow, node: Node) -> Tracks:
     left = sorted((c for c in labelled if c in out), key=lambda c: -len(labelled[c].atoms))
     for letter, master in labelled.items():
         if letter in left[1:]:
-            flow.whole(node, *(i for i, term in enumerate(terms) if letter in term and tracks[i] is not None))
+            along = (t is not None and term[t.axis] == letter for term, t in zip(terms, tracks, strict=True))
+            flow.whole(node, *(i for i, mine in enumerate(along) if mine))
         else:
             _tie_letter(flow, node, letter, master, names, terms, out)
     for index, (term, track) in enumerate(zip(terms, tracks, strict=True)):

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from secateur.ir.graph import Node, numpy_dtype
-from secateur.ir.symbolic import has_sizes
+from secateur.ir.graph import Node, Sym, numpy_dtype
+from secateur.ir.symbolic import as_size, has_sizes
 
 from .emitter import Emitter, Rule, element_type
 
@@ -214,9 +214,16 @@ def _reduce_var(e: Emitter, node: Node) -> None:
     if not a["correction"]:
         reduce(e, "ReduceMean", square, axes, keep, e.outs(node)[0])
         return
-    count = math.prod(e.static(node, [e.shape(node)[i] for i in axes], "the number of elements"))
     mean = reduce(e, "ReduceMean", square, axes, keep)
-    e.add("Mul", [mean, e.scalar(count / (count - a["correction"]), e.dtype(node))], e.outs(node))
+    sizes = [e.shape(node)[i] for i in axes]
+    if not any(isinstance(d, Sym) for d in sizes):
+        count = math.prod(map(int, sizes))
+        e.add("Mul", [mean, e.scalar(count / (count - a["correction"]), e.dtype(node))], e.outs(node))
+        return
+    number = e.cast(e.ints([math.prod(as_size(d) if isinstance(d, Sym) else d for d in sizes)]), "i64", e.dtype(node))
+    less = e.add("Sub", [number, e.scalar(a["correction"], e.dtype(node))])
+    factor = e.axes("Squeeze", e.add("Div", [number, less]), [0], 13)
+    e.add("Mul", [mean, factor], e.outs(node))
 
 
 def _arg(e: Emitter, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -36,22 +37,51 @@ def _fft(kind: str, axes_of: str) -> Rule:
             dims = dims[-len(sizes) :] if isinstance(sizes, list) else dims
         axes = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)]
         sizes = [sizes] if isinstance(sizes, int) else sizes
-        if a.get("norm") not in (None, "backward"):
-            raise e.unsupported(node, f"norm='{a['norm']}'")
-        fixed = axes[:-1] if kind == "irfft" else axes
-        if sizes and any(n not in (-1, shape[i]) for n, i in zip(sizes, fixed, strict=False)):
-            raise e.unsupported(node, "a transform of another length than its input's")
-        x, outs = e.ins(node)[0], e.outs(node)
+        lengths = dict(zip(axes, sizes or (), strict=False))
+        whole = sizes[-1] if sizes else 2 * (_sized(shape[axes[-1]]) - 1)
+        if kind == "irfft" and lengths:
+            lengths[axes[-1]] = _sized(whole) // 2 + 1
+        x, out = e.ins(node)[0], e.outs(node)[0]
+        scaled = a.get("norm") not in (None, "backward")
+        outs = [e.fresh(f"{e.label}_unscaled") if scaled else out]
+        for axis, n in lengths.items():
+            if n not in (-1, shape[axis]):
+                x = _as_long(e, x, axis, shape[axis], n, len(shape) + pairs)
+                shape[axis] = n
         if kind == "rfft":
             x = _transform(e, e.unsqueeze(x, [len(shape)]), axes[-1], False, True, outs[0] if len(axes) == 1 else None)
             _each(e, x, axes[:-1], False, outs[0])
         elif kind == "irfft":
-            n = sizes[-1] if sizes else 2 * (_sized(shape[axes[-1]]) - 1)
-            real_half(e, _each(e, x, axes[:-1], True, None), axes[-1], shape[axes[-1]], n, len(shape), outs[0])
+            real_half(e, _each(e, x, axes[:-1], True, None), axes[-1], shape[axes[-1]], whole, len(shape), outs[0])
         else:
             _each(e, x if pairs else e.unsqueeze(x, [len(shape)]), axes, kind == "ifft", outs[0])
+        if scaled:
+            count = math.prod(_sized(shape[i]) for i in axes[:-1]) * _sized(
+                whole if kind == "irfft" else shape[axes[-1]]
+            )
+            _scale(e, outs[0], count, a["norm"] == "ortho", kind in ("ifft", "irfft"), out)
 
     return form
+
+
+def _scale(e: Emitter, x: str, count: int, root: bool, inverse: bool, out: str) -> None:
+    """By a number of elements or its square root, times what ONNX has divided by, or over what it has not."""
+    if not isinstance(count, Sym):
+        factor = float(count) ** (0.5 if root else 1.0)
+        e.add("Mul", [x, e.scalar(factor if inverse else 1 / factor, "f32")], [out])
+        return
+    number = e.cast(e.ints([count]), "i64", "f32")
+    number = e.add("Sqrt", [number]) if root else number
+    e.add("Mul" if inverse else "Div", [x, number], [out])
+
+
+def _as_long(e: Emitter, x: str, axis: int, have: int, want: int, rank: int) -> str:
+    """The first of an axis, or zeros behind them."""
+    if want < have:
+        return e.add("Slice", [x, e.numbers([0]), e.ints([want]), e.numbers([axis])])
+    pads: list[int] = [0] * (2 * rank)
+    pads[rank + axis] = _sized(want) - _sized(have)
+    return e.add("Pad", [x, e.ints(pads)])
 
 
 def _each(e: Emitter, x: str, axes: list[int], inverse: bool, out: str | None) -> str:

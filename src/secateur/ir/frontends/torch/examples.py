@@ -22,11 +22,12 @@ def other_sizes(args: Arguments) -> Iterator[Arguments]:
             if found is not None:
                 yield found
     shapes = [leaf.shape for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-    if len({len(shape) for shape in shapes}) > 1:  # pictures, and vectors beside them
+    if len({len(shape) for shape in shapes}) > 1:  # pictures, and sequences or vectors beside them
         most = max(map(len, shapes))
-        found = changed(more(args, 11) or args, _Awkward(), lambda rank: behind(rank) if rank == most else range(0))
-        if found is not None:
-            yield found
+        for rest in (_between, _none):
+            found = changed(more(args, 11) or args, _Awkward(), _largest(most, rest))
+            if found is not None:
+                yield found
     if more(args) is None and (found := _vertices(args)) is not None:
         yield found
     for size in sorted({n for shape in shapes for n in shape[1:]}):  # sequences, and matrices between their places
@@ -69,6 +70,15 @@ def behind(rank: int) -> range:
 def _between(rank: int) -> range:
     """Between the batch and the channels."""
     return range(1, rank - 1)
+
+
+def _none(rank: int) -> range:
+    return range(0)
+
+
+def _largest(most: int, rest: Callable[[int], range]) -> Callable[[int], range]:
+    """Behind the channels of what has the most axes; ``rest`` of the others."""
+    return lambda rank: behind(rank) if rank == most else rest(rank)
 
 
 def _last(rank: int) -> range:
