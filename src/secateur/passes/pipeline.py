@@ -193,6 +193,9 @@ def _reads_otherwise(text: str) -> bool:
     return not isinstance(_literal(text), str)
 
 
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
 def _literal(text: str) -> object:
     """What the text means on its own: none, bool, quoted string, number with %, K, M or G, tuple, string."""
     words = {"none": None, "true": True, "false": False}
@@ -206,8 +209,8 @@ def _literal(text: str) -> object:
 
 
 def number(text: str) -> int | float | str:
-    """``50%`` -> 0.5, ``120M`` -> 120000000, ``8`` -> 8, ``0.5`` -> 0.5; anything else comes back as it is."""
-    found = re.fullmatch(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*([%kKMGT]?)", text)
+    """``50%`` -> 0.5, ``120M`` -> 120000000, ``2m`` -> 120.0 (seconds), ``8`` -> 8; else the text itself."""
+    found = re.fullmatch(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*([%kKMGTsmh]?)", text)
     if found is None:
         return text
     digits, unit = found.groups()
@@ -215,6 +218,8 @@ def number(text: str) -> int | float | str:
         return text
     if unit == "%":
         return float(digits) / 100
+    if unit in SECONDS:
+        return float(digits) * SECONDS[unit]
     if unit:
         return round(float(digits) * {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[unit])
     return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else float(digits)

@@ -172,7 +172,7 @@ def test_mending_comes_nearer_to_the_original(seed: int) -> None:
         return sum(float(((run(network, x) - run(graph, x)) ** 2).sum()) for x in data)
 
     assert error(Refit(ridge=1e-4)(slim)) <= error(slim) * 1.001 + 1e-6
-    for name in COMPENSATION:
+    for name in sorted(set(COMPENSATION) - {"distill"}):  # which has tests of its own
         done = COMPENSATION[name]()(slim)
         assert all(np.isfinite(w).all() for w in done.weights.values())
 

@@ -103,24 +103,8 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
     changed at a stop are used from then on. Raises PassError where there is no original, InputError where there are
     no data.
     """
-    original, calibration = context_of(graph).original, context_of(graph).calibration
-    if original is None:
-        raise PassError(f"'{name}' repairs a slim network by its original: put it after slim")
-    if calibration is None:
-        raise InputError(
-            f"'{name}' compares the slim network with the original on data, so it needs calibration: give "
-            "calibration=batches in Python, or --calibration FILE.npz or a folder of images; no labels are needed"
-        )
+    original, fed, counts = pair(graph, name, examples)
     known = {n.name: i for i, n in enumerate(original.nodes)}
-    fed: list[dict[str, Tensor]] = []
-    counts: list[int] = []
-    for item in batches(graph, calibration.data, 32):
-        if sum(counts) >= examples:
-            break
-        fed.append({k: to_torch(x) for k, x in item.inputs.items()})
-        counts.append(min(item.examples, examples - sum(counts)))
-    if not sum(counts):
-        raise InputError("calibration: the data hold no example; give at least one batch")
     dense, slim = Stepper(original, [dict(f) for f in fed]), Stepper(graph, fed)
     stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
     for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
@@ -132,3 +116,25 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
         dense.reach(max(known[node.name] + 1, dense.at))
         if node.name in dense.values[0]:
             yield Step(node, dense, slim, tuple(counts))
+
+
+def pair(graph: Graph, name: str, examples: int) -> tuple[Graph, list[dict[str, Tensor]], list[int]]:
+    """(the original, so many examples of the data in batches, how many of each batch count). Raises as ``lockstep``."""
+    original, calibration = context_of(graph).original, context_of(graph).calibration
+    if original is None:
+        raise PassError(f"'{name}' repairs a slim network by its original: put it after slim")
+    if calibration is None:
+        raise InputError(
+            f"'{name}' compares the slim network with the original on data, so it needs calibration: give "
+            "calibration=batches in Python, or --calibration FILE.npz or a folder of images; no labels are needed"
+        )
+    fed: list[dict[str, Tensor]] = []
+    counts: list[int] = []
+    for item in batches(graph, calibration.data, 32):
+        if sum(counts) >= examples:
+            break
+        fed.append({k: to_torch(x) for k, x in item.inputs.items()})
+        counts.append(min(item.examples, examples - sum(counts)))
+    if not sum(counts):
+        raise InputError("calibration: the data hold no example; give at least one batch")
+    return original, fed, counts

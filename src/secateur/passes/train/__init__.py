@@ -8,6 +8,8 @@
 This part of the passes imports torch, as the sweep does; ``secateur.passes`` does not import it.
 """
 
+from secateur.passes.sweep.objective import Objective
+
 from .coupled import CoupledLasso, Units
 from .dcp import Discrimination, Selection, select_channels
 from .group_lasso import GroupLasso
@@ -16,7 +18,6 @@ from .hook import Attached, Hook, attach
 from .loop import Loop
 from .lottery import Actions, Ticket, rounds, ticket
 from .masks import Masks
-from .objective import Objective
 from .schedule import Gradual, magnitude_masks, sparsity_at
 from .settings import Epoch, Settings, Tuned
 from .slimming import BatchNormL1

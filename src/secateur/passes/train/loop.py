@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 
 from secateur.ir import InputError
 from secateur.ir.progress import Progress, quiet
+from secateur.passes.sweep.objective import right
 from secateur.passes.sweep.parallel import world
 
 from .checkpoint import decoded, save_checkpoint
 from .hook import Hook, State, attach
-from .objective import right
 from .parallel import Copies, joint_norms, rows, shared, sum_gradients, summed
 from .settings import Epoch, Settings, Tuned
 from .statistics import Batch, reestimate

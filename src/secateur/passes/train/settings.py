@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from secateur.ir import InputError
-
-from .objective import Objective
+from secateur.passes.sweep.objective import Objective
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from secateur.ir import InputError
-from secateur.passes.sweep.loss import is_classifier, log_probabilities
+
+from .loss import is_classifier, log_probabilities
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""``distill``: nearer to the original on data that it did not see, repeatable, and never farther than it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import secateur
+from secateur.ir import Array, Graph, InputError
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes import PASSES, parse_spec
+from secateur.passes.compensate import Distill
+from secateur.passes.compensate.tuning import Tuning
+from secateur.passes.context import Calibration, in_context
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, KeepMask
+from secateur.passes.rewrite.slim import Slim
+from support.network import Net, random_keep
+
+
+def pictures(seed: int, count: int = 64, batch: int = 16) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((batch, 3, 8, 8)).astype(np.float32) for _ in range(count // batch)]
+
+
+def network(batch: int | None = None) -> Graph:
+    net = Net(batch or 2, 3, 8, 8, seed=3)
+    x = net.relu(net.bn(net.conv("x", 12)))
+    return net.graph(net.head(net.relu(net.conv(x, 12))))
+
+
+def slimmed(graph: Graph, data: list[Array]) -> Graph:
+    coupled = Couple()(graph)
+    coupling = coupled.note(Coupling)
+    assert coupling is not None
+    keep = random_keep(coupling, np.random.default_rng(1))
+    return Slim()(in_context(coupled, calibration=Calibration(data, 5)).with_note(KeepMask(keep)))
+
+
+def apart(mine: Graph, original: Graph, data: list[Array]) -> float:
+    """The divergence of the classes' probabilities, which is what tuning follows."""
+    total = 0.0
+    for x in data:
+        q, p = (torch.log_softmax(torch.from_numpy(evaluate(g, {"x": x})[0]) / 2, 1) for g in (mine, original))
+        total += float((p.exp() * (p - q)).sum())
+    return total
+
+
+def test_it_comes_nearer_on_other_data_too_and_gives_the_same_again() -> None:
+    graph = network(16)
+    slim = slimmed(graph, pictures(0))
+    tuned = Distill(steps=60, rate=0.02, batch=16)(slim)
+    fresh = pictures(9, 32)
+    assert apart(tuned, graph, fresh) < 0.9 * apart(slim, graph, fresh)
+    again = Distill(steps=60, rate=0.02, batch=16)(slim)
+    for name, weight in tuned.weights.items():
+        np.testing.assert_array_equal(weight, again.weights[name])
+    changed = {n for n, w in tuned.weights.items() if not np.array_equal(w, slim.weights[n])}
+    assert changed
+    assert changed <= Distill.may_change(slim)
+
+
+def test_statistics_of_batch_norms_stay() -> None:
+    slim = slimmed(network(16), pictures(0))
+    tuned = Distill(steps=3, rate=0.02)(slim)
+    for node in (n for n in slim.nodes if n.op == "batch_norm"):
+        for name in node.inputs[3:5]:
+            np.testing.assert_array_equal(tuned.weights[name or ""], slim.weights[name or ""])
+
+
+def test_what_makes_it_worse_is_not_kept() -> None:
+    """At a rate that ruins every weight, and one that overflows, the weights at the beginning are the best."""
+    slim = slimmed(network(16), pictures(0))
+    for rate in (30.0, 1e30):
+        tuned = Distill(steps=10, rate=rate, batch=16)(slim)
+        for name, weight in slim.weights.items():
+            np.testing.assert_array_equal(tuned.weights[name], weight)
+
+
+def test_a_network_of_fixed_batch_is_fed_in_batches_of_its_size() -> None:
+    graph = network()  # of two
+    tuned = Distill(steps=40, rate=0.02, batch=5)(slim := slimmed(graph, pictures(0, 32)))
+    fresh = [x[i : i + 2] for x in pictures(9, 16) for i in range(0, 16, 2)]
+    assert apart(tuned, graph, fresh) < 0.9 * apart(slim, graph, fresh)
+
+
+def test_pictures_are_shifted_and_mirrored_and_nothing_else_is() -> None:
+    tuning = Tuning(slimmed(network(16), pictures(0)), Distill(steps=1))
+    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(200, 1, 8, 8)
+    drawn = tuning._drawn(x)
+    assert drawn.shape == x.shape
+    inner = drawn[:, 0, 1:-1, 1:-1]  # a shift by up to one repeats the border alone
+    steps = inner[:, :, 1:] - inner[:, :, :-1]
+    assert set(steps.unique().tolist()) == {-1.0, 1.0}
+    assert {tuple(s.unique().tolist()) for s in steps} == {(-1.0,), (1.0,)}, "a picture is mirrored as a whole"
+    assert len({float(p[0, 3, 3]) for p in drawn}) > 4
+    for other in (torch.ones(4, 5, 8, 8), torch.ones(4, 3), torch.ones(4, 3, 8, 8, dtype=torch.int64)):
+        assert tuning._drawn(other) is other
+
+
+def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
+    """A network that lost channels it never used has inner distances of zero to begin with."""
+    slim = slimmed(network(16), pictures(0))
+    tuning = Tuning(slim, Distill(steps=1))
+    assert len(tuning.inner) >= 2
+    feed, count = next(iter(tuning._feeds(torch.arange(8), False)))
+    with torch.no_grad():
+        without, inner = tuning._losses(feed, count, 0.0), tuning._losses(feed, count, 1.0)
+    assert without.shape == inner.shape == (count,)
+    assert bool((inner > without).all()), "the second layer misses inputs"
+
+
+@pytest.mark.parametrize(
+    "text", ["distill{time=0}", "distill{steps=-1}", "distill{rate=-1,steps=3}", "distill{batch=0,steps=3}"]
+)
+def test_numbers_that_make_no_sense(text: str) -> None:
+    (step,) = parse_spec(text, PASSES)
+    with pytest.raises(InputError, match="distill"):
+        step(slimmed(network(16), pictures(0)))
+
+
+def test_times_have_units() -> None:
+    assert parse_spec("distill{time=2m}", PASSES) == (Distill(time=120.0),)
+    assert parse_spec("distill{time=90s}", PASSES) == (Distill(time=90.0),)
+
+
+def test_the_whole_way_in_a_policy() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 4)
+    ).eval()
+    data = [torch.from_numpy(x) for x in pictures(0)]
+    policy = "l1,global{macs=60%,round_to=1},slim,refit,distill{steps=5}"
+    slim = secateur.compile(module, policy, example_inputs=(data[0][:1],), calibration=data)
+    assert slim.report.verification is not None
+    assert slim.report.verification["passed"]
+    assert [p["spec"] for p in slim.report.passes][-1] == "distill{steps=5}"
