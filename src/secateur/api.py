@@ -27,7 +27,7 @@ from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.sparsify.zeros import notes_of, zeros_of
 
-from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, table_of
+from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, table_of, targets_of
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
@@ -101,9 +101,10 @@ def compile(
     quality, those with the smallest digests under ``seed``. ``progress`` is told what runs, by its name alone or as
     ``progress(done, total, what)`` with ``total`` None where nobody knows. With ``target`` "native" both networks are
     timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and in ONNX
-    Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``, of
-    this machine without one, if ``round_to`` is "auto". ``shapes``: shapes of an ONNX file's inputs, by name, to count
-    and time at where it leaves sizes open; they stay open in what is written. The model as it was given is run next to
+    Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``
+    (several have commas between them: the widest), of eight channels without one, if ``round_to`` is "auto".
+    ``shapes``: shapes of an ONNX file's inputs, by name, to count and time at where it leaves sizes open; they stay
+    open in what is written. The model as it was given is run next to
     what was read from it, and so is each file that is written; ``trust`` leaves these checks out, ``verify=False`` all
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
@@ -124,11 +125,12 @@ def compile(
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
-    lanes = lanes_of(target)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup}
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
     chosen = policy_of(policy, round_to, budgets)
+    target = target or ",".join(chosen.targets) or None
+    lanes = lanes_of(target)
     table = table_of(latency_table, lanes, chosen.timed and widths is None and drop is None, runtime)
     zeros = sparse_of(sparsity, block, calibration is not None, lanes)
     if zeros is None and (records or tune) is not None:
@@ -168,7 +170,7 @@ def compile(
     if verify:
         tell(0, None, "check the law")
         verification = _law(made, slim, found, seed)
-    sparse, dense_still = advised(slim, zeros, target, records, tune, tell)
+    sparse, dense_still = advised(slim, zeros, next(iter(targets_of(target)), None), records, tune, tell)
     cut, repair = slim, (*chosen.compensation(), *sparse)
     if repair:
         slim = Pipeline(repair, (collector.see,), collector.start)(slim)

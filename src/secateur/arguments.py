@@ -25,19 +25,22 @@ def policy_of(policy: Policy | str | Path, round_to: int | str | None, budgets: 
 
 
 def lanes_of(target: str | None) -> int:
-    """How many channels a vector of the target holds, or a warp, or one of this machine. Raises InputError.
+    """How many channels a vector of the target holds, or a warp, of several the widest; eight where none is named.
 
-    The narrowest tile of a GPU is as wide as a warp.
+    The narrowest tile of a GPU is as wide as a warp. Raises InputError for an unknown target.
     """
     from secateur.codegen import get_target
 
-    try:
-        chosen = get_target(target or "native")
-        return chosen.warp or chosen.lanes
-    except InputError:
-        if target is not None:
-            raise
-        return LANES
+    chosen = [get_target(name) for name in targets_of(target)]
+    return max((one.warp or one.lanes for one in chosen), default=LANES)
+
+
+def targets_of(target: str | None) -> tuple[str, ...]:
+    """The targets of a text such as ``x86-avx2,aarch64:cortex-a76``. Raises InputError where one is named twice."""
+    names = () if target is None else tuple(name.strip() for name in target.split(","))
+    if len(set(names)) < len(names) or not all(names):
+        raise InputError(f"target '{target}': name each target once, with commas between them")
+    return names
 
 
 def table_of(path: str | Path | None, lanes: int, timed: bool, runtime: str | None = None) -> Table | None:

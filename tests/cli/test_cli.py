@@ -65,13 +65,15 @@ def test_what_was_probably_meant(call: Call, said: list[str], meant: str) -> Non
 
 def test_widths_that_follow_this_machine_are_told(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "lanes_of", lambda target: 8)
+    monkeypatch.setattr(api, "_timed", lambda *_: (None, ()))
     source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
     save(chain(), source)
-    command = ("compile", source, out, "--macs", "40%")
+    command = ("compile", source, out, "--target", "native", "--macs", "40%")
     assert "widths are multiples of 8, as many as a vector of this machine holds; --round-to 8 " in call(*command).err
     assert "widths are multiples of 4, as with 8 the budget" in call(*command[:-1], "60%").err
     assert "widths are multiples" not in call(*command, "--round-to", "8").err
-    assert "widths are multiples" not in call(*command, "--target", "x86-avx2").err
+    for target in ((), ("--target", "x86-avx2")):
+        assert "widths are multiples" not in call("compile", source, out, "--overwrite", "--macs", "40%", *target).err
     assert "widths are multiples" not in call("compile", source, out, "--policy", "none").err
 
 

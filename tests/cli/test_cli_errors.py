@@ -40,7 +40,7 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
         (["--sparsity", "80%", "--block", "7"], "no pattern of zeros"),
         (["--block", "auto"], "give sparsity= as well"),
         (["--latency-ms", "0"], "milliseconds above 0"),
-        (["--target", "cuda"], "unknown target 'cuda': choose native or one of"),
+        (["--target", "cuda"], "unknown target 'cuda' (did you mean cuda:sm_90"),
         (["--seed", "x"], "--seed"),
         (["--nonsense"], "--nonsense"),
     ],

@@ -103,3 +103,26 @@ def test_a_mutated_library_is_refused_or_the_same(
             continue
         np.testing.assert_array_equal(found, want, err_msg=f"seed {seed}")
     assert refused > COUNT // 6
+
+
+def test_the_same_network_gives_the_same_bytes(good: bytes, tmp_path: Path) -> None:
+    """Whatever the day: a file in a build cache stays the one that it was."""
+    codegen.build(draw(CHAIN)).save(tmp_path / "again.so")
+    assert (tmp_path / "again.so").read_bytes() == good
+    with zipfile.ZipFile(io.BytesIO(good)) as archive:
+        assert {info.date_time[0] for info in archive.infolist()} == {1980}
+
+
+def test_code_for_another_release_of_tvm_is_refused(good: bytes, tmp_path: Path) -> None:
+    def change(name: str, data: bytes) -> bytes:
+        if name != "metadata.json":
+            return data
+        metadata = json.loads(data)
+        metadata["versions"]["apache-tvm"] = "0.20.0"
+        return json.dumps(metadata).encode()
+
+    (tmp_path / "old.so").write_bytes(packed(good, change))
+    with pytest.raises(
+        InputError, match=r"was built with apache-tvm 0\.20\.0, and here is .* pip install apache-tvm==0"
+    ):
+        codegen.load_library(tmp_path / "old.so")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from secateur.report.table import Limit
 
 
+MARK = "{target}"  # in the name of a library: that of its target
+
+
 @dataclass(frozen=True)
 class CompileJob:
     """The options of ``secateur compile``."""
@@ -86,7 +89,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
         team.agree(done.recipe.to_json())
         if not team.speaks:
             return
-        report, lines = _write(job, done, tell, process)
+        report, lines = _write(job, given.policy, done, tell, process)
     show_report(report, given.limit)
     json_out(report, job.json)
     for line in (*_this_machine(job, given.policy, report), *lines):
@@ -118,18 +121,20 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     preparation = job.images.parsed() if job.images is not None else None
     share_of(job.holdout)
     pages = [p for p in (job.report, json_path(job.json)) if p is not None]
-    extras = [*(p for p in (job.recipe, job.shared_object) if p is not None), *pages]
+    extras = [*(p for p in (job.recipe, _plain(job.shared_object)) if p is not None), *pages]
     if job.shared_object is None and (job.tune or job.records):
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
     if job.out is None and not job.dry_run:
         raise InputError("OUT.onnx is missing: name the file to write; only --dry-run does without")
-    if job.shared_object is not None and not job.dry_run:
-        linker(get_target(job.target or "native"))
+    policy = Policy.parse(job.policy)
+    libraries = _libraries(job, policy)
+    extras += [path for path in libraries.values() if path != job.shared_object]
+    for name in () if job.dry_run else libraries:
+        linker(get_target(name))
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
     sparse_of(job.sparsity, job.block, False, LANES)
-    policy = Policy.parse(job.policy)
     for kind, value in job.budgets.items():
         if value is not None:
             policy = policy.with_budget(kind, value)
@@ -148,7 +153,7 @@ def _this_machine(job: CompileJob, policy: Policy, report: Report) -> list[str]:
     """A line where the result would be another on another machine: widths that follow the vectors of this one."""
     from secateur.policy import Policy
 
-    follows = job.round_to in (None, "auto") and policy.round_to == "auto" and job.target in (None, "native")
+    follows = job.round_to in (None, "auto") and policy.round_to == "auto" and job.target == "native"
     if not follows or report.budget is None or any("widths are multiples" in remark for remark in report.remarks):
         return []
     width = Policy.parse(report.policy).round_to
@@ -156,7 +161,33 @@ def _this_machine(job: CompileJob, policy: Policy, report: Report) -> list[str]:
             "same on any"]  # fmt: skip
 
 
-def _write(job: CompileJob, done: Compiled, tell: Progress, process: OnnxProcess) -> tuple[Report, list[str]]:
+def _plain(path: Path | None) -> Path | None:
+    """The file of a library, where its name does not depend on the target."""
+    return None if path is None or MARK in path.name else path
+
+
+def _libraries(job: CompileJob, policy: Policy) -> dict[str, Path]:
+    """By target, the file of each library that is asked for: --library's name, with the target where it says so.
+
+    Raises InputError where several would have one name.
+    """
+    from secateur.arguments import targets_of
+
+    if job.shared_object is None:
+        return {}
+    names = targets_of(job.target) or policy.targets or ("native",)
+    if len(names) > 1 and MARK not in job.shared_object.name:
+        raise InputError(
+            f"--library {job.shared_object}: {len(names)} targets need as many files; write {MARK} in the name, as in "
+            f"{job.shared_object.stem}-{MARK}{job.shared_object.suffix}"
+        )
+    place = job.shared_object
+    return {name: place.with_name(place.name.replace(MARK, name.replace(":", "-"))) for name in names}
+
+
+def _write(
+    job: CompileJob, policy: Policy, done: Compiled, tell: Progress, process: OnnxProcess
+) -> tuple[Report, list[str]]:
     """Build the library if one is asked for, and write all files; of a dry run the report alone.
 
     Returns the report, which then lists what the library says too, and a line for each file.
@@ -170,15 +201,14 @@ def _write(job: CompileJob, done: Compiled, tell: Progress, process: OnnxProcess
     written: list[Reading] = []
     if job.out is not None and writes:
         jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
-    if job.shared_object is not None and writes:
+    libraries = _libraries(job, policy) if writes else {}
+    for name, place in libraries.items():
         load_tvm()
-        tell(0, None, "build the library")
-        built = done.build(
-            job.target or "native", tune=job.tune, records=job.records,
-            progress=tell,
-        )  # fmt: skip
-        jobs.append((job.shared_object, built.write))
-        notes = (f"library: {note}" for note in built.metadata.notes)
+        tell(0, None, "build the library" if len(libraries) == 1 else f"build the library for {name}")
+        built = done.build(name, tune=job.tune, records=job.records, progress=tell)
+        jobs.append((place, built.write))
+        of = "library" if len(libraries) == 1 else f"library for {name}"
+        notes = (f"{of}: {note}" for note in built.metadata.notes)
         report = dataclasses.replace(report, remarks=(*report.remarks, *notes))
     if job.recipe is not None and writes:
         jobs.append(text_job(job.recipe, done.recipe.to_json()))

@@ -79,9 +79,13 @@ def compile_command(
     ] = None,
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="native|T", help="Follow its vectors; native: time it beside the original.")
+        str | None,
+        typer.Option(metavar="native|T[,T]", help="Follow its vectors; native: time it beside the original."),
     ] = None,
-    library: Annotated[Path | None, typer.Option(metavar="OUT.so", help="Also write a library of it.")] = None,
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.so", help="Also write a library of it; of several targets OUT-{target}.so."),
+    ] = None,
     tune: Annotated[str | None, typer.Option(metavar="60s", help="How long its kernels may be measured.")] = None,
     records: Annotated[Path | None, typer.Option(metavar="DB", help="File that keeps what was measured.")] = None,
     sparsity: Annotated[

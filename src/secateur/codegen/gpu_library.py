@@ -19,6 +19,7 @@ import numpy as np
 
 from secateur.ir import InputError
 
+from .archive import write_archive
 from .devices import cuda, opencl
 from .devices.code import Code, Session, read
 from .library import Library, check_machine, read_array, read_metadata
@@ -51,15 +52,11 @@ class GpuLibrary(Library):
 
     def write(self, path: Path) -> None:
         """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("metadata.json", json.dumps(self.metadata.to_json(), indent=1))
-            archive.writestr(text_name(self.metadata), self.code.source)
-            archive.writestr(LAUNCHES, self.code.plan())
-            if self.code.binary:
-                archive.writestr(BINARY, self.code.binary)
-            for name, array in (("weights.bin", self.code.weights), ("tables.bin", self.code.tables)):
-                with archive.open(name, "w", force_zip64=array.nbytes >= 1 << 31) as member:
-                    member.write(array.data.cast("B"))
+        head = json.dumps(self.metadata.to_json(), indent=1)
+        binary = [(BINARY, self.code.binary)] if self.code.binary else []
+        constants = [("weights.bin", self.code.weights), ("tables.bin", self.code.tables)]
+        texts = [("metadata.json", head), (text_name(self.metadata), self.code.source), (LAUNCHES, self.code.plan())]
+        write_archive(path, [*texts, *binary, *constants])
 
 
 def text_name(metadata: Metadata) -> str:

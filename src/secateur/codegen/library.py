@@ -18,6 +18,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from secateur.ir import InputError
 from secateur.ir.files import write_whole
 from secateur.ir.graph import DTYPES, numpy_dtype
 
+from .archive import write_archive
 from .metadata import FORMAT, Metadata, Port
 from .runtime import ffi, use_threads
 from .targets import Target, at_home, missing_features, target_system
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import tvm_ffi
 
 Floats = NDArray[np.float32]
+UNKNOWN = "unknown"  # a version that nobody could tell
 _CHUNK = 1 << 20
 _LINE = 64  # bytes of a cache line
 
@@ -162,12 +165,8 @@ class Library:
             self._write(path, code)
 
     def _write(self, path: Path, code: Path) -> None:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("metadata.json", json.dumps(self.metadata.to_json(), indent=1))
-            archive.write(code, "code.so")
-            for name, array in self._host.items():
-                with archive.open(name, "w", force_zip64=array.nbytes >= 1 << 31) as member:
-                    member.write(array.data.cast("B"))
+        head = json.dumps(self.metadata.to_json(), indent=1)
+        write_archive(path, [("metadata.json", head), ("code.so", code), *self._host.items()])
 
 
 def _remedy(port: Port, shape: tuple[int, ...]) -> str:
@@ -228,6 +227,7 @@ def load_library(path: str | Path) -> Library:
     try:
         with zipfile.ZipFile(path) as archive:
             metadata = read_metadata(archive, path)
+            check_versions(metadata, f"'{path}'")
             weights, tables = (
                 read_array(archive, "weights.bin", np.float32),
                 read_array(archive, "tables.bin", np.int32),
@@ -256,6 +256,24 @@ def read_metadata(archive: zipfile.ZipFile, path: str | Path) -> Metadata:
     metadata = Metadata.from_json(data)
     check_machine(metadata.target, f"'{path}'")
     return metadata
+
+
+def check_versions(metadata: Metadata, what: str) -> None:
+    """Raise InputError where TVM's runtime here is of another release than the one that the code was made for."""
+    for name in ("apache-tvm", "apache-tvm-ffi"):
+        made, here = metadata.versions.get(name, UNKNOWN), _version(name)
+        if UNKNOWN not in (made, here) and made.split(".")[:2] != here.split(".")[:2]:
+            raise InputError(
+                f"{what} was built with {name} {made}, and here is {here}, whose runtime may not fit: pip install "
+                f"{name}=={made}, or build it again"
+            )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return UNKNOWN
 
 
 def check_machine(target: Target, what: str) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from secateur.ir import InputError
 from secateur.ir.graph import numpy_dtype
 
+from .archive import write_archive
 from .gpu_library import load_library as load_one
 from .library import Library, check_machine
 from .metadata import FORMAT, Metadata
@@ -110,20 +111,21 @@ class PartedLibrary(Library):
         """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
         rows = [{"reads": p.reads, "writes": p.writes, "what": p.what} for p in self.parts]
         table = {"inputs": self._inputs, "outputs": self._outputs, "parts": rows}
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as folder:
-            archive.writestr("metadata.json", json.dumps(self.metadata.to_json(), indent=1))
-            archive.writestr(PARTS, json.dumps(table, indent=1))
+        head = json.dumps(self.metadata.to_json(), indent=1)
+        members: list[tuple[str, str | bytes | Path]] = [("metadata.json", head), (PARTS, json.dumps(table, indent=1))]
+        with tempfile.TemporaryDirectory() as folder:
             for i, part in enumerate(self.parts):
                 if isinstance(part.run, RuntimeModel):
-                    archive.writestr(f"part{i}.onnx", part.run.data)
+                    members.append((f"part{i}.onnx", part.run.data))
                 else:
                     one = Path(folder) / f"part{i}.so"
                     part.run.write(one)
-                    archive.write(one, one.name)
+                    members.append((one.name, one))
             for name, array in self._constants.items():
                 stream = io.BytesIO()
                 np.save(stream, array)
-                archive.writestr(f"constants/{self._outputs.index(name)}.npy", stream.getvalue())
+                members.append((f"constants/{self._outputs.index(name)}.npy", stream.getvalue()))
+            write_archive(path, members)
 
 
 def _array(given: Any) -> AnyArray:

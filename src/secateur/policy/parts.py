@@ -43,6 +43,7 @@ class Parts:
     compensate: tuple[Pass, ...] = ()
     rewrites: tuple[Pass, ...] = ()
     portable: bool = True
+    targets: tuple[str, ...] = ()
 
     def allocator(self) -> Allocator:
         """The method under the budget."""

@@ -38,7 +38,8 @@ class Policy(Parts):
     ``rewrites`` passes that restructure the network first, in this order (``"separable{rank=1}"``), also where
     ``criterion`` is None, and ``compensate`` passes that repair the result from calibration data (``"refit"``,
     ``"reestimate_bn"``). With ``portable`` channels are put into an order in which shuffles can be written without an
-    index, which some runtimes get wrong.
+    index, which some runtimes get wrong. ``targets`` are what libraries are built for (``"aarch64:cortex-a76"``),
+    and whose vectors widths fill, unless ``compile`` is told another target.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Policy(Parts):
         compensate: Sequence[Pass | str] = (),
         rewrites: Sequence[Pass | str] = (),
         portable: bool = True,
+        targets: Sequence[str] = (),
     ) -> None:
         """Raises InputError for a name, option or number that does not exist or makes no sense."""
         super().__init__(
@@ -62,6 +64,7 @@ class Policy(Parts):
             passes_of(compensate, "'compensate'"),
             passes_of(rewrites, "'rewrites'"),
             portable,
+            of_texts(targets, "'targets'"),
         )
         check_parts(self)
 

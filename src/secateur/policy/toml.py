@@ -13,7 +13,7 @@ from secateur.passes.pipeline import Pass, build, options_of, parse_pass, print_
 
 from .parts import ALREADY, UNMET, Parts, amount, check_known, of_texts, passes_of
 
-SECTIONS = ("budget", "rewrite", "score", "allocate", "protect", "slim", "compensate")
+SECTIONS = ("budget", "rewrite", "score", "allocate", "protect", "slim", "compensate", "deploy")
 Section = Mapping[str, object]
 
 
@@ -32,6 +32,7 @@ def read_toml(text: str) -> Parts:
                 f"[compensate] {name} = {value!r}: write true, false, or the pass with its options as text"
             )
     portable = _portable(sections["slim"])
+    targets = _texts(sections["deploy"], "targets", "deploy")
     default = Parts()
     round_to = allocate.pop("round_to", default.round_to)
     criterion = score.pop("criterion", "l1")
@@ -43,7 +44,7 @@ def read_toml(text: str) -> Parts:
                 f'[compensate] {name} repairs a pruned network, but criterion = "none" prunes nothing; name a '
                 'criterion such as "l1", or leave [compensate] out'
             )
-        return Parts(None, rewrites=rewrites)
+        return Parts(None, rewrites=rewrites, targets=targets)
     budgets = sections["budget"]
     if len(budgets) > 1:
         raise InputError(f"[budget] names {len(budgets)} budgets ({', '.join(budgets)}); give one")
@@ -61,14 +62,16 @@ def read_toml(text: str) -> Parts:
         ),
         rewrites,
         portable,
+        targets,
     )
 
 
 def write_toml(parts: Parts) -> str:
     """The policy file. Raises InputError for a criterion of the user's own, which a file cannot hold."""
     rewrites = ["[rewrite]", f"passes = {_toml(tuple(map(print_pass, parts.rewrites)))}", ""] if parts.rewrites else []
+    deploy = ["", "[deploy]", f"targets = {_toml(parts.targets)}"] if parts.targets else []
     if parts.criterion is None:
-        return "\n".join([*rewrites, "[score]", 'criterion = "none"']) + "\n"
+        return "\n".join([*rewrites, "[score]", 'criterion = "none"', *deploy]) + "\n"
     if type(parts.criterion) is not CRITERIA.get(parts.criterion.name):
         raise InputError(
             f"policy: the criterion '{parts.criterion.name}' is code of your own, which no file can hold; keep the "
@@ -86,7 +89,7 @@ def write_toml(parts: Parts) -> str:
         lines += ["", "[compensate]"]
         texts = ((step.name, print_pass(step)) for step in parts.compensate)
         lines += [f"{name} = {'true' if text == name else _toml(text)}" for name, text in texts]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *deploy]) + "\n"
 
 
 def _section(data: Section, name: str) -> Section:
