@@ -15,6 +15,7 @@ from collections.abc import Callable
 from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
 from bench.docs import (
     readme_arm,
+    readme_gpu,
     readme_headlines,
     readme_peers,
     readme_reach,
@@ -120,6 +121,7 @@ def main() -> int:
         "detectors": readme_reach.detectors, "modules": readme_reach.modules,
         "analysis": readme_reach.analysis,
         "emulated": readme_arm.emulated, "instructions": readme_arm.instructions, "loops": readme_arm.inner_loops,
+        "gpu": readme_gpu.gpu,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
         "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,
