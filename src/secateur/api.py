@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,26 @@ from secateur.passes.recipe.digests import digests, fingerprint
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.sparsify.zeros import notes_of, zeros_of
 
-from .arguments import check_by_hand_alone, check_recipe_alone, lanes_of, policy_of, table_of, targets_of
+from .arguments import (
+    check_by_hand_alone,
+    check_keep,
+    check_recipe_alone,
+    lanes_of,
+    most_of,
+    policy_of,
+    table_of,
+    targets_of,
+    untimed,
+)
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
-from .calibration.load import opened
+from .calibration.load import opened, repeatable
 from .capture import capture, check_protect, check_weights, fresh, load, protected, trace
 from .compiled import Compiled
 from .inspection import inspect, title_of
 from .policy import Policy
+from .quality import smallest
 from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Collector, make_report, remarks_of
@@ -68,6 +80,7 @@ def compile(
     bytes: float | int | str | None = None,
     latency_ms: float | str | None = None,
     speedup: float | str | None = None,
+    keep: float | str | None = None,
     latency_table: str | Path | None = None,
     runtime: str | None = None,
     sparsity: float | str | None = None,
@@ -89,7 +102,9 @@ def compile(
 
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
     one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
-    measured beside it); they override the policy's budget. ``latency_table`` is a CSV file of layers' milliseconds
+    measured beside it); they override the policy's budget. ``keep`` ("99%") asks for the smallest network of which so
+    many answers (most likely classes) on held-out calibration data are the original's: several are made, repaired as
+    the policy says, with ``macs`` as the most that may remain. ``latency_table`` is a CSV file of layers' milliseconds
     (``timing.tables``) that stands for measuring, of any machine, and ``runtime`` ("onnxruntime", "openvino", "torch",
     "secateur") says where a budget of time is measured; by default in our own code if TVM is here, else in ONNX
     Runtime. ``protect`` adds layers to
@@ -117,14 +132,28 @@ def compile(
     """
     if recipe is not None:
         given_too = {
-            "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup,
-            "round_to": round_to,
-            "protect": protect or None, "calibration": calibration, "target": target, "widths": widths, "drop": drop,
-            "sparsity": sparsity, "block": block, "records": records, "tune": tune, "latency_table": latency_table,
-            "runtime": runtime,
+            "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup, "keep": keep,
+            "round_to": round_to, "protect": protect or None, "calibration": calibration, "target": target,
+            "widths": widths, "drop": drop, "sparsity": sparsity, "block": block, "records": records, "tune": tune,
+            "latency_table": latency_table, "runtime": runtime,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
+    if keep is not None:
+        alone = {
+            "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup, "widths": widths,
+            "drop": drop, "sparsity": sparsity,
+        }  # fmt: skip
+        process, share = process or OnnxProcess(), check_keep(keep, calibration is not None, alone)
+        again = partial(
+            compile, policy=policy, calibration=repeatable(calibration), target=target, seed=seed, round_to=round_to,
+            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process,
+        )  # fmt: skip
+        dense = capture(model, example_inputs, process, shapes)
+        named = protected(model, dense, protect)  # modules of the model, by their names in the graph
+        whole = partial(again, model, example_inputs=example_inputs, shapes=shapes, protect=protect, verify=verify)
+        quickly = partial(again, dense, protect=named, verify=False, target=untimed(target))
+        return smallest(share, most_of(macs, dense), quickly, whole)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup}
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)

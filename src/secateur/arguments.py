@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from secateur.ir import InputError
+from secateur.ir import Graph, InputError
 from secateur.passes.allocate import LANES
+from secateur.passes.allocate.amount import Amount
+from secateur.passes.analysis.cost import totals
 
 from .policy import Policy
+from .policy.parts import amount
+from .quality import kept_share
 from .timing.tables import Table, read_table
 
 
@@ -33,6 +37,13 @@ def lanes_of(target: str | None) -> int:
 
     chosen = [get_target(name) for name in targets_of(target)]
     return max((one.warp or one.lanes for one in chosen), default=LANES)
+
+
+def untimed(target: str | None) -> str | None:
+    """The same target by the name of its kind, at which nothing is timed on this machine."""
+    from secateur.codegen import get_target
+
+    return None if target is None else ",".join(dict.fromkeys(get_target(name).name for name in targets_of(target)))
 
 
 def targets_of(target: str | None) -> tuple[str, ...]:
@@ -75,3 +86,28 @@ def check_recipe_alone(options: Mapping[str, object], policy: Policy | str | Pat
         given.insert(0, "policy")
     if given:
         raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given as well; leave one out")
+
+
+def check_keep(keep: float | str, calibrated: bool, others: Mapping[str, object]) -> float:
+    """``keep`` as a share of answers. Raises InputError for what it cannot go with, and without data to judge by."""
+    share = kept_share(keep)
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(
+            f"keep= finds out how much may go, so {', '.join(given)} cannot be given as well; of budgets it goes with "
+            "macs= alone"
+        )
+    if not calibrated:
+        raise InputError(
+            "keep= compares answers on data: give calibration=batches in Python, or --calibration FILE.npz or a folder "
+            "of images; no labels are needed"
+        )
+    return share
+
+
+def most_of(macs: float | int | str | None, graph: Graph) -> float:
+    """A budget of multiply-accumulates as a share of this graph's, at most 1; 1 without one. Raises InputError."""
+    if macs is None:
+        return 1.0
+    before = totals(graph).macs
+    return min(1.0, Amount("macs", amount("macs", macs)).limit(before) / max(before, 1))

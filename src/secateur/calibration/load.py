@@ -68,6 +68,11 @@ def opened(
     return Parted(parts[0], parts[1], True, (*remarks, said), total - count)
 
 
+def repeatable(given: Iterable[object] | str | Path | None) -> Iterable[object] | str | Path | None:
+    """The same data, for several calls: what can be gone through once alone is kept in a list."""
+    return list(given) if isinstance(given, Iterator) else given
+
+
 def feeds(graph: Graph, given: Iterable[object], source: str = "given inputs") -> list[Mapping[str, Array]]:
     """Inputs by name, checked and in the sizes that the network takes, of arrays as in calibration or files of them.
 

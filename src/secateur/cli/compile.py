@@ -62,6 +62,7 @@ class CompileJob:
     block: str | None = None
     latency_table: Path | None = None
     runtime: str | None = None
+    keep: str | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -84,7 +85,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
             tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
-            runtime=job.runtime,
+            runtime=job.runtime, keep=job.keep,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -110,7 +111,7 @@ class _Given:
 
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
-    from secateur.arguments import table_of
+    from secateur.arguments import check_keep, table_of
     from secateur.calibration.holdout import share_of
     from secateur.codegen.library import linker
     from secateur.codegen.targets import get_target
@@ -135,6 +136,9 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
     sparse_of(job.sparsity, job.block, False, LANES)
+    if job.keep is not None:
+        others: dict[str, object] = {k: v for k, v in job.budgets.items() if k != "macs"}
+        check_keep(job.keep, job.calibration is not None, {**others, "widths": job.widths, "sparsity": job.sparsity})
     for kind, value in job.budgets.items():
         if value is not None:
             policy = policy.with_budget(kind, value)

@@ -56,6 +56,10 @@ def compile_command(
     speedup: Annotated[
         str | None, typer.Option(metavar="2x", help="Times as fast as IN.onnx at least, measured here.")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="99%", help="As small as it gets while so many answers stay, judged on --calibration."),
+    ] = None,
     latency_table: Annotated[
         Path | None,
         typer.Option(
@@ -94,7 +98,6 @@ def compile_command(
     block: Annotated[
         str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
     ] = None,
-    keep: Annotated[str | None, typer.Option(help=LATER, hidden=True)] = None,
     precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
     recipe: RecipeOut = None,
     report: Page = None,
@@ -118,13 +121,13 @@ def compile_command(
 
     with guard(debug, several=True) as team:
         other = None if precision == "f32" else precision
-        refuse({"--keep": keep, f"--precision {other}": other})
+        refuse({f"--precision {other}": other})
         job = cli_compile.CompileJob(
             source, out, policy,
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block, latency_table, runtime,
+            layers, widths, sparsity, block, latency_table, runtime, keep,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 
