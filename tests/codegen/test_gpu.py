@@ -6,6 +6,7 @@ Whole networks, all cases under Oclgrind and cubins of them are measured by ``py
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def traced(cases: list[str]) -> tuple[Graph, tuple[np.ndarray, ...]]:
     return trace(module, inputs, name="together"), tuple(x.numpy() for x in inputs)
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp" / "gpu.cc"
 CASES = [
     "dense 3x3, stride 2", "image of three channels", "signal", "groups of 5 to 10", "shuffle, split, concat",
     "gates and residuals", "attention", "activations", "padded on one side", "transposed, depthwise", "moves",
@@ -127,6 +129,20 @@ def test_what_has_no_kernel_is_left_to_the_runtime() -> None:
     assert "cumsum" in library.metadata.notes[0]
     x = np.random.default_rng(0).standard_normal((1, 4, 6, 6)).astype(np.float32)
     agree((library(x),), graph, (x,), ["cumsum"])
+
+
+def test_the_cpp_example_needs_nothing_but_opencl(tmp_path: Path) -> None:
+    net = Net(1, 3, 5, 6)
+    graph = net.graph(net.head(net.relu(net.conv("x", 4))))
+    codegen.build(graph, "opencl").save(tmp_path / "a.lib")
+    x = np.random.default_rng(0).standard_normal((1, 3, 5, 6)).astype(np.float32)
+    x.tofile(tmp_path / "x.bin")
+    program = tmp_path / "gpu"
+    subprocess.run(["g++", "-std=c++17", str(EXAMPLE), "-o", str(program), "-lOpenCL"], check=True)
+    command = [str(program), str(tmp_path / "a.lib"), str(tmp_path / "x.bin"), "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    agree((np.fromfile(tmp_path / "output0.bin", np.float32).reshape(1, 5),), graph, (x,), ["output"])
 
 
 def test_nvcc_says_what_a_kernel_takes() -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from secateur.arguments import lanes_of
 from secateur.codegen import host, targets
 from secateur.codegen.host import arm_cores, cpu_features
-from secateur.codegen.targets import ARM_CORES, TARGETS, Target, get_target, missing_features, native
+from secateur.codegen.targets import ARM_CORES, GPUS, TARGETS, Target, get_target, missing_features, native
 from secateur.ir import InputError
 
 NEON = TARGETS["aarch64-neon"]
@@ -146,3 +147,12 @@ def test_an_unknown_name_lists_those_there_are(name: str) -> None:
 
 def test_names_are_keys() -> None:
     assert all(get_target(name) is target and target.name == name for name, target in TARGETS.items())
+
+
+def test_gpus_are_targets_of_their_own() -> None:
+    """No machine is one natively; widths are rounded to what the narrowest tile holds."""
+    assert all(get_target(name) is target and target.gpu and target.lanes == 1 for name, target in GPUS.items())
+    assert not set(GPUS) & set(TARGETS)
+    assert not any(target.gpu for target in TARGETS.values())
+    assert lanes_of("cuda:sm_90") == lanes_of("opencl") == 32
+    assert lanes_of("x86-avx2") == 8

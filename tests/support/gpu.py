@@ -23,6 +23,7 @@ from secateur.codegen.targets import GPUS
 from secateur.ir import Graph
 
 ROOT = Path(__file__).parents[2]
+HEADERS = Path("/usr/include/CL/cl.h")
 LOCAL = "131072"  # bytes of shared memory: Oclgrind counts that of a group more than once
 
 
@@ -30,6 +31,7 @@ def missing() -> str | None:
     """Why kernels for GPUs cannot be checked here, and what to install; None where they can."""
     lacking = [*opencl.missing()]
     lacking += [] if shutil.which("oclgrind") else ["oclgrind (Debian's package oclgrind)"]
+    lacking += [] if HEADERS.exists() else ["OpenCL's headers (Debian's package ocl-icd-opencl-dev)"]
     lacking += [] if nvcc.find() else [f"nvcc (pip install {nvcc.PACKAGES})"]
     return f"GPU kernels need {', '.join(lacking)}" if lacking else None
 
