@@ -104,8 +104,8 @@ def said(keep: float, chosen: Quality, trials: Sequence[Trial]) -> str:
     others = ", ".join(map(str, sorted(trials, key=lambda t: -t.share)))
     less = "" if chosen.agreement >= keep else " (LESS than was asked: tuned by time, it came out otherwise than tried)"
     return (
-        f"at least {keep:.4g} of the answers had to stay: {chosen.agreement:.2%} of {chosen.examples} do{less}, so "
-        f"between {low:.1%} and {high:.1%} of others will, 95 times in 100; tried: {others} of the MACs"
+        f"at least {100 * keep:.4g}% of the answers had to stay: {chosen.agreement:.2%} of {chosen.examples} do{less}, "
+        f"so between {low:.1%} and {high:.1%} of others will, 95 times in 100; tried: {others} of the MACs"
     )
 
 

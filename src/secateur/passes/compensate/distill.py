@@ -31,7 +31,7 @@ class Distill:
     name: ClassVar[str] = "distill"
     time: float = 120.0
     steps: int = 0
-    rate: float = 3e-3
+    rate: float = 6e-3
     batch: int = 64
     inner: float = 0.5
     augment: bool = True

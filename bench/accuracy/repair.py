@@ -1,0 +1,124 @@
+"""What repair without labels gives back: the small networks on Fashion-MNIST after a cut, `refit` and `distill`.
+
+    python -m bench.accuracy.repair [--seeds 3] [--only plain,mobile] [--steps 1000]
+    python -m bench.accuracy.repair --summary       the table alone, from the rows there are
+
+Five networks (fashion.py), half and 70 % of the multiply-accumulates removed by `obs` and `knapsack{loss=sum}` and by
+`group_lasso` and `global`, then mended with 1,024 pictures of the training set, no labels. Judged on the 10,000 test
+pictures: how many are right, and how many of the original's answers stayed. Tuning takes so many steps and no clock, so
+that rows repeat; `cpu_s` is what it cost on one thread. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+import secateur
+from bench.data import fashion
+from bench.lib import common
+from bench.nets.criteria_nets import NETS
+from secateur.ir import Graph
+from secateur.ir.exporters.torch.module import to_module
+from secateur.passes import CRITERIA, PASSES, Pipeline, parse_spec
+from secateur.passes.context import Calibration, in_context
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.rewrite.canonicalize import Canonicalize
+from secateur.passes.rewrite.slim import Slim
+from secateur.passes.sweep.gather import Gather
+
+PICTURES = 1024
+LEFT = (0.5, 0.3)
+CHOICES = {"obs": "knapsack{{macs={left},round_to=1,loss=sum}}", "group_lasso": "global{{macs={left},round_to=1}}"}
+KEY = ("network", "seed", "criterion", "left", "repair")
+
+
+def judged(graph: Graph, test: fashion.Data, wanted: Tensor) -> common.Row:
+    """Top-1 of the labels, and the share of answers that are the original's."""
+    found = answers(to_module(graph).eval(), test)
+    return {"top1": float((found == test.y).float().mean()), "agreement": float((found == wanted).float().mean())}
+
+
+@torch.inference_mode()
+def answers(module: nn.Module, test: fashion.Data) -> Tensor:
+    """The most likely class of each test picture."""
+    return torch.cat([module(part).argmax(1) for part in torch.split(test.x, 500)])
+
+
+def subject(name: str, seed: int, train: fashion.Data, test: fashion.Data) -> tuple[Graph, Tensor]:
+    """A coupled network with the statistics that both criteria need, and its answers."""
+    module = fashion.trained(name, seed, train, fashion.EPOCHS)
+    pictures = list(torch.split(train.first(PICTURES).x, 64))
+    graph = Pipeline((Canonicalize(), Couple()))(secateur.trace(module, (test.x[:1],)))
+    graph = in_context(graph, calibration=Calibration(pictures, seed))
+    return Gather(tuple(CRITERIA[c]() for c in CHOICES))(graph), answers(module, test)
+
+
+def cells(graph: Graph, wanted: Tensor, test: fashion.Data, steps: int, done: set[tuple[object, ...]],
+          key: tuple[str, int]) -> Iterator[common.Row]:  # fmt: skip
+    """Rows of one network that are missing: after the cut, after ``refit``, after ``distill`` as well."""
+    repairs = (("none", ""), ("refit", f"refit{{examples={PICTURES}}}"), ("distill", f"distill{{steps={steps}}}"))
+    for criterion, allocation in CHOICES.items():
+        for left in LEFT:
+            if all((*key, criterion, left, repair) in done for repair, _ in repairs):
+                continue
+            start = time.process_time()
+            scored = CRITERIA[criterion]()(graph)
+            network = Pipeline((*parse_spec(allocation.format(left=left), PASSES), Slim()))(scored)
+            for repair, spec in repairs:
+                network = Pipeline(parse_spec(spec, PASSES))(network) if spec else network
+                spent, start = time.process_time() - start, time.process_time()
+                if (*key, criterion, left, repair) not in done:
+                    row = {"criterion": criterion, "left": left, "repair": repair, "cpu_s": round(spent, 1)}
+                    yield row | ({"steps": steps} if repair == "distill" else {}) | judged(network, test, wanted)
+
+
+def summary(rows: Sequence[common.Row]) -> str:
+    """The mean over networks and seeds of each choice and repair, and of the dense networks."""
+    lines = []
+    for left in LEFT:
+        for criterion in CHOICES:
+            for repair in ("none", "refit", "distill"):
+                of = [r for r in rows if (r["left"], r["criterion"], r["repair"]) == (left, criterion, repair)]
+                if of:
+                    means = [f"{statistics.fmean(r[key] for r in of):.1%}" for key in ("top1", "agreement")]
+                    lines.append([f"{left:.0%}", criterion, repair, len(of), *means])
+    dense = [r["top1"] for r in rows if r["criterion"] == "dense"]
+    text = common.table(["MACs left", "chosen by", "repair", "networks", "top-1", "agreement"], lines)
+    return text + (f"\ndense: {statistics.fmean(dense):.1%} of {len(dense)} networks" if dense else "")
+
+
+def main() -> int:
+    """Measure what is missing, network by network."""
+    parser = common.parser(__doc__, "repair.jsonl")
+    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
+    parser.add_argument("--only", default=",".join(NETS), help="networks (default all five)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of tuning (default 1000)")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    done = {tuple(r[k] for k in KEY) for r in common.read(options.output)}
+    train, test = fashion.load("train"), fashion.load("t10k")
+    for seed in range(0 if options.summary else options.seeds):
+        for name in options.only.split(","):
+            graph, wanted = subject(name, seed, train, test)
+            shared = common.circumstances(seed) | {"network": name}
+            if (name, seed, "dense", 1.0, "none") not in done:
+                top1 = float((wanted == test.y).float().mean())
+                dense = {"criterion": "dense", "left": 1.0, "repair": "none", "top1": top1, "agreement": 1.0}
+                common.append(options.output, [shared | dense])
+            for row in cells(graph, wanted, test, options.steps, done, (name, seed)):
+                common.append(options.output, [shared | row])
+                print(f"{name:10} {seed} {row['criterion']:12} {row['left']:.0%} {row['repair']:8} {row['top1']:.2%} "
+                      f"{row['cpu_s']} s", flush=True)  # fmt: skip
+    print(summary(common.read(options.output)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
