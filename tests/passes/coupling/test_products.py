@@ -179,3 +179,23 @@ def test_an_operand_is_widened_along_its_own_channels_alone() -> None:
     torch.manual_seed(0)
     slim = secateur.compile(Talking().eval(), "l1", example_inputs=(torch.randn(2, 5, 6),), macs=0.5)
     assert slim.report.verification is not None and slim.report.verification.law == "exact"
+
+
+class Kronecker(nn.Module):
+    """A layer whose matrix is a product of two small ones, multiplied by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.a, self.b = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.relu(torch.relu(self.first(x)) @ torch.kron(self.a, self.b)))
+        return out
+
+
+def test_a_matrix_that_cannot_be_followed_is_cut_as_what_it_is_now() -> None:
+    torch.manual_seed(0)
+    slim = secateur.compile(Kronecker().eval(), "l1", example_inputs=(torch.randn(2, 6),), macs=0.5)
+    assert {g.frozen for g in slim.report.groups} == {None, "graph output"}
+    assert any(remark.startswith("computed from parameters") for remark in slim.report.remarks)

@@ -34,6 +34,8 @@ FOLLOWED = frozenset(
     {"add", "sub", "rsub", "mul", "div", "neg", "transpose", "permute", "t", "numpy_T", "matmul", "mm", "to",
      "_to_copy", "clone", "contiguous", "detach", "alias", "lift_fresh_copy"}
 )  # fmt: skip
+# Products whose operands may be weights: of those that are computed, matrices.
+MATRICES = frozenset({"matmul", "mm", "addmm", "einsum"})
 # Layers, by the arguments whose channels can be pruned; of products those that are matrices.
 LAYER_WEIGHTS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -42,6 +44,7 @@ LAYER_WEIGHTS: Mapping[str, frozenset[str]] = MappingProxyType(
              "conv_transpose3d", "linear", "embedding"), frozenset({"weight"})
         ),
         **dict.fromkeys(("matmul", "mm", "addmm"), frozenset({"self", "other", "mat1", "mat2"})),
+        "einsum": frozenset({"tensors"}),
         **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), frozenset({"params"})),
     }
 )  # fmt: skip

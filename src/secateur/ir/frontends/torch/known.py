@@ -17,7 +17,18 @@ from secateur.ir.graph import Value
 from .arrays import to_numpy
 from .build import Argument, Builder, bind
 from .capture import Capture
-from .constants import CREATES, FOLLOWED, LAYER_WEIGHTS, NORMALISES, WEIGHT_NORMS, Const, create, hollow, rests
+from .constants import (
+    CREATES,
+    FOLLOWED,
+    LAYER_WEIGHTS,
+    MATRICES,
+    NORMALISES,
+    WEIGHT_NORMS,
+    Const,
+    create,
+    hollow,
+    rests,
+)
 from .grown import NOTHING, Grown
 from .source import source_of
 
@@ -133,9 +144,9 @@ class Known(ABC):
         if not slots or all(n in self.consts for n in node.all_input_nodes):
             return fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
         args = [
-            self._folded_value(item, node, name == "weight")
+            self._folded_value(item, node, name == "weight" or base in MATRICES)
             if name in slots and isinstance(item, fx.Node)
-            else [self._stacked(one) for one in item]
+            else [self._folded_value(one, node, True) if base in MATRICES else self._stacked(one) for one in item]
             if name in slots and isinstance(item, list | tuple)
             else fx.map_arg(item, self._value)
             for name, item in zip(names, node.args, strict=False)
@@ -155,6 +166,7 @@ class Known(ABC):
         const = self.consts.get(item)
         if const is None or not isinstance(const.tensor, torch.Tensor) or const.tensor.ndim < 2:
             return self._value(item)
+        weight = weight and (const.tensor.ndim == 2 or _base(user) not in MATRICES)
         if not const.folded and not (weight and const.strayed and const.origins):
             return self._value(item)
         if weight and const.scaled == 0 and _whole_filters(user, const.tensor):
@@ -180,10 +192,15 @@ class Known(ABC):
 
 def _whole_filters(layer: fx.Node, weight: torch.Tensor) -> bool:
     """Are the rows of a layer's weight its filters, and its columns what all of them read, or each one alone?"""
-    base = layer.target._schema.name.rpartition("::")[2]  # type: ignore[union-attr]
+    base = _base(layer)
     if base == "linear":
         return True
     if base not in ("conv1d", "conv2d", "conv3d"):
         return False
     groups = dict(zip((a.name for a in layer.target._schema.arguments), layer.args, strict=False)).get("groups", 1)  # type: ignore[union-attr]
     return bool(groups == 1 or weight.shape[1] == 1)
+
+
+def _base(call: fx.Node) -> str:
+    name: str = call.target._schema.name  # type: ignore[union-attr]
+    return name.rpartition("::")[2]
