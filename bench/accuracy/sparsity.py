@@ -7,7 +7,7 @@ The residual network of `bench.accuracy.training` on Fashion-MNIST at 14x14, sma
 pictures. Then each pattern sets a share of the weights of every layer but the first, which has nine an output, to zero,
 by magnitude and by second moments (512 pictures without their labels, and what remains is solved for the original's
 outputs), and the network is judged on all 10,000 test pictures: as it is, and after one pass whose masks hold the
-zeros. `bmwm` can express powers of two alone, so it has the next larger share; a row states the share of zeros that
+zeros. `bmwm` keeps one in a whole number, so it has the next larger share; a row states the share of zeros that
 there is. A run that was stopped goes on where it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
 """
 

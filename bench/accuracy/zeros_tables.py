@@ -51,7 +51,7 @@ def patterns() -> str:
         f"{sample['passes']} passes over {sample['examples']:,} pictures; top-1 in per cent on 10,000 pictures, "
         f"{'one seed' if seeds == 1 else f'{seeds} seeds'};",
         f"dense: {spread(dense)}. By magnitude, by second moments of 512 pictures, and after one more pass whose masks",
-        "hold the zeros of the latter. BMWM has the next larger power of two.",
+        "hold the zeros of the latter. BMWM keeps one in a whole number, the next that removes enough.",
         "",
         "| zeros | pattern | by magnitude | by moments | and one pass |",
         "|--:|---|--:|--:|--:|",

@@ -25,7 +25,7 @@ def block_max(importance: Array, size: int) -> Mask:
 
 @dataclass(frozen=True)
 class BMWM:
-    """One block size for the whole layer: the least power of two that removes as much as is asked for."""
+    """One block size for the whole layer: the least that removes as much as is asked for."""
 
     name: ClassVar[str] = "bmwm"
 
@@ -33,7 +33,7 @@ class BMWM:
         """The weights that stay. Raises InputError beyond blocks of 64."""
         columns, size = max(importance.shape[1], 1), 1
         while size < LONGEST and -(-columns // size) > kept_of(columns, sparsity):
-            size *= 2
+            size += 1
         share = 1 - -(-columns // size) / columns
         if share < sparsity - 1e-9:
             why = f"blocks of {LONGEST} remove {share:.2%} at most of rows of {columns}; ask for that"

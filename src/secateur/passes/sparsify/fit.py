@@ -8,8 +8,11 @@ import numpy as np
 
 from secateur.ir import Array
 
+from .balanced import Balanced
 from .pattern import Mask, Pattern
 
+FINE = 10  # rounds where inverses of what is left are affordable
+AFFORDABLE = 1 << 34  # multiply-accumulates of the inverses of one round: some seconds
 STEPS = 100  # of conjugate gradients at most
 ENOUGH = 1e-6  # of the first residual
 
@@ -33,6 +36,21 @@ class Quadratic:
         inverse = np.linalg.inv(self.second)
         diagonal = np.maximum(np.einsum("gcc->gc", inverse), np.finfo(np.float64).tiny)
         found: Array = weight.astype(np.float64) ** 2 / diagonal[:, None, :]
+        return found
+
+    def remaining(self, weight: Array, left: Mask, alike: int) -> Array:
+        """``importance`` under a mask: the others that make up for a weight are those that are left.
+
+        ``alike``: outputs that follow each other and have the same mask share an inverse of S on their columns.
+        """
+        found = np.zeros(weight.shape)
+        for g in range(weight.shape[0]):
+            for first in range(0, weight.shape[1], alike):
+                rows = slice(first, first + alike)
+                columns = np.flatnonzero(left[g, first])
+                inverse = np.linalg.inv(self.second[g][np.ix_(columns, columns)])
+                diagonal = np.maximum(np.diag(inverse), np.finfo(np.float64).tiny)
+                found[g, rows, columns] = (weight[g, rows][:, columns] ** 2 / diagonal).T
         return found
 
     def loss(self, weight: Array) -> float:
@@ -67,15 +85,20 @@ def prune(loss: Quadratic, weight: Array, pattern: Pattern, sparsity: float, rou
     """Weights [groups, outputs, columns] with this share of zeros in a pattern, and which stay.
 
     Greedy removal with update of what remains: in each of ``rounds`` as large a share of what is left goes, the least
-    important by ``Quadratic.importance``, and the others are solved again.
+    important by ``Quadratic.importance``, and the others are solved again. Where outputs have the same mask in blocks,
+    and the inverses of what is left are affordable, those say what is least important (``Quadratic.remaining``).
     """
     shape, left = weight.shape, np.ones(weight.shape, bool)
     now = weight.astype(np.float64)
+    alike = pattern.outputs if isinstance(pattern, Balanced) else 1
+    exact = alike > 1 and shape[0] * -(-shape[1] // alike) * shape[2] ** 3 <= AFFORDABLE
+    rounds = max(rounds, FINE) if exact else rounds
     for number in range(1, rounds + 1):
         share = 1 - (1 - sparsity) ** (number / rounds)
         if number == rounds:
             share = sparsity
-        important = np.where(left, loss.importance(now), 0.0).reshape(-1, shape[-1])
+        worth = loss.remaining(now, left, alike) if exact else loss.importance(now)
+        important = np.where(left, worth, 0.0).reshape(-1, shape[-1])
         left = left & pattern.mask(important, share).reshape(shape)
         now = loss.solve(now, left)
     return now, left
