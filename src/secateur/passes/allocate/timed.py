@@ -125,13 +125,16 @@ class _Search:
         """The slowest network that meets the budget when it is measured again, None where none does."""
         slow, fast = (1.0, self.used(self.whole, self.whole)), (0.0, 0.0)  # the second a guess at first
         best: _Found | None = None
-        while len(self.tried) + 2 <= MEASUREMENTS and (best is None or self.used(best.took, best.whole) < NEAR):
+        for _ in range(MEASUREMENTS):
+            if len(self.tried) + 2 > MEASUREMENTS or (best is not None and self.used(best.took, best.whole) >= NEAR):
+                break
             share = fast[0] + (slow[0] - fast[0]) * (AIM - fast[1]) / max(slow[1] - fast[1], 1e-9)
             share = min(max(share, fast[0] + 0.1 * (slow[0] - fast[0])), fast[0] + 0.9 * (slow[0] - fast[0]))
             try:
                 found = self.measured(share, self.at(share)(self.graph))
-            except BudgetError:
-                break
+            except BudgetError:  # no network has so little: look above
+                fast = (share, min(fast[1], slow[1]))
+                continue
             if self.used(found.took, found.whole) <= 1:
                 found = self.measured(share, found.graph)
             used = self.used(found.took, found.whole)
