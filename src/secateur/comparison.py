@@ -54,6 +54,8 @@ class Reading(Fields):
     """The outcome, as the report prints it. ``passed`` is None where nothing could be run, and ``note`` says why.
 
     ``max_rel_err``: the largest difference over the largest value of the reference; ``runs``: inputs compared.
+    ``taken``: the shapes that the original took beside the captured ones, by kind of size, None where it took none; no
+    part of the JSON. The same network as a file is asked for these first.
     """
 
     passed: bool | None
@@ -61,10 +63,11 @@ class Reading(Fields):
     runs: int
     reference: str
     note: str | None = None
+    taken: tuple[Shapes | None, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         """The fields of the report's JSON; the note where there is one."""
-        found = super().to_dict()
+        found = {k: v for k, v in super().to_dict().items() if k != "taken"}
         return found if self.note is not None else {k: v for k, v in found.items() if k != "note"}
 
 
@@ -101,10 +104,12 @@ class Comparison:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sizes", Resizing(self.graph))
 
-    def on(self, given: Sequence[Feed], seed: int) -> Reading:
-        """Compare on these inputs, on random ones and at other sizes."""
+    def on(self, given: Sequence[Feed], seed: int, known: Sequence[Shapes | None] = ()) -> Reading:
+        """Compare on these inputs, on random ones and at other sizes, those that are ``known`` to be taken first."""
         worst, runs, notes, refusal = 0.0, 0, list[str](), ""
-        for choices in self._feeds(given, seed):
+        taken: list[Shapes | None] = []
+        for choices, other in self._feeds(given, seed, known):
+            taken += [None] if other else []
             for feed, at in choices:
                 mine = self._begun(feed)
                 try:
@@ -115,23 +120,34 @@ class Comparison:
                 off, note = self._compare(feed, wants, at, mine)
                 worst, runs = max(worst, off), runs + 1
                 notes += [note] if note else []
+                if other:
+                    taken[-1] = {name: tuple(map(int, array.shape)) for name, array in feed.items()}
                 break
         if not runs:
             return unread(f"not run: {refusal}", self.original.reference)
-        return Reading(True, worst, runs, self.original.reference, notes[0] if notes else None)
+        return Reading(True, worst, runs, self.original.reference, notes[0] if notes else None, tuple(taken))
 
-    def _feeds(self, given: Sequence[Feed], seed: int) -> Iterator[Iterator[tuple[Feed, str]]]:
-        """Inputs and their sizes in words. Of each group the first that the original takes counts."""
+    def _feeds(
+        self, given: Sequence[Feed], seed: int, known: Sequence[Shapes | None]
+    ) -> Iterator[tuple[Iterator[tuple[Feed, str]], bool]]:
+        """Inputs and their sizes in words, and whether these are others than the captured ones.
+
+        Of each group the first that the original takes counts.
+        """
         for feed in given:
-            yield iter([(feed, "")])
+            yield iter([(feed, "")]), False
         captured = (random_inputs(self.graph, seed), "")
         kinds = enumerate(self._sizes.others(), seed + 1)
-        others = [self._drawn(choices, drawn) for drawn, choices in kinds]
+        firsts = itertools.chain(([first] if first is not None else [] for first in known), itertools.repeat([]))
+        others = [
+            self._drawn(itertools.chain(first, choices), drawn)
+            for (drawn, choices), first in zip(kinds, firsts, strict=False)
+        ]
         if self._sizes.is_costly() and others:  # the captured size only where the last of the others is refused
             others[-1] = itertools.chain(others[-1], [captured])
         else:
-            yield iter([captured])
-        yield from others
+            yield iter([captured]), False
+        yield from ((choices, True) for choices in others)
 
     def _drawn(self, choices: Iterable[Shapes], seed: int) -> Iterator[tuple[Feed, str]]:
         return ((random_inputs(self.graph, seed, shapes), _said(self.graph, shapes)) for shapes in choices)

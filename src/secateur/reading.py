@@ -66,20 +66,29 @@ def bare(graph: Graph) -> Graph:
     return graph if origin is None else graph.with_note(dataclasses.replace(origin, originals={}))
 
 
-def check_written(path: Path, graph: Graph, process: OnnxProcess, name: str = "") -> Reading:
-    """Compare a file with the graph that it was written from. Raises LawError as ``check_reading`` does."""
+def check_written(
+    path: Path, graph: Graph, process: OnnxProcess, name: str = "", read: Reading | None = None
+) -> Reading:
+    """Compare a file with the graph that it was written from. Raises LawError as ``check_reading`` does.
+
+    ``read``: how the original compared, whose sizes the file is likely to take as well.
+    """
     label = f"'{name or path.name}'"
     with contextlib.closing(OnnxOriginal(path, graph, process, label)) as original:
-        return Comparison(original, graph, label, WRITTEN).on([], 0)
+        return Comparison(original, graph, label, WRITTEN).on([], 0, read.taken if read is not None else ())
 
 
 def checked_jobs(
-    graph: Graph, path: str | Path, trust: bool = False, process: OnnxProcess | None = None
+    graph: Graph,
+    path: str | Path,
+    trust: bool = False,
+    process: OnnxProcess | None = None,
+    read: Reading | None = None,
 ) -> tuple[list[Job], list[Reading]]:
     """What ``files.write_all`` has to write for the graph, compared before it takes its place.
 
-    The list gets the outcome when that is done. Raises LawError then, and InputError and Unsupported now where the
-    graph cannot be written.
+    The list gets the outcome when that is done; ``read``: see ``check_written``. Raises LawError then, and InputError
+    and Unsupported now where the graph cannot be written.
     """
     from secateur.ir.exporters.onnx.write import jobs
 
@@ -89,7 +98,7 @@ def checked_jobs(
     def write_and_check(temporary: Path) -> None:
         write(temporary)
         if not trust:
-            found.append(check_written(temporary, graph, process or OnnxProcess(), Path(path).name))
+            found.append(check_written(temporary, graph, process or OnnxProcess(), Path(path).name, read))
 
     return [*others, (target, write_and_check)], found
 

@@ -204,7 +204,7 @@ def _write(
     jobs: list[Job] = []
     written: list[Reading] = []
     if job.out is not None and writes:
-        jobs, written = checked_jobs(done.graph, job.out, job.trust, process)
+        jobs, written = checked_jobs(done.graph, job.out, job.trust, process, done.report.reading)
     libraries = _libraries(job, policy) if writes else {}
     for name, place in libraries.items():
         load_tvm()
