@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from secateur import InputError, Unsupported
 from secateur.cli import bench as cli_measure
 from secateur.cli.app import app
+from secateur.deploy import build
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
 from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
@@ -72,6 +73,19 @@ def test_the_command_prints_a_table_and_json(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["bench", str(tmp_path / "two.onnx"), "--runtimes", "tensorrt"])
     assert wrong.exit_code == 2
     assert "no runtime 'tensorrt'" in wrong.stderr
+
+
+def test_a_library_is_timed_beside_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    save(small(), tmp_path / "m.onnx")
+    build(small()).save(tmp_path / "m.so")
+    given = ["bench", str(tmp_path / "m.onnx"), str(tmp_path / "m.so"), "--repeats", "2", "--json", "-"]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(r["model"], r["runtime"]) for r in rows] == [("m.onnx", "onnxruntime"), ("m.so", "library")]
+    alone = CliRunner().invoke(app, ["bench", str(tmp_path / "m.so"), "--repeats", "1", "--json", "-"])
+    assert [r["ratio"] for r in json.loads(alone.stdout)] == [1.0]
 
 
 def test_a_file_that_crashes_the_runtime_is_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

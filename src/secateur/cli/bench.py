@@ -14,6 +14,7 @@ from rich.table import Table
 
 from secateur.arguments import lanes_of
 from secateur.capture import load
+from secateur.codegen.parted import load_library
 from secateur.ir import Graph
 from secateur.ir.files import check_writable, text_job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
@@ -27,6 +28,8 @@ from secateur.timing.runtimes import Timing, measure, named
 from .shapes import shapes_of
 from .terminal import progress, say, screen, write_listed
 
+BUILT = frozenset({".so", ".dylib", ".dll"})  # how files of libraries end
+
 
 def bench_models(
     models: Sequence[Path],
@@ -39,13 +42,14 @@ def bench_models(
 ) -> None:
     """Load, time, print. ``json`` is a file for the timings, or - for stdout."""
     given = shapes_of(shapes)
-    graphs = named(models, lambda path: load(path, shapes=given))
-    for name, graph in graphs.items():
+    found = named(models, lambda path: load_library(path) if path.suffix in BUILT else load(path, shapes=given))
+    files = {path: (name, m) for path, (name, m) in zip(models, found.items(), strict=True) if isinstance(m, Graph)}
+    for name, graph in files.values():
         for remark in capture_remarks(graph):
             say(f"{name}: {remark}")
-    _first_runs(models, graphs, seed)
+    _first_runs(list(files), dict(files.values()), seed)
     with progress() as tell:
-        timings = measure(graphs, runtimes, threads=threads, repeats=repeats, seed=seed, progress=tell)
+        timings = measure(found, runtimes, threads=threads, repeats=repeats, seed=seed, progress=tell)
     _show(timings, screen())
     text = encoder.dumps([asdict(t) for t in timings], indent=1)
     if json == "-":

@@ -84,7 +84,9 @@ def run_command(
 def bench_command(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="IN.onnx [OTHER.onnx]...", help="Models, the original first.", show_default=False),
+        typer.Argument(
+            metavar="IN.onnx [OTHER.onnx]...", help="Models and libraries, the original first.", show_default=False
+        ),
     ],
     runtimes: Annotated[
         str, typer.Option(help="Which, with commas: secateur, onnxruntime, openvino, torch.")

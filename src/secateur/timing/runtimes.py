@@ -13,15 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError, Unsupported
+from secateur.ir import Array, Graph, InputError, Unsupported, Value
 from secateur.ir.near import did_you_mean
 from secateur.ir.numeric import random_inputs
 from secateur.ir.progress import Progress, quiet
 
+if TYPE_CHECKING:
+    from secateur.codegen.library import Library
+
+BUILT = "library"  # the runtime of a library that was built before
 PACKAGES = {"secateur": "tvm"}  # what a runtime needs, where its name does not say so
 
 Run = Callable[[], object]
@@ -46,7 +50,7 @@ class Timing:
 
 
 def measure(
-    models: Mapping[str, Graph],
+    models: Mapping[str, Graph | Library],
     runtimes: Sequence[str] = ("onnxruntime",),
     *,
     threads: int = 1,
@@ -55,7 +59,7 @@ def measure(
     seed: int = 0,
     progress: Progress = quiet,
 ) -> list[Timing]:
-    """Time each model in each runtime on one random input of the captured size.
+    """Time each model in each runtime, and each library as it is, on one random input of the captured size.
 
     ``progress`` is told of each round. Raises InputError for an unknown runtime or one that is not installed, or counts
     below 1.
@@ -65,17 +69,34 @@ def measure(
     for runtime in runtimes:
         check_runtime(runtime)
     runs: dict[tuple[str, str], Run] = {}
-    for name, graph in models.items():
-        feed = random_inputs(graph, seed)
+    used: dict[tuple[str, str], int] = {}
+    graphs = [model for model in models.values() if isinstance(model, Graph)]
+    for name, model in models.items():
+        if not isinstance(model, Graph):
+            feed = random_inputs(graphs[0] if graphs else _ends(model), seed)
+            runs[name, BUILT], used[name, BUILT] = _library(model, feed), model.metadata.threads
+            continue
+        feed = random_inputs(model, seed)
         for runtime in runtimes:
-            runs[name, runtime] = RUNTIMES[runtime](graph, feed, threads)
+            runs[name, runtime], used[name, runtime] = RUNTIMES[runtime](model, feed, threads), threads
     times = race(runs, repeats, warmups, seed, progress)
     first = next(iter(models))
+    whole = next(found for (name, _), found in times.items() if name == first)
     return [
-        _timing(name, runtime, threads, times[name, runtime], times[first, runtime])
-        for name in models
-        for runtime in runtimes
+        _timing(name, runtime, used[name, runtime], found, times.get((first, runtime), whole))
+        for (name, runtime), found in times.items()
     ]
+
+
+def _ends(library: Library) -> Graph:
+    """A graph with the library's inputs and nothing else."""
+    inputs = tuple(Value(port.name, port.shape, port.dtype) for port in library.metadata.inputs)
+    return Graph(library.metadata.name, inputs, (), (), {})
+
+
+def _library(library: Library, feed: Mapping[str, Array]) -> Run:
+    arrays = list(feed.values())
+    return lambda: library(*arrays)
 
 
 def race(
@@ -178,17 +199,21 @@ RUNTIMES: dict[str, Callable[[Graph, Mapping[str, Array], int], Run]] = {
 }
 
 
-def named(paths: Sequence[Path], read: Callable[[Path], Graph]) -> dict[str, Graph]:
-    """Graphs by file name, or by path where two files share a name. Raises InputError for a file given twice."""
+def named(paths: Sequence[Path], read: Callable[[Path], Graph | Library]) -> dict[str, Graph | Library]:
+    """Models by file name, or by path where two files share a name. Raises InputError for a file given twice."""
     names = [p.name if sum(q.name == p.name for q in paths) == 1 else str(p) for p in paths]
     if len(set(names)) != len(names):
         raise InputError(f"a model is named twice: {', '.join(names)}")
-    graphs = {name: read(path) for name, path in zip(names, paths, strict=True)}
-    first = next(iter(graphs.values()))
-    for name, graph in graphs.items():
-        if [v.shape for v in graph.inputs] != [v.shape for v in first.inputs]:
+    models = {name: read(path) for name, path in zip(names, paths, strict=True)}
+    shapes = {name: [tuple(map(int, v.shape)) for v in _inputs(model)] for name, model in models.items()}
+    first = next(iter(shapes.values()))
+    for name, mine in shapes.items():
+        if mine != first:
             raise Unsupported(
-                f"'{name}' takes {[v.shape for v in graph.inputs]}, the first model {[v.shape for v in first.inputs]}; "
-                "models are compared on inputs of one shape"
+                f"'{name}' takes {mine}, the first model {first}; models are compared on inputs of one shape"
             )
-    return graphs
+    return models
+
+
+def _inputs(model: Graph | Library) -> Sequence[Any]:
+    return model.inputs if isinstance(model, Graph) else model.metadata.inputs
