@@ -14,10 +14,12 @@ import pytest
 import rich.progress
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 import secateur
 from secateur import api
 from secateur.cli import terminal
+from secateur.cli.app import app
 from secateur.cli.passes import first_sentence
 from secateur.ir.exporters.onnx.write import save
 from support.command import Call, listing
@@ -292,3 +294,10 @@ def test_module_starts_without_torch() -> None:
 def test_a_net_with_batch_norm_by_its_scales(call: Call, tmp_path: Path) -> None:
     save(chain(), tmp_path / "c.onnx")
     assert call("compile", tmp_path / "c.onnx", tmp_path / "o.onnx", "--policy", "slimming", "--macs", "80%").code == 0
+
+
+@pytest.mark.parametrize(("words", "found"), [("secateur ins", "inspect"), ("secateur compile --mac", "--macs")])
+def test_the_shell_completes_commands_and_options(words: str, found: str) -> None:
+    asked = {"_SECATEUR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = CliRunner().invoke(app, prog_name="secateur", env=asked)
+    assert done.stdout.split() == [found]

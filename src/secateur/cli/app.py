@@ -35,7 +35,7 @@ class Secateur(Commands):
 
 
 app = typer.Typer(
-    name="secateur", cls=Secateur, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="secateur", cls=Secateur, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
