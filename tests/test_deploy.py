@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import secateur
-from secateur import InputError
+from secateur import InputError, codegen
 from secateur.cli.app import app
 from secateur.cli.library import tell_threads
 from secateur.deploy import build, seconds
@@ -152,7 +153,6 @@ def test_wrong_inputs_of_a_library(tmp_path: Path) -> None:
 
 
 def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur import codegen
     from secateur import deploy as build
 
     graph, honest = small(), codegen.build
@@ -195,17 +195,24 @@ def test_the_plan_is_shown_and_leaves_the_library_as_it_is(tmp_path: Path) -> No
     assert lines[-1].endswith("bytes") and (tmp_path / "out.so").is_file()
 
 
-def test_a_library_without_fast_algorithms() -> None:
+def test_a_library_without_fast_algorithms(tmp_path: Path) -> None:
+    """Asked for by name, or for the size of the file: then its notes say what that costs."""
     net = Net(1, 64, 28, 28)
     graph = net.graph(net.relu(net.conv("x", 64)))
     x = np.random.default_rng(0).standard_normal((1, 64, 28, 28)).astype(np.float32)
-    libraries = [build(graph, fast=fast) for fast in (True, False)]
-    assert [lib.metadata.kernels.get("winograd", 0) for lib in libraries] == [1, 0]
-    assert close(*(np.asarray(lib(x)) for lib in libraries))
+    libraries = [build(graph), build(graph, fast=False), build(graph, compact=True)]
+    assert [lib.metadata.kernels.get("winograd", 0) for lib in libraries] == [1, 0, 0]
+    assert close(*(np.asarray(lib(x)) for lib in libraries[:2]))
+    assert any("compact: 1 layer does without" in note for note in libraries[2].metadata.notes)
+    libraries[2].save(tmp_path / "l.so")
+    with zipfile.ZipFile(tmp_path / "l.so") as archive:
+        size = archive.getinfo("weights.bin").file_size
+    assert size <= 1.2 * sum(weight.nbytes for weight in graph.weights.values())
+    little = Net(1, 3, 6, 6)
+    assert str(codegen.cost_of_compact(little.graph(little.conv("x", 10)))).endswith("so it costs nothing")
 
 
 def test_a_network_that_magnifies_roundings_is_judged_by_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur import codegen
     from secateur import deploy as build
 
     class Unstable(nn.Module):

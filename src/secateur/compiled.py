@@ -140,17 +140,19 @@ class Compiled:
         progress: Progress | None = None,
         batch: int | None = None,
         fast: bool = True,
+        compact: bool = False,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use until its weights change.
 
         ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
-        another one than the network was captured with; ``fast`` False: without Winograd's and Strassen's algorithms.
+        another one than the network was captured with; ``fast`` False: without Winograd's and Strassen's algorithms;
+        ``compact``: the same for a file no larger than its weights.
         Raises InputError, and Unsupported without TVM.
         """
         from .deploy import build
 
         graph = self.graph
-        made = build(graph, target, tune, threads, records, progress, batch, fast)
+        made = build(graph, target, tune, threads, records, progress, batch, fast, compact)
         others = [(of, old) for of, old in self._libraries if old.metadata.inputs != made.metadata.inputs]
         self._libraries[:] = [(graph, made), *others]
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def build(
     progress: Progress | None = None,
     batch: int | None = None,
     fast: bool = True,
+    compact: bool = False,
 ) -> Library:
     """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
@@ -37,7 +39,8 @@ def build(
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured;
     ``progress(done, total, kernel)`` is told what is measured. Where this machine can run the library, it is run once
     against the graph; if fast algorithms make it too coarse it is built without. ``fast`` False leaves Winograd's and
-    Strassen's algorithms out: slower, with the rounding of plain sums.
+    Strassen's algorithms out: slower, with the rounding of plain sums. ``compact`` does so for the size of the file,
+    which then is that of the weights, and the library's notes say what it costs.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -47,7 +50,10 @@ def build(
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     opened = codegen.open_records(target, records, tune is None)
     duration = None if tune is None else seconds(tune)
-    library = codegen.build(graph, target, duration, threads, opened, progress or quiet, fast)
+    library = codegen.build(graph, target, duration, threads, opened, progress or quiet, fast and not compact)
+    if compact:
+        price = codegen.cost_of_compact(graph, target, threads, opened)
+        library.metadata = replace(library.metadata, notes=(*library.metadata.notes, str(price)))
     if codegen.missing_features(library.metadata.target):
         return library
     (error, wrong), limit = _error(graph, library), tolerance(graph, TOLERANCE)

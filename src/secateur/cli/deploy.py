@@ -21,6 +21,9 @@ def build_command(
     show_plan: Annotated[
         bool, typer.Option("--show-plan", help="Print every kernel of the library, on stdout.")
     ] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="No larger than the weights: without algorithms that transform them.")
+    ] = False,
     trust: Trust = False,
     shape: Shape = None,
     debug: Debug = False,
@@ -31,7 +34,7 @@ def build_command(
     with guard(debug):
         from .library import build_model
 
-        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan)
+        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan, compact)
 
 
 def tune_command(

@@ -34,7 +34,7 @@ SHOWN = 8  # values of an output
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
                 batch: int | None, shapes: tuple[str, ...], trust: bool = False,
-                show: bool = False) -> None:  # fmt: skip
+                show: bool = False, compact: bool = False) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
@@ -49,7 +49,7 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     process.stop()
     load_tvm()
     with progress() as tell:
-        library = build(graph, target, time, threads, records, tell, batch)
+        library = build(graph, target, time, threads, records, tell, batch, compact=compact)
     lines = write_listed([(out, library.write)])
     if show:
         typer.echo(show_plan(graph, target, threads, records, batch), nl=False)

@@ -159,7 +159,7 @@ class Tuner:
         ``alternatives`` are other specs that compute the same: the choice is that of the fastest, as its type says.
         """
         if alternatives:
-            return self.choose(self._fastest(cast("Sequence[Workload]", (spec, *alternatives))))
+            return self.choose(self.fastest(cast("Sequence[Workload]", (spec, *alternatives))))
         if type(spec) not in self.kinds:
             return None
         work = cast(Workload, spec).workload()
@@ -183,8 +183,8 @@ class Tuner:
             return None
         return choice if choice in space else None
 
-    def _fastest(self, specs: Sequence[Workload]) -> Workload:
-        """By measured seconds if one file has such for all, else by their estimates."""
+    def fastest(self, specs: Sequence[Workload]) -> Workload:
+        """Of kernels that compute the same: by measured seconds if one file has such for all, else by estimates."""
         times = self.seconds(specs) or [s.estimate(self.target) for s in specs]
         return specs[times.index(min(times))]
 
