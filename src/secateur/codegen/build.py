@@ -99,6 +99,7 @@ def write_candidates(graph: Graph, folder: Path, records: str | Path, target: st
     Raises InputError as ``tune`` does, and where the folder is in use or the cross compiler is missing.
     """
     chosen = get_target(target)
+    _refuse_gpu(chosen)
     linker(chosen)
     tuner = Tuner(chosen, threads, open_records(chosen, records))
     return offline.write(tuner, workloads(graph, chosen, threads), folder, progress=progress)
@@ -112,17 +113,23 @@ def read_results(graph: Graph, folder: Path, records: str | Path, target: str | 
     return offline.read(tuner, workloads(graph, chosen, threads), folder)
 
 
+def _refuse_gpu(target: Target) -> None:
+    """Raises InputError for a target whose kernels cannot be measured."""
+    if target.gpu:
+        raise InputError(
+            f"cannot tune for {target.name}: how kernels of GPUs are tiled is decided without measuring so far; "
+            "build without a tuning time"
+        )
+
+
 def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool,
            tracker: Tracker | None = None) -> Tuner:  # fmt: skip
     """Refuse what cannot be built, read the records, load TVM. What measures does so here, or on a tracker's boards."""
     chosen = get_target(target)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
-    if measures and chosen.gpu:
-        raise InputError(
-            f"cannot tune for {chosen.name}: how kernels of GPUs are tiled is decided without measuring so far; "
-            "build without a tuning time"
-        )
+    if measures:
+        _refuse_gpu(chosen)
     lacking = missing_features(chosen) if measures and tracker is None else []
     if lacking:
         raise InputError(

@@ -218,6 +218,14 @@ def test_templates_of_another_architecture_can_be_computed_here(tmp_path: Path) 
     assert here(tmp_path / "k.so").facts().family == family()
 
 
+def test_gpus_are_not_measured(tmp_path: Path) -> None:
+    tracker = Tracker(boards.HOST, 1, KEY)
+    with pytest.raises(InputError, match="cannot tune for opencl"):
+        codegen.tune(draw(CHAIN), 9, tmp_path / "r.jsonl", "opencl", tracker=tracker)
+    with pytest.raises(InputError, match="cannot tune for opencl"):
+        codegen.write_candidates(draw(CHAIN), tmp_path / "c", tmp_path / "r.jsonl", "opencl")
+
+
 def test_a_missing_cross_compiler_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"no aarch64-linux-gnu-gcc.*Debian: gcc-aarch64-linux-gnu"):
