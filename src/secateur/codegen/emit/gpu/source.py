@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import tvm
@@ -9,6 +10,8 @@ from tvm import tirx
 
 from secateur.codegen.emit.types import Function
 from secateur.codegen.targets import Target
+
+RESIDENT = 512  # work items of a multiprocessor that there must be registers for: all have 65,536
 
 
 def device_target(target: Target) -> tvm.target.Target:
@@ -33,4 +36,14 @@ def source(functions: Mapping[str, Function], target: Target) -> str:
     )
     module = tvm.ir.transform.Sequential([t.FlattenBuffer(), t.LowerIntrin()])(module)
     made = tvm.get_global_func(f"target.build.{device.kind.name}")(module, device)
-    return str(made.inspect_source())
+    text = str(made.inspect_source())
+    return re.sub(r"__launch_bounds__\((\d+)\)", _bounds, text) if target.triple == "cuda" else text
+
+
+def _bounds(found: re.Match[str]) -> str:
+    """What a kernel promises nvcc, and what it asks for: 128 registers a work item, where it needs them.
+
+    Left to itself ptxas stops at as many as more groups would find room with, and may spill for it.
+    """
+    items = int(found[1])
+    return f"__launch_bounds__({items}, {max(1, RESIDENT // items)})"
