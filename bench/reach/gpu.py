@@ -7,7 +7,8 @@ races, places out of bounds and barriers that not all work items come to; ``cubi
 architectures; ``networks``: twelve whole networks on images of 64x64 by PoCL, two of them pruned to half of their
 multiply-accumulates. Right means within 1e-4 of the output's largest value. ``predictions``: the share of the roofline
 of two boards, by counting (``gpu_roofline.py``), which no measurement has checked. Needs Debian's packages
-pocl-opencl-icd and oclgrind, and the extras [opencl] and [cuda].
+pocl-opencl-icd and oclgrind, and the extras [opencl] and [cuda]. PYOPENCL_BUILD_OPTIONS=-cl-opt-disable spares PoCL its
+optimiser, which takes most of the time.
 """
 
 from __future__ import annotations
