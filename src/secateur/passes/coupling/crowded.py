@@ -14,8 +14,9 @@ import numpy as np
 from secateur.ir import ELEMENTWISE, Array, Graph
 from secateur.passes.notes import Coupling
 
-from .flow import Flow, Tie
+from .flow import Flow
 from .partitions import components
+from .recorded import Tie
 
 _MOVES = frozenset({"concat", "gather", "reshape", "flatten", "matmul", "einsum"})
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from secateur.ir import BINARY, UNARY, Graph, Node
 
-from .flow import Flow, Rule, Track, Tracks
+from .flow import Flow, Rule, Tracks
+from .recorded import Track
 
 _ALIKE = frozenset(UNARY) | BINARY | {"cast", "transpose"}
 

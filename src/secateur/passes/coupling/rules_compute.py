@@ -6,8 +6,9 @@ import numpy as np
 
 from secateur.ir import REDUCE, Array, Node
 
-from .flow import Flow, Rule, Track, Tracks
+from .flow import Flow, Rule, Tracks
 from .inner import linear_across
+from .recorded import Track
 from .rules_opaque import opaque
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from secateur.ir import ELEMENTWISE, Array, Node
 
-from .flow import SUMS, Flow, Track
+from .flow import SUMS, Flow
+from .recorded import Track
 from .rules_movement import blocks
 from .rules_opaque import backwards
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from secateur.ir import BINARY, COMPARE, UNARY, Node
 
-from .flow import Flow, Rule, Track, Tracks
+from .flow import Flow, Rule, Tracks
+from .recorded import Track
 
 
 def _unary(flow: Flow, node: Node) -> Tracks:

@@ -7,7 +7,8 @@ import numpy as np
 from secateur.ir import Array, Node
 from secateur.ir.infer_movement import slice_range
 
-from .flow import Flow, Rule, Track, Tracks
+from .flow import Flow, Rule, Tracks
+from .recorded import Track
 
 
 def blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, range]]:

@@ -17,7 +17,8 @@ from secateur.ir import RESHAPES, Array, Node
 from secateur.ir.opaque import onnx_attributes
 from secateur.ir.quantised import CONCAT, DYNAMIC, ELEMENTWISE, QuantisedLayer, operand, quantised_layer, rows_axis
 
-from .flow import Flow, RawMixing, Track, Tracks
+from .flow import Flow, Tracks
+from .recorded import RawMixing, Track
 
 MOVES = RESHAPES | {"transpose", "identity", "max_pool", "slice"}
 GATES = 4

@@ -11,7 +11,8 @@ import numpy as np
 from secateur.ir import Array, Node
 from secateur.ir.torch_recurrent import Cell, RecurrentCall, recurrent_call
 
-from .flow import Flow, RawMixing, Track, Tracks
+from .flow import Flow, Tracks
+from .recorded import RawMixing, Track
 
 
 def recurrent(flow: Flow, node: Node) -> Tracks | None:
