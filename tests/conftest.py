@@ -14,7 +14,7 @@ import pytest
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 # bench/reach/kernel_shapes runs with it; tests that set a number of their own are not changed by it.
-hypothesis.settings.register_profile("sweep", deadline=None, max_examples=640, print_blob=True)
+hypothesis.settings.register_profile("sweep", deadline=None, max_examples=800, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,4 +1,4 @@
-"""Kernels at many more drawn shapes than the suite has time for: forty where a test of the suite draws six.
+"""Kernels at many more drawn shapes than the suite has time for: forty where a test of the suite draws five.
 
     python -m bench.reach.kernel_shapes              all of them, a row for each file
     python -m bench.reach.kernel_shapes strassen     the files whose names hold this

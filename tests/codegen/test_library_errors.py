@@ -190,7 +190,7 @@ def full(*_: object, **__: object) -> None:
 
 def test_no_space_for_a_library(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "l.so").write_bytes(b"what was here")
-    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     message = r"cannot write '.*l\.so': the disk is full; make room or choose another place"
     refused(run("build", files / "in.onnx", tmp_path / "l.so"), message)
     with pytest.raises(InputError, match=message):

@@ -24,8 +24,8 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "celu": {"alpha": 1.3}, "selu": {}, "leaky_relu": {"slope": 0.1},
 }  # fmt: skip
 
-# Drawn shapes of a kernel, each of which is compiled: six a test in the suite, forty in bench/reach/kernel_shapes.
-DRAWN = settings(max_examples=settings().max_examples // 16, suppress_health_check=[HealthCheck.too_slow])
+# Drawn shapes of a kernel, each of which is compiled: five a test in the suite, forty in bench/reach/kernel_shapes.
+DRAWN = settings(max_examples=settings().max_examples // 20, suppress_health_check=[HealthCheck.too_slow])
 
 # After sums that are rounded otherwise these may differ by 1: they are tested on numbers half-way between whole ones.
 STEPS = ("ceil", "floor")
