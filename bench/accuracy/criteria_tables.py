@@ -163,3 +163,32 @@ def costs(where: Where) -> str:
         title = {"all": "all at once", "none": "none: the network alone"}.get(name, f"`{name}`")
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"`python -m bench.speed.sweep`; {where(*found.values())}."])
+
+
+def repair(where: Where) -> str:
+    """What repair without labels gives back, in the mean of the networks that were measured."""
+    measured = common.read(RESULTS / "repair.jsonl")
+    if not measured:
+        return ""
+    cells = {(r["network"], r["seed"], r["criterion"], r["left"], r["repair"]): r for r in measured}
+    dense = [r["top1"] for key, r in cells.items() if key[2] == "dense"]
+    steps = max(r.get("steps", 0) for r in measured)
+    lines = [
+        f"**Repair without labels**: 1,024 pictures, {len(dense)} networks of the five kinds above, judged on 10,000",
+        f"test pictures; dense: {100 * statistics.fmean(dense):.1f}. `distill` takes {steps:,} steps. *kept*: the same",
+        "answer as the original's.",
+        "",
+        "| multiply-accumulates left | chosen by | repair | top-1 | kept | CPU s |",
+        "|--:|---|---|--:|--:|--:|",
+    ]
+    for key in dict.fromkeys(key[2:] for key in cells if key[2] != "dense"):
+        of = [r for k, r in cells.items() if k[2:] == key]
+        top1, kept, spent = (statistics.fmean(r[name] for r in of) for name in ("top1", "agreement", "cpu_s"))
+        mending = "`refit`, `distill`" if key[2] == "distill" else key[2] if key[2] == "none" else f"`{key[2]}`"
+        chosen = "`obs`, `knapsack{loss=sum}`" if key[0] == "obs" else f"`{key[0]}`, `global`"
+        lines.append(f"| {key[1]:.0%} | {chosen} | {mending} | {100 * top1:.1f} | {100 * kept:.1f} | {spent:.0f} |")
+    each = ", ".join(
+        f"{r['network']} {100 * r['top1']:.1f}" for k, r in cells.items() if k[2:] == ("obs", 0.5, "distill")
+    )
+    lines += ["", f"At 50 % after `distill`: {each}. `python -m bench.accuracy.repair`; {where(*measured)}."]
+    return "\n".join(lines)

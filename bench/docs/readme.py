@@ -114,6 +114,7 @@ def main() -> int:
     results = {
         "coverage": coverage, "latency": readme_speed.latency, "pays": readme_speed.pays,
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
+        "repair": lambda: criteria_tables.repair(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "command": command, "rewrites": readme_rewrites.block,
         "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,

@@ -33,6 +33,7 @@ from torch import nn
 from bench.lib import common, peers
 
 SIZE = 160  # pixels a side
+SIZES = {"ssd300_vgg16": 300}  # of networks that do not run at fewer
 WAYS = ("fresh", "used")
 NEAR = 1e-3  # of the largest value: drawn weights are not gentle
 Make = Callable[[], nn.Module]
@@ -95,7 +96,8 @@ def journey(name: str, way: str, seed: int, build: bool, tell: Callable[[str], N
     torch.manual_seed(seed)
     tell("make")
     model = SUBJECTS[name]().eval()
-    x = torch.rand(1, 3, SIZE, SIZE)
+    size = SIZES.get(name, SIZE)
+    x = torch.rand(1, 3, size, size)
     if way == "used":
         with torch.no_grad():
             model(x)
