@@ -140,12 +140,11 @@ class Tuning:
         mirrored = torch.rand(len(x), 1, generator=self.random) < 0.5
         rows = (torch.arange(h) + down).clamp(0, h - 1)
         columns = (torch.where(mirrored, torch.arange(w).flip(0), torch.arange(w)) + right).clamp(0, w - 1)
-        found = x[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         # Channels first in memory, too: the other way round torch 2.13 frees memory twice in the gradients of some
         # convolutions (1x1, stride 2, 7 to 17 channels), which ends the process.
-        return found.permute(0, 3, 1, 2).contiguous()
+        examples, channels = torch.arange(len(x))[:, None, None, None], torch.arange(x.shape[1])[:, None, None]
+        return x[examples, channels, rows[:, None, :, None], columns[:, None, None, :]]
 
-    @torch.no_grad()
     def _blame(self) -> None:
         """Raise InputError for the first layer, or output, that is not finite."""
         everything = torch.arange(len(next(iter(self.pool.values()))))
