@@ -61,7 +61,7 @@ def until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + LONG
     while not true():
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.01)  # servers register and leave when they please, in processes of their own: so it is asked again
 
 
 class Unlucky(Boards):
@@ -99,10 +99,11 @@ def test_a_board_that_dies_and_one_that_hangs_cost_nothing(servers: list[Listene
     assert not any(origins[0].board.endswith(lost) for lost in seen)
 
 
+# Skipped where qemu, a cross compiler or an arm64 Python is missing: the README's test command asks for nothing but
+# Python. CI installs them, and with --emulated a skip fails there (tests/conftest.py).
 @pytest.mark.emulated
 @pytest.mark.skipif(emulated.missing() is not None, reason=str(emulated.missing()))
 def test_an_emulated_board_measures_what_was_compiled_for_it(tracker: Tracker) -> None:
-    """Where qemu, a cross compiler or an arm64 Python is missing this is skipped, as in tests/codegen/test_emulated."""
     plane, target = Strides(256, 256, 32, 4), get_target("aarch64:cortex-a76")
     small = ConvSpec(4, 1, 8, 2, 8, 8, (1, 1), (1, 1), (1, 1), plane, plane, False)
     arm = replace(tracker, key="arm")

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from tvm import tirx
 
+from secateur.codegen.emit import maths
 from secateur.codegen.emit.types import Expr
 from secateur.codegen.plan.program import Attrs
 
@@ -88,20 +89,7 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
     }
 )
 
-
-def _or_nan(best: Expr, b: Expr) -> Expr:
-    """The smaller or larger of two; b where that is NaN."""
-    return tirx.Select(tirx.isnan(b), b, best)
-
-
+# As for vectors; a number is compared with zero itself.
 BINARY: Mapping[str, Callable[[Expr, Expr], Expr]] = MappingProxyType(
-    {
-        "add": lambda a, b: a + b,
-        "sub": lambda a, b: a - b,
-        "mul": lambda a, b: a * b,
-        "div": lambda a, b: a / b,
-        "minimum": lambda a, b: _or_nan(tirx.Select(b < a, b, a), b),
-        "maximum": lambda a, b: _or_nan(tirx.Select(b > a, b, a), b),
-        "prelu": lambda a, b: tirx.Select(a > ZERO, a, a * b),
-    }
+    {**maths.BINARY, "prelu": lambda a, b: tirx.Select(a > ZERO, a, a * b)}
 )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
 from types import MappingProxyType
 
 import numpy as np
 
 from secateur.codegen.kernels.accepts import constant
 from secateur.codegen.kernels.conv.fold import Folded, fold
-from secateur.codegen.kernels.conv.phases import phases
 from secateur.codegen.kernels.conv.plan import as_2d, padded
+from secateur.codegen.kernels.conv.transposed import folded, phase_pairs
 from secateur.codegen.kernels.matmul.plan import matmul as computed
 from secateur.codegen.kernels.matmul.plan import operands
 from secateur.codegen.kernels.post_ops.plan import Epilogue, per_lane, plan_epilogue
@@ -56,27 +55,19 @@ def matmul(placement: Placement, chain: Chain) -> Blocked:
 
 def conv_transpose(placement: Placement, chain: Chain) -> Blocked:
     """Each phase of the output is a plain convolution, written to every stride-th pixel."""
-    node, a = chain.head, chain.head.attrs
-    groups = int(a["groups"])
-    weight = as_2d(placement.graph.weights[node.inputs[1] or ""].astype(np.float64))
-    i, o, kh, kw = weight.shape
-    weight = weight.reshape(groups, i // groups, o, kh, kw).swapaxes(1, 2).reshape(groups * o, i // groups, kh, kw)
-    work = replace(fold(placement, chain, weight), groups=groups)
+    node, work = chain.head, folded(placement, chain)
     x, out = placement.get_blocked(node.inputs[0] or "", 1), placement.new_blocked(work.name)
     epilogue = plan_epilogue(placement, work.tail, out)
-    lone = 4 - len(node.out.shape)
-    stride, dilation, pad = ((*(d,) * lone, *a[key]) for key, d in (("stride", 1), ("dilation", 1), ("pad", 0)))
-    size = (out.extent.h, out.extent.w)
-    axes = [phases(stride[j], dilation[j], pad[j], (kh, kw)[j], size[j]) for j in (0, 1)]
-    for down, across in product(*axes):
+    stride, pairs = phase_pairs(node, work, out)
+    for down, across in pairs:
         taps = work.weight[:, :, list(down.taps)][:, :, :, list(across.taps)]
         start = (down.start, across.start)
         if not taps.size:  # nothing but the bias
             taps, start = np.zeros((*taps.shape[:2], 1, 1), np.float32), (0, 0)
         part = replace(work, weight=taps, dilation=(down.dilation, across.dilation), pad=(-start[0], -start[1], 0, 0))
-        first, step = (down.first, across.first), (stride[0], stride[1])
-        to = out.sampled(first, step, (down.count, across.count))
-        _write(placement, x, part, to, epilogue.sampled(first, step))
+        first = (down.first, across.first)
+        to = out.sampled(first, stride, (down.count, across.count))
+        _write(placement, x, part, to, epilogue.sampled(first, stride))
     return out
 
 
