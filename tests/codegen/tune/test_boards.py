@@ -33,7 +33,7 @@ from secateur.codegen.tune.tuner import Outcome
 from secateur.ir import InputError, Unsupported
 from support.nets import CHAIN, draw
 
-pytest.importorskip("tvm", reason="code generation needs apache-tvm")
+rpc = pytest.importorskip("tvm.rpc", reason="code generation needs apache-tvm")
 KEY = "loop"
 PLANE = Strides(1024, 1024, 128, 16)
 SPEC = ConvSpec(16, 1, 32, 2, 8, 8, (1, 1), (1, 1), (1, 1), PLANE, PLANE, False)
@@ -62,6 +62,32 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)  # servers register and leave when they please, in processes of their own: so it is asked again
+
+
+class Watched(Boards):
+    """Counts the calls to boards that were begun."""
+
+    calls: int = 0
+
+    def _told(self, worker: Any, kind: str, rest: list[Any], done: dict[int, Any]) -> None:
+        self.calls += kind == "at" and rest[0] is not None
+        super()._told(worker, kind, rest, done)
+
+
+def test_boards_outlive_a_tuning_that_ends_while_they_run_kernels(servers: list[Listener], tracker: Tracker) -> None:
+    """TVM's servers take no more sessions after one whose client vanished in the middle of a call."""
+    endless, seen = 10**6, 2 * len(KERNELS)  # compiling and checking are not yet what takes forever
+    with Watched(native(), 1, workers=3, rounds=endless, memory=1 << 24, patience=LONG, tracker=tracker) as team:
+        for name in range(3):
+            team.submit(name, KERNELS)
+        end = time.monotonic() + LONG
+        while team.calls < 3 * seen + 30:
+            assert not team.wait(0.02) and time.monotonic() < end
+    places = [tracker.request(LONG) for _ in servers[1:]]
+    assert {place[1] for place in places if place} == {server.port for server in servers[1:]}
+    for place in places:
+        assert place is not None
+        rpc.connect(*place)  # and leave: else the server waits for seconds for who asked for it
 
 
 class Unlucky(Boards):

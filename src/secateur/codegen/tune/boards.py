@@ -7,19 +7,23 @@ lost is left out. A board that is unfit, or computes other numbers, is held by t
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.codegen.records import Origin
 from secateur.ir import InputError, Unsupported
 
-from .pool import Job, Member, Pool, Times
+from .pool import Job, Member, Pool, Times, tell
 from .remote import STRIKES
 from .tracker import Tracker
 
 PATIENCE = 30.0  # seconds for one step on a board, such as uploading a library
 MOST_BOARDS = 32
 LOOK = 3.0  # seconds between two looks at whether any board is left, while all wait for one
+GRACE = 10.0  # seconds in which processes that are asked to end may finish the call that they are in
 
 
 @dataclass
@@ -43,6 +47,22 @@ class Boards(Pool):
         self.workers = min(self.workers or self.tracker.check(), MOST_BOARDS)
         super().__enter__()
         return self
+
+    def _kill(self) -> None:
+        """Have the processes hang up, at the end of the call that each is in, before whatever is left is killed.
+
+        A server of TVM's (0.27) takes no more sessions after one whose client vanished while a call ran: the board
+        would be lost to everybody.
+        """
+        there = [worker for worker in self._team if worker.pid]
+        for worker in there:
+            tell(worker.pid, signal.SIGTERM)
+        for worker in self._team:
+            worker.channel.close()
+        if there and self._server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(GRACE)
+        super()._kill()
 
     @property
     def free(self) -> int:

@@ -111,7 +111,7 @@ class Pool:
 
     def _kill(self) -> None:
         for worker in self._team:
-            _signal(worker.pid, signal.SIGKILL)
+            tell(worker.pid, signal.SIGKILL)
         self._team.clear()
         if self._server is not None:
             self._server.kill()
@@ -160,7 +160,7 @@ class Pool:
                 if worker.channel in ready:
                     self._hear(worker, done)
                 elif worker.pid and self._hung(worker):
-                    _signal(worker.pid, signal.SIGKILL)  # the fork server reports it
+                    tell(worker.pid, signal.SIGKILL)  # the fork server reports it
                     worker.since = self.clock()
         return done
 
@@ -223,7 +223,7 @@ class Pool:
             self._measuring = None
             for other in self._team:
                 other.since = self.clock()
-                _signal(other.pid, signal.SIGCONT)
+                tell(other.pid, signal.SIGCONT)
 
     def _next(self) -> None:
         """Let a worker measure that waits for it, and nobody else run."""
@@ -232,7 +232,7 @@ class Pool:
             return
         for other in self._team:
             if other is not worker:
-                _signal(other.pid, signal.SIGSTOP)
+                tell(other.pid, signal.SIGSTOP)
         self._measuring, worker.waiting = worker, False
         self._send(worker, worker.pid)
 
@@ -250,7 +250,8 @@ class Pool:
         return Unsupported(f"the processes that time kernels have ended: {why}; what was measured before is kept")
 
 
-def _signal(pid: int, number: int) -> None:
+def tell(pid: int, number: int) -> None:
+    """Send a process a signal, if there is one (0: none) and it has not ended."""
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

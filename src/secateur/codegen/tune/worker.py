@@ -10,6 +10,7 @@ Where a tracker is given, kernels are measured on its boards (``remote``).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -51,9 +52,17 @@ def _fork(channel: Connection, target: Target, threads: int, tracker: Tracker | 
     if pid == 0:
         die_with(server)
         use_threads(threads)
-        serve(channel, target, _work if tracker is None else remote.Worker(tracker))
+        if tracker is not None:
+            signal.signal(signal.SIGTERM, _leave)
+        with contextlib.suppress(SystemExit):
+            serve(channel, target, _work if tracker is None else remote.Worker(tracker))
         os._exit(0)
     return pid
+
+
+def _leave(*_: object) -> None:
+    """End in good order: Python calls this between two calls to a board, and what is unwound closes the session."""
+    raise SystemExit
 
 
 def serve(channel: Connection, target: Target, work: Callable[..., None]) -> None:
