@@ -33,6 +33,8 @@ def _same(node: Node, ins: Sequence[Value | None]) -> Result:
 
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's broadcasting; a symbolic dimension keeps its name."""
+    if len(set(shapes)) == 1 and all(type(d) is int for d in shapes[0]):
+        return shapes[0]
     rank = max(map(len, shapes))
     out: list[int] = []
     for axis in range(-rank, 0):

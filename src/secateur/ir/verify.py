@@ -14,6 +14,9 @@ from .infer import infer_node
 from .ops import ATTRS, OPS, OPTIONAL
 from .text import print_node
 
+# By operator: the attributes that it may have, and those that it must.
+_ATTRS = {op: (frozenset(names), frozenset(names) - OPTIONAL.get(op, frozenset())) for op, names in ATTRS.items()}
+
 
 def verify(graph: Graph, *, interface: Graph | None = None) -> Graph:
     """Return the graph if it is sound.
@@ -46,9 +49,9 @@ def _check(node: Node, known: dict[str, Value], weights: dict[str, Value]) -> st
         return f"unknown operator '{node.op}'"
     if not node.outputs:
         return "it defines nothing"
-    unknown = set(node.attrs) - set(ATTRS[node.op])
-    missing = set(ATTRS[node.op]) - set(node.attrs) - OPTIONAL.get(node.op, frozenset())
-    if unknown or missing:
+    listed, needed = _ATTRS[node.op]
+    if not needed <= node.attrs.keys() <= listed:
+        unknown, missing = node.attrs.keys() - listed, needed - node.attrs.keys()
         return f"attributes: unknown {sorted(unknown)}, missing {sorted(missing)}"
     inputs: list[Value | None] = []
     for name in node.inputs:
@@ -59,7 +62,7 @@ def _check(node: Node, known: dict[str, Value], weights: dict[str, Value]) -> st
     for value in node.outputs:
         if value.name in known or value.name in weights:
             return f"%{value.name} is defined twice"
-        if any(d < 0 for d in value.shape):
+        if value.shape and min(value.shape) < 0:
             return f"%{value.name} has a negative dimension"
     try:
         derived = infer_node(node, inputs)

@@ -132,7 +132,23 @@ class Coupling:
 
     def live(self, units: Array, keep: Array) -> Array:
         """bool per position: does it survive ``keep`` (bool[size])? Positions without a unit do."""
-        return np.where(units < 0, True, keep[units])
+        result: Array = np.append(keep, True)[units]  # the last entry answers for position -1
+        return result
+
+
+class Survivors:
+    """What a keep mask (bool[size]) leaves of each axis, worked out once for each array of units."""
+
+    def __init__(self, keep: Array) -> None:
+        self._kept = np.append(keep, True)  # the last entry answers for position -1
+        self._known: dict[int, tuple[Array, Array]] = {}  # the units are held, so that no other array takes their id
+
+    def __call__(self, units: Array) -> Array:
+        """bool per position: does it survive? Positions without a unit do. Not to be written to."""
+        found = self._known.get(id(units))
+        if found is None:
+            found = self._known[id(units)] = (units, self._kept[units])
+        return found[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,7 @@ class Pipeline:
     def __call__(self, graph: Graph) -> Graph:
         """Raises the pass's own error for a user's mistake, and PassError where a pass breaks the graph."""
         interface = graph
+        sound: Graph | None = None  # the last graph verified: one that differs by its notes alone is as sound
         done: list[str] = []
         for step in self.passes:
             if self.announce is not None:
@@ -66,8 +67,8 @@ class Pipeline:
             start = time.perf_counter()
             try:
                 after = step(graph)
-                if after is not graph:
-                    verify(after, interface=interface)
+                if after is not graph and not (sound is not None and _same_network(sound, after)):
+                    sound = verify(after, interface=interface)
             except VerifyError as error:
                 raise PassError(f"{step.name} broke the graph{_after(done)}: {error}") from error
             except Error:
@@ -84,6 +85,12 @@ class Pipeline:
 
     def __str__(self) -> str:
         return print_spec(self.passes)
+
+
+def _same_network(one: Graph, other: Graph) -> bool:
+    """Do they hold the very same nodes and weights?"""
+    parts = ("inputs", "nodes", "outputs", "weights")
+    return all(getattr(one, part) is getattr(other, part) for part in parts)
 
 
 def _after(done: Sequence[str]) -> str:

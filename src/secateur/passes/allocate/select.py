@@ -154,11 +154,21 @@ def _cells(coupling: Coupling) -> tuple[Array, Array]:
 
     Orbits of one cell bind nothing, so those of a domain become one.
     """
-    parts = np.stack([coupling.domain, coupling.orbit, coupling.cell], axis=1).astype(np.int64)
-    cells, cell = np.unique(parts, axis=0, return_inverse=True)
-    _, orbit = np.unique(cells[:, :2], axis=0, return_inverse=True)
-    alone = np.bincount(orbit.reshape(-1))[orbit.reshape(-1)] == 1
-    cells[alone, 1:] = -1
-    merged, remap = np.unique(cells, axis=0, return_inverse=True)
-    _, orbit = np.unique(merged[:, :2], axis=0, return_inverse=True)
-    return remap.reshape(-1)[cell.reshape(-1)], orbit.reshape(-1)
+    domain, orbit, name = (np.asarray(a, np.int64) for a in (coupling.domain, coupling.orbit, coupling.cell))
+    first, cell = _numbered(domain, orbit, name)
+    domain, orbit, name = domain[first], orbit[first], name[first]
+    _, number = _numbered(domain, orbit)
+    alone = np.bincount(number)[number] == 1
+    orbit, name = np.where(alone, -1, orbit), np.where(alone, -1, name)
+    first, merged = _numbered(domain, orbit, name)
+    return merged[cell], _numbered(domain[first], orbit[first])[1]
+
+
+def _numbered(*columns: Array) -> tuple[Array, Array]:
+    """(first row of each distinct one, the number of each row's), in the order of their columns."""
+    key = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        _, place = np.unique(column, return_inverse=True)
+        key = key * (int(place.max(initial=0)) + 1) + place
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return first, inverse

@@ -130,13 +130,21 @@ class _Units:
         self.reason = np.full(self.size, -1, np.int64)
         for freeze in flow.freezes:
             self._freeze(self.of[freeze.atoms], freeze.reason)
+        self.units: dict[int, Array] = {}
         self.slots = [
-            Slot(s.weight, s.axis, self.of[s.atoms], s.role, s.node, s.groups)
+            Slot(s.weight, s.axis, self._of(s.atoms), s.role, s.node, s.groups)
             for s in flow.slots.values()
             if (s.atoms > 0).any()
         ]
-        self.constraints = [Constraint(c.node, c.side, self.of[c.atoms], c.block) for c in flow.constraints]
+        self.constraints = [Constraint(c.node, c.side, self._of(c.atoms), c.block) for c in flow.constraints]
         self._freeze_unproduced()
+
+    def _of(self, atoms: Array) -> Array:
+        """The units of these atoms: one array where many values have the same channels."""
+        found = self.units.get(id(atoms))
+        if found is None:
+            found = self.units[id(atoms)] = self.of[atoms]
+        return found
 
     def _freeze(self, units: Array, reason: str) -> None:
         units = units[units >= 0]
@@ -159,10 +167,10 @@ class _Units:
             self._freeze(units, reason)
         channels = {}
         for name, track in self.flow.tracks.items():
-            channels[name] = Channels(track.axis, self.of[track.atoms])
-        seconds = {name: Channels(t.axis, self.of[t.atoms]) for name, t in self.flow.seconds.items()}
+            channels[name] = Channels(track.axis, self._of(track.atoms))
+        seconds = {name: Channels(t.axis, self._of(t.atoms)) for name, t in self.flow.seconds.items()}
         mixing = tuple(
-            Mixing(m.node.name, m.node.label, m.input, m.axis, self.of[m.atoms], m.mode) for m in self.flow.mixing
+            Mixing(m.node.name, m.node.label, m.input, m.axis, self._of(m.atoms), m.mode) for m in self.flow.mixing
         )
         groups = self._groups()
         return Coupling(
@@ -176,15 +184,16 @@ class _Units:
         rng = np.random.default_rng(0)
         marks = rng.integers(1, 1 << 63, len(self.slots) + len(self.reasons) + 1, dtype=np.uint64)
         sign = np.zeros(self.size, np.uint64)
-        for mark, slot in zip(marks, self.slots, strict=False):
-            _add(sign, slot.units, mark)
+        held = [slot.units[slot.units >= 0] for slot in self.slots]
+        if held:
+            np.add.at(sign, np.concatenate(held), np.repeat(marks[: len(held)], [len(units) for units in held]))
         sign += marks[len(self.slots) + self.reason]
         _, first, inverse = np.unique(sign, return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))  # number groups by their first unit
         member = rank[inverse]
         names: list[list[str]] = [[] for _ in first]
-        for slot in self.slots:
-            for g in np.unique(member[slot.units[slot.units >= 0]]):
+        for slot, units in zip(self.slots, held, strict=True):
+            for g in _distinct(member[units], len(first)):
                 names[g].append(str(slot))
         whys = self._why(member, len(first))
         order = np.argsort(member, kind="stable")
@@ -201,7 +210,7 @@ class _Units:
         """What ties each group together, a few lines of it."""
         whys: list[list[str]] = [[] for _ in range(count)]
         for tie in self.flow.ties:
-            for g in np.unique(member[self.of[tie.left]]):
+            for g in _distinct(member[self.of[tie.left]], count):
                 if len(whys[g]) < _WHY_LINES:
                     whys[g].append(_explain(tie.node))
                 elif len(whys[g]) == _WHY_LINES:
@@ -209,10 +218,11 @@ class _Units:
         return whys
 
 
-def _add(total: Array, units: Array, mark: np.uint64) -> None:
-    units = units[units >= 0]
-    if len(units):
-        np.add.at(total, units, np.broadcast_to(mark, units.shape))
+def _distinct(numbers: Array, count: int) -> list[int]:
+    """The numbers below ``count`` that occur, rising."""
+    occurs = np.zeros(count, bool)
+    occurs[numbers] = True
+    return np.flatnonzero(occurs).tolist()
 
 
 def _explain(node: Node) -> str:

@@ -8,6 +8,7 @@ Zeros put back in front of such a node are exact as well, and what it gives has 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,20 +39,34 @@ def crowded(flow: Flow, unit: Array, frozen: Array) -> frozenset[str]:
     needed = np.zeros(len(frozen) + 1, bool)  # frozen for another reason, too
     needed[unit[others]] = True
     found = set()
-    for name in {**ties, **loose}:
+    joining = _joining(flow, ties)
+    for name in {**joining, **loose}:  # other nodes tie one track to another: nothing is lost by that
         mine = ties.get(name, [])
         touched = np.unique(np.concatenate([*(a for t in mine for a in (t.left, t.right)), *loose.get(name, [])]))
         units = unit[touched]
         kept = frozen[units] & ~needed[units]
-        if (name in loose and 2 * kept.sum() > len(touched)) or _collapsed(flow, name, mine, touched, units):
+        stuck = name in loose and 2 * kept.sum() > len(touched)
+        if stuck or (name in joining and _collapsed(flow, name, touched, units)):
             found.add(name)
     return frozenset(found) - flow.apart
 
 
-def _collapsed(flow: Flow, name: str, mine: list[Tie], touched: Array, units: Array) -> bool:
-    """Do the node's ties join positions of one track with each other, to less than half as many units?"""
-    if not any(np.isin(t.left, t.right).any() for t in mine):
-        return False
+def _joining(flow: Flow, ties: Mapping[str, list[Tie]]) -> dict[str, None]:
+    """The nodes one of whose ties joins positions of one track with each other."""
+    last = np.full(flow.atoms, -1)  # the last tie on whose left each atom stood
+    found: dict[str, None] = {}
+    number = 0
+    for name, mine in ties.items():
+        for tie in mine:
+            last[tie.left] = number
+            if (last[tie.right] == number).any():
+                found[name] = None
+            number += 1
+    return found
+
+
+def _collapsed(flow: Flow, name: str, touched: Array, units: Array) -> bool:
+    """Do the node's ties leave less than half as many units as there would be without them?"""
     rest = components(flow.atoms, [(t.left, t.right) for t in flow.ties if t.node.name != name])
     return 2 * len(np.unique(units)) < len(np.unique(rest[touched]))
 

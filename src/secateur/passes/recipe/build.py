@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from secateur.ir import Array, Graph
-from secateur.passes.notes import Coupling, Mixing
+from secateur.passes.notes import Coupling, Mixing, Survivors
 
 from .places import file_names, in_file
 from .recipe import Kept, Mixed, Recipe
@@ -13,9 +13,10 @@ from .recipe import Kept, Mixed, Recipe
 
 def recipe_of(graph: Graph, coupling: Coupling, keep: Array) -> Recipe:
     """What this mask does to the graph, in terms of its weights."""
+    survive = Survivors(keep)
     weights: dict[str, Kept] = {}
     for slot in coupling.slots:
-        live = coupling.live(slot.units, keep)
+        live = survive(slot.units)
         if live.all():
             continue
         if slot.groups > 1:
@@ -24,13 +25,13 @@ def recipe_of(graph: Graph, coupling: Coupling, keep: Array) -> Recipe:
         else:
             weights.setdefault(slot.weight, {})[slot.axis] = np.flatnonzero(live).tolist()
     # What picks channels out of a full operand leaves others than the kept ones unread: nothing is to be masked there.
-    mixes = [m for m in coupling.mixing if m.mode != "pick" and not coupling.live(m.units, keep).all()]
+    mixes = [m for m in coupling.mixing if m.mode != "pick" and not survive(m.units).all()]
     placed = (in_file(graph, coupling, m) for m in mixes)
     return Recipe(
         "",
         {name: graph.weights[name].shape for name in weights},
         weights,
-        tuple(_mixed(m, coupling.live(m.units, keep)) for m in placed if not coupling.live(m.units, keep).all()),
+        tuple(_mixed(m, survive(m.units)) for m in placed if not survive(m.units).all()),
         names=file_names(graph),
     )
 

@@ -28,7 +28,7 @@ import numpy as np
 from secateur.ir import ELEMENTWISE, Array, Graph, Node, PassError, Source, Value, dtype_of, infer_node, prune_dead
 from secateur.passes.context import in_context
 from secateur.passes.coupling.keep import check_keep
-from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot
+from secateur.passes.notes import Coupling, KeepMask, Mixing, Slot, Survivors
 from secateur.passes.recipe.build import recipe_of
 
 from .slim_movement import ADJUST, Widths
@@ -66,8 +66,9 @@ def slim_shapes(graph: Graph, keep: Array) -> Graph:
     """The same rewrite with weights that have shapes and no data: for counting, in little time."""
     coupling = _coupling(graph)
     shapes = {name: list(w.shape) for name, w in graph.weights.items()}
+    survive = Survivors(keep)
     for slot in coupling.slots:
-        live = coupling.live(slot.units, keep)
+        live = survive(slot.units)
         shapes[slot.weight][slot.axis] = int(live.sum()) // slot.groups
     weights = {
         name: w if tuple(shapes[name]) == w.shape or _may_index(w) else _hollow(shapes[name], w)
@@ -94,14 +95,14 @@ def _coupling(graph: Graph) -> Coupling:
 
 def cut_weights(weights: Mapping[str, Array], coupling: Coupling, keep: Array) -> dict[str, Array]:
     """Every weight with its dropped positions taken out; untouched ones are shared, not copied."""
-    out = dict(weights)
+    out, survive = dict(weights), Survivors(keep)
     by_weight: dict[str, list[Slot]] = {}
     for slot in coupling.slots:
         by_weight.setdefault(slot.weight, []).append(slot)
     for name, slots in by_weight.items():
         # Grouped input axes first: they count groups by the rows that are still all there.
         for slot in sorted(slots, key=lambda s: s.groups == 1):
-            live = coupling.live(slot.units, keep)
+            live = survive(slot.units)
             if live.all():
                 continue
             out[name] = _cut_grouped(out[name], slot, live) if slot.groups > 1 else _take(out[name], slot.axis, live)
@@ -124,7 +125,7 @@ def _cut_grouped(array: Array, slot: Slot, live: Array) -> Array:
 
 def _rewrite(graph: Graph, coupling: Coupling, keep: Array, weights: dict[str, Array]) -> Graph:
     """Mend every node whose operands changed, and derive all shapes anew."""
-    widths = Widths(graph, coupling, keep, weights)
+    widths = Widths(graph, coupling, Survivors(keep), weights)
     mixing = {(m.node, m.input): m for m in coupling.mixing}
     modes: dict[str, list[Mixing]] = {}
     for m in mixing.values():

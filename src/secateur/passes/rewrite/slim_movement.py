@@ -17,7 +17,7 @@ from secateur.ir.infer_movement import reshaped, slice_range
 from secateur.ir.opaque import onnx_attributes, with_onnx_attributes
 from secateur.ir.quantised import quantised_layer
 from secateur.ir.symbolic import in_proportion
-from secateur.passes.notes import Channels, Coupling
+from secateur.passes.notes import Channels, Coupling, Survivors
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class Widths:
 
     graph: Graph
     coupling: Coupling
-    keep: Array
+    survive: Survivors
     weights: dict[str, Array]
 
     def live_units(self, units: Array) -> Array:
-        return self.coupling.live(units, self.keep)
+        return self.survive(units)
 
     def track(self, name: str | None) -> Channels | None:
         return None if name is None else self.coupling.channels.get(name)
