@@ -19,10 +19,12 @@ import secateur
 from secateur import InputError, codegen
 from secateur.cli.app import app
 from secateur.cli.library import tell_threads
+from secateur.coarse import dearest
 from secateur.deploy import build, seconds
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
 from secateur.ir.exporters.torch.module import evaluate
+from secateur.library_check import Check
 from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
@@ -210,6 +212,38 @@ def test_a_library_without_fast_algorithms(tmp_path: Path) -> None:
     assert size <= 1.2 * sum(weight.nbytes for weight in graph.weights.values())
     little = Net(1, 3, 6, 6)
     assert str(codegen.cost_of_compact(little.graph(little.conv("x", 10)))).endswith("so it costs nothing")
+
+
+def coarse_and_fine() -> Graph:
+    """Two layers for Winograd's algorithm, whose tiles hand a very large pixel's roundings on to others in the second.
+
+    Outputs that read the pixel itself are clipped.
+    """
+    net = Net(1, 32, 20, 20)
+    x = net.relu(net.conv("x", 32))
+    net.weights["light"] = np.ones((1, 1, 20, 20), np.float32)
+    net.weights["light"][..., 9, 9] = 1e4
+    y = net.bn(net.conv(net.node("mul", x, "light"), 32))
+    return net.graph(net.node("clip", y, min=0.0, max=6.0))
+
+
+def test_fast_algorithms_are_dropped_where_they_are_too_coarse(tmp_path: Path) -> None:
+    save(coarse_and_fine(), tmp_path / "a.onnx")
+    graph = secateur.load(tmp_path / "a.onnx")
+    fast, library = codegen.build(graph), build(graph)
+    assert fast.metadata.kernels["winograd"] == 2
+    assert (library.metadata.kernels["winograd"], library.metadata.kernels["conv"]) == (1, 1)
+    note = "fast algorithms are too coarse for 'conv3', computed directly; 1 other layer keeps its own"
+    assert note in library.metadata.notes
+    check = Check(graph)
+    assert check.passed(check.outputs(library)) and not check.passed(check.outputs(fast))
+
+
+def test_the_dearest_layers_go_first() -> None:
+    cost = {"a": 1e-6, "b": 4e-5, "c": 3e-4, "d": float("inf"), "e": 2e-5}
+    assert [dearest(cost, room) for room in (1.0, 5e-4, 5e-5, 1e-7)] == [
+        ["d"], ["d"], ["d", "c", "b"], ["d", "c", "b", "e", "a"],
+    ]  # fmt: skip
 
 
 def test_a_network_that_magnifies_roundings_is_judged_by_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, reinfer
-from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.onnx_origin import OnnxOrigin
-from secateur.ir.precision import doubled, doubled_feed, tolerance, widened, widened_feed
 from secateur.ir.progress import Progress, quiet
 from secateur.ir.symbolic import resized
 
+from .coarse import refined
+from .library_check import Check
+
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome
-
-TOLERANCE = 1e-3  # of the largest output: a wrong kernel is far off, sums in another order are not
-FINE = 1e-4  # a library that is further off is built again without fast algorithms, in case that is why
+    from secateur.codegen.records import Records
 
 
 def build(
@@ -38,9 +38,10 @@ def build(
     ``tune``: how long kernels may be measured, "60s", "2m" or seconds; None takes what ``records`` (a file) and those
     that come with secateur say. Ctrl-C ends the measuring early, and the library is built with what was measured;
     ``progress(done, total, kernel)`` is told what is measured. Where this machine can run the library, it is run once
-    against the graph; if fast algorithms make it too coarse it is built without. ``fast`` False leaves Winograd's and
-    Strassen's algorithms out: slower, with the rounding of plain sums. ``compact`` does so for the size of the file,
-    which then is that of the weights, and the library's notes say what it costs.
+    against the graph; where fast algorithms are too coarse it is built again without, in as few layers as that takes,
+    and its notes name them. ``fast`` False leaves Winograd's and Strassen's algorithms out: slower, with the rounding
+    of plain sums. ``compact`` does so for the size of the file, which then is that of the weights, and the library's
+    notes say what it costs.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -56,14 +57,30 @@ def build(
         library.metadata = replace(library.metadata, notes=(*library.metadata.notes, str(price)))
     if codegen.missing_features(library.metadata.target):
         return library
-    (error, wrong), limit = _error(graph, library), tolerance(graph, TOLERANCE)
-    if (wrong or not error <= FINE) and codegen.approximate(library.metadata):
-        direct = codegen.build(graph, target, None, threads, opened, fast=False)
-        least, still = _error(graph, direct)
-        if wrong or not error <= least:
-            library, error, wrong = direct, least, still
-    if (wrong or not error <= limit) and not _as_good_as_float32(graph, library):
-        how = f"by {error:.1e} of its largest output, more than {limit:g}" if not error <= limit else wrong
+    return _checked(graph, library, target, threads, opened)
+
+
+def _checked(graph: Graph, library: Library, target: str, threads: int, records: Records) -> Library:
+    """The library if it computes what the network does, or one without the fast algorithms that are too coarse.
+
+    Raises LawError where neither does.
+    """
+    from secateur import codegen
+
+    def without(part: Graph, layers: Collection[str] | None) -> Library:
+        return codegen.build(part, target, None, threads, records, fast=layers is not None, direct=layers or ())
+
+    def fast(part: Graph) -> Collection[str]:
+        return codegen.inexact_layers(part, target, threads, records)
+
+    check = Check(graph)
+    if not check.passed(check.outputs(library)) and codegen.approximate(library.metadata):
+        library = refined(library, check, without, fast)
+    outputs = check.outputs(library)
+    verdict = check.verdict(outputs)
+    if not verdict.within(check.limit) and not check.as_good_as_float32(outputs):
+        far = not verdict.error <= check.limit
+        how = f"by {verdict.error:.1e} of its largest output, more than {check.limit:g}" if far else verdict.wrong
         raise LawError(
             f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
             "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
@@ -209,52 +226,6 @@ def at_batch(graph: Graph, batch: int) -> Graph:
         raise InputError(
             f"'{graph.name}' cannot be built for batch {batch}: {error}; export it at that size"
         ) from error
-
-
-def _error(graph: Graph, library: Library) -> tuple[float, str]:
-    """Run a library once against the graph: the largest difference over the largest output, and what else is wrong.
-
-    A graph in half precision is computed in float32 for that, so that only the library's roundings count.
-    """
-    from .run import evaluate
-
-    feed = random_inputs(graph, 0)
-    found = library(*(feed[v.name] for v in graph.inputs))
-    outputs = found if isinstance(found, tuple) else (found,)
-    wide = widened(graph)
-    exact, given = (graph, feed) if wide is None else (wide, widened_feed(feed))
-    wants, limit = evaluate(exact, given), tolerance(graph, FINE)
-    error = max((relative_error(want, have) for want, have in zip(wants, outputs, strict=True)), default=0.0)
-    if not doubtful(wants, outputs, limit):
-        return error, ""
-    noisy = evaluate(*moved(exact, given))
-    for name, want, have, noise in zip(graph.outputs, wants, outputs, noisy, strict=True):
-        wrong = worst_slice(want, have, limit, noise)
-        if wrong is not None:
-            return error, f"in '{name}' {wrong}"
-    return error, ""
-
-
-def _as_good_as_float32(graph: Graph, library: Library) -> bool:
-    """Is the library no further from double precision than twice what the network in float32 is?
-
-    So it is where a network magnifies roundings, such as a variance written as E[x^2] - E[x]^2.
-    """
-    from .run import evaluate
-
-    exact, feed = doubled(graph), random_inputs(graph, 0)
-    if exact is None:
-        return False
-    try:
-        wants = evaluate(exact, doubled_feed(feed))
-    except Error:  # an operator without code for doubles
-        return False
-    found, plain = library(*(feed[v.name] for v in graph.inputs)), evaluate(graph, feed)
-    haves = found if isinstance(found, tuple) else (found,)
-    return all(
-        relative_error(want, have) <= 2 * relative_error(want, near) and worst_slice(want, have, FINE, near) is None
-        for want, have, near in zip(wants, haves, plain, strict=True)
-    )
 
 
 def load_library(path: str | Path) -> Library:

@@ -6,6 +6,7 @@ Importing this loads no TVM; ``build`` and ``load_library`` do when they are cal
 from .assembly import build, show_plan
 from .build import approximate, read_results, tune, write_candidates
 from .compact import cost_of_compact
+from .inexact import alone, inexact_layers
 from .library import Library
 from .parted import load_library
 from .targets import TARGETS, Target, get_target, missing_features
@@ -13,6 +14,7 @@ from .tune.tracker import Tracker
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
-    "TARGETS", "Library", "Outcome", "Target", "Tracker", "approximate", "build", "cost_of_compact", "get_target",
-    "load_library", "missing_features", "open_records", "read_results", "show_plan", "tune", "write_candidates",
+    "TARGETS", "Library", "Outcome", "Target", "Tracker", "alone", "approximate", "build", "cost_of_compact",
+    "get_target", "inexact_layers", "load_library", "missing_features", "open_records", "read_results", "show_plan",
+    "tune", "write_candidates",
 ]  # fmt: skip

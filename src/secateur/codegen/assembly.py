@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -31,35 +32,38 @@ def build(
     records: str | Path | Records | None = None,
     progress: Progress = quiet,
     fast: bool = True,
+    direct: Collection[str] = (),
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
     no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
-    called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors.
+    called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors;
+    ``direct``: neither of them in the layers of these labels.
     What has no code, or cannot be planned, is left to ONNX Runtime, and the library's notes say what.
     Raises InputError for an unknown target or an unusable file, Unsupported where nothing of the graph has code.
     """
     chosen = get_target(target)
 
     def make(pieces: tuple[Piece, ...]) -> Library:
-        return _joined(graph, pieces, chosen, tune, threads, records, progress, fast)
+        return _joined(graph, pieces, chosen, tune, threads, records, progress, fast, direct)
 
     return divided(graph, make)
 
 
 def _joined(graph: Graph, pieces: tuple[Piece, ...], target: Target, tune: float | None, threads: int,
-            records: str | Path | Records | None, progress: Progress, fast: bool) -> Library:  # fmt: skip
+            records: str | Path | Records | None, progress: Progress, fast: bool,
+            direct: Collection[str]) -> Library:  # fmt: skip
     """The library of parts; of one that is compiled, its own."""
     if len(pieces) == 1 and not pieces[0].foreign:
-        return build_piece(pieces[0].graph, target, tune, threads, records, progress, fast)
+        return build_piece(pieces[0].graph, target, tune, threads, records, progress, fast, direct)
     _refuse_whole(graph, pieces)
     models = {i: _model(piece, threads) for i, piece in enumerate(pieces) if piece.foreign}
     compiled = len(pieces) - len(models)
     each = None if tune is None else tune / compiled
     parts = [
         Part(
-            models.get(i) or build_piece(piece.graph, target, each, threads, records, progress, fast),
+            models.get(i) or build_piece(piece.graph, target, each, threads, records, progress, fast, direct),
             tuple(v.name for v in piece.graph.inputs), piece.graph.outputs, piece.foreign,
         )
         for i, piece in enumerate(pieces)

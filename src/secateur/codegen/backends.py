@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -28,19 +28,22 @@ class CpuBackend:
     """Processors with vectors: values in blocks on one arena, and one function that calls all kernels."""
 
     families: tuple[Family, ...] = FAMILIES
+    direct: frozenset[str] = frozenset()  # labels of layers that do without inexact families
 
     @property
     def templates(self) -> Mapping[type, Template]:
         """How each kind of spec is written. Raises ValueError where a family lacks a template."""
         return templates(self.families)
 
-    def exact(self) -> CpuBackend:
+    def exact(self, layers: Collection[str] | None = None) -> CpuBackend:
         """Without Winograd's and Strassen's algorithms."""
-        return replace(self, families=exact_families(self.families))
+        if layers is None:
+            return replace(self, families=exact_families(self.families))
+        return replace(self, direct=self.direct | frozenset(layers))
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Values in blocks of ``target.lanes`` channels or row-major, all in one arena."""
-        return Placement(graph, target, threads, choose, self.families, Arena())
+        return Placement(graph, target, threads, choose, self.families, Arena(), self.direct)
 
     def by_library(self, spec: TensorSpec) -> bool:
         """Everything: what it does not know it refuses itself."""
@@ -90,7 +93,7 @@ class GpuBackend:
 
         return GPU_TEMPLATES
 
-    def exact(self) -> GpuBackend:
+    def exact(self, layers: Collection[str] | None = None) -> GpuBackend:
         """The same: there is no family whose rounding is coarser."""
         return self
 

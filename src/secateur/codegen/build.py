@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -38,11 +38,12 @@ def build_piece(
     records: str | Path | Records | None,
     progress: Progress,
     fast: bool,
+    direct: Collection[str] = (),
 ) -> Library:
     """A library for a graph that ``divide`` leaves whole; arguments and errors are those of ``assembly.build``."""
     check(graph)
     tuner = _tuner(target, threads, records, tune is not None)
-    backend = backend_for(tuner.target) if fast else backend_for(tuner.target).exact()
+    backend = backend_for(tuner.target).exact(direct if fast else None)
     program = lower(graph, tuner.target, threads, tuner.choose if tune is None else None, backend)
     outcome = Outcome() if tune is None else tuner.tune(_open_workloads([program], backend), tune, progress)
     program.settle(tuner.choose)  # weights are packed once, when it is known how

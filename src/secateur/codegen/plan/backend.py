@@ -5,7 +5,7 @@ Planning knows no kernel and no memory: it is handed a backend. ``codegen.backen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,8 +65,11 @@ class Backend(Protocol):
         """How each kind of spec of the families is written. TVM is imported for it."""
         ...
 
-    def exact(self) -> Self:
-        """The same without families whose rounding depends on more than the order of sums."""
+    def exact(self, layers: Collection[str] | None = None) -> Self:
+        """The same without families whose rounding depends on more than the order of sums.
+
+        ``layers``: in these alone, by their labels.
+        """
         ...
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:

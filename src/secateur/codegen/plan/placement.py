@@ -31,7 +31,7 @@ class Placement:
 
     ``deferred`` are values that nobody has asked for yet and that only move others. ``choose`` says how to tile
     kernels, None that the program leaves it open (see ``Program``). ``memory`` is the backend's: every address is an
-    offset in it.
+    offset in it. Layers whose labels are in ``direct`` are computed by exact families alone.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class Placement:
         choose: Choose | None,
         families: tuple[Family, ...],
         memory: Arena,
+        direct: frozenset[str] = frozenset(),
     ) -> None:
         self.graph, self.target, self.threads = graph, target, threads
-        self.families = families
+        self.families, self.direct = families, direct
         self.lanes = target.lanes
         self.program = Program(choose, arena=memory)
         self.start = Address(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
@@ -59,6 +60,11 @@ class Placement:
         self.constants: dict[str, Weight] = {}  # that were copied into a value
         for value in graph.inputs:
             self.dense[value.name] = Dense(value.shape, value.dtype, port=value.name)
+
+    def offering(self, node: Node) -> list[Family]:
+        """The families that may compute a dense convolution in place of the direct one."""
+        exact = node.label in self.direct
+        return [family for family in self.families if family.alternative is not None and (family.exact or not exact)]
 
     def _read_around(self, rows: Mapping[str, Head]) -> Iterator[tuple[str, int]]:
         """What kernels read outside of a value: its name, and how many zeros around it."""

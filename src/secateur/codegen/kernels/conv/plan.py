@@ -138,7 +138,7 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
     others: dict[Workload, Alternative] = {}
-    for family in placement.families:
+    for family in placement.offering(work.node):
         if family.alternative is not None and (work.spatial or not family.sums_pixels):
             whole = run.spec if family.sums_pixels else spec
             found = family.alternative.alternatives(whole, x, run.reads, part, placement.target)
