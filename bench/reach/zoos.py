@@ -196,7 +196,11 @@ def judge(row: common.Row) -> common.Row:
 
 
 def describe(pruned: Pruned) -> common.Row:
-    """Sizes before and after, layers cut, and the MACs not reached with the reasons of their freezing."""
+    """Sizes before and after, layers cut, and the MACs not reached with the reasons of their freezing.
+
+    A convolution of one channel to one, as efficient channel attention has over the channels, is no layer that could be
+    cut: it has no channel to spare. It counts among what is not reached.
+    """
     from secateur.passes.analysis.cost import cost
     from secateur.passes.notes import Coupling
 
@@ -214,7 +218,7 @@ def describe(pruned: Pruned) -> common.Row:
     for layer in before.layers:
         touched = widths.get(layer.node) != (layer.widths, layer.params)
         reached += layer.macs if touched else 0
-        if layer.node in weight:
+        if layer.node in weight and layer.widths != (1, 1):
             layers, cut = layers + 1, cut + touched
         if not touched:
             reasons = frozen.get(str(weight.get(layer.node)), set())
