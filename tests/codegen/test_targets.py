@@ -120,8 +120,8 @@ def test_features_of_arm_are_asked_of_the_kernel(monkeypatch: pytest.MonkeyPatch
     """Whatever /proc/cpuinfo says: in an emulated process it describes the host."""
     cpuinfo(monkeypatch, tmp_path, "flags : avx2\n")
     at(monkeypatch, "aarch64", "Linux")
-    monkeypatch.setattr(host, "_hwcap", lambda: 1 << 1 | 1 << 8)
-    assert cpu_features() == {"asimd", "atomics"}
+    monkeypatch.setattr(host, "_hwcap", lambda which: {16: 1 << 1 | 1 << 8, 26: 1 << 14}[which])
+    assert cpu_features() == {"asimd", "atomics", "bf16"}
     assert arm_cores() == set()
 
 

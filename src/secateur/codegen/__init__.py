@@ -9,12 +9,13 @@ from .compact import cost_of_compact
 from .inexact import alone, inexact_layers
 from .library import Library
 from .parted import load_library
-from .targets import TARGETS, Target, get_target, missing_features
+from .plan.precision import Precision
+from .targets import TARGETS, Target, get_target, missing_features, target_for
 from .tune.tracker import Tracker
 from .tune.tuner import Outcome, open_records
 
 __all__ = [
-    "TARGETS", "Library", "Outcome", "Target", "Tracker", "alone", "approximate", "build", "cost_of_compact",
-    "get_target", "inexact_layers", "load_library", "missing_features", "open_records", "read_results", "show_plan",
-    "tune", "write_candidates",
+    "TARGETS", "Library", "Outcome", "Precision", "Target", "Tracker", "alone", "approximate", "build",
+    "cost_of_compact", "get_target", "inexact_layers", "load_library", "missing_features", "open_records",
+    "read_results", "show_plan", "target_for", "tune", "write_candidates",
 ]  # fmt: skip

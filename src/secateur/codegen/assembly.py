@@ -17,8 +17,9 @@ from .division import Piece, divided
 from .library import Library
 from .metadata import Metadata
 from .parted import RUNTIME, Part, PartedLibrary, RuntimeModel
+from .plan.precision import F32, Precision
 from .records import Records
-from .targets import Target, get_target
+from .targets import Target, target_for
 from .tune.tuner import versions
 
 SHOWN = 4  # operators that a sentence names
@@ -33,37 +34,43 @@ def build(
     progress: Progress = quiet,
     fast: bool = True,
     direct: Collection[str] = (),
+    precision: Precision = F32,
 ) -> Library:
     """A library for this graph at the sizes it was captured with.
 
     ``tune``: seconds to spend on measuring kernels that ``records`` (a file, or what ``open_records`` read of it) has
     no entry for; None measures nothing. Ctrl-C ends the measuring, not the building. ``progress(done, total, what)`` is
     called while tuning. ``fast`` False: neither Winograd's nor Strassen's algorithm, slower and with smaller errors;
-    ``direct``: neither of them in the layers of these labels.
+    ``direct``: neither of them in the layers of these labels. ``precision``: which layers multiply in bfloat16, on a
+    target that can.
     What has no code, or cannot be planned, is left to ONNX Runtime, and the library's notes say what.
     Raises InputError for an unknown target or an unusable file, Unsupported where nothing of the graph has code.
     """
-    chosen = get_target(target)
+    chosen = target_for(target, precision.mode)
 
     def make(pieces: tuple[Piece, ...]) -> Library:
-        return _joined(graph, pieces, chosen, tune, threads, records, progress, fast, direct)
+        return _joined(graph, pieces, chosen, tune, threads, records, progress, fast, direct, precision)
 
     return divided(graph, make)
 
 
 def _joined(graph: Graph, pieces: tuple[Piece, ...], target: Target, tune: float | None, threads: int,
-            records: str | Path | Records | None, progress: Progress, fast: bool,
-            direct: Collection[str]) -> Library:  # fmt: skip
+            records: str | Path | Records | None, progress: Progress, fast: bool, direct: Collection[str],
+            precision: Precision) -> Library:  # fmt: skip
     """The library of parts; of one that is compiled, its own."""
+
+    def build(graph: Graph, seconds: float | None) -> Library:
+        return build_piece(graph, target, seconds, threads, records, progress, fast, direct, precision)
+
     if len(pieces) == 1 and not pieces[0].foreign:
-        return build_piece(pieces[0].graph, target, tune, threads, records, progress, fast, direct)
+        return build(pieces[0].graph, tune)
     _refuse_whole(graph, pieces)
     models = {i: _model(piece, threads) for i, piece in enumerate(pieces) if piece.foreign}
     compiled = len(pieces) - len(models)
     each = None if tune is None else tune / compiled
     parts = [
         Part(
-            models.get(i) or build_piece(piece.graph, target, each, threads, records, progress, fast, direct),
+            models.get(i) or build(piece.graph, each),
             tuple(v.name for v in piece.graph.inputs), piece.graph.outputs, piece.foreign,
         )
         for i, piece in enumerate(pieces)
@@ -74,7 +81,11 @@ def _joined(graph: Graph, pieces: tuple[Piece, ...], target: Target, tune: float
 
 
 def show_plan(
-    graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
+    graph: Graph,
+    target: str | Target = "native",
+    threads: int = 1,
+    records: str | Path | Records | None = None,
+    precision: Precision = F32,
 ) -> str:
     """What a library of this graph would call, one line a kernel (``plan.text``). Raises as ``build`` does."""
 
@@ -82,7 +93,7 @@ def show_plan(
         _refuse_whole(graph, pieces)
         return [
             f"ONNX Runtime: {', '.join(piece.foreign)}\n" if piece.foreign
-            else show_piece(piece.graph, target, threads, records)
+            else show_piece(piece.graph, target, threads, records, precision)
             for piece in pieces
         ]  # fmt: skip
 
@@ -117,4 +128,5 @@ def _metadata(graph: Graph, parts: list[Part], target: Target, threads: int) -> 
         graph.name, built[0].target if built else target, threads, tuple(port(graph, v.name) for v in graph.inputs),
         tuple(port(graph, name) for name in graph.outputs), sum(one.arena_words for one in built), versions(),
         (*foreign, *dict.fromkeys(note for one in built for note in one.notes)), dict(kernels),
+        precision=next((one.precision for one in built if one.precision != "f32"), "f32"),
     )  # fmt: skip

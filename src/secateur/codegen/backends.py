@@ -18,6 +18,7 @@ from .metadata import Metadata
 from .plan.backend import Backend, Compiled
 from .plan.family import Family, Template, exact_families
 from .plan.placement import Placement
+from .plan.precision import F32, Precision
 from .plan.program import Choose, Program, TensorSpec
 from .plan.tensors import Arena
 from .targets import Target
@@ -29,6 +30,7 @@ class CpuBackend:
 
     families: tuple[Family, ...] = FAMILIES
     direct: frozenset[str] = frozenset()  # labels of layers that do without inexact families
+    precision: Precision = F32
 
     @property
     def templates(self) -> Mapping[type, Template]:
@@ -43,7 +45,7 @@ class CpuBackend:
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Values in blocks of ``target.lanes`` channels or row-major, all in one arena."""
-        return Placement(graph, target, threads, choose, self.families, Arena(), self.direct)
+        return Placement(graph, target, threads, choose, self.families, Arena(), self.direct, self.precision)
 
     def by_library(self, spec: TensorSpec) -> bool:
         """Everything: what it does not know it refuses itself."""
@@ -117,11 +119,15 @@ CPU, GPU = CpuBackend(), GpuBackend()
 BACKENDS: Mapping[str, Backend] = MappingProxyType({"x86_64": CPU, "aarch64": CPU, "opencl": GPU, "cuda": GPU})
 
 
-def backend_for(target: Target) -> Backend:
-    """The backend of a target, by the first part of its triple. Raises InputError where there is none."""
+def backend_for(target: Target, precision: Precision = F32) -> Backend:
+    """The backend of a target, by the first part of its triple, with layers in a precision where it has kernels for it.
+
+    Raises InputError where there is none.
+    """
     architecture = target.triple.partition("-")[0]
     if architecture not in BACKENDS:
         raise InputError(
             f"target {target.name}: no backend generates code for {architecture}; there are {', '.join(BACKENDS)}"
         )
-    return BACKENDS[architecture]
+    backend = BACKENDS[architecture]
+    return replace(backend, precision=precision) if isinstance(backend, CpuBackend) else backend

@@ -20,10 +20,11 @@ from .metadata import Metadata, Port
 from .plan.backend import Backend
 from .plan.family import Workload, choices, family_of
 from .plan.lower import lower
+from .plan.precision import F32, Precision
 from .plan.program import Program
 from .plan.text import show
 from .records import Records
-from .targets import Target, get_target, missing_features
+from .targets import Target, missing_features, target_for
 from .tune import offline
 from .tune.boards import Boards
 from .tune.tracker import Tracker
@@ -39,11 +40,12 @@ def build_piece(
     progress: Progress,
     fast: bool,
     direct: Collection[str] = (),
+    precision: Precision = F32,
 ) -> Library:
     """A library for a graph that ``divide`` leaves whole; arguments and errors are those of ``assembly.build``."""
     check(graph)
-    tuner = _tuner(target, threads, records, tune is not None)
-    backend = backend_for(tuner.target).exact(direct if fast else None)
+    tuner = _tuner(target, threads, records, tune is not None, precision=precision)
+    backend = backend_for(tuner.target, precision).exact(direct if fast else None)
     program = lower(graph, tuner.target, threads, tuner.choose if tune is None else None, backend)
     outcome = Outcome() if tune is None else tuner.tune(_open_workloads([program], backend), tune, progress)
     program.settle(tuner.choose)  # weights are packed once, when it is known how
@@ -52,8 +54,9 @@ def build_piece(
         graph.name, tuner.target, threads,
         tuple(port(graph, v.name) for v in graph.inputs), tuple(port(graph, name) for name in graph.outputs),
         compiled.arena_words, versions(),
-        (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes),
-        kernels=_count(program, backend),
+        (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes,
+         *_in_float32(program, backend, precision)),
+        kernels=_count(program, backend), precision=_multiplies(program, backend),
     )  # fmt: skip
     return compiled.library(metadata)
 
@@ -65,11 +68,12 @@ def port(graph: Graph, name: str) -> Port:
     return Port(spelled, tuple(map(int, value.shape)), value.dtype)
 
 
-def show_piece(graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None) -> str:
+def show_piece(graph: Graph, target: str | Target, threads: int, records: str | Path | Records | None,
+               precision: Precision = F32) -> str:  # fmt: skip
     """What a library of such a graph would call, one line a kernel (``plan.text``)."""
     check(graph)
-    tuner = _tuner(target, threads, records, False)
-    backend = backend_for(tuner.target)
+    tuner = _tuner(target, threads, records, False, precision=precision)
+    backend = backend_for(tuner.target, precision)
     return show(lower(graph, tuner.target, threads, tuner.choose, backend), backend.families)
 
 
@@ -81,6 +85,7 @@ def tune(
     threads: int = 1,
     progress: Progress = quiet,
     tracker: Tracker | None = None,
+    precision: Precision = F32,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of a graph that ``records`` has no entry for, and append them.
 
@@ -88,30 +93,30 @@ def tune(
     file's lines. Ctrl-C ends it; what was measured stays. Raises InputError as ``build`` does, and Unsupported where no
     tracker answers or no board is left.
     """
-    tuner = _tuner(target, threads, records, True, tracker)
-    outcome = tuner.tune(workloads(graph, tuner.target, threads), seconds, progress)
+    tuner = _tuner(target, threads, records, True, tracker, precision)
+    outcome = tuner.tune(workloads(graph, tuner.target, threads, precision), seconds, progress)
     return outcome, tuner.notes
 
 
 def write_candidates(graph: Graph, folder: Path, records: str | Path, target: str | Target = "native",
-                     threads: int = 1, progress: Progress = quiet) -> int:  # fmt: skip
+                     threads: int = 1, progress: Progress = quiet, precision: Precision = F32) -> int:  # fmt: skip
     """Write what tuning would measure to a folder, to be measured on another machine; how many kernels there are.
 
     Raises InputError as ``tune`` does, and where the folder is in use or the cross compiler is missing.
     """
-    chosen = get_target(target)
+    chosen = target_for(target, precision.mode)
     _refuse_gpu(chosen)
     linker(chosen)
     tuner = Tuner(chosen, threads, open_records(chosen, records))
-    return offline.write(tuner, workloads(graph, chosen, threads), folder, progress=progress)
+    return offline.write(tuner, workloads(graph, chosen, threads, precision), folder, progress=progress)
 
 
 def read_results(graph: Graph, folder: Path, records: str | Path, target: str | Target = "native",
-                 threads: int = 1) -> Outcome:  # fmt: skip
+                 threads: int = 1, precision: Precision = F32) -> Outcome:  # fmt: skip
     """Append what was measured in a folder of ``write_candidates``. Raises InputError as ``offline.read`` does."""
-    chosen = get_target(target)
+    chosen = target_for(target, precision.mode)
     tuner = Tuner(chosen, threads, open_records(chosen, records))
-    return offline.read(tuner, workloads(graph, chosen, threads), folder)
+    return offline.read(tuner, workloads(graph, chosen, threads, precision), folder)
 
 
 def _refuse_gpu(target: Target) -> None:
@@ -124,9 +129,9 @@ def _refuse_gpu(target: Target) -> None:
 
 
 def _tuner(target: str | Target, threads: int, records: str | Path | Records | None, measures: bool,
-           tracker: Tracker | None = None) -> Tuner:  # fmt: skip
+           tracker: Tracker | None = None, precision: Precision = F32) -> Tuner:  # fmt: skip
     """Refuse what cannot be built, read the records, load TVM. What measures does so here, or on a tracker's boards."""
-    chosen = get_target(target)
+    chosen = target_for(target, precision.mode)
     if threads < 1:
         raise InputError(f"threads is {threads}; give a number from 1 up")
     if measures:
@@ -144,9 +149,9 @@ def _tuner(target: str | Target, threads: int, records: str | Path | Records | N
     return Tuner(chosen, threads, opened, partial(Boards, tracker=tracker))
 
 
-def workloads(graph: Graph, target: Target, threads: int) -> list[Workload]:
+def workloads(graph: Graph, target: Target, threads: int, precision: Precision = F32) -> list[Workload]:
     """The distinct kernels of a graph that have a choice, the most expensive first."""
-    backend = backend_for(target)
+    backend = backend_for(target, precision)
 
     def plan(pieces: tuple[Piece, ...]) -> list[Program]:
         return [lower(piece.graph, target, threads, None, backend) for piece in pieces if not piece.foreign]
@@ -169,6 +174,32 @@ def _count(program: Program, backend: Backend) -> dict[str, int]:
     """How many calls are of each kernel family, the largest number first."""
     families = [family_of(call.spec, backend.families) for call in program.calls]
     return dict(Counter("tvm" if f is None else f.name for f in families).most_common())
+
+
+def _multiplies(program: Program, backend: Backend) -> str:
+    """The narrowest element type that a kernel of the program multiplies in."""
+    families = [family_of(call.spec, backend.families) for call in program.calls]
+    return next((f.dtype for f in families if f is not None and f.dtype != "f32"), "f32")
+
+
+def _in_float32(program: Program, backend: Backend, precision: Precision) -> list[str]:
+    """Where another precision was asked for: the layers that multiply in float32 nevertheless, by name."""
+    if precision.mode == "f32":
+        return []
+    plain: dict[str, None] = {}
+    narrow: set[str] = set()
+    for call in program.calls:
+        family = family_of(call.spec, backend.families)
+        if family is not None and family.dtype != "f32":
+            narrow.add(call.label)
+        elif getattr(call.spec, "macs", 0):
+            plain[call.label] = None
+    kept = [label for label in plain if label in precision.plain]
+    rest = [label for label in plain if label not in precision.plain and label not in narrow]
+    why = "f32 is as fast or they have no bf16 kernel" if precision.mode == "auto" else "they have no bf16 kernel"
+    said = [f"bf16: {len(narrow)} layers multiply in bf16 and add up in f32"]
+    said += [f"in f32, as bf16 is too coarse for them: {', '.join(kept)}"] if kept else []
+    return said + ([f"in f32, as {why}: {', '.join(rest)}"] if rest else [])
 
 
 def approximate(metadata: Metadata) -> bool:

@@ -14,10 +14,12 @@ HWCAP = (
     "fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid",
     "asimdrdm", "jscvt", "fcma", "lrcpc", "dcpop", "sha3", "sm3", "sm4", "asimddp", "sha512", "sve",
 )  # fmt: skip
-AT_HWCAP = 16
+HWCAP2 = {14: "bf16"}  # of AT_HWCAP2
+AT_HWCAP, AT_HWCAP2 = 16, 26
 # What Apple's sysctl calls them, behind "hw.optional.arm.FEAT_".
 APPLE = {
     "LSE": "atomics", "FP16": "fphp", "RDM": "asimdrdm", "LRCPC": "lrcpc", "DotProd": "asimddp", "CRC32": "crc32",
+    "BF16": "bf16",
 }  # fmt: skip
 
 
@@ -40,7 +42,11 @@ def cpu_features() -> frozenset[str]:
         return frozenset(_listed("flags"))
     if system() == "darwin":
         return frozenset({"fp", "asimd", *(name for feature, name in APPLE.items() if _sysctl(feature))})
-    return frozenset(name for bit, name in enumerate(HWCAP) if _hwcap() >> bit & 1)
+    first, second = _hwcap(AT_HWCAP), _hwcap(AT_HWCAP2)
+    return frozenset(
+        name for bits, names in ((first, dict(enumerate(HWCAP))), (second, HWCAP2)) for bit, name in names.items()
+        if bits >> bit & 1
+    )  # fmt: skip
 
 
 def arm_cores() -> frozenset[tuple[int, int]]:
@@ -96,14 +102,14 @@ def _number(text: str) -> int:
     return int(text.strip(), 0)
 
 
-def _hwcap() -> int:
-    """The kernel's bits for this process; 0 where the C library cannot say."""
+def _hwcap(which: int) -> int:
+    """The kernel's bits for this process under AT_HWCAP or AT_HWCAP2; 0 where the C library cannot say."""
     try:
         ask = ctypes.CDLL(None).getauxval
     except (AttributeError, OSError, TypeError):
         return 0
     ask.restype, ask.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-    return int(ask(AT_HWCAP))
+    return int(ask(which))
 
 
 def _sysctl(feature: str) -> bool:

@@ -11,6 +11,7 @@ from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
 
 from .devices import cuda, opencl
+from .dots import DOTS
 from .host import arm_cores, cpu_features, machine, system
 from .runtime import cores
 
@@ -26,6 +27,9 @@ class Target:
     peak take as long as one float32 from memory, ``ahead`` how many pixels early the next ones are asked for (0: the
     processor does so itself). ``by_lane``: a multiplication takes one factor from any lane of a vector.
     ``sharing``: multiply-accumulates that sharing a kernel among threads costs.
+    ``like``: the target whose kernels in float32 are the same, and whose records hold for them, empty for its own.
+    ``bf16``: the operation that multiplies bfloat16 (``dots.DOTS``), empty where there is none, and ``bf16_rate`` how
+    many multiply-accumulates in it take as long as one in float32, both at their peak.
     Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
     the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
     item, ``cores`` the multiprocessors.
@@ -46,6 +50,9 @@ class Target:
     ahead: int = 32
     by_lane: bool = False
     sharing: int = 16 << 10
+    like: str = ""
+    bf16: str = ""
+    bf16_rate: float = 1.0
     warp: int = 0
     group: int = 0
     shared: int = 0
@@ -69,6 +76,7 @@ class Target:
         return target
 
 
+PRECISIONS = ("f32", "bf16", "auto")
 _X86, _ARM, _MAC = "x86_64-linux-gnu", "aarch64-linux-gnu", "aarch64-apple-darwin"
 _V82 = ("asimd", "asimddp", "asimdrdm", "atomics", "fphp", "lrcpc")  # what LLVM may use on a core of ARMv8.2
 
@@ -94,7 +102,7 @@ _ROWS = (
            l2=1 << 20),
     Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0),
     _NEON,
-    _arm("neoverse-v1", (*_V82, "sve"), 64, 1024, 4, 4, 6.7),  # Graviton3
+    replace(_arm("neoverse-v1", (*_V82, "sve"), 64, 1024, 4, 4, 6.7), bf16="bfmmla", bf16_rate=4.0),  # Graviton3
     _arm("neoverse-n1", _V82, 64, 1024, 2, 4, 5.3),  # Graviton2, Ampere Altra
     _arm("cortex-a78", _V82, 64, 256, 2, 4, 6.0),  # Jetson Orin
     _arm("cortex-a76", _V82, 64, 512, 2, 4, 7.7),  # Raspberry Pi 5
@@ -102,6 +110,10 @@ _ROWS = (
     _arm("cortex-a55", _V82, 32, 128, 1, 4, 7.0),
     _arm("cortex-a53", ("asimd",), 32, 512, 1, 8, 11.0),  # Raspberry Pi 3
     replace(_arm("apple-m1", _V82, 128, 3072, 4, 4, 3.7), triple=_MAC),
+    # LLVM's model of Sapphire Rapids begins such a product every second cycle, and two multiply-adds a cycle.
+    Target("x86-avx512-bf16", _X86, "cooperlake", 16, 32, 1,
+           ("avx512f", "avx512vl", "avx512dq", "avx512_bf16", "fma"), l1=48 << 10, l2=1 << 20, like="x86-avx512",
+           bf16="dpbf16ps", bf16_rate=0.5),
 )  # fmt: skip
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
 
@@ -163,6 +175,41 @@ def get_target(target: str | Target) -> Target:
         near = did_you_mean(str(target), known)
         raise InputError(f"unknown target '{target}'{near}: choose native or one of {', '.join(known)}")
     return known[target]
+
+
+def target_for(target: str | Target, precision: str) -> Target:
+    """A target that computes in ``precision``: with "bf16" what it must have includes the instructions for it.
+
+    ``native`` is then the best target with bfloat16 whose features this machine has; with "auto" it may be one without.
+    Raises InputError for an unknown precision, and where "bf16" is asked of a target that has none.
+    """
+    if precision not in PRECISIONS:
+        near = did_you_mean(precision, PRECISIONS)
+        raise InputError(f"unknown precision '{precision}'{near}: choose one of {', '.join(PRECISIONS)}")
+    chosen = get_target(target)
+    if precision == "f32":
+        return chosen
+    able = [chosen] if target != "native" else [chosen, *TARGETS.values()]
+    for one in able:
+        full = _needing_bf16(one)
+        if one.bf16 and (target != "native" or not missing_features(full)):
+            return replace(full, cores=chosen.cores)
+    if precision == "auto":
+        return chosen
+    rows = [_needing_bf16(t) for t in TARGETS.values() if t.bf16]
+    what = " or ".join(f"{DOTS[t.bf16].feature} ({t.name})" for t in rows)
+    where = "this machine" if target == "native" else f"target {chosen.name}"
+    raise InputError(
+        f"precision bf16: {where} has no instructions that multiply bfloat16, which take {what}, and without them it "
+        "is slower than f32; build with precision f32, with auto, which takes bf16 only where it is faster, or name "
+        "one of these targets to build for another machine"
+    )
+
+
+def _needing_bf16(target: Target) -> Target:
+    """With the feature that its products take among those that it must have."""
+    needed = DOTS[target.bf16].feature if target.bf16 else ""
+    return replace(target, features=tuple(dict.fromkeys((*target.features, needed)))) if needed else target
 
 
 def at_home(target: Target) -> bool:

@@ -47,6 +47,7 @@ class KernelBuilder:
         self.parameters: list[Var] = []
         self.declared: list[Stmt] = []
         self.stack: list[list[Stmt]] = [[]]
+        self.included: list[str] = []
         self.count = 0
 
     def pointer(self, name: str, dtype: str = "float32") -> Buffer:
@@ -56,6 +57,11 @@ class KernelBuilder:
         self.parameters.append(pointer)
         self.declared.append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
+
+    def include(self, code: str) -> None:
+        """Functions in LLVM's language that the kernel may call; those of a name are the same wherever they stand."""
+        if code not in self.included:
+            self.included.append(code)
 
     def emit(self, statement: Stmt) -> None:
         """Add a statement."""
@@ -237,7 +243,10 @@ class KernelBuilder:
     def finish(self) -> Function:
         """The function."""
         parameters = [*self.parameters, self.worker] if self.partitioned else self.parameters
-        function = private(parameters, [*self.declared, *self.stack[0]])
+        body = [*self.declared, *self.stack[0]]
+        for code in self.included:
+            body = [tirx.AttrStmt(const(0), "pragma_import_llvm", tvm.ir.StringImm(code), tirx.SeqStmt(body))]
+        function = private(parameters, body)
         assert not (self.partitioned and self.alone), "all workers would write what is not partitioned"
         return function.with_attr(WORKERS, self.threads) if self.partitioned else function
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from secateur.codegen.plan.copy_specs import CopySpec, FillSpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.family import Family
 
+from .bf16 import plan as bf16
+from .bf16.spec import Bf16Choice, Bf16ConvSpec
 from .block_sparse import plan as block_sparse
 from .block_sparse.spec import BlockSparseChoice, BlockSparseSpec, PanelChoice, PanelSpec
 from .conv import plan as conv
@@ -40,6 +42,7 @@ FAMILIES: tuple[Family, ...] = (
         alternative=block_sparse,
         sparse=True,
     ),
+    Family("bf16", {Bf16ConvSpec: Bf16Choice}, alternative=bf16, dtype="bf16"),
     Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),

@@ -120,7 +120,7 @@ class Family:
     the operators that it computes, ``nodes`` those with several outputs, ``alternative`` what it offers in place of a
     dense convolution; if it ``sums_pixels``, only where an image is a sample. ``sparse``: it leaves weights out that
     are zero. ``exact`` is False where its rounding depends on more than the order of a sum, so that a library which is
-    too coarse does without it.
+    too coarse does without it. ``dtype`` is what it multiplies: other than float32 only where that is asked for.
     """
 
     name: str
@@ -131,6 +131,7 @@ class Family:
     exact: bool = True
     sums_pixels: bool = False
     sparse: bool = False
+    dtype: str = "f32"
 
 
 def choices(families: Iterable[Family]) -> Mapping[type, type]:

@@ -19,6 +19,7 @@ from .copy_specs import CopySpec, FillSpec, MoveSpec
 from .family import Family, Head, accepted, heads
 from .fusion import is_head
 from .moves import move
+from .precision import F32, Precision
 from .program import Argument, Choose, Port, Program, Table, Weight
 from .strides import Strides
 from .tensors import Address, Arena, Blocked, Buffer, Dense, Extent, Ints, natural_channels
@@ -43,9 +44,10 @@ class Placement:
         families: tuple[Family, ...],
         memory: Arena,
         direct: frozenset[str] = frozenset(),
+        precision: Precision = F32,
     ) -> None:
         self.graph, self.target, self.threads = graph, target, threads
-        self.families, self.direct = families, direct
+        self.families, self.direct, self.precision = families, direct, precision
         self.lanes = target.lanes
         self.program = Program(choose, arena=memory)
         self.start = Address(Buffer(0, offset=0))  # the beginning of the arena: what tables count from
@@ -63,8 +65,12 @@ class Placement:
 
     def offering(self, node: Node) -> list[Family]:
         """The families that may compute a dense convolution in place of the direct one."""
-        exact = node.label in self.direct
-        return [family for family in self.families if family.alternative is not None and (family.exact or not exact)]
+        exact, takes = node.label in self.direct, self.precision.takes
+        return [
+            family
+            for family in self.families
+            if family.alternative is not None and (family.exact or not exact) and takes(family.dtype, node.label)
+        ]
 
     def _read_around(self, rows: Mapping[str, Head]) -> Iterator[tuple[str, int]]:
         """What kernels read outside of a value: its name, and how many zeros around it."""

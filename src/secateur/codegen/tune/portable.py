@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.codegen.backends import backend_for
+from secateur.codegen.dots import DOTS
 from secateur.codegen.library import linker
 from secateur.codegen.plan.family import Kernel, Workload
 from secateur.codegen.plan.program import Choice
@@ -92,7 +93,9 @@ def for_here(target: Target) -> Target:
     if at_home(target) and not missing_features(target):
         return target
     mine = native()
-    return replace(target, triple=mine.triple, mcpu=mine.mcpu, features=mine.features)
+    pixels = DOTS[target.bf16].pixels if target.bf16 else 0
+    return replace(target, triple=mine.triple, mcpu=mine.mcpu, features=mine.features,
+                   bf16={0: "", 1: "portable", 2: "portable_matrix"}[pixels])  # fmt: skip
 
 
 def compiled(i: int, spec: Workload, choice: Choice | None, target: Target, memory: int = MEMORY) -> tvm.runtime.Module:

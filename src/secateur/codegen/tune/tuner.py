@@ -60,10 +60,11 @@ def open_records(target: str | Target, path: str | Path | Records | None, known:
         raise InputError(f"there are no records '{path}'; check the path, or tune to make them")
     ffi()  # before TVM, which would load torch
     chosen = get_target(target)
+    shipped = SHIPPED / f"{chosen.like or chosen.name}.jsonl"
     revisions = {spec.__name__: template.revision for spec, template in backend_for(chosen).templates.items()}
     doubt = doubts(revisions, versions()["apache-tvm"])
     here = family() if at_home(chosen) else ""
-    return Records(path, doubt, Records(SHIPPED / f"{chosen.name}.jsonl", doubt, family=here), here)
+    return Records(path, doubt, Records(shipped, doubt, family=here), here)
 
 
 def doubts(revisions: Mapping[str, int], tvm: str) -> Doubt:
@@ -130,13 +131,15 @@ class Tuner:
         self.backend = backend_for(target)
         self.kinds = choices(self.backend.families)  # of spec, each with that of its choice
         self.team, self.clock = team, clock
+        self.dtypes = {kind: f.dtype for f in self.backend.families for kind in f.choices}
         self.near: dict[Workload, str] = {}
         self.guessed: dict[Workload, str] = {}  # with the family that was measured
 
     @property
     def notes(self) -> tuple[str, ...]:
         """For the library's metadata."""
-        others = self.records.others(self.target.name)
+        names = [name for name in (self.target.like, self.target.name) if name]
+        others = None if any(self.records.others(n) is None for n in names) else self.records.others(names[-1])
         return (*self.records.notes, *((others,) if others else ()), *((self._nearest(),) if self.near else ()),
                 *((self._guesses(),) if self.guessed else ()))  # fmt: skip
 
@@ -164,16 +167,21 @@ class Tuner:
             return None
         work = cast(Workload, spec).workload()
         space = candidates(work, self.target)
-        record = self.records.find(self.target.name, work)
+        record = self.records.find(self.name(work), work)
         if record is not None and (choice := self._fitting(work, record, space)) is not None:
             if self.records.foreign(record):
                 self.guessed[work] = record.family
             return choice
-        record = self.records.nearest(self.target.name, work)
+        record = self.records.nearest(self.name(work), work)
         if record is not None and (choice := self._fitting(work, record, space)) is not None:
             self.near[work] = work.title
             return choice
         return space[0]
+
+    def name(self, spec: Workload) -> str:
+        """The target under which the records of a kernel stand: another one's where the code is the same."""
+        plain = self.dtypes.get(type(spec), "f32") == "f32"
+        return self.target.like if plain and self.target.like else self.target.name
 
     def _fitting(self, spec: Workload, record: Record, space: Sequence[Choice | None]) -> Choice | None:
         """The record's choice if it is one of the space, else None."""
@@ -192,7 +200,7 @@ class Tuner:
         """Measured seconds of kernels that compute the same, if one file has such for all, of one family."""
         works = [s.workload() for s in specs]
         for records in self.records.layers:
-            found = [r for w in works if (r := records.table.get(key_of(self.target.name, w))) is not None]
+            found = [r for w in works if (r := records.table.get(key_of(self.name(w), w))) is not None]
             if len(found) == len(specs) and len({r.family for r in found}) == 1:
                 return [r.seconds for r in found]
         return None
@@ -228,8 +236,8 @@ class Tuner:
 
     def lacking(self, specs: Sequence[Workload]) -> list[Workload]:
         """Those that the records' file does not hold and that have a choice, the ones without any record first."""
-        todo = [s for s in specs if not self.records.holds(self.target.name, s) and len(candidates(s, self.target)) > 1]
-        return sorted(todo, key=lambda s: self.records.find(self.target.name, s) is not None)
+        todo = [s for s in specs if not self.records.holds(self.name(s), s) and len(candidates(s, self.target)) > 1]
+        return sorted(todo, key=lambda s: self.records.find(self.name(s), s) is not None)
 
     def _kernels(self, specs: Sequence[Workload]) -> list[Kernel]:
         """All choices of some specs."""
@@ -255,7 +263,7 @@ class Tuner:
         timings = tuple((stored(space[i]), float(f"{t:.4g}")) for i, t in sorted(times.items()))
         revision = self.backend.templates[type(spec)].revision
         self.records.add(record_of(
-            self.target.name, spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
+            self.name(spec), spec, space[best], float(f"{times[best]:.4g}"), timings=timings, versions=versions(),
             revision=revision, family=origin.family, board=origin.board))  # fmt: skip
         return True
 

@@ -138,11 +138,13 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
     # Algorithms with fewer products sum pixels of an image with each other: they are offered the images one by one, and
     # only where an image is a sample.
     others: dict[Workload, Alternative] = {}
+    narrow: list[Workload] = []
     for family in placement.offering(work.node):
         if family.alternative is not None and (work.spatial or not family.sums_pixels):
             whole = run.spec if family.sums_pixels else spec
             found = family.alternative.alternatives(whole, x, run.reads, part, placement.target)
             others |= dict.fromkeys(found, family.alternative)
+            narrow += found if family.dtype != "f32" else ()
     operands, alive = epilogue.arguments(placement, first, count)
     kinds = choices(placement.families)
 
@@ -157,7 +159,8 @@ def _write_run(placement: Placement, x: Blocked, work: Folded, out: Blocked, epi
         return kernel, [*arguments, *operands, out.offset(first * lanes)]
 
     alive += [b for b, _ in x.blocks]
-    placement.program.tiled([spec, *others], write, work.node.label, alive, worker, more)
+    asked = narrow if placement.precision.mode != "auto" else []
+    placement.program.tiled(asked or [spec, *others], write, work.node.label, alive, worker, more)
 
 
 def _reading(placement: Placement, x: Blocked, run: _Run, constants: Sequence[Argument],
