@@ -44,6 +44,8 @@ class Subject:
 
 def subject_of(name: str, seed: int) -> Subject:
     """The network of this name; the seed is that of its training, or of the crops. Raises MaterialError."""
+    if name.startswith("fashion/"):
+        return fashion_small(name.removeprefix("fashion/"), seed)
     return fashion_resnet(seed) if name == "fashion_resnet" else pretrained(name, seed)
 
 
@@ -62,6 +64,15 @@ def fashion_resnet(seed: int) -> Subject:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(module.state_dict(), file)
     return Subject(rewrite_nets.graph_of(module), train, choose, test, True)
+
+
+def fashion_small(name: str, seed: int) -> Subject:
+    """A network of criteria_nets, trained on as many examples."""
+    whole, test = fashion.load("train"), fashion.load("t10k")
+    train = whole.first(EXAMPLES)
+    choose = fashion.Data(whole.x[EXAMPLES : EXAMPLES + MORE], whole.y[EXAMPLES : EXAMPLES + MORE])
+    module = fashion.trained(name, seed, train, EPOCHS)
+    return Subject(trace(module, (test.x[:1],)), train, choose, test, True)
 
 
 def pretrained(name: str, seed: int) -> Subject:

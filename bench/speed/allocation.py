@@ -1,13 +1,15 @@
 """What a budget of time buys: widths by what layers take, by multiply-accumulates, and alike everywhere.
 
-    python -m bench.speed.allocation [--networks mobilenet_v2,fashion_resnet] [--speedups 1.43,2] [--runtime secateur]
+    python -m bench.speed.allocation [--networks mobilenet_v2,fashion_resnet] [--speedups 1.43,2] [--minutes 9]
 
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
-by OBS scores of unlabelled pictures, whose sums compare layers, and refitted on them. Networks of small pictures run in
-batches of 32, or calls would be all that they take. Each method meets the same measured budget, and is timed again
-beside the original. ``agreement`` is the share of pictures to judge by that the slim network answers as the original
-does, and ``error`` the relative error of its logits there. Pictures: Fashion-MNIST, and photos. Networks of networks.py
-(``ref/resnet50``) have random weights, and tell of times alone. Rows that this commit has already are not made again.
+by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them. Networks of
+small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured budget,
+and is timed again beside the original. ``agreement`` is the share of pictures to judge by that the slim network answers
+as the original does, ``error`` the relative error of its logits there, ``lost`` what the allocation went by. Pictures:
+Fashion-MNIST, and crops of photos that no scores were taken on. Networks of networks.py (``ref/resnet50``) have random
+weights and L1 scores, and tell of times alone. Rows that this commit has already are not made again, and none is begun
+after ``--minutes``: the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from bench.data.trained_subjects import SEEN, Subject, refitted, subject_of
+from bench.data.trained_subjects import SEEN, Subject, crops, refitted, subject_of
 from bench.lib import common
 from bench.nets import networks
 from secateur.deploy import at_batch
@@ -41,12 +44,18 @@ from secateur.passes.sweep.gather import Gather
 from secateur.timing.never_slower import latency_model
 
 LANES = 8
+SUM = Knapsack(loss="sum")
 METHODS: dict[str, tuple[Allocator, bool]] = {  # the allocation, and whether layers' times are what counts
     "uniform": (Uniform(), False),
-    "knapsack by MACs": (Knapsack(loss="sum"), False),
-    "knapsack by time": (Knapsack(loss="sum"), True),
+    "knapsack by MACs": (SUM, False),
+    "knapsack by time": (SUM, True),
 }
 TOGETHER, SMALL = 32, 64  # pictures in a batch, where they have fewer than so many rows
+NETWORKS = (
+    "fashion_resnet", "fashion/residual", "fashion/resnext", "fashion/mobile", "mobilenet_v2", "ref/resnet50",
+    "ref/resnext50_32x4d",
+)  # fmt: skip
+JUDGED = 120  # crops of photos
 
 
 class Batched:
@@ -73,22 +82,30 @@ class Batched:
         return found
 
 
-def cut(graph: Graph, method: str, speedup: float, latency: LatencyModel, pictures: Array | None) -> Graph:
-    """The slim network that meets the budget as measured; l1 scores where there are no pictures."""
-    step, by_time = METHODS[method]
-    timed = Timed(Amount("speedup", speedup), functools.partial(at_share, step), by_time, getattr(step, "floor", 0.0))
+def scored(graph: Graph, latency: LatencyModel, pictures: Array | None) -> Graph:
+    """The graph with scores, once for all methods; l1's where there are no pictures."""
     start = in_context(graph, latency=latency, lanes=LANES)
     if pictures is None:
-        return Pipeline((Canonicalize(), Couple(), L1(), timed, Slim()))(start)
+        return Pipeline((Canonicalize(), Couple(), L1()))(start)
     start = in_context(start, calibration=Calibration([{graph.inputs[0].name: pictures}], 0, len(pictures)))
-    return Pipeline((Canonicalize(), Couple(), Gather((OBS(),)), OBS(), timed, Slim()))(start)
+    criterion = OBS(of="outputs")
+    return Pipeline((Canonicalize(), Couple(), Gather((criterion,)), criterion))(start)
+
+
+def cut(graph: Graph, method: str, speedup: float) -> Graph:
+    """The allocated network, which meets the budget as measured."""
+    step, by_time = METHODS[method]
+    lost = SUM.lost if by_time else None
+    at = functools.partial(at_share, step)
+    return Timed(Amount("speedup", speedup), at, by_time, lost, getattr(step, "floor", 0.0))(graph)
 
 
 def judged(subject: Subject, graph: Graph) -> tuple[float, float]:
     """(agreement with the original, relative error of the logits) on the pictures to judge by."""
+    pictures = subject.test.x[:2000] if subject.classes else crops(subject.test.x, 1)[:JUDGED]
     with torch.inference_mode():
         one, other = (
-            torch.cat([module(x) for x in torch.split(subject.test.x[:2000], 1 if not subject.classes else 100)])
+            torch.cat([module(x) for x in torch.split(pictures, 1 if not subject.classes else 100)])
             for module in map(to_module, (subject.graph, graph))
         )
     return float((one.argmax(1) == other.argmax(1)).float().mean()), float((one - other).norm() / one.norm())
@@ -102,8 +119,10 @@ def key(row: common.Row) -> Key:
     return row["git"], row["network"], row["runtime"], row["speedup"], row["method"]
 
 
-def rows(name: str, speedups: list[float], runtime: str, seed: int, known: set[Key]) -> Iterator[common.Row]:
-    """A row for each method and budget that is not known yet."""
+def rows(
+    name: str, speedups: list[float], runtime: str, seed: int, known: set[Key], end: float
+) -> Iterator[common.Row]:
+    """A row for each method and budget that is not known yet, while the clock is before ``end``."""
     around = {**common.circumstances(seed), "network": name, "runtime": runtime}
     todo = [
         row for speedup in speedups for method in METHODS
@@ -111,13 +130,18 @@ def rows(name: str, speedups: list[float], runtime: str, seed: int, known: set[K
     ]  # fmt: skip
     if not todo:
         return
-    subject = None if "/" in name else subject_of(name, seed)
+    subject = None if name.startswith("ref/") else subject_of(name, seed)
     graph = networks.capture(name, seed).graph if subject is None else subject.graph
     latency = Batched(latency_model(seed, runtime))
     pictures = None if subject is None else np.ascontiguousarray(subject.train.x[:SEEN].numpy())
+    start = scored(graph, latency, pictures)
     for row in todo:
+        if time.monotonic() > end:
+            print(f"{name}: {row['method']} at {row['speedup']:g} is left for the next time", flush=True)
+            continue
         try:
-            slim = cut(graph, row["method"], row["speedup"], latency, pictures)
+            allocated = cut(start, row["method"], row["speedup"])
+            slim = Slim()(allocated)
         except BudgetError as refusal:
             yield {**row, "refused": str(refusal)}
             continue
@@ -127,7 +151,7 @@ def rows(name: str, speedups: list[float], runtime: str, seed: int, known: set[K
         done = slim.note(Allocation)
         yield {
             **row, "before_ms": before, "after_ms": after, "reached": done.reached if done else None,
-            "measured": len(done.tried) if done else 0, "load": os.getloadavg()[0],
+            "measured": len(done.tried) if done else 0, "lost": SUM.lost(allocated), "load": os.getloadavg()[0],
             "macs": cost(slim).macs / cost(graph).macs, "agreement": agreement, "error": error,
         }  # fmt: skip
 
@@ -154,14 +178,17 @@ def _shown(value: float | None) -> str:
 def main() -> int:
     """Measure, append rows, print the table."""
     parser = common.parser(__doc__, "allocation.jsonl")
-    parser.add_argument("--networks", default="fashion_resnet,mobilenet_v2", help="which, with commas")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="which, with commas")
     parser.add_argument("--speedups", default="1.43,2", help="budgets, with commas")
     parser.add_argument("--runtime", default="onnxruntime", help="where time is measured; secateur takes longer")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no row is begun after so many")
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     torch.set_num_threads(1)
     known = {key(row) for row in common.read(options.output)}
     for name in options.networks.split(","):
-        for row in rows(name, [float(s) for s in options.speedups.split(",")], options.runtime, options.seed, known):
+        speedups = [float(s) for s in options.speedups.split(",")]
+        for row in rows(name, speedups, options.runtime, options.seed, known, end):
             common.append(options.output, [row])
             print({k: row.get(k) for k in ("network", "speedup", "method", "reached", "agreement")}, flush=True)
     print(text(common.read(options.output)))

@@ -9,7 +9,7 @@ import numpy as np
 from secateur.ir import Array, Graph
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling
-from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Statistics, WeightGradients, consumers
+from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Reach, Statistics, WeightGradients, consumers
 from secateur.passes.sweep.read_sites import read_sites
 from support.network import Net
 
@@ -47,4 +47,5 @@ def all_needs(graph: Graph) -> list[Any]:
     weights = [n.inputs[1] for n in graph.nodes if n.op in ("conv", "linear")]
     reads = consumers(graph, coupling_of(graph))
     of_taps = [*map(Examples, places), *map(Pooled, places), *map(InputMoments, reads)]
-    return [*of_taps, Gates(), *map(WeightGradients, weights)]
+    reach = [Reach(site.node) for site in reads]
+    return [*of_taps, Gates(), *map(WeightGradients, weights), *reach]

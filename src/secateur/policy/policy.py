@@ -101,7 +101,8 @@ class Policy(Parts):
             return step
         by_time = isinstance(step, Knapsack) and step.by == "time"
         floor = float(getattr(once, "floor", 0.0))
-        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time, floor)
+        lost = step.lost if by_time and isinstance(step, Knapsack) else None
+        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time, lost, floor)
 
     @property
     def timed(self) -> bool:

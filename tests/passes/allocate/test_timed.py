@@ -149,6 +149,28 @@ def test_the_knapsack_goes_by_what_layers_take(which: int) -> None:
     assert cost(found[True]).macs > cost(found[False]).macs  # so that more of the rest may stay
 
 
+def test_of_networks_within_the_budget_the_one_that_loses_less_is_taken() -> None:
+    """Where prices mislead, what multiply-accumulates lead to is found as well."""
+    net, x = Net(1, 3, 8, 8), "x"
+    for width in (8, 16, 24, 8, 16):
+        x = net.relu(net.conv(x, width))
+    graph = Pipeline((Couple(), L1()))(net.graph(net.head(x)))
+    step = Knapsack(round_to=1, loss="sum")
+
+    class Misleading(ByLayer):
+        def __call__(self, *graphs: Graph) -> list[float]:
+            return Latency.__call__(self, *graphs)
+
+    slow = cost(graph).layers[1].label
+    lost, found = {}, {}
+    for by, loss in (("macs", None), ("time", None), ("both", step.lost)):
+        given = in_context(graph, latency=Misleading(graph, slow))
+        done = Timed(Amount("speedup", 1.5), functools.partial(at_share, step), by != "macs", loss)(given)
+        lost[by], found[by] = step.lost(done), done.note(Allocation)
+    assert lost["both"] == pytest.approx(min(lost.values())) and lost["macs"] < lost["time"]
+    assert [sum("measured beside" in remark for remark in done.remarks) for done in found.values() if done] == [1, 1, 2]
+
+
 def test_prices_are_the_line_through_two_networks() -> None:
     graph = Pipeline((Couple(), L1()))(residual())
     model = ByLayer(graph, "")

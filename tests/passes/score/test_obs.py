@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from secateur.ir import Array, InputError
-from secateur.passes import CRITERIA
+from secateur.passes import CRITERIA, Pipeline
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.notes import Importance
+from secateur.passes.notes import Coupling, Importance
 from secateur.passes.score import obs
 from secateur.passes.score.obs import OBS, Reader, removal
 from secateur.passes.sweep.gather import Gather
@@ -98,6 +98,29 @@ def test_groups_are_readers_of_their_own() -> None:
     assert importance is not None
     known = importance.scores[~np.isnan(importance.scores)]
     assert set(np.argsort(known)[:2].tolist()) == {1, 5}
+
+
+def test_costs_of_layers_compare_by_what_they_do_to_the_outputs() -> None:
+    """Two layers of the same weights in branches, one of which counts a hundredth in the sum: so do its channels."""
+    net = Net(8, 3, 5, 5, seed=5)
+    branches = []
+    for scale in (1.0, 0.01):
+        net.weights[f"scale{scale}"] = np.full((1, 1, 1, 1), scale, np.float32)
+        net.rng = np.random.default_rng(5)
+        branches.append(net.node("mul", net.conv(net.relu(net.conv("x", 4)), 6), f"scale{scale}"))
+    data = Calibration([np.random.default_rng(0).standard_normal((64, 3, 5, 5)).astype(np.float32)])
+    graph = in_context(Couple()(net.graph(net.node("add", *branches))), calibration=data)
+    coupling, totals = graph.note(Coupling), {}
+    assert coupling is not None
+    domain = coupling.domain
+    for of in ("layers", "outputs"):
+        importance = Pipeline((Gather((OBS(of=of),)), OBS(of=of)))(graph).note(Importance)
+        assert importance is not None
+        sums = [s for d in np.unique(domain) if (s := float(np.nansum(importance.scores[domain == d]))) > 0]
+        totals[of] = sums[0] / sums[1]
+    assert totals == {"layers": pytest.approx(1, rel=1e-3), "outputs": pytest.approx(1e4, rel=1e-3)}
+    with pytest.raises(InputError, match="layers or outputs"):
+        OBS(of="both")(graph)  # type: ignore[arg-type]
 
 
 def test_the_ridge_is_a_number_above_zero() -> None:

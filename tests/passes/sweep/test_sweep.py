@@ -21,7 +21,7 @@ import secateur
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate, to_module
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, ReadSite, WeightGradients, consumers
+from secateur.passes.sweep import Examples, Gates, InputMoments, Pooled, Reach, ReadSite, WeightGradients, consumers
 from secateur.passes.sweep.needs import ExampleSums, GateSums, Moments, need_bytes
 from secateur.passes.sweep.read_sites import read_sites, sizes, units_at
 from secateur.passes.sweep.run import sweep
@@ -54,6 +54,21 @@ def test_examples_and_pooled_are_those_of_the_values() -> None:
         np.testing.assert_allclose([sums.least, sums.most], [rows.min(1), rows.max(1)], rtol=1e-6)
         others = tuple(a for a in range(1, seen.ndim) if a != axis)
         np.testing.assert_allclose(note.of(Pooled(site), np.ndarray), seen.mean(others), rtol=1e-5, atol=1e-6)
+
+
+def test_errors_reach_as_far_as_the_jacobian_says() -> None:
+    """Errors of a layer's channels move y = B relu(A x) by B's columns where the unit is on; labels change nothing."""
+    net = Net(1, 3, 1, 1)
+    inner = net.conv("x", 4, 1)
+    graph = Couple()(net.graph(net.conv(net.relu(inner), 2, 1, bias=False)))
+    x = np.random.default_rng(0).standard_normal((2000, 3, 1, 1)).astype(np.float32)
+    reach = found(sweep(graph, [x], [Reach(inner), Gates()], batch=500)).of(Reach(inner), np.ndarray)
+    weights = [graph.weights[n.inputs[1] or ""].reshape(n.out.shape[1], -1) for n in graph.nodes if n.op == "conv"]
+    bias = graph.weights[graph.producer[inner].inputs[2] or ""]
+    hidden = x.reshape(-1, 3) @ weights[0].T + bias
+    y = np.maximum(hidden, 0) @ weights[1].T
+    want = (hidden > 0).mean(0) * (weights[1] ** 2).sum(0) / (y**2).sum(1).mean()
+    np.testing.assert_allclose(reach, want, rtol=0.08, atol=0.01)
 
 
 def test_input_moments_are_those_of_the_unfolded_input() -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Array, BudgetError, Graph, InputError
-from secateur.passes.notes import Coupling
+from secateur.passes.notes import Coupling, KeepMask
 
 from .amount import Allocation, Amount, Budgeted
 from .budget import before, meet, notes_of, roundings
@@ -41,8 +41,9 @@ class Knapsack(Budgeted):
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
     remains at most; ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least.
     ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
-    whatever its scores. ``by`` "time": under a budget of time not multiply-accumulates are shared out, but
-    what each layer took in a run of the network, where our own code can be timed.
+    whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
+    network is shared out, where layers can be timed, and multiply-accumulates as well: of the two networks that meet
+    the budget as measured, the one that loses less is taken.
     """
 
     name: ClassVar[str] = "knapsack"
@@ -54,6 +55,17 @@ class Knapsack(Budgeted):
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
         return self.within(graph, self.amount)
+
+    def lost(self, graph: Graph) -> float:
+        """What the graph's mask gives up of the importance, in the terms of ``loss``."""
+        coupling, importance = notes_of(graph, self.name)
+        mask = graph.note(KeepMask)
+        assert mask is not None
+        ladder = climb(coupling, importance.scores, self.floor)
+        there = np.zeros(len(ladder.orbit), bool)
+        there[ladder.rung[(ladder.rung >= 0) & mask.mask]] = True
+        kept = np.bincount(ladder.orbit[there], minlength=len(ladder.length))
+        return float(sum(lost(ladder, o, kept[o : o + 1], self.loss)[0] for o in range(len(kept))))
 
     def within(self, graph: Graph, amount: Amount) -> Graph:
         """The same for another budget, which may be one of kind "time" where the graph has ``Prices``."""

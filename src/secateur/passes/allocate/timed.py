@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,13 +37,16 @@ class Timed:
     ``at(share)`` leaves a share of them; or, ``by_time``, of the nanoseconds that layers took, where they can be timed
     one by one in the network and in one of half its multiply-accumulates (``Prices``). Each network is measured side
     by side with the original; the one that is taken is measured twice, and the second time counts, as the best of
-    several noisy figures is too good.
+    several noisy figures is too good. With ``lost``, what a mask gives up, a search by time is followed by one by
+    multiply-accumulates, and of what they find the network that gives up less is taken: prices are lines, and time
+    goes in steps.
     """
 
     name: ClassVar[str] = "timed"
     budget: Amount
     at: Callable[[float], Pass] = field(repr=False)
     by_time: bool = False
+    lost: Callable[[Graph], float] | None = field(default=None, repr=False)
     floor: float = 0.0  # the share of every set of channels that the allocation leaves whatever its scores
 
     def __call__(self, graph: Graph) -> Graph:
@@ -62,26 +65,30 @@ class Timed:
             everything = graph.with_note(KeepMask(np.ones(coupling.size, bool)))
             return everything.with_note(Allocation(self.budget, whole, whole, 1, (remark,)))
         priced = self._priced(graph, context.latency) if self.by_time else graph
-        search = _Search(priced, context.latency, self.at, self.budget, whole)
-        best = search.run() or search.narrowest(self.floor)
+        starts = [priced] if priced is graph or self.lost is None else [priced, graph]
+        searches = [_Search(start, context.latency, self.at, self.budget, whole) for start in starts]
+        met = [found for search in searches if (found := search.run()) is not None]
+        best = self._best(met) if met else searches[0].narrowest(self.floor)
         if best is None:
-            fastest, least = min(found.took for found in search.tried), search.tried[-1].took
+            tried = [found for search in searches for found in search.tried]
+            fastest, least = min(found.took for found in tried), searches[0].tried[-1].took
             raise BudgetError(
                 f"budget {self._spelt} is out of reach: the original takes {whole:.4g} ms, the fastest of "
-                f"{len(search.tried)} smaller networks {fastest:.4g}; the narrowest that there may be takes "
+                f"{len(tried)} smaller networks {fastest:.4g}; the narrowest that there may be takes "
                 f"{least:.4g} ms. Raise the budget, or protect less"
             )
         done = best.graph.note(Allocation)
-        what = "MACs" if priced.note(Prices) is None else "time that layers took"
-        tried = ", ".join(
-            f"{found.share:.0%} of the {what} {found.took:.4g} ms against {found.whole:.4g}" for found in search.tried
-        )
         how = getattr(context.latency, "how", "measured beside the original")
-        remarks = (*(done.remarks if done else ()), f"{how}: {tried}")
+        remarks = (*(done.remarks if done else ()), *(f"{how}: {search}" for search in searches))
         reached = best.took if self.budget.kind == "latency_ms" else best.whole / best.took
-        trials = tuple(Trial(f.share, f.took, f.whole, f.widths, f is best) for f in search.tried)
+        trials = tuple(Trial(f.share, f.took, f.whole, f.widths, f is best) for s in searches for f in s.tried)
         allocation = Allocation(self.budget, whole, reached, done.round_to if done else 1, remarks, tried=trials)
         return best.graph.with_note(allocation)
+
+    def _best(self, met: Sequence[_Found]) -> _Found:
+        """The first, or of several the one whose mask gives up least."""
+        lost = self.lost
+        return met[0] if lost is None else min(met, key=lambda found: lost(found.graph))
 
     def _priced(self, graph: Graph, latency: LatencyModel) -> Graph:
         """The graph with prices, if its layers can be timed."""
@@ -120,6 +127,13 @@ class _Search:
     ) -> None:
         self.graph, self.latency, self.at, self.budget, self.whole = graph, latency, at, budget, whole
         self.tried: list[_Found] = []
+
+    def __str__(self) -> str:
+        """What was measured, in a line."""
+        what = "MACs" if self.graph.note(Prices) is None else "time that layers took"
+        return ", ".join(
+            f"{found.share:.0%} of the {what} {found.took:.4g} ms against {found.whole:.4g}" for found in self.tried
+        )
 
     def run(self) -> _Found | None:
         """The slowest network that meets the budget when it is measured again, None where none does."""

@@ -6,15 +6,16 @@ via Layer-wise Optimal Brain Surgeon", NeurIPS 2017; Frantar and Alistarh, "Opti
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.notes import Coupling, Importance
-from secateur.passes.sweep.needs import Moments, Need, Statistics
+from secateur.passes.sweep.needs import Moments, Need, Reach, Statistics
 from secateur.passes.sweep.read_sites import units_at
 
 from .positions import by_order, domains
@@ -35,21 +36,29 @@ class OBS:
     little until one of them has left. The costs of a unit's readers are added up, each as a share of what the reader's
     output varies by; a reader with a bias is spared the means. A unit's score is what its step costs, or the largest
     before it. ``ridge`` is that of ``refit``, which makes these repairs on the network: a share of the mean moment.
+
+    ``of`` "outputs": what a reader gets wrong counts by how far it moves the network's outputs, channel by channel
+    (``Reach``), in place of by what the reader's own output varies by. Then costs of layers compare, and an allocation
+    that adds them up (``knapsack{loss=sum}``) spends its budget where it shows; it takes a few runs backwards.
     """
 
     name: ClassVar[str] = "obs"
     data: ClassVar[bool] = True
     unscored: ClassVar[str] = "no convolution or linear layer of a size that fits into memory reads it"
     ridge: float = 1e-2
+    of: Literal["layers", "outputs"] = "layers"
 
     def needs(self, graph: Graph) -> tuple[Need, ...]:
-        """Second moments of what readers read."""
-        return moment_needs(graph, coupling_of(graph, self.name))
+        """Second moments of what readers read, and how far their errors reach."""
+        moments = moment_needs(graph, coupling_of(graph, self.name))
+        return (*moments, *(Reach(need.site.node) for need in moments if self.of == "outputs"))
 
     def __call__(self, graph: Graph) -> Graph:
-        """Raises InputError where ``ridge`` is not above 0."""
+        """Raises InputError where ``ridge`` is not above 0, or ``of`` is neither."""
         if not self.ridge > 0:
             raise InputError(f"obs{{ridge={self.ridge:g}}}: give a number above 0")
+        if self.of not in ("layers", "outputs"):
+            raise InputError(f"obs{{of={self.of}}}: layers or outputs")
         coupling, statistics = coupling_of(graph, self.name), statistics_of(graph, self.name)
         scores = np.full(coupling.size, np.nan)
         for number, units in domains(coupling):
@@ -74,11 +83,15 @@ class OBS:
             weight = weight.T if node.attrs.get("transposed", False) else weight
             groups, columns = moments.first.shape
             second, means = moments.second / max(moments.rows, 1), moments.first / max(moments.rows, 1)
+            reach = statistics.of(Reach(node.name), np.ndarray) if self.of == "outputs" else None
+            if reach is not None:
+                weight = weight * np.sqrt(reach).reshape(-1, *(1,) * (weight.ndim - 1))
             for g, w in enumerate(weight.reshape(groups, -1, columns)):
                 row = mine.reshape(groups, -1)[g]
                 if (row >= 0).any():
                     centre = means[g] if len(node.inputs) > 2 and node.inputs[2] is not None else None
-                    yield Reader.of(np.repeat(row, moments.taps), second[g], w, centre, self.ridge)
+                    found = Reader.of(np.repeat(row, moments.taps), second[g], w, centre, self.ridge)
+                    yield found if reach is None or not found.energy > 0 else dataclasses.replace(found, energy=1.0)
 
 
 @dataclass(eq=False)

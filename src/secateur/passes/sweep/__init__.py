@@ -3,10 +3,10 @@
 ``needs`` says what can be known and holds the results; ``run.sweep`` gathers it and is the only part that loads torch.
 """
 
-from .needs import Examples, Gates, InputMoments, Need, Pooled, ReadSite, Statistics, WeightGradients, need_bytes
+from .needs import Examples, Gates, InputMoments, Need, Pooled, Reach, ReadSite, Statistics, WeightGradients, need_bytes
 from .read_sites import consumers, read_sites
 
 __all__ = [
-    "Examples", "Gates", "InputMoments", "Need", "Pooled", "Statistics", "ReadSite", "WeightGradients", "consumers",
-    "need_bytes", "read_sites",
+    "Examples", "Gates", "InputMoments", "Need", "Pooled", "Reach", "Statistics", "ReadSite", "WeightGradients",
+    "consumers", "need_bytes", "read_sites",
 ]  # fmt: skip

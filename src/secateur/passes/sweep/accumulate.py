@@ -21,12 +21,13 @@ from .needs import (  # fmt: skip
     Moments,
     Need,
     Pooled,
+    Reach,
     ReadSite,
     Result,
     WeightGradients,
     strip_starts,
 )
-from .read_sites import read_sites, units_at, window
+from .read_sites import channel_axis, read_sites, units_at, window
 from .unfold import draw_places, extent, windows
 
 Tensor = torch.Tensor
@@ -37,7 +38,8 @@ class Accumulator(Protocol):
     """Adds batches up. ``state`` lists arrays to be joined over processes, with how: sum, min, max or concat.
 
     ``add`` gets the batch's number, its examples, and of these what the need is about: the values at its site, the
-    derivatives f[examples, positions] by gates at every site, or the sum of the gradients of a weight.
+    derivatives f[examples, positions] by gates at every site, the sum of the gradients of a weight, or the sums of
+    squares f[examples, channels] of derivatives of a projection with the sum of squares of what was projected.
     """
 
     def add(self, number: int, examples: int, seen: Any) -> None: ...
@@ -170,6 +172,23 @@ class _WeightGradients:
         return mean
 
 
+class _Reach:
+    def __init__(self, need: Reach, graph: Graph, coupling: Coupling, seed: int) -> None:
+        self.total = np.zeros(int(graph.value(need.node).shape[channel_axis(graph, need.node)]))
+        self.energy = np.zeros(1)
+
+    def add(self, number: int, examples: int, seen: tuple[Tensor, float]) -> None:
+        self.total += seen[0].sum(0, dtype=torch.float64).numpy()
+        self.energy += seen[1]
+
+    def state(self) -> list[tuple[Join, Array]]:
+        return [("sum", self.total), ("sum", self.energy)]
+
+    def result(self, state: Sequence[Array]) -> Array:
+        share: Array = state[0] / max(float(state[1][0]), np.finfo(np.float64).tiny)
+        return share
+
+
 def _rows(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, 0).reshape(x.shape[axis], -1).float()
 
@@ -177,7 +196,7 @@ def _rows(x: Tensor, axis: int) -> Tensor:
 ACCUMULATORS: Mapping[type, Callable[..., Accumulator]] = MappingProxyType(
     {
         Examples: _Examples, Pooled: _Pooled, InputMoments: _InputMoments, Gates: _Gates,
-        WeightGradients: _WeightGradients,
+        WeightGradients: _WeightGradients, Reach: _Reach,
     }
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -38,12 +39,32 @@ def loss_of(outputs: Sequence[Tensor], labels: Array | None, examples: int) -> t
     return F.nll_loss(log_probabilities(scores), target, reduction="sum"), OWN if labels is None else LABELS
 
 
+def projected(outputs: Sequence[Tensor], examples: int, seed: Sequence[int]) -> tuple[Tensor, float]:
+    """A random projection of the outputs of the examples that count, and the sum of their squares.
+
+    Rows that are probabilities already are read as their logarithms, where errors of scores show.
+    """
+    rng = np.random.default_rng(list(seed))
+    total, energy = torch.zeros(()), 0.0
+    for out in outputs:
+        if not out.is_floating_point() or not out.numel():
+            continue
+        y = (log_probabilities(out) if out.dim() == 2 and _are_probabilities(out) else out)[:examples].float()
+        energy += float(y.detach().double().square().sum())
+        total = total + (y * torch.from_numpy(rng.standard_normal(tuple(y.shape), np.float32))).sum()
+    return total, energy
+
+
 def log_probabilities(scores: Tensor) -> Tensor:
     """f32[n, classes]: of scores, or of rows that are probabilities already."""
-    rows = scores.detach()
-    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+    if _are_probabilities(scores):
         return scores.clamp_min(1e-12).log()
     return F.log_softmax(scores, 1)
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    rows = scores.detach()
+    return bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all())
 
 
 def _targets(labels: Array, classes: int) -> Tensor:

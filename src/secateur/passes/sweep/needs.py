@@ -73,7 +73,19 @@ class WeightGradients:
     weight: str
 
 
-Need = Examples | Pooled | InputMoments | Gates | WeightGradients
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far errors in what a convolution or linear layer puts out reach: f64[channels].
+
+    Errors of mean square e in channel o, drawn anew at each place, move the network's outputs by e times the number,
+    as a share of the mean square of all outputs together: the squares of the derivatives of random projections of the
+    outputs, added up over places (Hutchinson's estimate of the squares of the Jacobian).
+    """
+
+    node: str
+
+
+Need = Examples | Pooled | InputMoments | Gates | WeightGradients | Reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +209,7 @@ class Sizes:
     positions: Callable[[ReadSite], int]
     columns: Callable[[ReadSite], tuple[int, int, int]]  # groups, columns of U in each, taps of the window
     weight: Callable[[str], int]
+    channels: Callable[[str], int]  # that a layer puts out
     domains: tuple[int, ...]
     examples: int
 
@@ -208,6 +221,7 @@ _BYTES: Mapping[type, Callable[..., int]] = MappingProxyType(
         InputMoments: _moments_bytes,
         Gates: lambda n, s: 8 * sum(3 * p + p * p for p in s.domains),
         WeightGradients: lambda n, s: 8 * s.weight(n.weight),
+        Reach: lambda n, s: 8 * s.channels(n.node),
     }
 )
 

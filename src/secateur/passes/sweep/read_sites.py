@@ -58,6 +58,12 @@ def consumers(graph: Graph, coupling: Coupling, ops: Sequence[str] = ("conv", "l
     return tuple(found)
 
 
+def channel_axis(graph: Graph, layer: str) -> int:
+    """Along which axis of what it puts out a convolution or linear layer has its channels."""
+    node = graph.producer[layer]
+    return len(node.out.shape) - 1 if node.op == "linear" else 1
+
+
 def exposed(graph: Graph, which: Sequence[ReadSite]) -> Graph:
     """The graph with a value of its own at each site, as further outputs: its gradient is that of one reader alone."""
     wanted: dict[str, list[int]] = {}
@@ -100,7 +106,22 @@ def sizes(graph: Graph, coupling: Coupling, examples: int) -> Sizes:
         return groups, positions(site) // groups * k, k
 
     domains = tuple(np.bincount(coupling.domain[~coupling.frozen]).tolist()) if coupling.size else ()
-    return Sizes(positions, columns, lambda name: int(graph.weights[name].size), domains, examples)
+
+    def channels(layer: str) -> int:
+        return int(graph.value(layer).shape[channel_axis(graph, layer)])
+
+    return Sizes(positions, columns, lambda name: int(graph.weights[name].size), channels, domains, examples)
 
 
-__all__ = ["consumers", "outputs_of", "sizes", "source", "site_name", "exposed", "read_sites", "units_at", "window"]
+__all__ = [
+    "channel_axis",
+    "consumers",
+    "outputs_of",
+    "sizes",
+    "source",
+    "site_name",
+    "exposed",
+    "read_sites",
+    "units_at",
+    "window",
+]

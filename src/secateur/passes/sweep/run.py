@@ -21,12 +21,14 @@ from secateur.passes.notes import Coupling
 
 from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
-from .loss import loss_of
-from .needs import Examples, Gates, InputMoments, Need, Pooled, ReadSite, Result, Statistics, WeightGradients
+from .loss import loss_of, projected
+from .needs import Examples, Gates, InputMoments, Need, Pooled, Reach, ReadSite, Result, Statistics, WeightGradients
 from .outputs import check_finite
 from .parallel import joined, share
-from .read_sites import read_sites, units_at
-from .watch import Gate, watched
+from .read_sites import channel_axis, read_sites, units_at
+from .watch import Gate, Squares, watched
+
+PROJECTIONS = 4  # of the outputs, random ones, of each batch
 
 
 def sweep(
@@ -50,7 +52,7 @@ def sweep(
         raise PassError("a sweep needs to know which channels belong together: put 'couple' before it")
     wanted = list(dict.fromkeys(needs))
     found: dict[Need, Accumulator] = {need: accumulator(need, graph, coupling, seed) for need in wanted}
-    runner = _Runner(graph, coupling, found)
+    runner = _Runner(graph, coupling, found, seed)
     done, loss = 0, None
     for number, item in share(batches(graph, data, batch)):
         loss = runner.run(number, item)
@@ -80,7 +82,7 @@ def _usable(need: Need, result: Result) -> None:
 class _Runner:
     """The graph in torch with listeners at its read sites, and one backward pass where a need asks for gradients."""
 
-    def __init__(self, graph: Graph, coupling: Coupling, found: Mapping[Need, Accumulator]) -> None:
+    def __init__(self, graph: Graph, coupling: Coupling, found: Mapping[Need, Accumulator], seed: int) -> None:
         self.graph, self.found = graph, found
         self.gated = {}
         if Gates() in found:
@@ -89,6 +91,9 @@ class _Runner:
         for need, each in found.items():
             if isinstance(need, Examples | Pooled | InputMoments):
                 self.listeners.setdefault(need.site, []).append(each)
+        self.reached = {ReadSite(n.node, -1): channel_axis(graph, n.node) for n in found if isinstance(n, Reach)}
+        for site in self.reached:
+            self.listeners.setdefault(site, [])
         self.module, places = watched(graph, tuple(self.listeners), self._hear)
         self.module.requires_grad_(False)
         known = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
@@ -97,10 +102,15 @@ class _Runner:
             weight.requires_grad_(True)
         self.number = self.examples = 0
         self.gates: dict[ReadSite, torch.Tensor] = {}
+        self.beside: dict[ReadSite, torch.Tensor] = {}
+        self.seed = seed
 
     def _hear(self, site: ReadSite, x: torch.Tensor) -> torch.Tensor:
         for each in self.listeners[site]:
             each.add(self.number, self.examples, x.detach()[: self.examples])
+        if site in self.reached:
+            self.beside[site] = torch.zeros(len(x), x.shape[self.reached[site]], requires_grad=True)
+            x = cast("torch.Tensor", Squares.apply(x, self.beside[site], self.reached[site]))  # type: ignore[no-untyped-call]
         if site not in self.gated or not x.is_floating_point():
             return x
         axis, units = self.gated[site]
@@ -111,10 +121,16 @@ class _Runner:
         """One batch; the name of its loss, if it has one. Raises InputError where the network answers with NaN."""
         self.number, self.examples = number, item.examples
         asked = bool(self.gated or self.weights)
-        with torch.set_grad_enabled(asked), np.errstate(invalid="ignore"):  # NaN is told below, by its output's name
+        with_gradients = asked or bool(self.reached)
+        with (
+            torch.set_grad_enabled(with_gradients),
+            np.errstate(invalid="ignore"),
+        ):  # NaN is told below, by its output's name
             with on_inputs(self.graph, f"calibration, batch {number}: "):
                 outs = self.module(*map(to_torch, item.inputs.values()))
             check_finite(self.graph, number, outs)
+            if self.reached:
+                self._reach(outs)
             if not asked:
                 return None
             total, loss = loss_of(outs, item.labels, item.examples)
@@ -128,10 +144,20 @@ class _Runner:
         self.gates = {}
         return loss
 
+    def _reach(self, outs: Sequence[torch.Tensor]) -> None:
+        """Add up the squares that this batch's projections give."""
+        more = bool(self.gated or self.weights)
+        for k in range(PROJECTIONS):
+            total, energy = projected(outs, self.examples, (self.seed, self.number, k))
+            squares = _gradients(total, list(self.beside.values()), more or k + 1 < PROJECTIONS)
+            for site, found in zip(self.beside, squares, strict=True):
+                self.found[Reach(site.node)].add(self.number, self.examples, (found[: self.examples], energy))
+        self.beside = {}
 
-def _gradients(total: torch.Tensor, by: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Of ``total`` by each of these; zeros where it does not depend on one."""
+
+def _gradients(total: torch.Tensor, by: Sequence[torch.Tensor], again: bool = False) -> list[torch.Tensor]:
+    """Of ``total`` by each of these; zeros where it does not depend on one. ``again``: more will be asked for."""
     if not by or not total.requires_grad:
         return [torch.zeros_like(each) for each in by]
-    found = torch.autograd.grad(total, by, allow_unused=True)
+    found = torch.autograd.grad(total, by, allow_unused=True, retain_graph=again)
     return [torch.zeros_like(each) if g is None else g for each, g in zip(by, found, strict=True)]

@@ -43,6 +43,22 @@ class Gate(torch.autograd.Function):
         return gradient, (product.sum(others) if others else product).float(), None
 
 
+class Squares(torch.autograd.Function):
+    """``x`` itself, beside f32[examples, channels]: that one's derivative is the sum of x's squares over other axes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beside: Tensor, axis: int) -> Tensor:
+        ctx.axis = axis
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients
+        squares = gradient * gradient
+        others = [d for d in range(1, squares.dim()) if d != ctx.axis]
+        return gradient, (squares.sum(others) if others else squares).float(), None
+
+
 class _Watch(nn.Module):
     """The identity, but for what the listener makes of a site's values."""
 
