@@ -40,7 +40,7 @@ def test_what_a_runtime_picks_when_only_outputs_are_asked_for() -> None:
     found = check(graph, small, recipe, run=run)
     assert found.passed
     assert found.max_rel_err < 1e-5
-    assert found.compared == "each node by itself, as roundings decide what the network gives"
+    assert found.compared == "function, after the network as in the reference: roundings decide it"
 
 
 def test_a_node_that_is_wrong_by_itself() -> None:
@@ -65,3 +65,34 @@ def test_a_layer_that_is_wrong_where_the_outputs_hide_it() -> None:
         return [a * 2 if other and name == layer else a for name, a in zip(given.outputs, found, strict=True)]
 
     assert not check(graph, small, recipe, run=run).passed
+
+
+def test_layers_behind_a_choice_among_equals_are_compared_with_the_choice_of_the_reference() -> None:
+    net = Net(1, 3, 8, 8)
+    mean = net.node("reduce_mean", net.relu(net.conv(net.relu(net.conv("x", 16)), 16)), axes=(2, 3), keepdims=False)
+    scores = net.linear(str(mean), 4)
+    net.weights[f"{scores}.weight"][:] = net.weights[f"{scores}.weight"][0]  # all alike, as anchors far from anything
+    net.weights[f"{scores}.bias"][:] = 0
+    place = net.node("cast", str(net.node("argmax", scores, axis=1, keepdims=True)), to="f32")
+    graph = net.graph(net.linear(net.relu(net.linear(str(place), 8)), 3))
+    coupling = couple(graph)
+    keep = np.ones(coupling.size, bool)
+    keep[coupling.slots[0].units[:4]] = False
+    small = slim(graph.with_note(coupling), keep)
+    recipe = small.note(Recipe)
+    assert recipe is not None
+
+    def tilted(given: Graph) -> Graph:
+        """The slim network as a runtime computes it that adds in another order: another of the equals is largest."""
+        weights = dict(given.weights)
+        if given.weights.get("conv0.weight", net.weights["conv0.weight"]).shape[0] != 16:
+            weights[f"{scores}.bias"] = np.arange(4, dtype=np.float32) * 1e-6
+        return given.rewrite(weights=weights)
+
+    found = check(graph, small, recipe, run=lambda given, feed: evaluate(tilted(given), feed))
+    assert found.passed, found.reason
+    assert found.compared.startswith("function, after argmax '")
+
+    last = next(n.inputs[1] for n in small.nodes if n.name == small.outputs[0])
+    wrong = small.rewrite(weights={**small.weights, str(last): small.weights[str(last)] * 1.01})
+    assert not check(graph, wrong, recipe, run=lambda given, feed: evaluate(tilted(given), feed)).passed

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.ir import Array, Error, Graph, InputError, LawError
-from secateur.ir.alone import agrees
 from secateur.ir.fields import Fields, Json
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import tolerance as tolerance_of
 from secateur.ir.precision import widened, widened_feed
 
+from .choices import behind, choices
 from .masked import masked
 from .recipe.recipe import Recipe
 
@@ -89,7 +89,9 @@ def check(
             reason, error = reason or why, 0.0 if pair.decided and not why else error
         worst = max(worst, error)
     law = "inexact" if inexact else "exact"
-    compared = f"each node by itself, as roundings decide what {pair.decided} gives" if pair.decided else "function"
+    compared = (
+        f"function, after {pair.decided} as in the reference: roundings decide it" if pair.decided else "function"
+    )
     return Verification(law, not reason, worst, len(feeds), "masked original", compared, reason=reason or None)
 
 
@@ -165,14 +167,12 @@ class _Pair:
         (noisy,) = self.references([feed], change=True)
         swing = max(difference(a, b) for a, b in zip(wanted, noisy, strict=True))
         if error > limit:
-            unstable = f"it is unstable: {NOISE:g} of noise on weights and inputs moves its own outputs by {swing:.1e}"
+            self.decided = self.decided or self._decided(feed, wanted, actual, limit)
+            if self.decided:
+                return ""
             if swing >= error / 10:
-                return unstable
-            count = len(self.original.outputs)  # a layer that is off is no choice among equals, whatever hides it
-            layers = zip(wanted[count:], actual[count:], strict=True)
-            if all(difference(a, b) <= limit for a, b in layers):
-                self.decided = self.decided or self._decided(feed, limit)
-            return "" if self.decided else f"the two differ by {error:.1e}"
+                return f"it is unstable: {NOISE:g} of noise on weights and inputs moves its own outputs by {swing:.1e}"
+            return f"the two differ by {error:.1e}"
         names = [*self.original.outputs, *(t.value for t in self.probes)]
         for name, want, have, noise in zip(names, wanted, actual, noisy, strict=True):
             found = worst_slice(want, have, limit, noise)
@@ -180,28 +180,18 @@ class _Pair:
                 return f"in '{name}' {found}"
         return ""
 
-    def _decided(self, feed: Feed, limit: float) -> str:
-        """The first node that gives something else on values as good as equal, as a sort of equal scores does.
-
-        Nothing where a node differs that does not give the reference's values on the reference's own inputs, or where
-        an output is not among the values that have one shape in both.
-        """
-        reference = masked(self.original, self.recipe)
-        shapes = {name: v.shape for name, v in reference.values.items()}
-        names = [v.name for n in self.slim.nodes for v in n.outputs if shapes.get(v.name) == v.shape]
-        wants, haves = (
-            dict(zip(names, self.run(g.rewrite(outputs=names), feed), strict=True)) for g in (reference, self.slim)
-        )
-        first = ""
-        for node in self.slim.nodes:
-            if all(difference(wants[v.name], haves[v.name]) <= limit for v in node.outputs if v.name in wants):
-                continue
-            if not agrees(self.slim, node, {**feed, **wants}, self.run, limit):
-                return ""
-            first = first or f"{node.attrs.get('target', node.op)} '{node.label}'"
-        if not set(self.slim.outputs) <= wants.keys():
+    def _decided(self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], limit: float) -> str:
+        """The first node whose result roundings decide, where all others are right; see ``choices``."""
+        made = choices(masked(self.original, self.recipe), self.slim, feed, self.run, limit)
+        if made is None:
             return ""
-        return first or "the network"  # with every value asked for a runtime adds in another order, and nothing differs
+        hidden, count = behind(self.slim, made), len(self.original.outputs)
+        # A layer that is off is no choice among equals, whatever hides it.
+        layers = zip(self.probes, wanted[count:], actual[count:], strict=True)
+        if any(difference(a, b) > limit for probe, a, b in layers if probe.value not in hidden):
+            return ""
+        # With every value asked for a runtime may add in another order, so that nothing differs.
+        return next((f"{n.attrs.get('target', n.op)} '{n.label}'" for n in made), "the network")
 
 
 _ROWS = {"conv": 0, "linear": 0, "conv_transpose": 1}  # the weight axis of a layer's outputs

@@ -41,6 +41,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "div_trunc": lambda: torch.div(X, 0.7, rounding_mode="trunc"),
     "div_integers": lambda: torch.div(I, 4),
     "div_integers_floor": lambda: torch.div(I, 4, rounding_mode="floor"),
+    "div_floor_zero": lambda: torch.floor_divide(X, torch.tensor([0.0, 0.3, -0.7, 2.0, 1.0, -3.0])),
+    "floor_divide_integers": lambda: torch.floor_divide(I - 3, torch.tensor([2, -3, 5, 7, -1, 1])),
     "div_integers_trunc": lambda: torch.div(I, 4, rounding_mode="trunc"),
     "remainder": lambda: torch.remainder(X, -0.7),
     "remainder_scalar": lambda: torch.remainder(2.5, X),

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from secateur.ir import Array
 from secateur.passes.notes import Constraint, Levels, Slot
@@ -23,11 +21,24 @@ STEPS = 32  # levels that are asked for at most; equal ones are one
 
 
 def components(size: int, pairs: Sequence[tuple[Array, Array]]) -> Array:
-    """int[size]: the number of the connected component of each element under these pairs."""
-    rows = np.concatenate([np.zeros(0, np.int64), *(a for a, _ in pairs)])
-    columns = np.concatenate([np.zeros(0, np.int64), *(b for _, b in pairs)])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    """int[size]: the number of the connected component of each element under these pairs, from 0 by first element.
+
+    Every element points to a smaller one of its component, or is its root: each round hooks the larger of two roots
+    that a pair joins onto the smaller one, and then lets all point to their roots (Shiloach and Vishkin 1982).
+    """
+    left = np.concatenate([np.zeros(0, np.int64), *(a for a, _ in pairs)])
+    right = np.concatenate([np.zeros(0, np.int64), *(b for _, b in pairs)])
+    root = np.arange(size)
+    while len(left):
+        low, high = np.minimum(left, right), np.maximum(left, right)
+        np.minimum.at(root, high, low)
+        while not np.array_equal(root, above := root[root]):
+            root = above
+        left, right = root[left], root[right]
+        apart = left != right
+        left, right = left[apart], right[apart]
+    number = np.cumsum(root == np.arange(size)) - 1
+    return np.asarray(number[root], np.int64)
 
 
 def domains(size: int, slots: Sequence[Slot], constraints: Sequence[Constraint]) -> Array:

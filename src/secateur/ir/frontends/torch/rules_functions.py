@@ -12,6 +12,7 @@ from secateur.ir.graph import Value
 
 from .arrays import FLOATS
 from .build import Args, Builder, Rule, Skip, positions
+from .rules_math import floor_divide
 
 Function = Callable[[Builder, Value], Value]
 
@@ -115,12 +116,6 @@ def _addcdiv(b: Builder, a: Args) -> Value:
     return b.emit("add", [a.self, share if a.value == 1 else _num(b, "mul", share, a.value)])
 
 
-def _floor_divide(b: Builder, a: Args) -> Value:
-    if a.dtype not in FLOATS:
-        raise Skip("a whole-numbered quotient")
-    return b.emit("floor", [b.binary("div", a.self, a.other, a.dtype)])
-
-
 def _one_hot(b: Builder, a: Args) -> Value:
     if a.num_classes < 0:
         raise Skip("as many classes as the largest index says")
@@ -191,7 +186,7 @@ FUNCTIONS: Mapping[str, Rule] = MappingProxyType(
         "cosh": _floats(_hyperbolic("add")), "tan": _floats(_tan), "trunc": _floats(_trunc), "fix": _floats(_trunc),
         "frac": _floats(_frac), "atanh": _floats(_atanh), "asinh": _floats(_asinh),
         "isinf": _infinite, "isfinite": _finite, "hardshrink": _hardshrink, "softshrink": _softshrink,
-        "logaddexp": _logaddexp, "logit": _logit, "addcdiv": _addcdiv, "floor_divide": _floor_divide,
+        "logaddexp": _logaddexp, "logit": _logit, "addcdiv": _addcdiv, "floor_divide": floor_divide,
         "one_hot": _one_hot, "any": _some("reduce_max"), "all": _some("reduce_min"), "diagonal": _diagonal,
         "index_put": _put,
         "fake_quantize_per_tensor_affine": _fake_quantised,

@@ -80,13 +80,26 @@ def _rsub(b: Builder, a: Args) -> Value:
 
 def _div(b: Builder, a: Args) -> Value:
     mode = a.get("rounding_mode")
-    if mode == "floor" and a.dtype in FLOATS and not isinstance(a.other, Value) and a.other:
-        # Not floor(x / y), which is one too many where the quotient rounds up to a whole number.
-        x, y = b.lift(a.self, a.dtype), b.lift(a.other, a.dtype)
-        return b.emit("round", [b.emit("div", [b.emit("sub", [x, b.emit("mod", [x, y])]), y])])
-    if mode is not None:
-        raise Skip(f"division that rounds ({mode}) in {a.dtype}")
-    return b.binary("div", a.self, a.other, a.dtype)
+    if mode == "floor":
+        return floor_divide(b, a)
+    quotient = b.binary("div", a.self, a.other, a.dtype)  # whole numbers are divided towards zero
+    if mode is None or a.dtype not in FLOATS:
+        return quotient
+    below = b.emit("lt", [quotient, b.scalar(0, a.dtype)])
+    return b.emit("where", [below, b.emit("ceil", [quotient]), b.emit("floor", [quotient])])
+
+
+def floor_divide(b: Builder, a: Args) -> Value:
+    """The quotient rounded down, of whole numbers too."""
+    # Not floor(x / y), which is one too many where the quotient rounds up to a whole number.
+    x, y = b.lift(a.self, a.dtype), b.lift(a.other, a.dtype)
+    quotient = b.emit("div", [b.emit("sub", [x, b.emit("mod", [x, y])]), y])
+    if a.dtype not in FLOATS:
+        return quotient
+    whole = b.emit("round", [quotient])
+    if not isinstance(a.other, Value) and a.other:
+        return whole
+    return b.emit("where", [b.emit("eq", [y, b.scalar(0, a.dtype)]), b.emit("div", [x, y]), whole])
 
 
 def _pow(b: Builder, a: Args) -> Value:
