@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from secateur.codegen import build
 from secateur.codegen.backends import CPU
 from secateur.codegen.kernels.conv.plan import _blocks_first
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.grouped.spec import GroupedConvSpec
-from secateur.codegen.kernels.window.spec import copies_of_bias
+from secateur.codegen.kernels.window.spec import WindowChoice, WindowSpec, copies_of_bias
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Program
 from secateur.codegen.records import Records, workload_of
 from secateur.codegen.targets import TARGETS
-from secateur.codegen.tune.tuner import Tuner
+from secateur.codegen.tune.portable import for_here
+from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.ir import Graph
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.ir.numeric import relative_error
 from support.kernels import conv, outputs
 from support.network import Net
 
@@ -81,4 +85,15 @@ def test_multiplications_take_a_lane() -> None:
 
 def test_a_depthwise_bias_lies_there_for_each_output_of_a_tile() -> None:
     assert copies_of_bias(TARGETS["x86-avx512"]) == 1
-    assert copies_of_bias(ARM) == 16
+    assert copies_of_bias(ARM) == 21
+
+
+def test_a_depthwise_tile_of_three_rows_at_stride_two() -> None:
+    """Computed by this machine's instructions: the last tile has fewer rows."""
+    net = Net(1, 8, 31, 28)
+    graph = outputs(net, conv(net, "x", 8, (3, 3), 8, stride=(2, 2), pad=(1, 1, 1, 1)))
+    spec = next(call.spec for call in plan(graph).calls if isinstance(call.spec, WindowSpec))
+    assert candidates(spec, ARM)[0] == WindowChoice(3, 7)
+    x = np.random.default_rng(0).standard_normal((1, 8, 31, 28)).astype(np.float32)
+    (want,) = evaluate(graph, {"x": x})
+    assert relative_error(want, build(graph, for_here(ARM))(x)) < 1e-6

@@ -58,7 +58,7 @@ class WindowSpec:
         return replace(self, post_ops=())
 
 
-LARGEST = 16  # outputs of a tile
+LARGEST = 21  # outputs of a tile
 
 
 def copies_of_bias(target: Target) -> int:
