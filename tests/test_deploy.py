@@ -159,7 +159,7 @@ def test_a_library_that_computes_something_else_is_not_handed_out(monkeypatch: p
 
     graph, honest = small(), codegen.build
 
-    def sabotaged(given: Graph, *rest: object) -> codegen.Library:
+    def sabotaged(given: Graph, *rest: object, **more: object) -> codegen.Library:
         weights = {n: np.roll(w, 1, axis=0) if w.ndim == 4 else w for n, w in given.weights.items()}
         return honest(given.rewrite(weights=weights))
 

@@ -49,12 +49,19 @@ class Job:
     inputs: tuple[Array, ...]
 
 
-def run(jobs: Sequence[Job], folder: Path) -> list[list[Array]]:
-    """The outputs of each job, in order; ``folder`` holds the files meanwhile. Raises RuntimeError where one fails."""
+def run(jobs: Sequence[Job], folder: Path, processor: str = "") -> list[list[Array]]:
+    """The outputs of each job, in order; ``folder`` holds the files meanwhile. Raises RuntimeError where one fails.
+
+    ``processor``: qemu's name of another one than the environment's, such as ``max``, which has what qemu knows.
+    """
     for number, job in enumerate(jobs):
         job.library.save(folder / f"{number:03}.so")
         np.savez(folder / f"{number:03}.npz", *job.inputs)
-    done = subprocess.run(python(SCRIPT, folder), env=environment(), capture_output=True, text=True, check=False)
+    command = python(SCRIPT, folder)
+    if processor:
+        interpreter = (FOLDER / "root" / "usr" / "bin" / "python3").resolve()
+        command[:1] = ["qemu-aarch64-static", "-cpu", processor, "-L", str(FOLDER / "root"), str(interpreter)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the emulated interpreter failed ({done.returncode}): {done.stderr[-2000:]}")
     found = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,11 +62,11 @@ def dearest(cost: Mapping[str, float], room: float) -> list[str]:
     return found[::-1]
 
 
-def costs(check: Check, layers: Collection[str], build: Build, fast: Fast) -> dict[str, float]:
+def costs(check: Check, layers: Collection[str], build: Build, fast: Fast, limit: float = FINE) -> dict[str, float]:
     """By layer: how far its fast algorithm moves the outputs, of their largest number; inf where a slice is off.
 
-    inf as well where a layer by itself is not computed so. Nothing where the network has no form in double precision;
-    layers are missing that its graph does not name.
+    inf as well where a layer by itself is not computed so. ``limit``: by which slices are judged. Nothing where the
+    network has no form in double precision; layers are missing that its graph does not name.
     """
     from secateur.codegen import alone
 
@@ -87,15 +88,15 @@ def costs(check: Check, layers: Collection[str], build: Build, fast: Fast) -> di
     for (name, label), a, b in zip(apart.labels.items(), quick, direct, strict=True):
         change = {f"{name}{SHIFT}": a.astype(np.float64) - b.astype(np.float64)}
         outputs = run(shifted, {**inputs, **still, **change})
-        cost = max(map(_moved, check.exact, outputs, check.wants), default=0.0) if label in same else float("inf")
-        found[label] = found.get(label, 0.0) + cost
+        cost = max(map(partial(_moved, limit), check.exact, outputs, check.wants), default=0.0)
+        found[label] = found.get(label, 0.0) + (cost if label in same else float("inf"))
     return found
 
 
-def _moved(want: Array, have: Array, near: Array) -> float:
+def _moved(limit: float, want: Array, have: Array, near: Array) -> float:
     """By how much an output moved; inf where it is a slice of it that did. ``near``: in float32."""
     error = relative_error(want, have)
-    return error if worst_slice(want, have, FINE, near) is None and np.isfinite(error) else float("inf")
+    return error if worst_slice(want, have, limit, near) is None and np.isfinite(error) else float("inf")
 
 
 def _arrays(library: Library, inputs: list[Array]) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,18 +141,21 @@ class Compiled:
         batch: int | None = None,
         fast: bool = True,
         compact: bool = False,
+        precision: str = "f32",
+        calibration: Iterable[object] | None = None,
     ) -> Library:
         """A tuned library of the slim network, which calls of this object use until its weights change.
 
         ``tune`` "60s": how long kernels may be measured; ``records``: the file that keeps what was measured; ``batch``:
         another one than the network was captured with; ``fast`` False: without Winograd's and Strassen's algorithms;
-        ``compact``: the same for a file no larger than its weights.
+        ``compact``: the same for a file no larger than its weights; ``precision`` "bf16" or "auto": products in
+        bfloat16, with notes of how far that moves the outputs, on ``calibration`` as well (see ``secateur.build``).
         Raises InputError, and Unsupported without TVM.
         """
         from .deploy import build
 
         graph = self.graph
-        made = build(graph, target, tune, threads, records, progress, batch, fast, compact)
+        made = build(graph, target, tune, threads, records, progress, batch, fast, compact, precision, calibration)
         others = [(of, old) for of, old in self._libraries if old.metadata.inputs != made.metadata.inputs]
         self._libraries[:] = [(graph, made), *others]
         return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,10 @@ from secateur.ir.symbolic import resized
 
 from .coarse import refined
 from .library_check import Check
+from .narrow import LIMIT, coarse_layers, noted
 
 if TYPE_CHECKING:
-    from secateur.codegen import Library, Outcome
+    from secateur.codegen import Library, Outcome, Precision, Target
     from secateur.codegen.records import Records
 
 
@@ -32,6 +33,8 @@ def build(
     batch: int | None = None,
     fast: bool = True,
     compact: bool = False,
+    precision: str = "f32",
+    calibration: Iterable[object] | None = None,
 ) -> Library:
     """Machine code for this graph at the sizes it was captured with, or at another ``batch``.
 
@@ -42,6 +45,9 @@ def build(
     and its notes name them. ``fast`` False leaves Winograd's and Strassen's algorithms out: slower, with the rounding
     of plain sums. ``compact`` does so for the size of the file, which then is that of the weights, and the library's
     notes say what it costs.
+    ``precision`` "bf16": layers multiply in bfloat16 and add up in float32, where they have such a kernel and are not
+    too coarse; "auto": where that is faster, on a target that can. The notes say which do not, and how far the outputs
+    are from float32, on random inputs and on ``calibration``, batches as ``compile`` takes them.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()
@@ -49,18 +55,55 @@ def build(
     from secateur.passes.rewrite.fold_constants import compute_constants
 
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
-    opened = codegen.open_records(target, records, tune is None)
-    duration = None if tune is None else seconds(tune)
-    library = codegen.build(graph, target, duration, threads, opened, progress or quiet, fast and not compact)
+    chosen = codegen.target_for(target, precision)
+    opened = codegen.open_records(chosen, records, tune is None)
+    duration, fast = None if tune is None else seconds(tune), fast and not compact
+    mode = codegen.Precision(precision)
+    library = codegen.build(graph, chosen, duration, threads, opened, progress or quiet, fast, precision=mode)
+    if library.metadata.precision != "f32":
+        return _narrow(graph, library, chosen, threads, opened, fast, mode, calibration)
     if compact:
-        price = codegen.cost_of_compact(graph, target, threads, opened)
+        price = codegen.cost_of_compact(graph, chosen, threads, opened)
         library.metadata = replace(library.metadata, notes=(*library.metadata.notes, str(price)))
     if codegen.missing_features(library.metadata.target):
         return library
-    return _checked(graph, library, target, threads, opened)
+    return _checked(graph, library, chosen, threads, opened)
 
 
-def _checked(graph: Graph, library: Library, target: str, threads: int, records: Records) -> Library:
+def _narrow(graph: Graph, library: Library, target: Target, threads: int, records: Records, fast: bool,
+            precision: Precision, calibration: Iterable[object] | None) -> Library:  # fmt: skip
+    """The library in bfloat16, without it in the layers that are too coarse, and with notes of how far it is off.
+
+    Raises LawError where it differs from the network nevertheless.
+    """
+    from secateur import codegen
+
+    mine = codegen.for_here(target)
+
+    def made(part: Graph, plain: Collection[str] | None, where: Target = mine) -> Library:
+        kept = codegen.Precision("f32") if plain is None else replace(precision, plain=frozenset(plain))
+        return codegen.build(part, where, None, threads, records, fast=fast, precision=kept)
+
+    def layers(part: Graph) -> Collection[str]:
+        return codegen.narrow_layers(part, mine, threads, records, precision)
+
+    plain, error = coarse_layers(graph, made, layers)
+    if not error <= LIMIT:
+        raise LawError(_differs(graph, f"by {error:.1e} of its largest output, more than {LIMIT:g}"))
+    library = made(graph, plain, target) if plain else library
+    if library.metadata.precision == "f32":
+        return library if codegen.missing_features(target) else _checked(graph, library, target, threads, records)
+    return noted(library, error, graph, library if mine is target else made(graph, plain), calibration)
+
+
+def _differs(graph: Graph, how: str) -> str:
+    return (
+        f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
+        "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
+    )
+
+
+def _checked(graph: Graph, library: Library, target: Target, threads: int, records: Records) -> Library:
     """The library if it computes what the network does, or one without the fast algorithms that are too coarse.
 
     Raises LawError where neither does.
@@ -81,10 +124,7 @@ def _checked(graph: Graph, library: Library, target: str, threads: int, records:
     if not verdict.within(check.limit) and not check.as_good_as_float32(outputs):
         far = not verdict.error <= check.limit
         how = f"by {verdict.error:.1e} of its largest output, more than {check.limit:g}" if far else verdict.wrong
-        raise LawError(
-            f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
-            "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
-        )
+        raise LawError(_differs(graph, how))
     return library
 
 
@@ -94,6 +134,7 @@ def show_plan(
     threads: int = 1,
     records: str | Path | None = None,
     batch: int | None = None,
+    precision: str = "f32",
 ) -> str:
     """The kernels that a library of this graph calls, one line each: family, tiling, sizes, what is fused, the layer.
 
@@ -103,7 +144,9 @@ def show_plan(
     from secateur import codegen
 
     graph = graph if batch is None else at_batch(graph, batch)
-    return codegen.show_plan(graph, target, threads, codegen.open_records(target, records, True))
+    chosen = codegen.target_for(target, precision)
+    opened = codegen.open_records(chosen, records, True)
+    return codegen.show_plan(graph, chosen, threads, opened, codegen.Precision(precision))
 
 
 def tune(
@@ -116,6 +159,7 @@ def tune(
     batch: int | None = None,
     tracker: str | None = None,
     key: str = "",
+    precision: str = "f32",
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Measure the kernels of this graph that ``records`` (a file) has none of, for so long, and append what came of it.
 
@@ -128,7 +172,8 @@ def tune(
 
     graph = settled(graph if batch is None else at_batch(graph, batch))
     boards = None if tracker is None else codegen.Tracker.parse(tracker, key)
-    return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet, boards)
+    mode = codegen.Precision(precision)
+    return codegen.tune(graph, seconds(time), records, target, threads, progress or quiet, boards, mode)
 
 
 def write_candidates(
@@ -139,6 +184,7 @@ def write_candidates(
     threads: int = 1,
     progress: Progress | None = None,
     batch: int | None = None,
+    precision: str = "f32",
 ) -> int:
     """Write the kernels that ``tune`` would measure to a new folder, with a script that measures them on the device.
 
@@ -149,7 +195,8 @@ def write_candidates(
     from secateur import codegen
 
     graph = settled(graph if batch is None else at_batch(graph, batch))
-    return codegen.write_candidates(graph, Path(folder), records, target, threads, progress or quiet)
+    mode = codegen.Precision(precision)
+    return codegen.write_candidates(graph, Path(folder), records, target, threads, progress or quiet, mode)
 
 
 def read_results(
@@ -159,6 +206,7 @@ def read_results(
     target: str = "native",
     threads: int = 1,
     batch: int | None = None,
+    precision: str = "f32",
 ) -> Outcome:
     """Append to ``records`` what was measured in a folder of ``write_candidates`` for this graph.
 
@@ -169,7 +217,7 @@ def read_results(
     from secateur import codegen
 
     graph = settled(graph if batch is None else at_batch(graph, batch))
-    return codegen.read_results(graph, Path(folder), records, target, threads)
+    return codegen.read_results(graph, Path(folder), records, target, threads, codegen.Precision(precision))
 
 
 def layer_times(graph: Graph, rounds: int = 20) -> dict[str, float]:

@@ -63,6 +63,7 @@ class CompileJob:
     latency_table: Path | None = None
     runtime: str | None = None
     keep: str | None = None
+    precision: str = "f32"
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -90,7 +91,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
         team.agree(done.recipe.to_json())
         if not team.speaks:
             return
-        report, lines = _write(job, given.policy, done, tell, process)
+        report, lines = _write(job, given, done, tell, process)
     show_report(report, given.limit)
     json_out(report, job.json)
     for line in (*_this_machine(job, given.policy, report), *lines):
@@ -114,7 +115,7 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     from secateur.arguments import check_keep, table_of
     from secateur.calibration.holdout import share_of
     from secateur.codegen.library import linker
-    from secateur.codegen.targets import get_target
+    from secateur.codegen.targets import target_for
     from secateur.passes.allocate import LANES
     from secateur.policy import Policy
     from secateur.zeros import sparse_of
@@ -125,13 +126,18 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     extras = [*(p for p in (job.recipe, _plain(job.shared_object)) if p is not None), *pages]
     if job.shared_object is None and (job.tune or job.records):
         raise InputError("--tune and --records measure kernels for a library; name one with --library OUT.so")
+    if job.shared_object is None and job.precision != "f32":
+        raise InputError(
+            f"--precision {job.precision} says what a library multiplies in; name one with --library OUT.so. OUT.onnx "
+            "stays in the precision of IN.onnx"
+        )
     if job.out is None and not job.dry_run:
         raise InputError("OUT.onnx is missing: name the file to write; only --dry-run does without")
     policy = Policy.parse(job.policy)
     libraries = _libraries(job, policy)
     extras += [path for path in libraries.values() if path != job.shared_object]
     for name in () if job.dry_run else libraries:
-        linker(get_target(name))
+        linker(target_for(name, job.precision))
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
@@ -190,12 +196,13 @@ def _libraries(job: CompileJob, policy: Policy) -> dict[str, Path]:
 
 
 def _write(
-    job: CompileJob, policy: Policy, done: Compiled, tell: Progress, process: OnnxProcess
+    job: CompileJob, given: _Given, done: Compiled, tell: Progress, process: OnnxProcess
 ) -> tuple[Report, list[str]]:
     """Build the library if one is asked for, and write all files; of a dry run the report alone.
 
     Returns the report, which then lists what the library says too, and a line for each file.
     """
+    from secateur.calibration.load import load_calibration
     from secateur.codegen.emit.loading import load_tvm
     from secateur.reading import checked_jobs
     from secateur.report.html import page
@@ -205,11 +212,16 @@ def _write(
     written: list[Reading] = []
     if job.out is not None and writes:
         jobs, written = checked_jobs(done.graph, job.out, job.trust, process, done.report.reading)
-    libraries = _libraries(job, policy) if writes else {}
+    libraries = _libraries(job, given.policy) if writes else {}
+    data = None
+    if libraries and job.precision != "f32" and job.calibration is not None:
+        data = load_calibration(job.calibration, done.graph, given.preparation)[0]
     for name, place in libraries.items():
         load_tvm()
         tell(0, None, "build the library" if len(libraries) == 1 else f"build the library for {name}")
-        built = done.build(name, tune=job.tune, records=job.records, progress=tell)
+        built = done.build(
+            name, tune=job.tune, records=job.records, progress=tell, precision=job.precision, calibration=data
+        )
         jobs.append((place, built.write))
         of = "library" if len(libraries) == 1 else f"library for {name}"
         notes = (f"{of}: {note}" for note in built.metadata.notes)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Batch, Debug, Json, Seed, Shape, Source, Target, Threads, Trust
+from .options import Batch, Debug, Json, Precision, Seed, Shape, Source, Target, Threads, Trust
 
 
 def build_command(
@@ -24,6 +24,10 @@ def build_command(
     compact: Annotated[
         bool, typer.Option("--compact", help="No larger than the weights: without algorithms that transform them.")
     ] = False,
+    precision: Precision = "f32",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.npz", help="Data on which bf16 is compared with f32.")
+    ] = None,
     trust: Trust = False,
     shape: Shape = None,
     debug: Debug = False,
@@ -34,7 +38,10 @@ def build_command(
     with guard(debug):
         from .library import build_model
 
-        build_model(source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan, compact)
+        build_model(
+            source, out, target, threads, records, tune, batch, tuple(shape or ()), trust, show_plan, compact,
+            precision, calibration,
+        )  # fmt: skip
 
 
 def tune_command(
@@ -55,6 +62,7 @@ def tune_command(
     results: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Read what that script has measured into DB.")
     ] = None,
+    precision: Precision = "f32",
     debug: Debug = False,
 ) -> None:
     """Measure the kernels of IN.onnx that DB has no record of. Ctrl-C keeps what was measured."""
@@ -64,9 +72,11 @@ def tune_command(
         from .library import tune_elsewhere, tune_model
 
         if candidates is not None or results is not None:
-            tune_elsewhere(source, target, threads, records, batch, tuple(shape or ()), candidates, results, tracker)
+            tune_elsewhere(
+                source, target, threads, records, batch, tuple(shape or ()), candidates, results, tracker, precision
+            )
         else:
-            tune_model(source, target, threads, records, time, batch, tuple(shape or ()), tracker, key)
+            tune_model(source, target, threads, records, time, batch, tuple(shape or ()), tracker, key, precision)
 
 
 def run_command(

@@ -6,12 +6,12 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import typer
 
 from secateur.distributed import Team, launched, together
-from secateur.ir import BudgetError, Error, LawError, PassError, SlowerError, Unsupported, VerifyError
+from secateur.ir import BudgetError, Error, LawError, PassError, SlowerError, VerifyError
 from secateur.ir.files import WHY
 
 from .terminal import say
@@ -72,10 +72,3 @@ def _fail(message: str, code: int, debug: bool, team: Team) -> None:
             traceback.print_exc()
         say(f"secateur: {message}")
     raise typer.Exit(code)
-
-
-def refuse(later: Mapping[str, object]) -> None:
-    """Raise Unsupported for options whose machinery is not part of this version."""
-    for option, value in later.items():
-        if value is not None:
-            raise Unsupported(f"{option} is not available in this version: a later one brings it; leave the option out")

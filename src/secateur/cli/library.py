@@ -10,11 +10,12 @@ import numpy as np
 import typer
 
 from secateur.calibration.arrays import ArrayFile
+from secateur.calibration.load import load_calibration
 from secateur.capture import load
 from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.library import linker
 from secateur.codegen.runtime import cores
-from secateur.codegen.targets import get_target
+from secateur.codegen.targets import target_for
 from secateur.codegen.tune.tracker import Tracker
 from secateur.deploy import build, load_library, read_results, seconds, show_plan, tune, write_candidates
 from secateur.ir import Array, Graph, InputError
@@ -34,12 +35,13 @@ SHOWN = 8  # values of an output
 
 def build_model(source: Path, out: Path, target: str, threads: int, records: Path | None, time: str | None,
                 batch: int | None, shapes: tuple[str, ...], trust: bool = False,
-                show: bool = False, compact: bool = False) -> None:  # fmt: skip
+                show: bool = False, compact: bool = False, precision: str = "f32",
+                calibration: Path | None = None) -> None:  # fmt: skip
     """``secateur build``: one file that ``run``, Python and C++ load."""
     if same_file(source, out):
         raise InputError(f"'{out}' is the model itself; name another output")
     tell_threads(target, threads)
-    linker(get_target(target))
+    linker(target_for(target, precision))
     check_writable(out)
     if time is not None:
         seconds(time)
@@ -48,11 +50,14 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
     reading = None if trust else check_reading(source, graph, process=process)
     process.stop()
     load_tvm()
+    data = None if calibration is None else load_calibration(calibration, graph)[0]
     with progress() as tell:
-        library = build(graph, target, time, threads, records, tell, batch, compact=compact)
+        library = build(
+            graph, target, time, threads, records, tell, batch, compact=compact, precision=precision, calibration=data
+        )
     lines = write_listed([(out, library.write)])
     if show:
-        typer.echo(show_plan(graph, target, threads, records, batch), nl=False)
+        typer.echo(show_plan(graph, target, threads, records, batch, precision), nl=False)
     for note in library.metadata.notes:
         say(note)
     if reading is not None:
@@ -62,21 +67,23 @@ def build_model(source: Path, out: Path, target: str, threads: int, records: Pat
 
 
 def tune_model(source: Path, target: str, threads: int, records: Path, time: str, batch: int | None,
-               shapes: tuple[str, ...], tracker: str | None = None, key: str | None = None) -> None:  # fmt: skip
+               shapes: tuple[str, ...], tracker: str | None = None, key: str | None = None,
+               precision: str = "f32") -> None:  # fmt: skip
     """``secateur tune``: measure kernels and keep the choices. Exit code 130 when it is interrupted."""
     seconds(time)  # a mistake in it should show before the model is read
     if tracker is None and key is not None:
         raise InputError(f"--key {key}: say with --tracker HOST:PORT where the boards are")
+    chosen = target_for(target, precision)
     if tracker is None:
         tell_threads(target, threads)
     else:
         boards = Tracker.parse(tracker, key or "").check()
-        linker(get_target(target))
+        linker(chosen)
         say(f"measuring on {boards} board{'s' if boards > 1 else ''} under the key '{key}' at {tracker}")
     graph = _load(source, shapes)
     load_tvm()
     with progress() as tell:
-        outcome, notes = tune(graph, records, time, target, threads, tell, batch, tracker, key or "")
+        outcome, notes = tune(graph, records, time, target, threads, tell, batch, tracker, key or "", precision)
     for note in (*notes, *outcome.notes):
         say(note)
     say(f"{outcome.measured} kernels were measured; their records are in {records}")
@@ -87,22 +94,23 @@ def tune_model(source: Path, target: str, threads: int, records: Path, time: str
 
 
 def tune_elsewhere(source: Path, target: str, threads: int, records: Path, batch: int | None, shapes: tuple[str, ...],
-                   candidates: Path | None, results: Path | None, tracker: str | None) -> None:  # fmt: skip
+                   candidates: Path | None, results: Path | None, tracker: str | None,
+                   precision: str = "f32") -> None:  # fmt: skip
     """``secateur tune`` for a machine that no network reaches: write candidates to a folder, or read results back."""
     given = {"--candidates": candidates, "--results": results, "--tracker": tracker}
     named = [option for option, value in given.items() if value is not None]
     if len(named) > 1:
         raise InputError(f"{' and '.join(named)}: give one of them")
-    linker(get_target(target))
+    linker(target_for(target, precision))
     graph = _load(source, shapes)
     load_tvm()
     if candidates is not None:
         with progress() as tell:
-            count = write_candidates(graph, candidates, records, target, threads, tell, batch)
+            count = write_candidates(graph, candidates, records, target, threads, tell, batch, precision)
         say(f"{count} kernels are in {candidates}: copy it to the device, run its measure.py, bring the folder back, "
             f"and read it with --results")  # fmt: skip
     elif results is not None:
-        outcome = read_results(graph, results, records, target, threads, batch)
+        outcome = read_results(graph, results, records, target, threads, batch, precision)
         for note in outcome.remarks:
             say(note)
         say(f"{outcome.measured} kernels were measured; their records are in {records}")

@@ -9,6 +9,13 @@ import typer
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="f32|bf16|auto",
+        help="What a library multiplies in: bf16 where the target has instructions for it, auto where that is faster.",
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Do not run the files beside what was read from them.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it is replaced at the very end.")]
 Protect = Annotated[

@@ -19,6 +19,7 @@ from .options import (
     Out,
     Overwrite,
     Page,
+    Precision,
     Protect,
     RecipeOut,
     Scale,
@@ -29,8 +30,6 @@ from .options import (
     Std,
     Trust,
 )
-
-LATER = "Not available in this version."
 
 
 def compile_command(
@@ -98,7 +97,7 @@ def compile_command(
     block: Annotated[
         str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
     ] = None,
-    precision: Annotated[str, typer.Option(help=LATER, hidden=True)] = "f32",
+    precision: Precision = "f32",
     recipe: RecipeOut = None,
     report: Page = None,
     json_: Json = None,
@@ -116,18 +115,16 @@ def compile_command(
     Exit codes: 0 done, 1 budget missed or a check failed (nothing is written), 2 unusable input.
     """
     from . import compile as cli_compile
-    from .errors import guard, refuse
+    from .errors import guard
     from .images import ImageOptions
 
     with guard(debug, several=True) as team:
-        other = None if precision == "f32" else precision
-        refuse({f"--precision {other}": other})
         job = cli_compile.CompileJob(
             source, out, policy,
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block, latency_table, runtime, keep,
+            layers, widths, sparsity, block, latency_table, runtime, keep, precision,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

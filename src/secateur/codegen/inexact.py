@@ -7,7 +7,7 @@ what a layer reads: so each is run alone, on what it reads in the network.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,8 +16,9 @@ from secateur.ir import Graph, Node, Value
 
 from .backends import backend_for
 from .division import PRODUCTS, Piece, divided
-from .plan.family import Workload, family_of
+from .plan.family import Family, Workload, family_of
 from .plan.lower import lower
+from .plan.precision import F32, Precision
 from .plan.program import Program
 from .records import Records
 from .targets import Target, get_target
@@ -30,8 +31,20 @@ def inexact_layers(
     graph: Graph, target: str | Target = "native", threads: int = 1, records: str | Path | Records | None = None
 ) -> tuple[str, ...]:
     """Labels of the layers that a library of this graph computes by such an algorithm. Raises as ``build`` does."""
-    chosen = get_target(target)
-    backend = backend_for(chosen)
+    return _layers(graph, get_target(target), threads, records, F32, lambda family: not family.exact)
+
+
+def narrow_layers(
+    graph: Graph, target: Target, threads: int, records: Records, precision: Precision
+) -> tuple[str, ...]:
+    """Labels of the layers that a library in this precision multiplies in bfloat16. Raises as ``build`` does."""
+    return _layers(graph, target, threads, records, precision, lambda family: family.dtype != "f32")
+
+
+def _layers(graph: Graph, chosen: Target, threads: int, records: str | Path | Records | None, precision: Precision,
+            wanted: Callable[[Family], bool]) -> tuple[str, ...]:  # fmt: skip
+    """Labels of the layers whose kernel is of a family that is wanted."""
+    backend = backend_for(chosen, precision)
     tuner = Tuner(chosen, threads, open_records(chosen, records))
 
     def plan(pieces: tuple[Piece, ...]) -> list[Program]:
@@ -41,8 +54,8 @@ def inexact_layers(
     for program in divided(graph, plan):
         for late in program.open:
             specs = [cast(Workload, spec) for spec in late.specs]
-            family = family_of(tuner.fastest(specs), backend.families) if len(specs) > 1 else None
-            if family is not None and not family.exact:
+            family = family_of(tuner.fastest(specs) if len(specs) > 1 else specs[0], backend.families)
+            if family is not None and wanted(family):
                 found[program.calls[late.call].label] = None
     return tuple(found)
 

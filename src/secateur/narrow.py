@@ -1,0 +1,109 @@
+"""Libraries that multiply in bfloat16: how far that moves the outputs, and layers that are too coarse for it.
+
+A library is judged by its kernels on this machine, or where it lacks the instructions, by the same kernels with their
+products in plain arithmetic, which round their inputs alike. If the outputs move by more than ``LIMIT``, each layer is
+run alone in both precisions, on what it reads in the network (``coarse``), and the dearest stay in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from secateur.ir import Array, Graph
+from secateur.ir.numeric import relative_error
+from secateur.passes.sweep.batches import batches, classes_of
+
+from .coarse import costs, dearest
+from .library_check import Check
+from .run import Runner
+
+if TYPE_CHECKING:
+    from secateur.codegen import Library
+
+LIMIT = 5e-2  # of the largest output: 2 ** -8 is the rounding of one number
+TRIES = 3  # rounds of leaving layers out before all stay in float32
+EXAMPLES = 256  # of the calibration data, at most
+
+
+class Builds(Protocol):
+    """The library of a graph in which layers of these labels stay in float32; None: all of them."""
+
+    def __call__(self, graph: Graph, plain: Collection[str] | None, /) -> Library: ...
+
+
+class Names(Protocol):
+    """The layers of a graph that multiply in bfloat16, by label."""
+
+    def __call__(self, graph: Graph, /) -> Collection[str]: ...
+
+
+def coarse_layers(graph: Graph, here: Builds, narrow: Names) -> tuple[frozenset[str], float]:
+    """(the layers that have to stay in float32, by how much of their largest number outputs move without them).
+
+    ``here`` builds what this machine can run.
+    """
+    check = Check(graph)
+    error = _error(check, here(graph, ()))
+    plain: frozenset[str] = frozenset()
+    if error <= LIMIT:
+        return plain, error
+    layers = narrow(graph)
+    cost = costs(check, layers, here, narrow, LIMIT)
+    room = LIMIT / 2 if cost.keys() >= set(layers) else -1.0
+    for _ in range(TRIES):
+        plain = frozenset(dearest(cost, room)) if room >= 0 else frozenset(layers)
+        error = _error(check, here(graph, plain))
+        if error <= LIMIT or len(plain) == len(layers):
+            return plain, error
+        room /= 4
+    return frozenset(layers), _error(check, here(graph, layers))
+
+
+def _error(check: Check, library: Library) -> float:
+    outputs = check.outputs(library)
+    return max((relative_error(want, have) for want, have in zip(check.wants, outputs, strict=True)), default=0.0)
+
+
+def noted(library: Library, error: float, graph: Graph, here: Library, calibration: Iterable[object] | None) -> Library:
+    """The library with notes of how far its outputs are from float32: on random inputs, and on data if there are any.
+
+    ``here`` computes the same on this machine. Raises InputError for data that the network cannot take.
+    """
+    said = [f"outputs in bf16 differ from those in f32 by {error:.1e} of their largest, on random inputs"]
+    if calibration is not None:
+        said.append(_on_data(graph, here, calibration))
+    notes = (*library.metadata.notes, *said)
+    library.metadata = dataclasses.replace(library.metadata, notes=notes)
+    return library
+
+
+def _on_data(graph: Graph, library: Library, calibration: Iterable[object]) -> str:
+    """What the first examples of the data say of both."""
+    run, worst, same, examples = Runner(), 0.0, 0, 0
+    scores = classes_of(graph) is not None
+    for batch in batches(graph, calibration):
+        want = [np.asarray(a)[: batch.examples] for a in run(graph, batch.inputs)]
+        have = [np.asarray(a)[: batch.examples] for a in rows(library, list(batch.inputs.values()))]
+        worst = max(worst, *(relative_error(a, b) for a, b in zip(want, have, strict=True)))
+        examples += batch.examples
+        if scores:
+            same += int((want[0].argmax(axis=1) == have[0].argmax(axis=1)).sum())
+        if examples >= EXAMPLES:
+            break
+    agreement = f"{same / max(examples, 1):.1%} of the answers are the same, " if scores else ""
+    return f"on {examples} examples of the calibration data {agreement}outputs differ by {worst:.1e} of their largest"
+
+
+def rows(library: Library, inputs: Sequence[Array]) -> list[Array]:
+    """The outputs of a library for as many rows as are given, in runs of its own batch; the last row fills the last."""
+    size, count = library.metadata.inputs[0].shape[0], len(inputs[0])
+    found = []
+    for start in range(0, count, size):
+        at = np.minimum(np.arange(start, start + size), count - 1)
+        made = library(*(np.ascontiguousarray(x[at]) for x in inputs))
+        found.append(made if isinstance(made, tuple) else (made,))
+    return [np.concatenate(parts)[:count] for parts in zip(*found, strict=True)]
