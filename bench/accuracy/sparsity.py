@@ -3,21 +3,24 @@
     python -m bench.accuracy.sparsity [--seeds 3] [--quick]
     python -m bench.accuracy.sparsity --plot        draws docs/sparsity.svg from the committed rows
 
-The residual network of `bench.accuracy.training` on Fashion-MNIST at 14x14, small for two cores: five passes over 6,000
-pictures. Then each pattern sets a share of the weights of every layer but the first, which has nine an output, to zero,
-by magnitude and by second moments (512 pictures without their labels, and what remains is solved for the original's
-outputs), and the network is judged on all 10,000 test pictures: as it is, and after one pass whose masks hold the
-zeros. `bmwm` keeps one in a whole number, so it has the next larger share; a row states the share of zeros that
-there is. A run that was stopped goes on where it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
+The residual network of `bench.accuracy.training` on Fashion-MNIST at 14x14, small for two cores: five passes over
+6,000 pictures. Then each pattern sets a share of the weights of every layer but the first, which has nine an output,
+to zero, by magnitude and by second moments (512 pictures without their labels, and what remains is solved for the
+original's outputs), and the network is judged on all 10,000 test pictures: as it is, and after one pass whose masks
+hold the zeros (for `budget` also after one whose loss is half that of the labels, half the divergence from the outputs
+of the dense network, `distilled`). `budget` is by moments with one budget of zeros for all layers, the same for each
+pattern. A row states the share of zeros that there is, and what is left of the multiply-accumulates of these layers. A
+run that was stopped goes on where it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ NETWORK, PASSES, RATE, TUNED_RATE = "residual", 5, 0.1, 0.05
 BLOCKS = ("irregular", "auto", "darb", "bmwm", "4x4")  # auto: balanced blocks of LANES outputs
 LANES, SHARES, KNOWN, FIRST = 8, (0.5, 0.7, 0.8), 512, "conv2d"
 KEY = ("seed", "block", "sparsity", "by")
+WAYS = ("magnitude", "moments", "budget")
 PICTURE = common.ROOT / "docs" / "sparsity.svg"
 NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4"}
 
@@ -63,7 +67,7 @@ def plan(seeds: int) -> Iterator[Job]:
     """The dense network of each seed, then all patterns."""
     for seed in range(seeds):
         yield Job(seed, "dense", 0.0, "magnitude")
-        yield from (Job(seed, block, s, by) for by in ("magnitude", "moments") for s in SHARES for block in BLOCKS)
+        yield from (Job(seed, block, s, by) for by in WAYS for s in SHARES for block in BLOCKS)
 
 
 class Bench:
@@ -95,7 +99,8 @@ class Bench:
         module = copy.deepcopy(self._dense(job.seed))
         graph = self._graph(module)
         try:
-            found = Sparsify(job.sparsity, job.block, job.by, LANES, (FIRST,))(graph)
+            by, across = ("moments", True) if job.by == "budget" else (job.by, False)
+            found = Sparsify(job.sparsity, job.block, by, LANES, (FIRST,), across)(graph)
         except InputError as error:
             return {"refused": str(error)}
         state = {n: torch.from_numpy(np.array(w)) for n, w in found.weights.items() if n in module.state_dict()}
@@ -104,9 +109,23 @@ class Bench:
         assert note is not None
         masks = {row.weight: module.get_parameter(row.weight).detach() != 0 for row in note.rows}
         zeros = 1 - sum(float(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
+        places = {n.inputs[1]: math.prod(map(int, n.out.shape[2:])) for n in found.nodes if n.op in ("conv", "linear")}
+        macs = [places[name] * np.array([float(m.sum()), m.numel()]) for name, m in masks.items()]
         top1 = fashion.accuracy(module, self.test)
+        row = {"distilled": self._distilled(job, copy.deepcopy(module), masks)} if job.by == "budget" else {}
         fashion.fit(module, self.train, 1, job.seed + 100, TUNED_RATE, [Masks(module, masks)])
-        return {"zeros": zeros, "top1": top1, "epoch": fashion.accuracy(module, self.test)}
+        left, whole = np.sum(macs, axis=0).tolist()
+        return {
+            "zeros": zeros,
+            "macs_left": left / whole,
+            "top1": top1,
+            "epoch": fashion.accuracy(module, self.test),
+        } | row
+
+    def _distilled(self, job: Job, module: nn.Module, masks: Mapping[str, torch.Tensor]) -> float:
+        hooks, teacher = [Masks(module, masks)], self._dense(job.seed)
+        fashion.fit(module, self.train, 1, job.seed + 100, TUNED_RATE, hooks, teacher)
+        return fashion.accuracy(module, self.test)
 
     def _graph(self, module: nn.Module) -> Graph:
         known = self.train.first(KNOWN)
@@ -117,14 +136,14 @@ class Bench:
 
 
 def draw(rows: Sequence[common.Row]) -> None:
-    """Top-1 over the share of zeros: without training, by either importance, and after one masked pass."""
+    """Top-1 over the share of zeros: without training, by layer and with one budget, and after one masked pass."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    parts = (("magnitude", "top1"), ("moments", "top1"), ("moments", "epoch"))
-    titles = ("by magnitude, no training", "by moments, no training", "by moments, one masked pass")
+    parts = (("moments", "top1"), ("budget", "top1"), ("budget", "epoch"))
+    titles = ("by moments, no training", "one budget, no training", "one budget, one masked pass")
     dense = statistics.mean(r["top1"] for r in rows if r["block"] == "dense")
     with matplotlib.rc_context(FIXED):
         figure, panels = pyplot.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
@@ -133,6 +152,7 @@ def draw(rows: Sequence[common.Row]) -> None:
             axes.axhline(dense, color="black", linewidth=1)
             axes.set_title(title, fontsize=10)
             axes.set_xlabel("share of zeros (line: dense)")
+        panels[0].sharey(panels[2])
         panels[1].sharey(panels[2])
         panels[0].set_ylabel("top-1, Fashion-MNIST at 14x14")
         marks, labels = panels[1].get_legend_handles_labels()

@@ -51,17 +51,27 @@ def patterns() -> str:
         f"{sample['passes']} passes over {sample['examples']:,} pictures; top-1 in per cent on 10,000 pictures, "
         f"{'one seed' if seeds == 1 else f'{seeds} seeds'};",
         f"dense: {spread(dense)}. By magnitude, by second moments of 512 pictures, and after one more pass whose masks",
-        "hold the zeros of the latter. BMWM keeps one in a whole number, the next that removes enough.",
+        "hold the zeros of the latter; then with one budget of zeros for all layers in the place of the same share of",
+        "each, as it is, after such a pass, and after one that is distilled from the dense network, and what is left",
+        "of the multiply-accumulates.",
         "",
-        "| zeros | pattern | by magnitude | by moments | and one pass |",
-        "|--:|---|--:|--:|--:|",
+        "| zeros | pattern | by magnitude | by moments | and one pass | one budget | and one pass | distilled | MACs |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for share in shares:
         for block, name in NAMES.items():
             mine = [r for r in found if r["block"] == block and r["sparsity"] == share]
             cells = [
                 spread(r[field] for r in mine if r["by"] == by and field in r)
-                for by, field in (("magnitude", "top1"), ("moments", "top1"), ("moments", "epoch"))
+                for by, field in (
+                    ("magnitude", "top1"),
+                    ("moments", "top1"),
+                    ("moments", "epoch"),
+                    ("budget", "top1"),
+                    ("budget", "epoch"),
+                    ("budget", "distilled"),
+                    ("budget", "macs_left"),
+                )
             ]
             if mine:
                 lines.append(f"| {share:.0%} | {name} | {' | '.join(cells)} |")

@@ -39,6 +39,7 @@ FILES = {
 }
 EPOCHS, BATCH, RATE = 3, 128, 0.1
 MEAN, DEVIATION = 0.286, 0.353
+SOFT = 2.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ def load(part: str, root: Path = ROOT) -> Data:
 
 
 def fit(
-    module: nn.Module, data: Data, epochs: float, seed: int, rate: float = RATE, hooks: Sequence[Hook] = ()
-) -> nn.Module:
+    module: nn.Module, data: Data, epochs: float, seed: int, rate: float = RATE, hooks: Sequence[Hook] = (),
+    teacher: nn.Module | None = None,
+) -> nn.Module:  # fmt: skip
     """SGD with momentum, one-cycle rate, hooks on its steps, for so many passes over the data; in eval mode
-    afterwards.
+    afterwards. ``teacher``, in eval mode: half of the loss is the divergence from its outputs (``divergence``).
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat([torch.randperm(len(data.x), generator=generator) for _ in range(max(1, round(epochs + 0.49)))])
@@ -96,13 +98,24 @@ def fit(
     module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster, grouped most
     with attach(optimiser, *hooks):
         for batch in batches:
-            loss = nn.functional.cross_entropy(module(data.x[batch]), data.y[batch])
+            outputs = module(data.x[batch])
+            loss = nn.functional.cross_entropy(outputs, data.y[batch])
+            if teacher is not None:
+                loss = (loss + divergence(outputs, teacher, data.x[batch])) / 2
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     module.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return module
+
+
+def divergence(outputs: Tensor, teacher: nn.Module, x: Tensor) -> Tensor:
+    """Kullback and Leibler's, from the teacher's classes, both softened by ``SOFT`` (Hinton et al., 2015)."""
+    with torch.no_grad():
+        wanted = torch.log_softmax(teacher(x) / SOFT, 1)
+    found = torch.log_softmax(outputs / SOFT, 1)
+    return SOFT**2 * nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
 
 
 def accuracy(module: nn.Module, data: Data) -> float:

@@ -51,9 +51,18 @@ def test_a_row_that_blocks_do_not_fill_keeps_one_more() -> None:
     assert block_max(np.zeros((2, 0)), 4).shape == (2, 0)
 
 
+def test_bmwm_keeps_as_many_as_are_asked_for() -> None:
+    """Three of eight stay: the largest of blocks that begin at 0, 2 and 5. On the way each block loses its least."""
+    assert kept(BMWM().mask(ROW, 5 / 8)) == [0, 4, 7]
+    assert kept(BMWM().mask(ROW, 0.6)) == [0, 4, 7]
+    assert kept(BMWM().toward(ROW, 0.4, 5 / 8)) == [0, 1, 2, 4, 6, 7]
+    np.testing.assert_array_equal(BMWM().mask(ROW, 0.75), block_max(ROW, 4))
+
+
 def test_n_of_m_by_hand() -> None:
     assert kept(NOfM(2, 4).mask(ROW, 0.5)) == [0, 1, 4, 7]
     assert kept(NOfM(1, 3).mask(ROW, 2 / 3)) == [0, 4, 7]
+    assert kept(NOfM(1, 4).toward(ROW, 0.5, 0.75)) == [0, 1, 4, 7]
     with pytest.raises(InputError, match=r"2 of 4 stay, which is 50\.00%"):
         NOfM(2, 4).mask(ROW, 0.7)
 

@@ -11,8 +11,11 @@ from secateur.ir import Array, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.sparsify import Sparsified, Sparsify
-from secateur.passes.sparsify.fit import Quadratic, prune
+from secateur.passes.sparsify.budget import Curve, divided
+from secateur.passes.sparsify.exchange import exchange
+from secateur.passes.sparsify.fit import Quadratic
 from secateur.passes.sparsify.irregular import Irregular
+from secateur.passes.sparsify.prune import prune
 from support.network import Net
 
 
@@ -58,6 +61,44 @@ def test_the_solution_is_that_of_the_normal_equations(seed: int, groups: int, ou
         exact = np.linalg.solve(second[g][np.ix_(kept, kept)], loss.pull[g, o, kept]) if kept.any() else []
         np.testing.assert_allclose(found[g, o, kept], exact, atol=1e-4)
     assert loss.loss(found) <= loss.loss(np.where(mask, weight, 0)) + 1e-9
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_exchange_repairs_what_greedy_removal_took(outputs: int) -> None:
+    """Inputs 0 and 1 are their sum, input 2, halved: one alone does best, and a mask that has it not finds it."""
+    u = np.random.default_rng(3).standard_normal((500, 2))
+    x = np.concatenate([u, u.sum(1, keepdims=True)], 1)
+    second = (x.T @ x / len(x) + 1e-6 * np.eye(3))[None]
+    loss = Quadratic(second, np.ones((1, outputs, 1)) * second[:, 2:])
+    before = np.repeat([[[True, False, False]]], outputs, 1)
+    after = exchange(loss, before, outputs)
+    np.testing.assert_array_equal(after, np.repeat([[[False, False, True]]], outputs, 1))
+    assert loss.loss(loss.solve(np.ones(after.shape), after)) < loss.loss(loss.solve(np.ones(after.shape), before))
+
+
+# --- one budget ---------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_takes_where_it_costs_least() -> None:
+    """By hand: b loses half for nothing, then a loses for less than b's other half; the last step fits the budget."""
+    curves = {"a": Curve(100, (0.0, 0.5, 1.0), (0.0, 0.1, 1.0)), "b": Curve(300, (0.0, 0.5, 1.0), (0.0, 0.0, 3.0))}
+    shares = divided(curves, 0.45)
+    assert shares["b"] == pytest.approx(0.5)
+    assert shares["a"] == pytest.approx(0.3)
+    with pytest.raises(InputError, match=r"62\.5% at most"):
+        divided({"a": Curve(100, (0.0, 0.25), (0.0, 0.1)), "b": Curve(100, (0.0, 1.0), (0.0, 1.0))}, 0.9)
+
+
+@pytest.mark.parametrize("block", ["auto", "bmwm"])
+def test_one_budget_for_all_layers_removes_the_share_and_spares_some(block: str) -> None:
+    graph = in_context(small(), calibration=Calibration(data(1)))
+    found = Sparsify(0.6, block, "moments", lanes=8, across=True)(graph)
+    note = found.note(Sparsified)
+    assert note is not None
+    sizes = [found.weights[row.weight].size for row in note.rows]
+    zeros = sum(row.sparsity * size for row, size in zip(note.rows, sizes, strict=True))
+    assert zeros >= 0.6 * sum(sizes) - 1e-6
+    assert len({round(row.sparsity, 2) for row in note.rows}) > 1
 
 
 # --- the pass -------------------------------------------------------------------------------------------------------
@@ -116,6 +157,7 @@ def test_refusals() -> None:
     for wrong, message in (
         ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "no pattern"),
         ({"by": "taste"}, "magnitude or moments"), ({"across": True}, "block=darb"),
+        ({"across": True, "by": "moments", "block": "2:4"}, "one share"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             Sparsify(**wrong)  # type: ignore[arg-type]

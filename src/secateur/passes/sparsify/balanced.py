@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from secateur.ir import Array, InputError
 
-from .pattern import Mask, kept_of, largest
+from .pattern import Mask, Pattern, kept_of, largest
 from .rectangles import spread, sums
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(Pattern):
     """V is ``outputs``, the width of the target's vectors.
 
     Each row of blocks keeps as many (Yao et al., Balanced sparsity, AAAI 2019, for blocks), so that threads and

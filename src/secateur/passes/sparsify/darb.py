@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from secateur.ir import Array
 
 from .bmwm import LONGEST, block_max
-from .pattern import Mask, cannot, kept_of
+from .pattern import Mask, Pattern, cannot, kept_of
 
 BITS = LONGEST.bit_length()  # sizes 1, 2, .. 64
 
 
 @dataclass(frozen=True)
-class DARB:
+class DARB(Pattern):
     """A power of two a row."""
 
     name: ClassVar[str] = "darb"

@@ -8,13 +8,11 @@ import numpy as np
 
 from secateur.ir import Array
 
-from .balanced import Balanced
-from .pattern import Mask, Pattern
+from .pattern import Mask
 
-FINE = 10  # rounds where inverses of what is left are affordable
-AFFORDABLE = 1 << 34  # multiply-accumulates of the inverses of one round: some seconds
 STEPS = 100  # of conjugate gradients at most
 ENOUGH = 1e-6  # of the first residual
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,7 @@ class Quadratic:
         w^2 / [S^-1]_jj, from Optimal Brain Surgeon (Hassibi and Stork, 1993), with one S for all outputs of a group.
         """
         inverse = np.linalg.inv(self.second)
-        diagonal = np.maximum(np.einsum("gcc->gc", inverse), np.finfo(np.float64).tiny)
+        diagonal = np.maximum(np.einsum("gcc->gc", inverse), TINY)
         found: Array = weight.astype(np.float64) ** 2 / diagonal[:, None, :]
         return found
 
@@ -49,7 +47,7 @@ class Quadratic:
                 rows = slice(first, first + alike)
                 columns = np.flatnonzero(left[g, first])
                 inverse = np.linalg.inv(self.second[g][np.ix_(columns, columns)])
-                diagonal = np.maximum(np.diag(inverse), np.finfo(np.float64).tiny)
+                diagonal = np.maximum(np.diag(inverse), TINY)
                 found[g, rows, columns] = (weight[g, rows][:, columns] ** 2 / diagonal).T
         return found
 
@@ -63,7 +61,7 @@ class Quadratic:
         The loss falls with each step, so it is never above that of ``weight`` under the mask.
         """
         w = np.where(mask, weight, 0.0).astype(np.float64)
-        scale = 1 / np.maximum(np.einsum("gcc->gc", self.second), np.finfo(np.float64).tiny)[:, None, :]
+        scale = 1 / np.maximum(np.einsum("gcc->gc", self.second), TINY)[:, None, :]
         residual = np.where(mask, self.pull - w @ self.second, 0.0)
         step = near = scale * residual
         size = np.einsum("goc,goc->go", residual, near)
@@ -79,26 +77,3 @@ class Quadratic:
             size = np.einsum("goc,goc->go", residual, near)
             step = near + np.divide(size, before, out=np.zeros_like(size), where=before > 0)[..., None] * step
         return w
-
-
-def prune(loss: Quadratic, weight: Array, pattern: Pattern, sparsity: float, rounds: int) -> tuple[Array, Mask]:
-    """Weights [groups, outputs, columns] with this share of zeros in a pattern, and which stay.
-
-    Greedy removal with update of what remains: in each of ``rounds`` as large a share of what is left goes, the least
-    important by ``Quadratic.importance``, and the others are solved again. Where outputs have the same mask in blocks,
-    and the inverses of what is left are affordable, those say what is least important (``Quadratic.remaining``).
-    """
-    shape, left = weight.shape, np.ones(weight.shape, bool)
-    now = weight.astype(np.float64)
-    alike = pattern.outputs if isinstance(pattern, Balanced) else 1
-    exact = alike > 1 and shape[0] * -(-shape[1] // alike) * shape[2] ** 3 <= AFFORDABLE
-    rounds = max(rounds, FINE) if exact else rounds
-    for number in range(1, rounds + 1):
-        share = 1 - (1 - sparsity) ** (number / rounds)
-        if number == rounds:
-            share = sparsity
-        worth = loss.remaining(now, left, alike) if exact else loss.importance(now)
-        important = np.where(left, worth, 0.0).reshape(-1, shape[-1])
-        left = left & pattern.mask(important, share).reshape(shape)
-        now = loss.solve(now, left)
-    return now, left

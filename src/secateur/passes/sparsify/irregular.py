@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from secateur.ir import Array
 
-from .pattern import Mask, kept_of, largest
+from .pattern import Mask, Pattern, kept_of, largest
 
 
 @dataclass(frozen=True)
-class Irregular:
+class Irregular(Pattern):
     """No rule at all: the most important weights of the whole matrix stay."""
 
     name: ClassVar[str] = "irregular"

@@ -9,11 +9,11 @@ import numpy as np
 
 from secateur.ir import Array, InputError
 
-from .pattern import Mask, cannot, largest, padded
+from .pattern import Mask, Pattern, cannot, largest, padded
 
 
 @dataclass(frozen=True)
-class NOfM:
+class NOfM(Pattern):
     """``n`` of each ``m``. What is left at the end of a row counts as if zeros followed."""
 
     name: ClassVar[str] = "N:M"
@@ -29,6 +29,13 @@ class NOfM:
         if abs(sparsity - (1 - self.n / self.m)) > 0.005:
             why = f"{self.n} of {self.m} stay, which is {1 - self.n / self.m:.2%}; ask for that, or leave it to auto"
             raise cannot(f"{self.n}:{self.m}", sparsity, why)
+        return self._largest(importance, self.n)
+
+    def toward(self, importance: Array, share: float, sparsity: float) -> Mask:
+        """As many of each ``m`` as have to stay, ``n`` at least."""
+        return self._largest(importance, max(self.n, int(np.ceil(self.m * (1 - share) - 1e-9))))
+
+    def _largest(self, importance: Array, count: int) -> Mask:
         rows, columns = importance.shape
         blocks = padded(importance, 1, self.m).reshape(rows, -1, self.m)
-        return np.ascontiguousarray(largest(blocks, self.n).reshape(rows, -1)[:, :columns])
+        return np.ascontiguousarray(largest(blocks, count).reshape(rows, -1)[:, :columns])

@@ -13,9 +13,13 @@ Mask = NDArray[np.bool_]
 
 
 class Pattern(Protocol):
-    """Where zeros may stand. A frozen dataclass, named as ``--block`` names it."""
+    """Where zeros may stand. A frozen dataclass, named as ``--block`` names it.
+
+    ``nested``: may what stays for a larger share always be chosen among what stays for a smaller one?
+    """
 
     name: ClassVar[str]
+    nested: ClassVar[bool] = True
 
     def mask(self, importance: Array, sparsity: float) -> Mask:
         """The weights of [rows, columns] that stay: those of most importance such that at least ``sparsity`` go.
@@ -24,6 +28,10 @@ class Pattern(Protocol):
         share that the pattern cannot express.
         """
         ...
+
+    def toward(self, importance: Array, share: float, sparsity: float) -> Mask:
+        """The weights that stay while ``share`` has gone, of the share ``sparsity`` that goes in the end."""
+        return self.mask(importance, share)
 
 
 def kept_of(count: int, sparsity: float) -> int:

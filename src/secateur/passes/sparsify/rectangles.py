@@ -9,11 +9,11 @@ import numpy as np
 
 from secateur.ir import Array, InputError
 
-from .pattern import Mask, kept_of, padded
+from .pattern import Mask, Pattern, kept_of, padded
 
 
 @dataclass(frozen=True)
-class Rectangles:
+class Rectangles(Pattern):
     """``rows`` outputs x ``columns`` inputs, the most important of the whole matrix."""
 
     name: ClassVar[str] = "RxC"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,8 +15,8 @@ from secateur.passes.recipe import Recipe
 
 from .balanced import Balanced
 from .blocks import pattern_of
+from .budget import divided
 from .darb import DARB, masks
-from .fit import Quadratic, prune
 from .layers import Place, places
 from .n_of_m import NOfM
 from .pattern import Mask, Pattern
@@ -24,6 +25,8 @@ from .zeros import SparseRow, Sparsified
 
 if TYPE_CHECKING:
     from secateur.passes.compensate.lockstep import Step
+
+    from .normal import Normal
 
 LANES = 8  # outputs of a balanced block where nobody knows the target's vectors
 
@@ -36,8 +39,9 @@ class Sparsify:
     pattern, as ``--block`` spells it; ``auto`` are balanced blocks of ``lanes`` outputs, a vector of the target.
     ``by``: "magnitude", or "moments": the second moments of each layer's inputs in calibration data say what a weight
     is worth, and what remains is solved for the original's outputs, layer after layer, on the outputs of the layers
-    before it (without labels). Recurrent layers go by magnitude. ``across``: with ``darb`` and by magnitude, one budget
-    for all layers.
+    before it (without labels). Recurrent layers go by magnitude. ``across``: one budget for all layers, so that a layer
+    that needs its weights more keeps more of them: by moments in any pattern (``budget``; recurrent layers keep to the
+    share), by magnitude with ``darb`` alone.
 
     Before: ``y = conv(x, w)``. After: the same, with zeros in w.
     """
@@ -64,9 +68,14 @@ class Sparsify:
             raise InputError(f"sparsify{{by={self.by}}}: write magnitude or moments")
         if self.rounds < 1 or self.positions < 1 or self.examples < 1 or self.ridge < 0 or self.lanes < 0:
             raise InputError("sparsify: rounds, positions and examples are 1 or more, ridge and lanes 0 or more")
-        pattern_of(self.block, self.lanes or LANES)
-        if self.across and (self.block != DARB.name or self.by != "magnitude"):
-            raise InputError("sparsify{across=true} is one budget for all rows of all layers: block=darb, by=magnitude")
+        pattern = pattern_of(self.block, self.lanes or LANES)
+        if self.across and self.by == "magnitude" and self.block != DARB.name:
+            raise InputError(
+                "sparsify{across=true} is one budget for all layers: sizes of weights of several layers compare only "
+                "with block=darb; write by=moments"
+            )
+        if self.across and isinstance(pattern, NOfM):
+            raise InputError(f"sparsify{{across=true}}: {self.block} has one share of zeros; leave across out")
 
     @property
     def data(self) -> bool:
@@ -100,7 +109,7 @@ class Sparsify:
     ) -> tuple[dict[str, Array], dict[str, Mask]]:
         """The least squares of the weights themselves go."""
         squares = [_squares(p, graph.weights[p.weight]) for p in chosen]
-        if self.across:
+        if self.across and self.by == "magnitude":
             kept = masks(squares, self.sparsity)
         else:
             kept = [pattern.mask(s, self.sparsity) for s in squares]
@@ -112,7 +121,7 @@ class Sparsify:
     ) -> tuple[dict[str, Array], dict[str, Mask]]:
         """Layer after layer, each on what those before it compute now."""
         from secateur.passes.compensate.lockstep import lockstep
-        from secateur.passes.compensate.refit import bias_of, solvable
+        from secateur.passes.compensate.refit import solvable
 
         by_node = {p.node.name: p for p in chosen if solvable(graph, p.node)}
         weights, kept = self._by_magnitude(graph, [p for p in chosen if p.node.name not in by_node], pattern)
@@ -120,39 +129,28 @@ class Sparsify:
             return weights, kept
         start = graph if context_of(graph).original is not None else in_context(graph, original=graph)
         recipe = graph.note(Recipe)
-        for step in lockstep(start, self.name, self.examples, lambda n: n.name in by_node):
-            place = by_node[step.node.name]
+
+        def steps() -> Iterator[tuple[Step, Place]]:
+            for step in lockstep(start, self.name, self.examples, lambda n: n.name in by_node):
+                yield step, by_node[step.node.name]
+
+        shares = dict.fromkeys((p.weight for p in by_node.values()), self.sparsity)
+        if self.across:
+            shares = divided({p.weight: self._normal(s, p, recipe).curve(pattern) for s, p in steps()}, self.sparsity)
+        for step, place in steps():
             step.slim.weights.update(weights)
-            changed, kept[place.weight] = self._solved(step, place, recipe, pattern)
-            bias = bias_of(step.node)
-            weights[place.weight] = changed[0]
-            if bias is not None:
-                weights[bias] = changed[1]
+            normal = self._normal(step, place, recipe)
+            weights[place.weight], shift, kept[place.weight] = normal.pruned(pattern, shares[place.weight], self.rounds)
+            if normal.bias is not None:
+                weights[normal.bias] = shift
             step.slim.weights.update(weights)
         return weights, kept
 
-    def _solved(
-        self, step: Step, place: Place, recipe: Recipe | None, pattern: Pattern
-    ) -> tuple[tuple[Array, Array], Mask]:
-        """((weight, bias), kept) of one layer."""
-        from secateur.passes.compensate.refit import Sums, bias_of
+    def _normal(self, step: Step, place: Place, recipe: Recipe | None) -> Normal:
+        from .normal import Normal
 
-        node, weight = step.node, step.slim.weights[place.weight]
-        sums = Sums(node, weight, self.positions)
         rows = kept_rows(recipe, place.weight, 1 if place.transposed else 0)
-        name = bias_of(node)
-        bias = None if name is None else step.slim.weights[name]
-        for number, (target, x) in enumerate(step.pairs(node.name, node.inputs[0] or "")):
-            sums.add(number, x, target, rows, bias)
-        second, product, first, lacking = sums.normal(self.ridge, bias is not None)
-        now = sums.rows_of(weight).astype(np.float64)
-        loss = Quadratic(second, product.transpose(0, 2, 1) + now @ second)
-        solved, kept = prune(loss, now, pattern, self.sparsity, 1 if isinstance(pattern, NOfM) else self.rounds)
-        fresh = weight[:0]
-        if bias is not None:
-            shift = (lacking - np.einsum("goc,gc->go", solved - now, first)).reshape(-1)
-            fresh = (bias + shift.reshape(bias.shape)).astype(bias.dtype)
-        return (sums.shaped(solved, weight), fresh), kept.reshape(-1, kept.shape[-1])
+        return Normal.of(step, place, rows, self.positions, self.ridge)
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:
