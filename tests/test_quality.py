@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +12,23 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.ir import BudgetError, InputError
-from secateur.quality import FINE, interval, kept_share, search
-from secateur.report.parts import Quality
+from secateur.goals import Keep, Near, interval, kept_share, largest_error
+from secateur.ir import Array, BudgetError, Graph, InputError
+from secateur.passes.analysis.cost import totals
+from secateur.quality import FINE, search, smallest, too_slow
+from secateur.report.parts import Deviation, Quality
+from secateur.timing.agreement import measure
+from support.network import Net
 
 
-def answers(curve: Callable[[float], float], examples: int = 1000) -> Callable[[float], Quality]:
-    return lambda share: Quality(curve(share), None, examples, True)
+@dataclass(frozen=True)
+class Seen:
+    quality: Quality | None = None
+    deviation: Deviation | None = None
+
+
+def answers(curve: Callable[[float], float], examples: int = 1000) -> Callable[[float], Seen]:
+    return lambda share: Seen(Quality(curve(share), None, examples, True))
 
 
 def line(share: float) -> float:
@@ -26,30 +38,30 @@ def line(share: float) -> float:
 
 @pytest.mark.parametrize(("keep", "least"), [(0.95, 0.3), (0.85, 0.1), (1.0, 0.4), (0.999, 0.398)])
 def test_the_least_share_is_found(keep: float, least: float) -> None:
-    share, trials = search(keep, 1.0, answers(line))
+    share, trials = search(Keep(keep), 1.0, answers(line))
     assert least <= share <= least + FINE
     assert trials[0].share == 0.5
     assert line(share) >= keep
 
 
 def test_a_budget_of_work_is_the_most_that_may_remain() -> None:
-    assert search(0.95, 0.35, answers(line))[0] <= 0.35
+    assert search(Keep(0.95), 0.35, answers(line))[0] <= 0.35
     with pytest.raises(BudgetError, match=r"with at most 20% of the MACs.*90.0% at 20%.*distill"):
-        search(0.95, 0.2, answers(line))
+        search(Keep(0.95), 0.2, answers(line))
 
 
 def test_shares_that_cannot_be_made_are_passed_over() -> None:
-    def at(share: float) -> Quality:
+    def at(share: float) -> Seen:
         if share < 0.6:
             raise BudgetError("the least is 60 %")
         return answers(line)(share)
 
-    assert 0.6 <= search(0.95, 1.0, at)[0] <= 0.6 + 2 * FINE
+    assert 0.6 <= search(Keep(0.95), 1.0, at)[0] <= 0.6 + 2 * FINE
 
 
 def test_a_network_that_never_answers_the_same() -> None:
-    with pytest.raises(BudgetError, match=r"0\.99 of the answers cannot be kept: the most was 50\.0% at"):
-        search(0.99, 1.0, answers(lambda share: 0.5))
+    with pytest.raises(BudgetError, match=r"0\.99 of the answers cannot be kept: the best was 50\.0% at"):
+        search(Keep(0.99), 1.0, answers(lambda share: 0.5))
 
 
 @pytest.mark.parametrize(("keep", "share"), [("99%", 0.99), (0.5, 0.5), ("0.9", 0.9), (1, 1.0)])
@@ -72,9 +84,55 @@ def test_wilsons_interval_by_hand() -> None:
 
 def test_too_few_examples_and_other_outputs_are_refused() -> None:
     with pytest.raises(InputError, match="at least 100 can be held out"):
-        search(0.99, 1.0, answers(line, 60))
+        search(Keep(0.99), 1.0, answers(line, 60))
     with pytest.raises(InputError, match="not scores by class"):
-        search(0.9, 1.0, lambda share: None)
+        search(Keep(0.9), 1.0, lambda share: Seen())
+
+
+def test_outputs_that_are_no_classes_may_differ_by_so_much() -> None:
+    def at(share: float) -> Seen:
+        error = (1 - share) ** 2
+        return Seen(None, Deviation(error, 0.9 * error, 1.1 * error, 16, True))
+
+    share, trials = search(Near(largest_error("9%")), 1.0, at)
+    assert 0.7 <= share <= 0.7 + FINE
+    assert str(trials[0]) == "25.00% at 50%"
+    said = Near(0.09).said(at(0.75))
+    assert said.startswith(
+        "outputs could differ by 9.00% at most: they do by 6.25% in the mean of 16 examples, between 5."
+    )
+    assert "NOT what was asked" in Near(0.09).said(at(0.6))
+    with pytest.raises(BudgetError, match=r"0\.09 cannot be had with at most 50% of the MACs: the best was 25\.00% at"):
+        search(Near(0.09), 0.5, at)
+    with pytest.raises(InputError, match="real numbers"):
+        search(Near(0.09), 0.5, lambda share: Seen())
+
+
+@pytest.mark.parametrize("error", ["", "0%", 1, "120%", True, float("nan")])
+def test_what_is_no_distance(error: float | str) -> None:
+    with pytest.raises(InputError, match=r"such as 1% or 0\.01"):
+        largest_error(error)
+
+
+def test_deviation_by_hand() -> None:
+    """Two outputs of which the second differs more; what is infinite in the original is left out."""
+    net = Net(4, 3, 2, 2)
+    graph = net.graph(str(net.node("relu", "x")), str(net.node("exp", "x")))
+    before = [np.ones((4, 3, 2, 2), np.float32), np.full((4, 3, 2, 2), 2, np.float32)]
+    before[1][0, 0, 0, 0] = np.inf
+    by = np.array([1.02, 1.04, 1.02, 1.04], np.float32).reshape(4, 1, 1, 1)
+    after = [before[0] * np.float32(1.01), before[1] * by]
+    smaller = graph.rewrite()
+
+    def run(given: Graph, feed: object) -> list[Array]:
+        return before if given is graph else after
+
+    found = measure(graph, smaller, [np.zeros((4, 3, 2, 2), np.float32)], True, run)
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1].error == pytest.approx(0.03, rel=1e-4)
+    assert found[1].high - found[1].error == pytest.approx(1.96 * np.std([0.02, 0.04] * 2, ddof=1) / 2, rel=1e-3)
+    assert (found[1].examples, found[1].held_out) == (4, True)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +175,65 @@ def test_the_whole_way(trained: nn.Module) -> None:
         x, _ = spots(2000, 5)
         agree = float((slim.module()(x).argmax(1) == trained(x).argmax(1)).float().mean())
     assert agree >= 0.92, "and what was judged by is no accident"
+
+
+@dataclass(frozen=True)
+class Stated:
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network of which nothing is known but its share of the work and how it answers there."""
+
+    share: float
+    stated: Stated = Stated()
+
+    @property
+    def report(self) -> Seen:
+        return answers(line)(self.share)
+
+
+def test_what_is_small_enough_and_too_slow_is_made_smaller() -> None:
+    """Every network takes 0.1 more than its share: the smallest that keeps 85 % is quick enough, not that of 97 %."""
+
+    def make(*, macs: float) -> Any:
+        return Made(macs)
+
+    def slow(allowed: float) -> Callable[[Any], float]:
+        return lambda made: (made.share + 0.1) / allowed
+
+    assert smallest(Keep(0.85), 1.0, make, make, slow(0.25)).share <= 0.15  # type: ignore[attr-defined]
+    with pytest.raises(BudgetError, match=r"with at most \d+% of the MACs"):
+        smallest(Keep(0.97), 1.0, make, make, slow(0.25))
+
+
+def test_the_whole_way_of_a_map(trained: nn.Module) -> None:
+    maps = nn.Sequential(*list(trained.children())[:4])
+    data = [spots(16, 2000 + i)[0] for i in range(4)]
+    report = secateur.compile(
+        maps, "l1,global{round_to=1},slim,refit", example_inputs=(data[0][:1],), calibration=data, max_error="30%"
+    ).report
+    assert report.after is not None
+    assert report.deviation is not None
+    assert report.deviation.error <= 0.3
+    assert report.after.macs < 0.95 * report.before.macs
+    assert report.quality is None
+    assert "deviation: outputs differ by" in str(report)
+
+
+def test_how_many_times_too_slow(trained: nn.Module) -> None:
+    """By a model of time that counts: half of the work is twice as fast."""
+    x = spots(1, 0)[0]
+    made = secateur.compile(trained, "l1", example_inputs=(x,), macs=0.5)
+    dense = secateur.trace(trained, (x,))
+
+    def model(*graphs: Graph) -> tuple[float, ...]:
+        return tuple(float(totals(g).macs) for g in graphs)
+
+    left, most = totals(made.graph).macs, totals(dense).macs
+    assert too_slow(dense, {"speedup": "2x", "latency_ms": None}, model)(made) == pytest.approx(2 * left / most)  # type: ignore[arg-type]
+    assert too_slow(dense, {"speedup": None, "latency_ms": left / 3}, model)(made) == pytest.approx(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

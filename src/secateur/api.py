@@ -30,8 +30,8 @@ from secateur.passes.sparsify.zeros import notes_of, zeros_of
 
 from .arguments import (
     check_by_hand_alone,
-    check_keep,
     check_recipe_alone,
+    goal_of,
     lanes_of,
     most_of,
     policy_of,
@@ -47,7 +47,7 @@ from .capture import capture, check_protect, check_weights, fresh, load, protect
 from .compiled import Compiled
 from .inspection import inspect, title_of
 from .policy import Policy
-from .quality import smallest
+from .quality import share_of_macs, smallest, too_slow
 from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Collector, make_report, remarks_of
@@ -81,6 +81,7 @@ def compile(
     latency_ms: float | str | None = None,
     speedup: float | str | None = None,
     keep: float | str | None = None,
+    max_error: float | str | None = None,
     latency_table: str | Path | None = None,
     runtime: str | None = None,
     sparsity: float | str | None = None,
@@ -104,9 +105,12 @@ def compile(
     one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
     measured beside it); they override the policy's budget. ``keep`` ("99%") asks for the smallest network of which so
     many answers (most likely classes) on held-out calibration data are the original's: several are made, repaired as
-    the policy says, with ``macs`` as the most that may remain. ``latency_table`` is a CSV file of layers' milliseconds
-    (``timing.tables``) that stands for measuring, of any machine, and ``runtime`` ("onnxruntime", "openvino", "torch",
-    "secateur") says where a budget of time is measured; by default in our own code if TVM is here, else in ONNX
+    the policy says, with ``macs`` as the most that may remain, and within a budget of time where one is given.
+    ``max_error`` ("1%") does the same for outputs that are no classes: in the mean of the held-out examples they differ
+    by so much at most, as norms (``report.deviation``).
+    ``latency_table`` is a CSV file of layers' milliseconds (``timing.tables``) that stands for measuring, of any
+    machine, and ``runtime`` ("onnxruntime", "openvino", "torch", "secateur") says where a budget of time is measured;
+    by default in our own code if TVM is here, else in ONNX
     Runtime. ``protect`` adds layers to
     leave alone: globs of their names, or types or modules of ``model``. ``widths`` and ``drop`` choose by hand in place
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
@@ -133,27 +137,30 @@ def compile(
     if recipe is not None:
         given_too = {
             "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup, "keep": keep,
-            "round_to": round_to, "protect": protect or None, "calibration": calibration, "target": target,
-            "widths": widths, "drop": drop, "sparsity": sparsity, "block": block, "records": records, "tune": tune,
-            "latency_table": latency_table, "runtime": runtime,
+            "max_error": max_error, "round_to": round_to, "protect": protect or None, "calibration": calibration,
+            "target": target, "widths": widths, "drop": drop, "sparsity": sparsity, "block": block, "records": records,
+            "tune": tune, "latency_table": latency_table, "runtime": runtime,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
-    if keep is not None:
-        alone = {
-            "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup, "widths": widths,
-            "drop": drop, "sparsity": sparsity,
-        }  # fmt: skip
-        process, share = process or OnnxProcess(), check_keep(keep, calibration is not None, alone)
+    if keep is not None or max_error is not None:
+        alone = {"params": params, "bytes": bytes, "widths": widths, "drop": drop, "sparsity": sparsity}
+        process, goal = process or OnnxProcess(), goal_of(keep, max_error, calibration is not None, alone)
         again = partial(
             compile, policy=policy, calibration=repeatable(calibration), target=target, seed=seed, round_to=round_to,
-            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process,
+            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process, runtime=runtime,
+            latency_table=latency_table,
         )  # fmt: skip
         dense = capture(model, example_inputs, process, shapes)
         named = protected(model, dense, protect)  # modules of the model, by their names in the graph
         whole = partial(again, model, example_inputs=example_inputs, shapes=shapes, protect=protect, verify=verify)
         quickly = partial(again, dense, protect=named, verify=False, target=untimed(target))
-        return smallest(share, most_of(macs, dense), quickly, whole)
+        most, timed = most_of(macs, dense), {"latency_ms": latency_ms, "speedup": speedup}
+        if latency_ms is None and speedup is None:
+            return smallest(goal, most, quickly, whole)
+        timing = table_of(latency_table, lanes_of(target), True, runtime) or _measured(target, seed, runtime)
+        fast = quickly(**timed)
+        return smallest(goal, min(most, share_of_macs(fast.report)), quickly, whole, too_slow(dense, timed, timing))
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup}
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)
@@ -206,7 +213,9 @@ def compile(
     found = dataclasses.replace(
         found, steps=Steps(made.steps, (*found.steps.after, *repair)), digests=digests(dense, made.graph, cut, slim)
     )
-    quality = None if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
+    quality, deviation = (
+        (None, None) if data is None else measure(dense, slim, data.judge, data.held_out, Runner(keep=2))
+    )
     latency, warnings = None, tuple[str, ...]()
     if target is not None and (hand is not None or chosen.criterion is not None or target != "native"):
         latency, warnings = _timed(dense, slim, target, seed, tell)
@@ -217,7 +226,7 @@ def compile(
         *(met_already(made.graph, chosen.budget) if met else ()),
         *warnings,
         *(() if data is None else data.remarks),
-        *remarks_of(data is not None and quality is None and not chosen.uses_data, collector),
+        *remarks_of(data is not None and quality is None and deviation is None and not chosen.uses_data, collector),
         *(() if done is None else done.remarks),
         *(() if table is None else table.remarks(cut)),
         *zeros_of(slim),
@@ -228,7 +237,7 @@ def compile(
         chosen = dataclasses.replace(chosen, round_to=done.round_to)
     report = make_report(
         title_of(model, dense), dense, slim, collector, with_zeros(spec or chosen.spec, sparse), seed,
-        verification, remarks, quality, latency, reading,
+        verification, remarks, quality, deviation, latency, reading,
     )  # fmt: skip
     return Compiled(fresh(slim).with_note(found, *notes_of(slim)), dense, found, report, trust or not verify)
 

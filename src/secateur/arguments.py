@@ -11,9 +11,9 @@ from secateur.passes.allocate import LANES
 from secateur.passes.allocate.amount import Amount
 from secateur.passes.analysis.cost import totals
 
+from .goals import Goal, Keep, Near, kept_share, largest_error
 from .policy import Policy
 from .policy.parts import amount
-from .quality import kept_share
 from .timing.tables import Table, read_table
 
 
@@ -88,21 +88,29 @@ def check_recipe_alone(options: Mapping[str, object], policy: Policy | str | Pat
         raise InputError(f"recipe= says what to remove, so {', '.join(given)} cannot be given as well; leave one out")
 
 
-def check_keep(keep: float | str, calibrated: bool, others: Mapping[str, object]) -> float:
-    """``keep`` as a share of answers. Raises InputError for what it cannot go with, and without data to judge by."""
-    share = kept_share(keep)
-    given = [name for name, value in others.items() if value is not None]
+def goal_of(
+    keep: float | str | None, max_error: float | str | None, calibrated: bool, others: Mapping[str, object]
+) -> Goal:
+    """``keep`` or ``max_error`` as what must hold.
+
+    Raises InputError where both are given, for what neither goes with, and without data to judge by.
+    """
+    if keep is not None and max_error is not None:
+        raise InputError("keep= and max_error= are two budgets in quality; give one")
+    goal: Goal = Near(largest_error(max_error)) if max_error is not None else Keep(kept_share(keep or 0))
+    name = "max_error=" if max_error is not None else "keep="
+    given = [other for other, value in others.items() if value is not None]
     if given:
         raise InputError(
-            f"keep= finds out how much may go, so {', '.join(given)} cannot be given as well; of budgets it goes with "
-            "macs= alone"
+            f"{name} finds out how much may go, so {', '.join(given)} cannot be given as well; of budgets it goes with "
+            "macs=, latency_ms= and speedup="
         )
     if not calibrated:
         raise InputError(
-            "keep= compares answers on data: give calibration=batches in Python, or --calibration FILE.npz or a folder "
-            "of images; no labels are needed"
+            f"{name} compares answers on data: give calibration=batches in Python, or --calibration FILE.npz or a "
+            "folder of images; no labels are needed"
         )
-    return share
+    return goal
 
 
 def most_of(macs: float | int | str | None, graph: Graph) -> float:

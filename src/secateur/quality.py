@@ -7,43 +7,36 @@ between two trials is halved. It is judged on examples that nothing was scored, 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from secateur.ir import BudgetError, InputError
-from secateur.report.parts import Quality
+from secateur.ir import BudgetError, Graph
+
+from .goals import Goal, Judged
+from .policy.parts import amount
 
 if TYPE_CHECKING:
+    from secateur.passes.context import LatencyModel
+    from secateur.report.report import Report
+
     from .compiled import Compiled
 
 TRIALS = 7  # networks that are made at most
+ROUNDS = 3  # searches, where what is small enough turns out to be too slow
 FINE = 0.02  # of the work: nearer than this two budgets are not told apart
-Z = 1.96  # of the normal distribution: 95 in a hundred
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One network: the share of the multiply-accumulates that was left, and how it answers."""
+    """One network: the share of the multiply-accumulates that was left, and what its answers are like."""
 
     share: float
-    quality: Quality
+    shown: str
+    distance: float
 
     def __str__(self) -> str:
-        return f"{self.quality.agreement:.1%} at {self.share:.0%}"
-
-
-def kept_share(keep: float | str) -> float:
-    """``"99%"`` or 0.99 as 0.99. Raises InputError for what is no share of answers."""
-    text = str(keep).strip()
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = math.nan
-    if isinstance(keep, bool) or not 0 < share <= 1:
-        raise InputError(f"keep {keep}: give the share of answers that must stay the same, such as 99% or 0.99")
-    return share
+        return f"{self.shown} at {self.share:.0%}"
 
 
 class Makes(Protocol):
@@ -53,24 +46,55 @@ class Makes(Protocol):
         """The network that is left at this share of the multiply-accumulates."""
 
 
-def smallest(keep: float, most: float, tries: Makes, makes: Makes) -> Compiled:
-    """The smallest network of which at least ``keep`` of the answers are the original's, with ``most`` of its work.
+def smallest(
+    goal: Goal, most: float, tries: Makes, makes: Makes, slow: Callable[[Compiled], float] = lambda made: 0.0
+) -> Compiled:
+    """The smallest network that meets the goal, with at most ``most`` of the original's work.
 
-    ``tries`` makes what is judged, ``makes`` the one that is given back, whose report says what was tried. Raises
-    BudgetError where none keeps enough, and InputError where answers cannot be compared.
+    ``tries`` makes what is judged, ``makes`` the one that is given back, whose report says what was tried. ``slow``:
+    how many times as long as it may a network takes; one that is too slow is made smaller. Raises BudgetError where
+    none meets all, and InputError where answers cannot be compared.
     """
-    share, trials = search(keep, most, lambda left: tries(macs=left).report.quality)
-    done = makes(macs=share)
-    quality = _comparable(done.report.quality, keep)
-    remarks = (*done.stated.remarks, said(keep, quality, trials))
-    return dataclasses.replace(done, stated=dataclasses.replace(done.stated, remarks=remarks))
+    tried: list[Trial] = []
+    for _ in range(ROUNDS):
+        share, trials = search(goal, most, lambda left: tries(macs=left).report)
+        tried += trials
+        done = makes(macs=share)
+        over = slow(done)
+        if over <= 1:
+            others = ", ".join(map(str, sorted(tried, key=lambda t: -t.share)))
+            told = f"{goal.said(done.report)}; tried: {others} of the MACs"
+            return dataclasses.replace(
+                done, stated=dataclasses.replace(done.stated, remarks=(*done.stated.remarks, told))
+            )
+        most = share * min(1 - FINE, 1 / over)
+    raise BudgetError(
+        f"the network of {share:.0%} of the MACs takes {over:.2f} times as long as it may, and {ROUNDS} searches found "
+        "none that is quicker; allow more time, or give a budget in macs"
+    )
 
 
-def search(keep: float, most: float, at: Callable[[float], Quality | None]) -> tuple[float, tuple[Trial, ...]]:
-    """(the least share of the work, at most ``most``, at which at least ``keep`` of the answers stay, all trials).
+def share_of_macs(report: Report) -> float:
+    """The share of the original's multiply-accumulates that is left."""
+    return 1.0 if report.after is None else report.after.macs / max(report.before.macs, 1)
+
+
+def too_slow(dense: Graph, timed: Mapping[str, float | str | None], model: LatencyModel) -> Callable[[Compiled], float]:
+    """How many times as long as ``latency_ms`` or ``speedup`` allow a network takes, by this model of time."""
+    limits = {kind: float(amount(kind, value)) for kind, value in timed.items() if value is not None}
+
+    def over(made: Compiled) -> float:
+        before, after = model(dense, made.graph)
+        return max(after / (limit if kind == "latency_ms" else before / limit) for kind, limit in limits.items())
+
+    return over
+
+
+def search(goal: Goal, most: float, at: Callable[[float], Judged]) -> tuple[float, tuple[Trial, ...]]:
+    """(the least share of the work, at most ``most``, at which the goal is met, all trials).
 
     ``at`` makes the network of a share and says how it answers; it raises BudgetError where channels do not go so far
-    down. Raises BudgetError where none keeps enough, and InputError where answers cannot be compared.
+    down. Raises BudgetError where no network meets the goal, and InputError where answers cannot be compared.
     """
     low, high, trials = 0.0, 1.0, list[Trial]()
     share = min(most, 0.5)
@@ -82,51 +106,17 @@ def search(keep: float, most: float, at: Callable[[float], Quality | None]) -> t
                 raise
             low = share
         else:
-            trials.append(Trial(share, _comparable(found, keep)))
-            low, high = (low, share) if trials[-1].quality.agreement >= keep else (share, high)
+            trials.append(Trial(share, goal.shown(found), goal.distance(found)))
+            low, high = (low, share) if trials[-1].distance <= 0 else (share, high)
         if min(high, most) - low <= FINE:
             break
         share = (low + min(high, most)) / 2
     if high > most or high == 1:
-        best = max(trials, key=lambda t: t.quality.agreement, default=None)
-        tried = "no network of these budgets can be made" if best is None else f"the most was {best} of the MACs"
+        best = min(trials, key=lambda t: t.distance, default=None)
+        tried = "no network of these budgets can be made" if best is None else f"the best was {best} of the MACs"
         raise BudgetError(
-            f"{keep:.4g} of the answers cannot be kept"
+            goal.wish
             + (f" with at most {most:.0%} of the MACs" if most < 1 else "")
             + f": {tried}. Repair more (refit, distill in the policy), give more calibration data, or ask for less"
         )
     return high, tuple(trials)
-
-
-def said(keep: float, chosen: Quality, trials: Sequence[Trial]) -> str:
-    """What was found, how sure that is, and what else was tried, for the report."""
-    low, high = interval(round(chosen.agreement * chosen.examples), chosen.examples)
-    others = ", ".join(map(str, sorted(trials, key=lambda t: -t.share)))
-    less = "" if chosen.agreement >= keep else " (LESS than was asked: tuned by time, it came out otherwise than tried)"
-    return (
-        f"at least {100 * keep:.4g}% of the answers had to stay: {chosen.agreement:.2%} of {chosen.examples} do{less}, "
-        f"so between {low:.1%} and {high:.1%} of others will, 95 times in 100; tried: {others} of the MACs"
-    )
-
-
-def interval(hits: int, examples: int) -> tuple[float, float]:
-    """Wilson's interval of a share of which ``hits`` of so many examples were seen, at 95 %."""
-    p, n = hits / examples, examples
-    centre, spread = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n * n))
-    scale = 1 + Z**2 / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-def _comparable(found: Quality | None, keep: float) -> Quality:
-    if found is None:
-        raise InputError(
-            "keep= compares the most likely class, and the network's first output is not scores by class; give a "
-            "budget of work instead, as macs=0.5"
-        )
-    if keep < 1 and found.examples * (1 - keep) < 1:
-        least = math.ceil(1 / (1 - keep))
-        raise InputError(
-            f"keep {keep:.4g}: {found.examples} examples to judge by cannot tell it from all answers; give calibration "
-            f"data of which at least {least} can be held out, or hold out more"
-        )
-    return found

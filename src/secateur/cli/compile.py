@@ -63,6 +63,7 @@ class CompileJob:
     latency_table: Path | None = None
     runtime: str | None = None
     keep: str | None = None
+    max_error: str | None = None
     precision: str = "f32"
 
 
@@ -86,7 +87,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
             tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
-            runtime=job.runtime, keep=job.keep,
+            runtime=job.runtime, keep=job.keep, max_error=job.max_error,
         )  # fmt: skip
         team.agree(done.recipe.to_json())
         if not team.speaks:
@@ -112,7 +113,7 @@ class _Given:
 
 def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
-    from secateur.arguments import check_keep, table_of
+    from secateur.arguments import goal_of, table_of
     from secateur.calibration.holdout import share_of
     from secateur.codegen.library import linker
     from secateur.codegen.targets import target_for
@@ -142,9 +143,10 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
     sparse_of(job.sparsity, job.block, False, LANES)
-    if job.keep is not None:
-        others: dict[str, object] = {k: v for k, v in job.budgets.items() if k != "macs"}
-        check_keep(job.keep, job.calibration is not None, {**others, "widths": job.widths, "sparsity": job.sparsity})
+    if job.keep is not None or job.max_error is not None:
+        others: dict[str, object] = {"params": job.budgets["params"], "bytes": job.budgets["bytes"]}
+        others |= {"widths": job.widths, "sparsity": job.sparsity}
+        goal_of(job.keep, job.max_error, job.calibration is not None, others)
     for kind, value in job.budgets.items():
         if value is not None:
             policy = policy.with_budget(kind, value)

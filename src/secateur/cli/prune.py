@@ -59,6 +59,12 @@ def compile_command(
         str | None,
         typer.Option(metavar="99%", help="As small as it gets while so many answers stay, judged on --calibration."),
     ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            "--max-error", metavar="1%", help="The same for outputs that are no classes: how far they differ."
+        ),
+    ] = None,
     latency_table: Annotated[
         Path | None,
         typer.Option(
@@ -124,7 +130,7 @@ def compile_command(
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block, latency_table, runtime, keep, precision,
+            layers, widths, sparsity, block, latency_table, runtime, keep, max_error, precision,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

@@ -17,7 +17,7 @@ from secateur.passes.pipeline import Pass, Ran, print_pass
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.sweep.needs import Statistics
 
-from .parts import Budget, Latency, PassRun, Quality, Totals, Trial
+from .parts import Budget, Deviation, Latency, PassRun, Quality, Totals, Trial
 from .report import Report, versions
 from .rows import group_rows, keep_of, layer_rows
 
@@ -93,6 +93,7 @@ def make_report(
     verification: Verification | None,
     remarks: tuple[str, ...],
     quality: Quality | None = None,
+    deviation: Deviation | None = None,
     latency: Latency | None = None,
     reading: Reading | None = None,
 ) -> Report:
@@ -122,6 +123,7 @@ def make_report(
         rewrites=changed.rows,
         remarks=(*capture_remarks(dense), *remarks),
         quality=quality,
+        deviation=deviation,
         latency_ms=latency,
         reading=reading,
         secateur=__version__,

@@ -123,6 +123,22 @@ class Quality(Fields):
 
 
 @dataclass(frozen=True, eq=False)
+class Deviation(Fields):
+    """How far the outputs are from the original's on ``examples``.
+
+    ``error``: the norm of the difference over that of the original's output, of the output that differs most, in the
+    mean of all examples; ``low`` and ``high``: between these it lies on other examples, 95 times in 100.
+    ``held_out``: nothing was fitted on these.
+    """
+
+    error: float
+    low: float
+    high: float
+    examples: int
+    held_out: bool
+
+
+@dataclass(frozen=True, eq=False)
 class PassRun(Fields):
     """A pass that ran, with its options, and the seconds it took."""
 

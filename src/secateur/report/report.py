@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from secateur.ir.fields import Json, as_json
 from secateur.ir.files import write_text
 
-from .parts import Budget, Group, Latency, Layer, PassRun, Quality, Totals
+from .parts import Budget, Deviation, Group, Latency, Layer, PassRun, Quality, Totals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +44,7 @@ class Report:
     passes: tuple[PassRun, ...]
     latency_ms: Latency | None = None
     quality: Quality | None = None
+    deviation: Deviation | None = None
     remarks: tuple[str, ...] = ()
     rewrites: tuple[Row, ...] = ()
     reading: Reading | None = None
@@ -56,7 +57,7 @@ class Report:
         names = (
             "schema", "secateur", "model", "policy", "seed", "versions", "before", "after", "budget", "reading",
             "written", "verification",
-            "groups", "layers", "rewrites", "latency_ms", "quality", "passes", "remarks",
+            "groups", "layers", "rewrites", "latency_ms", "quality", "deviation", "passes", "remarks",
         )  # fmt: skip
         return {name: as_json(getattr(self, name)) for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from secateur.comparison import Reading
     from secateur.passes.law import Verification
 
-    from .parts import Group, Quality
+    from .parts import Deviation, Group, Quality
     from .report import Report
 
 UNWRAPPED = 100_000  # columns, for what goes to a file: whoever looks for a name there finds it
@@ -110,6 +111,8 @@ def closing(report: Report) -> list[str]:
         lines.append(law(check))
     if report.quality:
         lines.append(quality(report.quality))
+    elif report.deviation:
+        lines.append(deviation(report.deviation))
     if report.latency_ms:
         t = report.latency_ms
         lines.append(
@@ -126,6 +129,13 @@ def quality(found: Quality) -> str:
     top1 = "no labels, " if found.top1 is None else "top-1 {:.2%} before, {:.2%} after, ".format(*found.top1)
     which = "held out" if found.held_out else "that were fitted"
     return f"quality: {top1}agreement {found.agreement:.2%} on {found.examples} {which}"
+
+
+def deviation(found: Deviation) -> str:
+    """How far outputs that are no classes differ, in one line, and on what that was measured."""
+    which = "held out" if found.held_out else "that were fitted"
+    sure = f" ({found.low:.2%} to {found.high:.2%})" if math.isfinite(found.high) else ""
+    return f"deviation: outputs differ by {found.error:.2%}{sure} on {found.examples} {which}"
 
 
 def reading(name: str, check: Reading) -> str:
