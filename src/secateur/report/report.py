@@ -59,7 +59,10 @@ class Report:
             "written", "verification",
             "groups", "layers", "rewrites", "latency_ms", "quality", "deviation", "passes", "remarks",
         )  # fmt: skip
-        return {name: as_json(getattr(self, name)) for name in names}
+        found = {name: as_json(getattr(self, name)) for name in names}
+        if self.deviation is None:  # an entry that only reports with data have
+            del found["deviation"]
+        return found
 
     def to_json(self) -> str:
         """The report as JSON text, one line for each group and layer."""
