@@ -15,6 +15,7 @@ from collections.abc import Callable
 from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
 from bench.docs import (
     readme_arm,
+    readme_boards,
     readme_gpu,
     readme_headlines,
     readme_peers,
@@ -116,6 +117,7 @@ def main() -> int:
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "repair": lambda: criteria_tables.repair(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
+        "boards": readme_boards.boards, "allocation": readme_boards.allocation,
         "command": command, "rewrites": readme_rewrites.block,
         "files": readme_trust.files, "graphs": readme_trust.graphs, "damage": readme_trust.damage,
         "portable": readme_peers.portable, "pruners": readme_peers.pruners,
