@@ -58,6 +58,7 @@ def test_between_its_steps_a_table_is_interpolated_and_says_so() -> None:
     assert table.at(Shape(DENSE, 8, 8)) == (pytest.approx(2.0), True)
     depthwise = Kind("conv", (3, 3), (1, 1), "depthwise", (4, 4))
     alone = Table((Row(Shape(depthwise, 16, 16, 16), 2.0),), lanes=8)
+    assert alone.at(Shape(Kind("conv", (3, 3), (1, 1), "dense", (4, 4)), 1, 1, 1)) == (1.0, True)  # one channel is left
     assert alone.at(Shape(depthwise, 8, 8, 8)) == (pytest.approx(1.0), True)
     assert "1 are interpolated" in " ".join(Table(table.rows, lanes=8).remarks(one_by_one()))
 

@@ -15,7 +15,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -101,11 +101,18 @@ class Table:
 
     def at(self, shape: Shape) -> tuple[float, bool]:
         """Milliseconds, and whether they are interpolated. Raises KeyError for a kind that the table has not."""
+        shape = self._known_as(shape)
         points = self._points[shape.kind]
         if shape in points:
             return points[shape], False
         works, times = zip(*sorted((known.full(self.lanes), ms) for known, ms in points.items()), strict=True)
         return max(_on_line(shape.full(self.lanes), works, times), 0.0), True
+
+    def _known_as(self, shape: Shape) -> Shape:
+        """The shape itself, but a depthwise layer where one of which a channel is left looks like a dense one."""
+        depthwise = replace(shape.kind, form=DEPTHWISE)
+        alone = shape.groups == shape.inputs and shape.kind not in self._points and depthwise in self._points
+        return replace(shape, kind=depthwise) if alone else shape
 
     def remarks(self, graph: Graph) -> tuple[str, ...]:
         """How many of a graph's layers are interpolated, in a sentence; none where all were measured."""
@@ -120,7 +127,8 @@ class Table:
     def _known(self, graph: Graph) -> list[Node]:
         nodes = [node for node in graph.nodes if node.op in LAYERS]
         lacking = list(dict.fromkeys(
-            f"'{node.label}' ({kind})" for node in nodes if (kind := shape_of(graph, node).kind) not in self._points
+            f"'{node.label}' ({kind})" for node in nodes
+            if (kind := self._known_as(shape_of(graph, node)).kind) not in self._points
         ))  # fmt: skip
         if lacking:
             more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
