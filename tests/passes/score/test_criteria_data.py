@@ -106,6 +106,13 @@ def test_entropy_has_its_range_and_ignores_order_and_units(examples: int, bins: 
     assert entropies(np.full((examples, 1), 0.3), bins)[0] == 0
 
 
+def test_hrank_by_hand() -> None:
+    """Behind the ReLU: a map of zeros, one of rank 1, one of rank 2 in one of two pictures, one of rank 2 in both."""
+    none, one, two = -np.ones((2, 2)), np.ones((2, 2)), np.eye(2)
+    x = np.array([[none, one, two, two], [none, one, none, two]], np.float32)
+    np.testing.assert_allclose(scored(rectified(), "hrank", x), [0, 0.5, 0.5, 1])
+
+
 def test_subspace_by_hand() -> None:
     """X1 = 2 X0, X2 apart; the reader [1, 3, 5] becomes [7, 5] on channels 0 and 2, and its output stays."""
     x = np.array([[1.0, 2, 0], [0, 0, 3], [2, 4, 0]])
@@ -197,8 +204,10 @@ def test_taylor_of_a_loss_that_is_linear_is_the_ablation() -> None:
     hidden, out = (graph.rewrite(outputs=(n.name,)) for n in graph.nodes)
     reader = graph.weights[str(graph.nodes[1].inputs[1])].reshape(-1)
     share = evaluate(hidden, {"x": x})[0].reshape(3, 4) * reader
-    want = np.square(share * evaluate(out, {"x": x})[0].reshape(3, 1)).mean(0)
-    np.testing.assert_allclose(scored(graph, "taylor", x, form="gate"), want, rtol=1e-4)
+    slope = share * evaluate(out, {"x": x})[0].reshape(3, 1)
+    np.testing.assert_allclose(scored(graph, "taylor", x, form="gate"), np.square(slope).mean(0), rtol=1e-4)
+    second = np.square(slope.mean(0) - np.square(slope).mean(0) / 2)  # of a step from 1 to 0
+    np.testing.assert_allclose(scored(graph, "taylor", x, form="second"), second, rtol=1e-4, atol=1e-9)
 
 
 def linear_stack(*weights: Array) -> Graph:

@@ -13,8 +13,10 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, Importance, KeepMask
 from secateur.passes.score.clusters import gaussian_affinity, spectral_clusters, spectral_embedding
 from secateur.passes.score.l2 import euclidean
+from secateur.passes.score.lamp import shares_of_rest
 from secateur.passes.score.scsp import cluster_scores
 from secateur.passes.score.slots import position_norms
+from secateur.passes.score.whc import weighted_differences
 from support.network import Net
 from support.selection import connection_sensitivity, top_connections
 
@@ -30,6 +32,32 @@ def two_layers(first: Array, second: Array) -> Graph:
     names = [str(n.inputs[1]) for n in graph.nodes if n.op == "conv"]
     weights = dict(zip(names, (first[:, :, None, None], second[:, :, None, None]), strict=True))
     return Couple()(graph.rewrite(weights={**graph.weights, **{n: w.astype(np.float32) for n, w in weights.items()}}))
+
+
+def test_lamp_by_hand() -> None:
+    """Filters (2, 0), (0, 1), (2, 2) have the squares 4, 1, 8: the rest behind them in rising order is 12, 13 and 8."""
+    graph = two_layers(np.array([[2.0, 0], [0, 1], [2, 2]]), np.eye(3))
+    np.testing.assert_allclose(scores(graph, "lamp")[:3], [4 / 12, 1 / 13, 1], rtol=1e-6)
+    assert shares_of_rest(np.zeros(3)).tolist() == [0, 0, 0]
+    assert shares_of_rest(np.array([2.0, 2.0])).tolist() == [0.5, 1]
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_lamp_does_not_depend_on_how_large_a_layer_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.standard_normal((5, 3)), rng.standard_normal((4, 5))
+    found = scores(two_layers(first, second), "lamp")
+    np.testing.assert_allclose(scores(two_layers(first * 3, second / 7), "lamp"), found, rtol=1e-5)
+    assert (found[:9] <= 1).all()
+
+
+def test_whc_by_hand() -> None:
+    """(3, 0) and (-1, 0) lie on one line; (0, 2) is at right angles to both: 3*2, 1*2 and 2*3 + 2*1."""
+    found = weighted_differences(np.array([[3.0, 0], [-1, 0], [0, 2]]))
+    assert found.tolist() == [6, 2, 8]
+    graph = two_layers(np.array([[3.0, 0], [-1, 0], [0, 2]]), np.eye(3))
+    np.testing.assert_allclose(scores(graph, "whc")[:3], np.array([6, 2, 8]) / (16 / 3), rtol=1e-6)
 
 
 def scores(graph: Graph, spec: str, **options: object) -> Array:

@@ -7,8 +7,10 @@ from .dcp import DCP
 from .entropy import Entropy
 from .fpgm import FPGM
 from .group_lasso import GroupLasso
+from .hrank import HRank
 from .l1 import L1
 from .l2 import L2
+from .lamp import LAMP
 from .lasso import Lasso
 from .nisp import NISP
 from .obs import OBS
@@ -19,10 +21,11 @@ from .snip import SNIP
 from .subspace import Subspace
 from .taylor import Taylor
 from .thinet import ThiNet
+from .whc import WHC
 
 ALL = (
     L1, L2, GroupLasso, Slimming, SCSP, APoZ, Subspace, Entropy, ThiNet, Lasso, DCP, Taylor, CCP, NISP, SNIP, FPGM,
-    OBS, Random,
+    OBS, LAMP, WHC, HRank, Random,
 )  # fmt: skip
 
 __all__ = ["ALL", "L1", "Criterion", "OfWeights", "check_criterion"]

@@ -21,6 +21,7 @@ from .needs import (  # fmt: skip
     Moments,
     Need,
     Pooled,
+    Ranks,
     Reach,
     ReadSite,
     Result,
@@ -90,6 +91,25 @@ class _Pooled:
 
     def result(self, state: Sequence[Array]) -> Array:
         return state[0]
+
+
+class _Ranks:
+    def __init__(self, need: Ranks, graph: Graph, coupling: Coupling, seed: int) -> None:
+        self.axis, units = units_at(graph, coupling, need.site)
+        self.total, self.examples = np.zeros(len(units)), np.zeros(1)
+
+    def add(self, number: int, examples: int, seen: Tensor) -> None:
+        maps = seen.movedim(self.axis, 1).float()  # [examples, positions, height, width]
+        self.total += torch.linalg.matrix_rank(maps).sum(0, dtype=torch.float64).numpy()
+        self.examples += examples
+
+    def state(self) -> list[tuple[Join, Array]]:
+        return [("sum", self.total), ("sum", self.examples)]
+
+    def result(self, state: Sequence[Array]) -> Array:
+        total, examples = state
+        mean: Array = total / max(float(examples[0]), 1.0)
+        return mean
 
 
 class _InputMoments:
@@ -195,7 +215,7 @@ def _rows(x: Tensor, axis: int) -> Tensor:
 
 ACCUMULATORS: Mapping[type, Callable[..., Accumulator]] = MappingProxyType(
     {
-        Examples: _Examples, Pooled: _Pooled, InputMoments: _InputMoments, Gates: _Gates,
+        Examples: _Examples, Pooled: _Pooled, Ranks: _Ranks, InputMoments: _InputMoments, Gates: _Gates,
         WeightGradients: _WeightGradients, Reach: _Reach,
     }
 )  # fmt: skip

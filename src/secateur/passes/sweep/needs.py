@@ -46,6 +46,13 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranks:
+    """Per position of a site that reads pictures: the mean rank of its map over the examples, f64[positions]."""
+
+    site: ReadSite
+
+
+@dataclass(frozen=True, slots=True)
 class InputMoments:
     """Second moments of the unfolded input of a convolution or linear layer, per group of channels.
 
@@ -85,7 +92,7 @@ class Reach:
     node: str
 
 
-Need = Examples | Pooled | InputMoments | Gates | WeightGradients | Reach
+Need = Examples | Pooled | Ranks | InputMoments | Gates | WeightGradients | Reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +225,7 @@ _BYTES: Mapping[type, Callable[..., int]] = MappingProxyType(
     {
         Examples: lambda n, s: 5 * 8 * s.positions(n.site),
         Pooled: lambda n, s: 4 * s.examples * s.positions(n.site),
+        Ranks: lambda n, s: 8 * s.positions(n.site),
         InputMoments: _moments_bytes,
         Gates: lambda n, s: 8 * sum(3 * p + p * p for p in s.domains),
         WeightGradients: lambda n, s: 8 * s.weight(n.weight),

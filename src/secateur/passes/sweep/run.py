@@ -22,7 +22,19 @@ from secateur.passes.notes import Coupling
 from .accumulate import Accumulator, accumulator
 from .batches import Batch, batches
 from .loss import loss_of, projected
-from .needs import Examples, Gates, InputMoments, Need, Pooled, Reach, ReadSite, Result, Statistics, WeightGradients
+from .needs import (
+    Examples,
+    Gates,
+    InputMoments,
+    Need,
+    Pooled,
+    Ranks,
+    Reach,
+    ReadSite,
+    Result,
+    Statistics,
+    WeightGradients,
+)
 from .outputs import check_finite
 from .parallel import joined, share
 from .read_sites import channel_axis, read_sites, units_at
@@ -89,7 +101,7 @@ class _Runner:
             self.gated = {site: units_at(graph, coupling, site) for site in read_sites(graph, coupling)}
         self.listeners: dict[ReadSite, list[Accumulator]] = {site: [] for site in self.gated}
         for need, each in found.items():
-            if isinstance(need, Examples | Pooled | InputMoments):
+            if isinstance(need, Examples | Pooled | Ranks | InputMoments):
                 self.listeners.setdefault(need.site, []).append(each)
         self.reached = {ReadSite(n.node, -1): channel_axis(graph, n.node) for n in found if isinstance(n, Reach)}
         for site in self.reached:
