@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, InputError
 
+from .alike import by_score_within, kinds
 from .amount import one_amount
 from .budget import meet, notes_of, share_of_channels
 from .select import Ladder, by_score, climb
@@ -21,7 +22,8 @@ class Global:
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
     ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so
     many steps, and score again after each. ``floor``: the share of every set of channels that stays whatever its
-    scores, so that no layer is starved.
+    scores, so that no layer is starved. ``alike``: scores compare within a kind of layers alone, and every kind shrinks
+    in the same proportion (isomorphic pruning, Fang et al., ECCV 2024).
     """
 
     name: ClassVar[str] = "global"
@@ -34,6 +36,7 @@ class Global:
     round_to: int | str = "auto"
     rounds: int = 1
     floor: float = 0.1
+    alike: bool = False
 
     def __call__(self, graph: Graph) -> Graph:
         amount = one_amount(self.name, macs=self.macs, params=self.params, bytes=self.bytes, channels=self.channels)
@@ -41,7 +44,7 @@ class Global:
             raise InputError(f"global{{floor={self.floor:g}}}: floor is a share from 0 to 1")
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
-        order = by_score(ladder)
+        order = by_score_within(ladder, kinds(graph, coupling, ladder)) if self.alike else by_score(ladder)
         if amount.kind == "channels":
             kept = ladder.kept(order, _count_for_channels(ladder, order, float(amount.value)))
             return share_of_channels(graph, amount, ladder, kept, self.round_to)
