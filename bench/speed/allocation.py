@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from bench.data.trained_subjects import SEEN, Subject, crops, refitted, subject_of
+from bench.data.trained_subjects import Subject, crops, subject_of
 from bench.lib import common
 from bench.nets import networks
 from secateur.deploy import at_batch
@@ -34,6 +34,7 @@ from secateur.passes.allocate import Allocation, Amount, Knapsack, Timed, Unifor
 from secateur.passes.allocate.amount import Allocator
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.cost import cost
+from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import Calibration, LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -55,6 +56,7 @@ NETWORKS = (
     "fashion_resnet", "fashion/residual", "fashion/resnext", "fashion/mobile", "mobilenet_v2", "ref/resnet50",
     "ref/resnext50_32x4d",
 )  # fmt: skip
+SCORED, CROPS = 512, 192  # pictures of Fashion-MNIST and crops of photos to score and to repair by
 JUDGED = 120  # crops of photos
 
 
@@ -100,6 +102,12 @@ def cut(graph: Graph, method: str, speedup: float) -> Graph:
     return Timed(Amount("speedup", speedup), at, by_time, lost, getattr(step, "floor", 0.0))(graph)
 
 
+def refitted(graph: Graph, original: Graph, pictures: Array) -> Graph:
+    """Each layer solved for the original's outputs, linear ones too: the scores count on it."""
+    calibration = Calibration([{original.inputs[0].name: pictures}], 0, len(pictures))
+    return Refit(examples=len(pictures))(in_context(graph, original=original, calibration=calibration))
+
+
 def judged(subject: Subject, graph: Graph) -> tuple[float, float]:
     """(agreement with the original, relative error of the logits) on the pictures to judge by."""
     pictures = subject.test.x[:2000] if subject.classes else crops(subject.test.x, 1)[:JUDGED]
@@ -133,7 +141,8 @@ def rows(
     subject = None if name.startswith("ref/") else subject_of(name, seed)
     graph = networks.capture(name, seed).graph if subject is None else subject.graph
     latency = Batched(latency_model(seed, runtime))
-    pictures = None if subject is None else np.ascontiguousarray(subject.train.x[:SEEN].numpy())
+    many = SCORED if subject is not None and subject.classes else CROPS
+    pictures = None if subject is None else np.ascontiguousarray(subject.train.x[:many].numpy())
     start = scored(graph, latency, pictures)
     for row in todo:
         if time.monotonic() > end:
@@ -145,7 +154,7 @@ def rows(
         except BudgetError as refusal:
             yield {**row, "refused": str(refusal)}
             continue
-        fitted = slim if subject is None else refitted(subject, slim)
+        fitted = slim if pictures is None else refitted(slim, graph, pictures)
         agreement, error = (None, None) if subject is None else judged(subject, fitted)
         before, after = latency(graph, fitted)
         done = slim.note(Allocation)

@@ -18,6 +18,7 @@ from secateur.passes.notes import Coupling, Importance
 from secateur.passes.sweep.needs import Moments, Need, Reach, Statistics
 from secateur.passes.sweep.read_sites import units_at
 
+from .measured import measured
 from .positions import by_order, domains
 from .reconstruction import moment_needs
 from .slots import coupling_of, statistics_of
@@ -38,8 +39,9 @@ class OBS:
     before it. ``ridge`` is that of ``refit``, which makes these repairs on the network: a share of the mean moment.
 
     ``of`` "outputs": what a reader gets wrong counts by how far it moves the network's outputs, channel by channel
-    (``Reach``), in place of by what the reader's own output varies by. Then costs of layers compare, and an allocation
-    that adds them up (``knapsack{loss=sum}``) spends its budget where it shows; it takes a few runs backwards.
+    (``Reach``), in place of by what the reader's own output varies by, and the sums of the scores are measured
+    (``measured``). Then costs of layers compare, and an allocation that adds them up (``knapsack{loss=sum}``) spends
+    its budget where it shows. It takes a few runs backwards, and some of each set of channels on ``EXAMPLES`` examples.
     """
 
     name: ClassVar[str] = "obs"
@@ -68,6 +70,8 @@ class OBS:
                 scores[units[read]] = by_order(*removal(units[read], readers))
             elif _is_read(graph, coupling, number):
                 scores[units] = by_order(np.arange(len(units)), np.zeros(len(units)))
+        if self.of == "outputs":
+            scores = measured(graph, coupling, statistics, scores, self.ridge)
         return graph.with_note(Importance(scores, self.name))
 
     def _readers(self, graph: Graph, coupling: Coupling, statistics: Statistics, domain: int) -> Iterator[Reader]:
