@@ -1,4 +1,4 @@
-"""What ``accuracy.retained``, ``accuracy.sparsity`` and ``speed.sparse`` found, as tables of docs/results.md."""
+"""What ``accuracy.retained``, ``voices``, ``sparsity`` and ``speed.sparse`` found, as tables of docs/results.md."""
 
 from __future__ import annotations
 
@@ -76,6 +76,31 @@ def patterns() -> str:
             if mine:
                 lines.append(f"| {share:.0%} | {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"`python -m bench.accuracy.sparsity`; {common.where(sample)}."])
+
+
+def voices() -> str:
+    """What zeros cost two networks that listen, without retraining."""
+    found = rows("voices", ("network", "block", "sparsity", "seed"))
+    if not found:
+        return ""
+    sample, draws = found[0], len({r["seed"] for r in found})
+    lines = [
+        "**Zeros in networks that listen, without retraining**: areas under the ROC curve in per cent; the weights of",
+        f"least magnitude go, the same share in each layer; {sample['recordings']} prompts of each of five sets, drawn "
+        f"{draws} times. silero-vad: speech over",
+        "music beside music alone; Resemblyzer: pairs of one speaker beside pairs of two. What the recordings are",
+        "stands in `bench/accuracy/voices.py`.",
+        "",
+        f"| network | zeros | dense | {' | '.join(NAMES.values())} |",
+        f"|---|--:|{'--:|' * (len(NAMES) + 1)}",
+    ]
+    for network in dict.fromkeys(r["network"] for r in found):
+        mine = [r for r in found if r["network"] == network]
+        dense = spread(r["auc"] for r in mine if r["block"] == "dense")
+        for share in sorted({r["sparsity"] for r in mine if r["block"] != "dense"}):
+            of = [[r["auc"] for r in mine if (r["block"], r["sparsity"]) == (block, share)] for block in NAMES]
+            lines.append(f"| {network} | {share:.0%} | {dense} | {' | '.join(map(spread, of))} |")
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.voices`; {common.where(sample)}."])
 
 
 def kernels() -> str:

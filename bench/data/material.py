@@ -131,6 +131,10 @@ PACKAGES = (
         {f"natural_{name}": _SKIMAGE + name for name in NATURAL},
         LINUX,
     ),
+    Package(
+        "Resemblyzer==0.1.4", "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f", "Apache-2.0",
+        {"resemblyzer.pt": "resemblyzer/pretrained.pt"},
+    ),
     *_carriers(listed()),
 )  # fmt: skip
 NAMES = {name: package for package in PACKAGES for name in package.members}

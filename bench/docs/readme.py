@@ -127,8 +127,8 @@ def main() -> int:
         "gpu": readme_gpu.gpu,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,
-        "retained": zeros_tables.retained, "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels,
-        "sparse_peers": zeros_tables.peers,
+        "retained": zeros_tables.retained, "voices": zeros_tables.voices,
+        "patterns": zeros_tables.patterns, "sparse": zeros_tables.kernels, "sparse_peers": zeros_tables.peers,
     }  # fmt: skip
     costs = {"sweep": lambda: criteria_tables.costs(common.where)}
     pages = {
