@@ -3,7 +3,8 @@
     python -m bench.speed.sparse layers        1x1 layers of ResNet-50 and MobileNet v1 with 256 channels or more
     python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
     python -m bench.speed.sparse lstm          LSTM layers at batch 1: balanced blocks, DARB's rows, irregular zeros
-    python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries
+    python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries; with
+                                               --block 9999x1 whole columns of kernels (an input's tap, for all outputs)
 
 Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
 Winograd's) and the block-sparse ones (in place or copied, and from panels). A row states the best of each kind, the
@@ -182,14 +183,17 @@ def networks(options: Any) -> Iterator[common.Row]:
     target = codegen.get_target("native")
     for name in options.networks:
         network = capture(name, options.seed)
-        sparse = Sparsify(options.sparsity, lanes=target.lanes)(network.graph)
+        sparse = Sparsify(options.sparsity, options.block, lanes=target.lanes if options.block == "auto" else 0)(
+            network.graph
+        )
         libraries = [codegen.build(g, threads=options.threads) for g in (network.graph, sparse)]
         calls = {i: partial(library, network.x) for i, library in enumerate(libraries)}
         times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
         want = evaluate(sparse, {network.graph.inputs[0].name: network.x})[0]
         yield {
-            "part": "networks", "network": name, "threads": options.threads, "sparsity": options.sparsity,
-            "dense_ms": times[0] * 1e3, "sparse_ms": times[1] * 1e3, "gain": times[0] / times[1],
+            "part": "networks", "network": name, "block": options.block, "threads": options.threads,
+            "sparsity": options.sparsity, "dense_ms": times[0] * 1e3, "sparse_ms": times[1] * 1e3,
+            "gain": times[0] / times[1],
             "error": float(np.abs(libraries[1](network.x) - want).max() / np.abs(want).max()),
             "kernels": dict(libraries[1].metadata.kernels), "dense_kernels": dict(libraries[0].metadata.kernels),
             "least": options.least, "load": os.getloadavg()[0],
@@ -245,6 +249,7 @@ def main() -> None:
     parser.add_argument("--densities", type=int, nargs="*", default=list(DENSITIES), help="per cent that are kept")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--sparsity", type=float, default=0.8, help="of whole networks")
+    parser.add_argument("--block", default="auto", help="of whole networks; 9999x1: whole columns, as SSL leaves them")
     parser.add_argument("--lstm-sparsity", type=float, default=0.9)
     parser.add_argument("--quick", action="store_true", help="every third layer")
     parser.add_argument("--least", action="store_true", help="minima instead of medians")

@@ -9,8 +9,10 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 
+import secateur
 from secateur import codegen
 from secateur.codegen.assembly import show_plan
 from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
@@ -22,6 +24,7 @@ from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import workload_of
 from secateur.codegen.targets import TARGETS, native
 from secateur.ir import Graph, InputError
+from secateur.passes.train import GroupLasso, attach
 from support.alternatives import always
 from support.kernels import CONTINUOUS, DRAWN, check, conv, outputs
 from support.network import Net
@@ -176,6 +179,23 @@ def layer(keep: float) -> Graph:
 def test_a_layer_with_enough_zeros_is_planned_sparse() -> None:
     assert "block_sparse" in show_plan(layer(0.3))
     assert "block_sparse" not in show_plan(layer(0.95))
+
+
+def test_columns_that_group_lasso_zeroed_are_left_out() -> None:
+    """Shape-wise sparsity in training: a column of the kernel at zero is a block at zero for all outputs."""
+    module = torch.nn.Conv2d(64, 64, 3, padding=1)
+    with torch.no_grad():
+        module.weight *= (torch.rand(1, 64, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.15) + 0.01
+    optimiser = torch.optim.SGD(module.parameters(), 0.1)
+    with attach(optimiser, GroupLasso(module, 0.1, ("shape",))):
+        optimiser.zero_grad()
+        (0 * module(torch.zeros(1, 64, 14, 14))).sum().backward()
+        optimiser.step()
+    columns = (module.weight == 0).all(0)
+    assert 0.75 < float(columns.float().mean()) < 0.95
+    graph = secateur.trace(module.eval(), (torch.zeros(1, 64, 14, 14),))
+    assert "block_sparse" in show_plan(graph)
+    check(graph)
 
 
 def test_records_of_patterns_with_as_many_blocks_are_the_same() -> None:
