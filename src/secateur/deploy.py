@@ -117,9 +117,12 @@ def _checked(graph: Graph, library: Library, target: Target, threads: int, recor
         return codegen.inexact_layers(part, target, threads, records)
 
     check = Check(graph)
-    if not check.passed(check.outputs(library)) and codegen.approximate(library.metadata):
-        library = refined(library, check, without, fast)
     outputs = check.outputs(library)
+    if check.passed(outputs):
+        return library
+    if codegen.approximate(library.metadata):
+        library = refined(library, check, without, fast)
+        outputs = check.outputs(library)
     verdict = check.verdict(outputs)
     if not verdict.within(check.limit) and not check.as_good_as_float32(outputs):
         far = not verdict.error <= check.limit
