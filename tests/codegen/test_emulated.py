@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.lib import emulated
+from bench.reach.bf16_emulated import LAYERS, off, rounded
 from bench.reach.emulated_cases import CASES
 from secateur import codegen
 from secateur.codegen.library import Library
@@ -88,3 +90,14 @@ def test_a_library_for_arm_is_refused_here(small: tuple[Graph, Library], tmp_pat
         InputError, match=r"a\.so' was built for aarch64:cortex-a76; this machine lacks an aarch64 proc"
     ):
         codegen.load_library(tmp_path / "a.so")
+
+
+def test_bfloat16_by_the_instructions_themselves(tmp_path: Path) -> None:
+    """On a processor of qemu's that has them; one without says what it lacks."""
+    make, shape = LAYERS["3x3, 40 to 24, 9x11"]
+    layer, x = make().eval(), torch.randn(*shape)
+    library = codegen.build(trace(layer, (x,)), "aarch64:neoverse-v1", precision=codegen.Precision("bf16"))
+    jobs = [emulated.Job(library, (x.numpy(),))]
+    assert off(rounded(layer, x), emulated.run(jobs, tmp_path, "max")[0][0]) <= 2e-6
+    with pytest.raises(RuntimeError, match="this machine lacks bf16, sve"):
+        emulated.run(jobs, tmp_path)

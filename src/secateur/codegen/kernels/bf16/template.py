@@ -203,22 +203,48 @@ class _Bf16:
 def space(spec: Bf16ConvSpec, target: Target) -> Iterator[Bf16Choice]:
     """The choices worth trying, the default first."""
     seen: set[Bf16Choice] = set()
-    lone = spec.h * spec.w == 1
     outers = ("strips", "blocks") if spec.threads > 1 and spec.blocks >= 2 * spec.threads else ("strips",)
-    for nb in (8, 4, 2, 1) if lone else (2, 4, 3, 1):
-        nb = min(nb, spec.blocks)
-        most = 1 if lone else _most(target, nb)
-        pixels = DOTS[target.bf16].pixels
-        shapes = [(1, min(spec.w, pixels * even_tile(-(-spec.w // pixels), most // pixels or 1)))]
-        if spec.h > 1 and spec.w * 2 <= most:
-            shapes.insert(0, (even_tile(spec.h, most // spec.w), spec.w))
-        for rows, columns in shapes:
-            for size in (target.l1 // 2, target.l2 // 2):
-                for outer in outers:
-                    choice = Bf16Choice(nb, rows, columns, _strip(spec, rows, columns, size, outer), outer)
-                    if choice not in seen:
-                        seen.add(choice)
-                        yield choice
+    sizes = (target.l1 // 2, target.l2 // 2)
+    if 2 * spec.inputs * spec.taps * spec.blocks * spec.lanes**2 > target.l2 // 2:
+        sizes = sizes[::-1]  # weights that each strip would read anew from memory
+    for nb, rows, columns in _tiles(spec, target):
+        for size in sizes:
+            for outer in outers:
+                choice = Bf16Choice(nb, rows, columns, _strip(spec, rows, columns, size, outer), outer)
+                if choice not in seen:
+                    seen.add(choice)
+                    yield choice
+
+
+def _tiles(spec: Bf16ConvSpec, target: Target) -> list[tuple[int, int, int]]:
+    """(blocks, rows, columns) of tiles of registers, by what a core begins in a cycle; the best first."""
+    if spec.h * spec.w == 1:
+        return [(min(nb, spec.blocks), 1, 1) for nb in (8, 4, 2, 1)]
+    pixels = DOTS[target.bf16].pixels
+
+    def cycles(nb: int, rows: int, columns: int) -> float:
+        groups = rows * -(-columns // pixels)
+        sums, loads = groups * nb * pixels, groups + nb * pixels
+        return max(sums / target.fmas, target.latency + 1, (sums + loads) / (2 * target.fmas)) + loads / 16
+
+    def total(shape: tuple[int, int, int]) -> float:
+        nb, high, wide = shape
+        return sum(
+            bcount * rcount * ccount * cycles(blocks, rows, columns)
+            for _, bcount, blocks in segments(spec.blocks, nb)
+            for _, rcount, rows in segments(spec.h, high)
+            for _, ccount, columns in segments(spec.w, wide)
+        )
+
+    shapes = set()
+    for nb in {min(nb, spec.blocks) for nb in (1, 2, 3, 4, 6)}:
+        most = _most(target, nb)
+        even = pixels * even_tile(-(-spec.w // pixels), max(1, most // pixels))
+        shapes |= {(nb, 1, min(spec.w, even)), (nb, 1, min(spec.w, most))}
+        row = pixels * -(-spec.w // pixels)  # registers that hold one
+        if spec.h > 1 and row * 2 <= most:
+            shapes.add((nb, even_tile(spec.h, most // row), spec.w))
+    return sorted(shapes, key=lambda shape: (total(shape), shape))[:6]
 
 
 def _most(target: Target, nb: int) -> int:
