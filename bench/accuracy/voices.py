@@ -31,7 +31,7 @@ from bench.data import material, prompts
 from bench.lib import common
 from bench.nets import voice_nets
 from secateur.ir import Array, Graph
-from secateur.ir.exporters.torch.module import evaluate
+from secateur.ir.exporters.torch.module import Session, evaluate
 from secateur.passes.sparsify import Sparsified, Sparsify
 
 SILERO, CONTEXT, CHUNK = "silero_vad_16k_sequence", 64, 512
@@ -116,8 +116,8 @@ def voices(seed: int, count: int) -> tuple[Array, Array]:
 def speech(graph: Graph, of: list[Clip]) -> float:
     """The area of chunks with speech beside chunks without any."""
     state = np.zeros((1, 1, 128), np.float32)
-    names = [value.name for value in graph.inputs]
-    scores = np.concatenate([evaluate(graph, dict(zip(names, (c.chunks, state, state), strict=True)))[0] for c in of])
+    names, session = [value.name for value in graph.inputs], Session(graph)
+    scores = np.concatenate([session.run(dict(zip(names, (c.chunks, state, state), strict=True)))[0] for c in of])
     labels = np.concatenate([c.labels for c in of])
     return area(scores[labels == 1], scores[labels == 0])
 
