@@ -33,7 +33,9 @@ def lanes_of(target: str | None) -> int:
 
     The narrowest tile of a GPU is as wide as a warp. Raises InputError for an unknown target.
     """
-    from secateur.codegen import get_target
+    if target is None:
+        return LANES
+    from secateur.codegen import get_target  # a tenth of a second, where a target is named
 
     chosen = [get_target(name) for name in targets_of(target)]
     return max((one.warp or one.lanes for one in chosen), default=LANES)
@@ -41,9 +43,11 @@ def lanes_of(target: str | None) -> int:
 
 def untimed(target: str | None) -> str | None:
     """The same target by the name of its kind, at which nothing is timed on this machine."""
+    if target is None:
+        return None
     from secateur.codegen import get_target
 
-    return None if target is None else ",".join(dict.fromkeys(get_target(name).name for name in targets_of(target)))
+    return ",".join(dict.fromkeys(get_target(name).name for name in targets_of(target)))
 
 
 def targets_of(target: str | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,8 +115,6 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     """Everything that can be wrong before the model is read. Raises InputError."""
     from secateur.arguments import goal_of, table_of
     from secateur.calibration.holdout import share_of
-    from secateur.codegen.library import linker
-    from secateur.codegen.targets import target_for
     from secateur.passes.allocate import LANES
     from secateur.policy import Policy
     from secateur.zeros import sparse_of
@@ -137,8 +135,8 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     policy = Policy.parse(job.policy)
     libraries = _libraries(job, policy)
     extras += [path for path in libraries.values() if path != job.shared_object]
-    for name in () if job.dry_run else libraries:
-        linker(target_for(name, job.precision))
+    if libraries and not job.dry_run:
+        _check_linkers(job, libraries)
     check_outputs(job.source, job.out, extras, job.overwrite, kept=pages if job.dry_run else None)
     if job.calibration is not None and not job.calibration.exists():
         raise InputError(f"--calibration: there is no '{job.calibration}'; check the path")
@@ -159,6 +157,15 @@ def _checked(job: CompileJob, team: Team) -> _Given:
     return _Given(
         policy, preparation, by_hand(job.widths), _round_to(job.round_to), shapes_of(job.shapes), limit_of(job.layers)
     )
+
+
+def _check_linkers(job: CompileJob, names: Iterable[str]) -> None:
+    """Raises InputError where a linker for one of these targets is missing: before anything is computed."""
+    from secateur.codegen.library import linker  # a tenth of a second that commands without a library do not need
+    from secateur.codegen.targets import target_for
+
+    for name in names:
+        linker(target_for(name, job.precision))
 
 
 def _this_machine(job: CompileJob, policy: Policy, report: Report) -> list[str]:
@@ -205,7 +212,6 @@ def _write(
     Returns the report, which then lists what the library says too, and a line for each file.
     """
     from secateur.calibration.load import load_calibration
-    from secateur.codegen.emit.loading import load_tvm
     from secateur.reading import checked_jobs
     from secateur.report.html import page
 
@@ -218,8 +224,11 @@ def _write(
     data = None
     if libraries and job.precision != "f32" and job.calibration is not None:
         data = load_calibration(job.calibration, done.graph, given.preparation)[0]
-    for name, place in libraries.items():
+    if libraries:
+        from secateur.codegen.emit.loading import load_tvm
+
         load_tvm()
+    for name, place in libraries.items():
         tell(0, None, "build the library" if len(libraries) == 1 else f"build the library for {name}")
         built = done.build(
             name, tune=job.tune, records=job.records, progress=tell, precision=job.precision, calibration=data

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from secateur.codegen.targets import get_target
 from secateur.deploy import layer_times
 from secateur.ir import Graph, InputError, SlowerError, Unsupported
 from secateur.ir.numeric import random_inputs
 from secateur.passes.context import LatencyModel
 from secateur.report.parts import Latency, Quantiles
 
-from .measured_table import measured_table
 from .runtimes import RUNTIMES as PREPARE
 from .runtimes import Run, Timing, check_runtime, installed, measure, race
 from .tables import Table
@@ -79,6 +77,10 @@ class _Measuring:
         """In our own code, whose steps carry the time at which they end; of another runtime by a table of the first
         network's layers, each of which ran alone.
         """
+        from secateur.codegen.targets import get_target  # all of codegen, which few commands need
+
+        from .measured_table import measured_table
+
         if self._runtimes[:1] == ["secateur"]:
             return layer_times(graph)
         try:
