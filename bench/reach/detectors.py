@@ -150,7 +150,7 @@ def trained(module: nn.Module, x: torch.Tensor) -> int:
     try:
         outputs = module(torch.cat([x, x.flip(3)]))
         batch = 2
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, ValueError):
         outputs, batch = module(x), 1
     parts = [t.float().square().mean() for t in tensors(outputs) if t.is_floating_point() and t.requires_grad]
     torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
