@@ -1,6 +1,6 @@
 """How much faster two boards tune than one: servers on the loopback, one core each, behind a tracker of TVM's.
 
-    python -m bench.speed.boards [NETWORK..] [--kernels 8] [--rounds 3]
+    python -m bench.speed.boards [NETWORK..] [--kernels 24] [--rounds 2]
 
 The first kernels of a network, the most expensive first, are tuned from nothing on one server and on two, by turns,
 each bound to a core of its own. A process here compiles for each board, and waits while it measures. Seconds are
@@ -56,6 +56,7 @@ def measured(name: str, many: int, rounds: int, seed: int) -> dict[str, Any]:
         for _ in range(rounds):
             for count in found:
                 found[count].append(seconds(tracker, count, kernels))
+                print(f"{name}: {count} of {len(servers)} boards took {found[count][-1]:.1f} s", flush=True)
     one, two = (statistics.median(found[count]) for count in (1, 2))
     return {"network": name, "kernels": len(kernels), "one_s": found[1], "two_s": found[2], "ratio": one / two}
 
@@ -64,8 +65,8 @@ def main() -> int:
     """Measure, print, append a row for each network."""
     parser = common.parser(__doc__, "boards.jsonl")
     parser.add_argument("networks", nargs="*", default=["ref/resnet50"])
-    parser.add_argument("--kernels", type=int, default=8, help="kernels with their alternatives")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kernels", type=int, default=24, help="kernels with their alternatives")
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("two boards need two cores")
