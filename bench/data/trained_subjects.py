@@ -87,7 +87,7 @@ def pretrained(name: str, seed: int) -> Subject:
     others = torch.stack([photos.load(material.path(f"natural_{name}")) for name in CHOOSING])
     sets = [crops(labelled[:TRAINING], seed), others, labelled[TRAINING : TRAINING + HELD]]
     if graph.inputs[0].shape[1] != 3:
-        sets = [_bgr(x) for x in sets]
+        sets = [bgr(x) for x in sets]
     original = to_module(graph)
     with torch.no_grad():
         train, choose, test = (
@@ -110,7 +110,7 @@ def crops(pictures: Tensor, seed: int) -> Tensor:
     return torch.cat(made)
 
 
-def _bgr(x: Tensor) -> Tensor:
+def bgr(x: Tensor) -> Tensor:
     """ImageNet's scaling undone: NHWC, blue first, means taken away, as open_nsfw was trained."""
     mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (photos.MEAN, photos.DEVIATION))
     return 255 * (x * deviation + mean).flip(1).permute(0, 2, 3, 1) - torch.tensor(RGB_MEANS)

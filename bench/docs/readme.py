@@ -15,6 +15,7 @@ from collections.abc import Callable
 from bench.accuracy import criteria_tables, lottery_tables, zeros_tables
 from bench.docs import (
     readme_arm,
+    readme_bf16,
     readme_boards,
     readme_gpu,
     readme_headlines,
@@ -124,6 +125,7 @@ def main() -> int:
         "detectors": readme_reach.detectors, "modules": readme_reach.modules,
         "analysis": readme_reach.analysis,
         "emulated": readme_arm.emulated, "instructions": readme_arm.instructions, "loops": readme_arm.inner_loops,
+        "bf16": readme_bf16.bf16,
         "gpu": readme_gpu.gpu,
         "checks": readme_trust.checks, "versions": readme_trust.versions,
         "lottery": lottery_tables.lottery, "training": lottery_tables.training,

@@ -39,7 +39,10 @@ def build(graph: Graph, folder: Path, options: argparse.Namespace) -> dict[str, 
     found: dict[str, Any] = {}
     for threads in options.threads:
         start = time.perf_counter()
-        library = codegen.build(graph, tune=options.tune, threads=threads, records=options.records)
+        library = codegen.build(
+            graph, tune=options.tune, threads=threads, records=options.records,
+            precision=codegen.Precision(options.precision),
+        )  # fmt: skip
         found[str(threads)] = {"build_s": time.perf_counter() - start, "notes": list(library.metadata.notes)}
         library.save(folder / f"secateur-{threads}.so")
     return found
@@ -54,11 +57,13 @@ def main() -> None:
     parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
     parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
     parser.add_argument("--round-to", type=lambda t: t if t == "auto" else int(t), default="auto")
+    parser.add_argument("--batch", type=int, default=1, help="pictures a run")
+    parser.add_argument("--precision", default="f32", help="of our libraries: f32, bf16 or auto")
     parser.add_argument("--classes", action="store_true", help="time single kernels")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     name, _, share = options.network.partition("@")
-    network = networks.capture(name, options.seed)
+    network = networks.capture(name, options.seed, batch=options.batch)
     options.folder.mkdir(parents=True, exist_ok=True)
     if share:
         build(network.graph, options.folder / "dense", options)

@@ -18,10 +18,11 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 PR_SET_PDEATHSIG = 1
 Arrays = list[NDArray[Any]]
+FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,19 @@ def onnxruntime(place: Place) -> Loaded:
     return Loaded(lambda: session.run(None, feed), list)
 
 
-def openvino(place: Place) -> Loaded:
+def openvino(place: Place, precision: Mapping[str, str] = FLOAT32) -> Loaded:
     """Compiled for latency in float32; inputs and outputs are not copied."""
     from openvino import Core
 
-    config = {
-        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": place.threads,
-    }  # fmt: skip
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": place.threads, **precision}
     core, x = Core(), [place.x]
     request = core.compile_model(core.read_model(place.onnx), "CPU", config).create_infer_request()
     return Loaded(lambda: request.infer(x, share_inputs=True, share_outputs=True), lambda outputs: outputs.to_tuple())
+
+
+def openvino_default(place: Place) -> Loaded:
+    """As a user installs it: in bfloat16 where the processor has it."""
+    return openvino(place, {})
 
 
 def torch_compile(place: Place) -> Loaded:
@@ -154,6 +159,7 @@ RUNTIMES: dict[str, Callable[[Place], Loaded]] = {
     "secateur": secateur,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "openvino-default": openvino_default,
     "torch.compile": torch_compile,
     "tvm-default": tvm_default,
     "tvm-metaschedule": tvm_metaschedule,

@@ -33,10 +33,10 @@ class Network:
     x: NDArray[np.float32]
 
 
-def capture(name: str, seed: int, *, dynamic_batch: bool = False) -> Network:
+def capture(name: str, seed: int, *, dynamic_batch: bool = False, batch: int = 1) -> Network:
     """The network of this name, unpruned. The same seed gives the same weights on the same machine.
 
-    With ``dynamic_batch`` the graph takes any number of pictures (those of ``light/`` never do).
+    With ``dynamic_batch`` the graph takes any number of pictures, else ``batch`` (those of ``light/`` one).
     """
     torch.set_num_threads(1)  # sums in one order: what is cached by content is found again
     collection, _, model = name.partition("/")
@@ -47,7 +47,7 @@ def capture(name: str, seed: int, *, dynamic_batch: bool = False) -> Network:
         return Network(graph, to_module(graph), torch.randn(shape, generator=generator).numpy())
     torch.manual_seed(seed)
     module = (REFERENCES[model].make() if collection == "ref" else zoo.BUILDERS[collection](model)).eval()
-    x = torch.randn(1, 3, 224, 224, generator=generator)
+    x = torch.randn(batch, 3, 224, 224, generator=generator)
     with torch.no_grad():
         zoo.redraw(module, generator)
         zoo.calibrate(module, torch.randn(2, 3, 224, 224, generator=generator), generator)

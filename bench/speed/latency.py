@@ -3,12 +3,16 @@
     python -m bench.speed.latency                                    all networks, threads 1 and 2, all runtimes
     python -m bench.speed.latency ref/resnet50 --threads 1 --tune 60 one network, tuned for at most a minute
     python -m bench.speed.latency ref/resnet50@50%               pruned to half of its work, beside the unpruned network
+    python -m bench.speed.latency tv/mobilenet_v2 --batch 8          eight pictures a run
+    python -m bench.speed.latency --precision bf16                   our libraries in bfloat16, if this machine has it
     python -m bench.speed.latency --resume                           leave out what this commit's rows have already
     python -m bench.speed.latency --prepare                          only fill the caches of torch.compile and TVM
 
 Each runtime runs in a process of its own (runtimes.py), and the processes take turns, stopped while others run
 (turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
-ten times our time has a turn every fifth round. f32, batch 1. MetaSchedule's schedules come from metaschedule.py, which
+ten times our time has a turn every fifth round. float32 and one picture, unless asked otherwise: rows of several go to
+latency_batch.jsonl, those in bfloat16 to latency_bf16.jsonl. ``openvino-default`` is OpenVINO as it is installed, which
+may compute in bfloat16 and is no best peer in float32. MetaSchedule's schedules come from metaschedule.py, which
 must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``. ``cores``
 is what the machine gave of its cores before and after (cores.py).
 
@@ -39,14 +43,16 @@ NETWORKS = (
     "tv/densenet121", "ref/resnet50@50%", "tv/mobilenet_v2@50%", "ref/shufflenet_v1_g3@50%",
     "ref/shufflenet_v1_g8@50%", "tv/shufflenet_v2_x1_0@50%",
 )  # fmt: skip
+OTHERS = ("openvino-default",)
 PEERS = ("onnxruntime", "openvino", "torch.compile", "tvm-default", "tvm-metaschedule")
 MEMORY = ("secateur", "onnxruntime")
 MATERIAL = common.MATERIAL / "latency"
 
 
-def folder_of(name: str) -> Path:
-    """Where a network is prepared."""
-    return MATERIAL / name.replace("/", "-").replace("@", "-at-").replace("%", "")
+def folder_of(name: str, batch: int = 1) -> Path:
+    """Where a network is prepared, for so many pictures a run."""
+    several = f"-x{batch}" if batch > 1 else ""
+    return MATERIAL / (name.replace("/", "-").replace("@", "-at-").replace("%", "") + several)
 
 
 def shipped() -> int:
@@ -55,9 +61,10 @@ def shipped() -> int:
     return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
 
-def preparing(name: str, options: Sequence[str]) -> list[str]:
+def preparing(name: str, options: Sequence[str], batch: int = 1) -> list[str]:
     """The command that writes a network for all runtimes."""
-    return [sys.executable, "-m", "bench.lib.prepare", name, str(folder_of(name)), *options]
+    return [sys.executable, "-m", "bench.lib.prepare", name, str(folder_of(name, batch)), "--batch", str(batch),
+            *options]  # fmt: skip
 
 
 def prepare(name: str, options: Any) -> dict[str, Any]:
@@ -65,16 +72,17 @@ def prepare(name: str, options: Any) -> dict[str, Any]:
     arguments = ["--threads", *map(str, options.threads), "--seed", str(options.seed), "--round-to", options.round_to]
     for flag, value in (("--tune", options.tune), ("--records", options.records)):
         arguments += [flag, str(value)] if value is not None else []
-    done = common.run(preparing(name, [*arguments, *(["--classes"] if options.classes else [])]))
+    arguments += ["--precision", options.precision, *(["--classes"] if options.classes else [])]
+    done = common.run(preparing(name, arguments, options.batch))
     if done.code != 0:
         raise SystemExit(f"prepare.py {name} ended with {done.code}:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads((folder_of(name) / "prepared.json").read_text())
+    found: dict[str, Any] = json.loads((folder_of(name, options.batch) / "prepared.json").read_text())
     return found
 
 
-def start(name: str, threads: int, runtimes: Sequence[str]) -> tuple[dict[str, Worker], dict[str, str]]:
+def start(name: str, threads: int, runtimes: Sequence[str], batch: int = 1) -> tuple[dict[str, Worker], dict[str, str]]:
     """Workers by name, loaded and stopped, and why others failed. ``dense`` is our library of the unpruned network."""
-    folder = folder_of(name)
+    folder = folder_of(name, batch)
     loading = {runtime: Worker(runtime, folder, threads) for runtime in ("secateur", *runtimes)}
     if "@" in name:
         loading["dense"] = Worker("secateur", folder / "dense", threads)
@@ -90,11 +98,13 @@ def start(name: str, threads: int, runtimes: Sequence[str]) -> tuple[dict[str, W
     return ready, failed
 
 
-def memory(name: str, threads: int) -> dict[str, Any]:
+def memory(name: str, threads: int, batch: int = 1) -> dict[str, Any]:
     """Bytes at the peak of a process that loads and runs the network, ours over ONNX Runtime's."""
     found: dict[str, Any] = {}
     for runtime in MEMORY:
-        done = common.run([sys.executable, "-m", "bench.lib.memory", runtime, str(folder_of(name)), str(threads)])
+        done = common.run(
+            [sys.executable, "-m", "bench.lib.memory", runtime, str(folder_of(name, batch)), str(threads)]
+        )
         if done.code != 0:
             return {"failed": f"{runtime}: {done.stderr[-300:]}"}
         found[runtime] = json.loads(done.stdout)
@@ -125,7 +135,7 @@ def errors(workers: Mapping[str, Worker]) -> dict[str, float]:
 
 def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     """One network, prepared before, on so many threads: all runtimes by turns."""
-    workers, failed = start(name, threads, options.runtimes)
+    workers, failed = start(name, threads, options.runtimes, options.batch)
     try:
         if "secateur" in failed:
             raise SystemExit(f"{name}: {failed['secateur']}")
@@ -145,7 +155,7 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
         "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
         **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
         "metaschedule": searched(name) if "tvm-metaschedule" in peers else {},
-        "failed": failed, "memory": memory(name, threads) if options.memory else {},
+        "failed": failed, "memory": memory(name, threads, options.batch) if options.memory else {},
     }  # fmt: skip
 
 
@@ -178,27 +188,34 @@ def main() -> int:
     parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
     parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
     parser.add_argument("--round-to", default="auto", help="widths of pruned networks: auto or a number")
-    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=(*PEERS, *OTHERS))
+    parser.add_argument("--batch", type=int, default=1, help="pictures a run")
+    parser.add_argument("--precision", default="f32", help="of our libraries: f32, bf16 or auto")
     parser.add_argument("--no-classes", dest="classes", action="store_false", help="do not time single kernels")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
+    if (options.batch > 1 or options.precision != "f32") and options.output == parser.get_default("output"):
+        kind = "batch" if options.batch > 1 else "bf16"
+        options.output = options.output.with_name(f"latency_{kind}.jsonl")
     around = {**common.circumstances(options.seed), "shipped": shipped()}
     here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
-    done = {(row["network"], row["threads"]) for row in here}
+    done = {(row["network"], row["threads"]) for row in here if row.get("batch", 1) == options.batch}
     for name in options.networks:
         wanted = [threads for threads in options.threads if (name, threads) not in done]
         prepared = prepare(name, options) if wanted else {}
         for threads in wanted:
             if options.prepare:
-                workers, failed = start(name, threads, options.runtimes)
+                workers, failed = start(name, threads, options.runtimes, options.batch)
                 for worker in workers.values():
                     worker.stop()
                 print(name, threads, {k: round(w.load_seconds, 1) for k, w in workers.items()}, failed, flush=True)
                 continue
             row = {
                 **around, "network": name, "threads": threads, "tune": options.tune,
+                **({"batch": options.batch} if options.batch > 1 else {}),
+                **({"precision": options.precision} if options.precision != "f32" else {}),
                 "records": str(options.records) if options.records else None, **measure(name, threads, options),
                 **prepared["libraries"][str(threads)], "classes": prepared.get("classes", {}) if threads == 1 else {},
             }  # fmt: skip
