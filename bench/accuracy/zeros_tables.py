@@ -76,7 +76,7 @@ def patterns() -> str:
             ]
             if mine:
                 lines.append(f"| {share:.0%} | {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"`python -m bench.accuracy.sparsity`; {common.where(sample)}."])
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.sparsity`; {common.where(*found)}."])
 
 
 def voices() -> str:
@@ -101,7 +101,7 @@ def voices() -> str:
         for share in sorted({r["sparsity"] for r in mine if r["block"] != "dense"}):
             of = [[r["auc"] for r in mine if (r["block"], r["sparsity"]) == (block, share)] for block in NAMES]
             lines.append(f"| {network} | {share:.0%} | {dense} | {' | '.join(map(spread, of))} |")
-    return "\n".join([*lines, "", f"`python -m bench.accuracy.voices`; {common.where(sample)}."])
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.voices`; {common.where(*found)}."])
 
 
 def kernels() -> str:
