@@ -55,7 +55,7 @@ def build_piece(
         tuple(port(graph, v.name) for v in graph.inputs), tuple(port(graph, name) for name in graph.outputs),
         compiled.arena_words, versions(),
         (*(f"no template: {n}" for n in program.by_library), *outcome.notes, *tuner.notes,
-         *_in_float32(program, backend, precision)),
+         *_in_float32(graph, program, backend, precision)),
         kernels=_count(program, backend), precision=_multiplies(program, backend),
     )  # fmt: skip
     return compiled.library(metadata)
@@ -182,20 +182,15 @@ def _multiplies(program: Program, backend: Backend) -> str:
     return next((f.dtype for f in families if f is not None and f.dtype != "f32"), "f32")
 
 
-def _in_float32(program: Program, backend: Backend, precision: Precision) -> list[str]:
+def _in_float32(graph: Graph, program: Program, backend: Backend, precision: Precision) -> list[str]:
     """Where another precision was asked for: the layers that multiply in float32 nevertheless, by name."""
     if precision.mode == "f32":
         return []
-    plain: dict[str, None] = {}
-    narrow: set[str] = set()
-    for call in program.calls:
-        family = family_of(call.spec, backend.families)
-        if family is not None and family.dtype != "f32":
-            narrow.add(call.label)
-        elif getattr(call.spec, "macs", 0):
-            plain[call.label] = None
+    families = [(call.label, family_of(call.spec, backend.families)) for call in program.calls]
+    narrow = {label for label, family in families if family is not None and family.dtype != "f32"}
+    plain = dict.fromkeys(n.label for n in graph.nodes if n.op in PRODUCTS and n.label not in narrow)
     kept = [label for label in plain if label in precision.plain]
-    rest = [label for label in plain if label not in precision.plain and label not in narrow]
+    rest = [label for label in plain if label not in precision.plain]
     why = "f32 is as fast or they have no bf16 kernel" if precision.mode == "auto" else "they have no bf16 kernel"
     said = [f"bf16: {len(narrow)} layers multiply in bf16 and add up in f32"]
     said += [f"in f32, as bf16 is too coarse for them: {', '.join(kept)}"] if kept else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from secateur.codegen.targets import TARGETS, Target, missing_features, native, 
 from secateur.codegen.tune import timing
 from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.ir import Graph, InputError
+from secateur.ir.frontends.torch.trace import trace
 from support.kernels import DRAWN, conv
 from support.network import Net
 
@@ -164,6 +166,23 @@ def test_a_linear_layer(target: Target, rows: int) -> None:
     node = graph.nodes[0]
     w, b = (graph.weights[name or ""] for name in node.inputs[1:])
     check(build(graph, target, 2)(x), (near(x) @ near(w).T).numpy() + b)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (torch.nn.ConvTranspose2d(24, 20, 4, 2, 1), (2, 24, 7, 5)),
+        (torch.nn.Conv1d(32, 24, 5, 2, 2), (2, 32, 31)),
+        (torch.nn.Linear(40, 24), (2, 7, 40)),
+    ],
+    ids=["transposed", "signal", "tokens"],
+)
+def test_other_layers_that_are_convolutions(target: Target, layer: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    graph = trace(layer.eval(), (torch.zeros(shape),))
+    x, wide = drawn(graph), deepcopy(layer).double()
+    wide.weight.data = near(wide.weight.detach().float())
+    check(build(graph, target, 2)(x), wide(near(x)).detach().numpy())
 
 
 def test_layers_without_such_a_kernel_stay_in_float32_and_are_named() -> None:
