@@ -29,16 +29,16 @@ LEAST = 1e-9  # of the outputs' energy, that units between two shares are worth 
 
 def measured(graph: Graph, coupling: Coupling, statistics: Statistics, scores: Array, ridge: float) -> Array:
     """f64[units]: the scores, scaled so. Errors are squared, as shares of the outputs' mean square."""
-    from secateur.passes.sweep.outputs import feeds, outputs  # which loads torch
+    from secateur.passes.sweep.outputs import Answers, feeds  # which load torch
 
     calibration = context_of(graph).calibration
     assert calibration is not None, "there are statistics, so there are data"
-    fed, found = feeds(graph, calibration.data, EXAMPLES), scores.copy()
-    whole = outputs(graph, fed)
+    answers, found = Answers(graph, feeds(graph, calibration.data, EXAMPLES)), scores.copy()
+    whole = answers({})
     energy = max(sum(float((y**2).sum()) for y in whole), np.finfo(np.float64).tiny)
 
     def error(gone: Array) -> float:
-        less = outputs(without(graph, coupling, statistics, gone, ridge), fed)
+        less = answers(without(graph, coupling, statistics, gone, ridge))
         return sum(float(((a - b) ** 2).sum()) for a, b in zip(whole, less, strict=True)) / energy
 
     for _, units in domains(coupling):
@@ -68,21 +68,22 @@ def _scaled(scores: Array, errors: dict[int, float]) -> Array:
     return np.maximum.accumulate(found)
 
 
-def without(graph: Graph, coupling: Coupling, statistics: Statistics, gone: Array, ridge: float) -> Graph:
-    """The network whose layers do not read these units; weights and biases of what else they read make up best."""
-    weights = dict(graph.weights)
+def without(graph: Graph, coupling: Coupling, statistics: Statistics, gone: Array, ridge: float) -> dict[str, Array]:
+    """Weights and biases of the layers that read these units: without them, those of what else is read make up best."""
+    found: dict[str, Array] = {}
     for need in moment_needs(graph, coupling):
         _, units = units_at(graph, coupling, need.site)
         if not np.isin(units, gone).any():
             continue
         node, moments = graph.producer[need.site.node], statistics.of(need, Moments)
         name, of_bias = node.inputs[1] or "", node.inputs[2] if len(node.inputs) > 2 else None
-        stored = weights[name]
+        stored = graph.weights[name]
         weight = (stored.T if node.attrs.get("transposed", False) else stored).astype(np.float64)
         groups, columns = moments.first.shape
+        seconds, means = moments.second / max(moments.rows, 1), moments.first / max(moments.rows, 1)
         parts, shifts = [], []
         for g, w in enumerate(weight.reshape(groups, -1, columns)):
-            second, mean = moments.second[g] / max(moments.rows, 1), moments.first[g] / max(moments.rows, 1)
+            second, mean = seconds[g], means[g]
             seen = second if of_bias is None else second - np.outer(mean, mean)
             damped = seen + max(ridge * float(np.trace(second)) / columns, 1e-12) * np.eye(columns)
             keep = ~np.isin(np.repeat(units.reshape(groups, -1)[g], moments.taps), gone)
@@ -91,7 +92,8 @@ def without(graph: Graph, coupling: Coupling, statistics: Statistics, gone: Arra
             parts.append(moved)
             shifts.append((w - moved) @ mean)
         made = np.concatenate(parts).reshape(weight.shape)
-        weights[name] = (made.T if node.attrs.get("transposed", False) else made).astype(stored.dtype)
+        found[name] = np.ascontiguousarray(made.T if node.attrs.get("transposed", False) else made, stored.dtype)
         if of_bias is not None:
-            weights[of_bias] = (weights[of_bias] + np.concatenate(shifts)).astype(weights[of_bias].dtype)
-    return graph.rewrite(weights=weights)
+            bias = graph.weights[of_bias]
+            found[of_bias] = (bias + np.concatenate(shifts)).astype(bias.dtype)
+    return found

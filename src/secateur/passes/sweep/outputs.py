@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -27,15 +27,39 @@ def feeds(graph: Graph, data: Iterable[object], examples: int) -> list[Batch]:
 
 def outputs(graph: Graph, fed: Sequence[Batch]) -> list[Array]:
     """f64[..] of every floating output of every batch. Raises InputError where one holds NaN or infinity."""
-    module = flat_module(graph)[0]
-    found: list[Array] = []
-    for number, item in enumerate(fed):
-        with torch.inference_mode(), on_inputs(graph, f"calibration, batch {number}: "):
-            outs = module(*(to_torch(x) for x in item.inputs.values()))
-        check_finite(graph, number, outs)
+    return Answers(graph, fed)({})
+
+
+class Answers:
+    """What a network answers to some batches where some of its weights are others."""
+
+    def __init__(self, graph: Graph, fed: Sequence[Batch]) -> None:
+        self.graph, self.fed = graph, fed
+        self.module, places = flat_module(graph)
+        known = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        self.weights = {name: known[path] for name, path in places.items() if path in known}
+
+    @torch.no_grad()
+    def __call__(self, changed: Mapping[str, Array]) -> list[Array]:
+        """f64[..] of every floating output of every batch, with ``changed`` in the place of weights of these names.
+
+        Raises InputError where one holds NaN or infinity.
+        """
+        before = {name: self.weights[name].data for name in changed}
+        for name, array in changed.items():  # another array: the module's are the graph's own memory
+            self.weights[name].data = torch.from_numpy(array)
+        try:
+            return [out for number, item in enumerate(self.fed) for out in self._batch(number, item)]
+        finally:
+            for name, weight in before.items():
+                self.weights[name].data = weight
+
+    def _batch(self, number: int, item: Batch) -> list[Array]:
+        with on_inputs(self.graph, f"calibration, batch {number}: "):
+            outs = self.module(*(to_torch(x) for x in item.inputs.values()))
+        check_finite(self.graph, number, outs)
         floating = [out if out.dim() else out[None] for out in outs if out.is_floating_point()]
-        found += [out[: item.examples].double().numpy() for out in floating]
-    return found
+        return [out[: item.examples].double().numpy() for out in floating]
 
 
 def check_finite(graph: Graph, number: int, outs: Sequence[torch.Tensor]) -> None:
