@@ -43,6 +43,28 @@ def latency() -> str:
     ])  # fmt: skip
 
 
+def several() -> str:
+    """Several pictures a run."""
+    rows = list({(r["network"], r["batch"], r["threads"]): r
+                 for r in common.read(common.RESULTS / "latency_batch.jsonl")}.values())  # fmt: skip
+    if not rows:
+        return ""
+    lines = [
+        "**Several pictures a run**, milliseconds of all of them in f32, by turns as above; *share* is the least of a",
+        "core that the machine gave, before or after, which was busy with other work where it is far below 1.",
+        "",
+        "| network | pictures | threads | secateur | best peer | best/ours | share |",
+        "|---|--:|--:|--:|---|--:|--:|",
+    ]
+    for r in sorted(rows, key=lambda r: (r["network"], r["batch"], r["threads"])):
+        ms = {name: spread["median"] for name, spread in r["ms"].items()}
+        lines.append(
+            f"| {r['network']} | {r['batch']} | {r['threads']} | {ms['secateur']:.1f} | "
+            f"{r['best_peer']} {ms[r['best_peer']]:.1f} | {r['best_peer_ratio']:.2f} | {min(r['cores']):.2f} |"
+        )
+    return "\n".join([*lines, "", f"`python -m bench.speed.latency --batch N`; {common.where(*rows)}."])
+
+
 def speeds() -> list[common.Row]:
     """The newest row of each network and number of threads on the machine that was measured last, in one order."""
     rows = _rows()

@@ -42,7 +42,8 @@ def widths() -> list[Target]:
     return list({t.lanes: t for t in reversed(TARGETS.values())}.values())
 
 
-def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 0) -> codegen.Library:
+def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4, threads: int = 0,
+          precision: str = "f32") -> codegen.Library:  # fmt: skip
     """Build, run and compare, in memory that may not be left.
 
     Without a number of threads the graph's text makes it one, two or three: all that is tested is shared, too. The
@@ -50,7 +51,7 @@ def check(graph: Graph, target: Target | str = "native", tolerance: float = 1e-4
     numbers only, as a caller's may be.
     """
     threads = threads or 1 + zlib.crc32(str(graph).encode()) % 3
-    lib = codegen.build(graph, target, threads=threads)
+    lib = codegen.build(graph, target, threads=threads, precision=codegen.Precision(precision))
     rng = np.random.default_rng(1)
     inputs = {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
     arena, *constants = map(np.from_dlpack, lib._fixed)

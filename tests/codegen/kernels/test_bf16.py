@@ -26,7 +26,9 @@ from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.ir import Graph, InputError
 from secateur.ir.frontends.torch.trace import trace
 from support.kernels import DRAWN, conv
+from support.kernels import check as compared
 from support.network import Net
+from support.planned import NETWORKS
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
@@ -183,6 +185,13 @@ def test_other_layers_that_are_convolutions(target: Target, layer: torch.nn.Modu
     x, wide = drawn(graph), deepcopy(layer).double()
     wide.weight.data = near(wide.weight.detach().float())
     check(build(graph, target, 2)(x), wide(near(x)).detach().numpy())
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["residual", "shuffled", "attentive"])
+def test_whole_networks_stay_in_their_memory(target: Target, name: str) -> None:
+    """And near float32: scratch and what lies beside it hold NaN first."""
+    assert compared(NETWORKS[name](), target, 6e-2, 2, "bf16").metadata.kernels["bf16"] >= 3
 
 
 def test_layers_without_such_a_kernel_stay_in_float32_and_are_named() -> None:
