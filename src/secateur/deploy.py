@@ -16,7 +16,8 @@ from secateur.ir.symbolic import resized
 
 from .coarse import refined
 from .library_check import Check
-from .narrow import LIMIT, coarse_layers, noted
+from .narrow import LIMIT, noted
+from .narrow import refined as refined_narrow
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome, Precision, Target
@@ -87,13 +88,16 @@ def _narrow(graph: Graph, library: Library, target: Target, threads: int, record
     def layers(part: Graph) -> Collection[str]:
         return codegen.narrow_layers(part, mine, threads, records, precision)
 
-    plain, error = coarse_layers(graph, made, layers)
-    if not error <= LIMIT:
-        raise LawError(_differs(graph, f"by {error:.1e} of its largest output, more than {LIMIT:g}"))
-    library = made(graph, plain, target) if plain else library
+    found = refined_narrow(graph, library if mine is target else made(graph, ()), made, layers)
+    if not found.error <= LIMIT:
+        raise LawError(_differs(graph, f"by {found.error:.1e} of its largest output, more than {LIMIT:g}"))
+    if mine is target:
+        library = found.library
+    elif found.plain:
+        library = made(graph, found.plain, target)
     if library.metadata.precision == "f32":
         return library if codegen.missing_features(target) else _checked(graph, library, target, threads, records)
-    return noted(library, error, graph, library if mine is target else made(graph, plain), calibration)
+    return noted(library, found.error, graph, found.library, calibration)
 
 
 def _differs(graph: Graph, how: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -41,26 +42,30 @@ class Names(Protocol):
     def __call__(self, graph: Graph, /) -> Collection[str]: ...
 
 
-def coarse_layers(graph: Graph, here: Builds, narrow: Names) -> tuple[frozenset[str], float]:
-    """(the layers that have to stay in float32, by how much of their largest number outputs move without them).
+@dataclass(frozen=True)
+class Refined:
+    """``library`` without bfloat16 in the layers ``plain``: its outputs move by ``error`` of their largest number."""
 
-    ``here`` builds what this machine can run.
-    """
+    library: Library
+    plain: frozenset[str]
+    error: float
+
+
+def refined(graph: Graph, library: Library, build: Builds, narrow: Names) -> Refined:
+    """A library that is not too coarse, in as few layers of float32 as that takes; all are such that run here."""
     check = Check(graph)
-    error = _error(check, here(graph, ()))
-    plain: frozenset[str] = frozenset()
-    if error <= LIMIT:
-        return plain, error
-    layers = narrow(graph)
-    cost = costs(check, layers, here, narrow, LIMIT)
-    room = LIMIT / 2 if cost.keys() >= set(layers) else -1.0
-    for _ in range(TRIES):
-        plain = frozenset(dearest(cost, room)) if room >= 0 else frozenset(layers)
-        error = _error(check, here(graph, plain))
-        if error <= LIMIT or len(plain) == len(layers):
-            return plain, error
-        room /= 4
-    return frozenset(layers), _error(check, here(graph, layers))
+    found = Refined(library, frozenset(), _error(check, library))
+    if found.error <= LIMIT:
+        return found
+    layers = frozenset(narrow(graph))
+    cost = costs(check, layers, build, narrow, LIMIT)
+    rooms = [LIMIT / 2 / 4**i for i in range(TRIES)] if cost.keys() >= layers else []
+    for plain in dict.fromkeys([*(frozenset(dearest(cost, room)) for room in rooms), layers]):
+        library = build(graph, plain)
+        found = Refined(library, plain, _error(check, library))
+        if found.error <= LIMIT:
+            break
+    return found
 
 
 def _error(check: Check, library: Library) -> float:
