@@ -9,18 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.ir import Error, Graph, InputError, LawError, Sym, Unsupported, reinfer
+from secateur.ir import Error, Graph, InputError, Sym, Unsupported, reinfer
 from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.ir.symbolic import resized
 
 from .coarse import refined
-from .library_check import Check
-from .narrow import LIMIT, noted
-from .narrow import refined as refined_narrow
+from .library_check import Check, differs
+from .narrow import narrowed
 
 if TYPE_CHECKING:
-    from secateur.codegen import Library, Outcome, Precision, Target
+    from secateur.codegen import Library, Outcome, Target
     from secateur.codegen.records import Records
 
 
@@ -62,49 +61,15 @@ def build(
     mode = codegen.Precision(precision)
     library = codegen.build(graph, chosen, duration, threads, opened, progress or quiet, fast, precision=mode)
     if library.metadata.precision != "f32":
-        return _narrow(graph, library, chosen, threads, opened, fast, mode, calibration)
+        library = narrowed(graph, library, threads, opened, fast, mode, calibration)
+    if library.metadata.precision != "f32":  # and it was judged as such
+        return library
     if compact:
         price = codegen.cost_of_compact(graph, chosen, threads, opened)
         library.metadata = replace(library.metadata, notes=(*library.metadata.notes, str(price)))
     if codegen.missing_features(library.metadata.target):
         return library
     return _checked(graph, library, chosen, threads, opened)
-
-
-def _narrow(graph: Graph, library: Library, target: Target, threads: int, records: Records, fast: bool,
-            precision: Precision, calibration: Iterable[object] | None) -> Library:  # fmt: skip
-    """The library in bfloat16, without it in the layers that are too coarse, and with notes of how far it is off.
-
-    Raises LawError where it differs from the network nevertheless.
-    """
-    from secateur import codegen
-
-    mine = codegen.for_here(target)
-
-    def made(part: Graph, plain: Collection[str] | None, where: Target = mine) -> Library:
-        kept = codegen.Precision("f32") if plain is None else replace(precision, plain=frozenset(plain))
-        return codegen.build(part, where, None, threads, records, fast=fast, precision=kept)
-
-    def layers(part: Graph) -> Collection[str]:
-        return codegen.narrow_layers(part, mine, threads, records, precision)
-
-    found = refined_narrow(graph, library if mine is target else made(graph, ()), made, layers)
-    if not found.error <= LIMIT:
-        raise LawError(_differs(graph, f"by {found.error:.1e} of its largest output, more than {LIMIT:g}"))
-    if mine is target:
-        library = found.library
-    elif found.plain:
-        library = made(graph, found.plain, target)
-    if library.metadata.precision == "f32":
-        return library if codegen.missing_features(target) else _checked(graph, library, target, threads, records)
-    return noted(library, found.error, graph, found.library, calibration)
-
-
-def _differs(graph: Graph, how: str) -> str:
-    return (
-        f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
-        "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
-    )
 
 
 def _checked(graph: Graph, library: Library, target: Target, threads: int, records: Records) -> Library:
@@ -131,7 +96,7 @@ def _checked(graph: Graph, library: Library, target: Target, threads: int, recor
     if not verdict.within(check.limit) and not check.as_good_as_float32(outputs):
         far = not verdict.error <= check.limit
         how = f"by {verdict.error:.1e} of its largest output, more than {check.limit:g}" if far else verdict.wrong
-        raise LawError(_differs(graph, how))
+        raise differs(graph, how)
     return library
 
 

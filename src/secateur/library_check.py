@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from secateur.ir import Array, Error, Graph
+from secateur.ir import Array, Error, Graph, LawError
 from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import HALF, ROUNDING, doubled, doubled_feed, tolerance, widened, widened_feed
 
@@ -107,3 +107,11 @@ class Check:
     def passed(self, outputs: Sequence[Array]) -> bool:
         """As close to float32 as sums in another order are, or as good as it is."""
         return self.verdict(outputs).within(self.fine) or self.as_good_as_float32(outputs)
+
+
+def differs(graph: Graph, how: str) -> LawError:
+    """That a library computes something else than its network."""
+    return LawError(
+        f"the library of '{graph.name}' differs from the network: {how}. This is a fault in code "
+        "generation, so nothing is handed out; run the ONNX file in ONNX Runtime"
+    )

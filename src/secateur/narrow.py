@@ -19,11 +19,12 @@ from secateur.ir.numeric import relative_error
 from secateur.passes.sweep.batches import batches, classes_of
 
 from .coarse import costs, dearest
-from .library_check import Check
+from .library_check import Check, differs
 from .run import Runner
 
 if TYPE_CHECKING:
-    from secateur.codegen import Library
+    from secateur.codegen import Library, Precision, Target
+    from secateur.codegen.records import Records
 
 LIMIT = 5e-2  # of the largest output: 2 ** -8 is the rounding of one number
 TRIES = 3  # rounds of leaving layers out before all stay in float32
@@ -40,6 +41,39 @@ class Names(Protocol):
     """The layers of a graph that multiply in bfloat16, by label."""
 
     def __call__(self, graph: Graph, /) -> Collection[str]: ...
+
+
+def narrowed(graph: Graph, library: Library, threads: int, records: Records, fast: bool, precision: Precision,
+             calibration: Iterable[object] | None) -> Library:  # fmt: skip
+    """A library in bfloat16 without it in the layers that are too coarse, and with notes of how far it is off.
+
+    One that is left in float32 altogether comes back without such notes. Raises LawError where the outputs move too far
+    even then, and InputError for calibration data that the network cannot take.
+    """
+    from secateur import codegen
+
+    target = library.metadata.target
+    mine = codegen.for_here(target)
+
+    def made(part: Graph, plain: Collection[str] | None, where: Target = mine) -> Library:
+        kept = codegen.Precision("f32") if plain is None else dataclasses.replace(precision, plain=frozenset(plain))
+        return codegen.build(part, where, None, threads, records, fast=fast, precision=kept)
+
+    def layers(part: Graph) -> Collection[str]:
+        return codegen.narrow_layers(part, mine, threads, records, precision)
+
+    found = refined(graph, library if mine is target else made(graph, ()), made, layers)
+    if found.library.metadata.precision != "f32" and not found.error <= LIMIT:
+        raise differs(graph, f"by {found.error:.1e} of its largest output, more than {LIMIT:g}")
+    if mine is target:
+        library = found.library
+    elif found.plain:
+        library = made(graph, found.plain, target)
+    return (
+        library
+        if library.metadata.precision == "f32"
+        else noted(library, found.error, graph, found.library, calibration)
+    )
 
 
 @dataclass(frozen=True)
