@@ -103,9 +103,12 @@ def cut(graph: Graph, method: str, speedup: float) -> Graph:
 
 
 def refitted(graph: Graph, original: Graph, pictures: Array) -> Graph:
-    """Each layer solved for the original's outputs, linear ones too: the scores count on it."""
+    """Each layer solved for the original's outputs; linear ones where there are more pictures than columns."""
     calibration = Calibration([{original.inputs[0].name: pictures}], 0, len(pictures))
-    return Refit(examples=len(pictures))(in_context(graph, original=original, calibration=calibration))
+    after = Refit(examples=len(pictures))(in_context(graph, original=original, calibration=calibration))
+    wide = [n for n in graph.nodes if n.op == "linear" and len(pictures) < 2 * graph.value(n.inputs[0] or "").shape[-1]]
+    kept = {name for node in wide for name in node.inputs[1:] if name is not None}
+    return after.rewrite(weights={n: graph.weights[n] if n in kept else w for n, w in after.weights.items()})
 
 
 def judged(subject: Subject, graph: Graph) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from .reconstruction import moment_needs
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 0.9)  # of a domain's units that are left out
 EXAMPLES = 32
+ROWS = 2  # times as many as a layer has columns: with fewer it keeps the weights of what it still reads
 LEAST = 1e-9  # of the outputs' energy, that units between two shares are worth together
 
 
@@ -87,8 +88,9 @@ def without(graph: Graph, coupling: Coupling, statistics: Statistics, gone: Arra
             seen = second if of_bias is None else second - np.outer(mean, mean)
             damped = seen + max(ridge * float(np.trace(second)) / columns, 1e-12) * np.eye(columns)
             keep = ~np.isin(np.repeat(units.reshape(groups, -1)[g], moments.taps), gone)
-            moved = np.zeros_like(w)
-            moved[:, keep] = np.linalg.solve(damped[np.ix_(keep, keep)], (w @ damped)[:, keep].T).T
+            moved = w * keep
+            if moments.rows >= ROWS * columns:  # of fewer, what is fitted to them says nothing of others
+                moved[:, keep] = np.linalg.solve(damped[np.ix_(keep, keep)], (w @ damped)[:, keep].T).T
             parts.append(moved)
             shifts.append((w - moved) @ mean)
         made = np.concatenate(parts).reshape(weight.shape)
