@@ -63,7 +63,7 @@ def lottery() -> str:
         ]),
         _list("After four rounds that halve", [(one, top("rounds", one=one)) for one in ("rewind", "reinit")]),
     ]  # fmt: skip
-    return "\n".join([*lines, "", *filter(None, said), f"`python -m bench.accuracy.lottery`; {common.where(sample)}."])
+    return "\n".join([*lines, "", *filter(None, said), f"`python -m bench.accuracy.lottery`; {common.where(*found)}."])
 
 
 def _list(what: str, found: Sequence[tuple[str, str]]) -> str:
@@ -95,4 +95,4 @@ def training() -> str:
     for method in methods:
         cells = [of(method, field) for field in ("trained", "exact_macs", "bare", "top1")]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"`python -m bench.accuracy.training`; {common.where(sample)}."])
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.training`; {common.where(*found)}."])
