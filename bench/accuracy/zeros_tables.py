@@ -135,9 +135,9 @@ def _whole() -> list[str]:
     mine = {(r["part"], r["network"], r.get("block", "auto"), r["threads"]): r for r in found}
     if not mine:
         return []
-    lines = ["", "| network | threads | zeros | dense, ms | ms | gain |", "|---|--:|---|--:|--:|--:|"]
+    lines = ["", "| network | threads | zeros | dense, ms | ms | gain | load |", "|---|--:|---|--:|--:|--:|--:|"]
     for (_, network, block, threads), r in mine.items():
-        cells = [f"{r[k]:.2f}" for k in ("dense_ms", "sparse_ms", "gain")]
+        cells = [*(f"{r[k]:.2f}" for k in ("dense_ms", "sparse_ms", "gain")), f"{r['load']:.0f}"]
         what = f"LSTM {network}" if r["part"] == "lstm" else network.removeprefix("ref/")
         names = NAMES | {"auto": "balanced blocks", COLUMNS: "whole columns"}
         zeros = f"{r['sparsity']:.0%} {names.get(block, block)}"
