@@ -13,7 +13,7 @@ from torch import nn
 
 import secateur
 from secateur import api
-from secateur.ir import BudgetError, Graph, InputError, LawError, SlowerError
+from secateur.ir import BudgetError, Graph, InputError, LawError, Node, SlowerError, Value
 from secateur.passes.analysis.cost import cost
 from secateur.passes.law import Verification
 from support.nets import chain, residual
@@ -167,8 +167,14 @@ def test_calls_with_wrong_inputs() -> None:
 
 
 def test_unneeded_calibration_is_said() -> None:
-    done = secateur.compile(residual(), calibration=[np.ones((2, 3, 8, 8), np.float32)])  # no classifier: no quality
-    assert "not needed" in done.report.remarks[0]
+    """Outputs that are whole numbers, and no classes: there is nothing that data could show."""
+    graph = residual()
+    last = graph.value(graph.outputs[0])
+    place = Node("argmax", (last.name,), (Value("place", (1, 1, 8, 8), "i64"),), {"axis": 1, "keepdims": True})
+    graph = graph.rewrite(nodes=(*graph.nodes, place), outputs=("place",))
+    done = secateur.compile(graph, macs=0.9, round_to=1, calibration=[np.ones((2, 3, 8, 8), np.float32)])
+    assert any("not needed" in remark for remark in done.report.remarks)
+    assert done.report.quality is done.report.deviation is None
 
 
 def test_labels_give_the_quality() -> None:

@@ -12,7 +12,7 @@ all other rows are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,8 +27,9 @@ from bench.lib import common
 from secateur import codegen
 from secateur.codegen.backends import backend_for
 from secateur.codegen.plan.lower import lower
+from secateur.codegen.plan.precision import F32, Precision
 from secateur.codegen.records import Records
-from secateur.codegen.targets import native
+from secateur.codegen.targets import Target, native
 from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph
 
@@ -50,12 +51,21 @@ class Function(nn.Module):
 
 @dataclass(frozen=True)
 class Family:
-    """A network of inputs [batch, *shape] whose program has kernels of these specs; ``leading`` axes count samples."""
+    """A network of inputs [batch, *shape] whose program has kernels of these specs; ``leading`` axes count samples.
+
+    ``precision`` of its layers: bfloat16 by arithmetic that rounds as the instructions do, which runs anywhere.
+    """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     specs: tuple[str, ...]
     leading: int = 1
+    precision: Precision = F32
+
+    @property
+    def target(self) -> Target:
+        """This machine, with products of bfloat16 where they are asked for."""
+        return native() if self.precision == F32 else replace(native(), bf16="portable")
 
 
 def _residual(x: Tensor, a: nn.Module, b: nn.Module, gate: nn.Module) -> Tensor:
@@ -138,6 +148,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "block-sparse": Family(lambda: _sparse(nn.Linear(512, 512)), (512,), ("BlockSparseSpec",)),
         "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(512, 512, 1)), nn.ReLU()), (512, 9, 9),
                                       ("PanelSpec",)),
+        "bfloat16": Family(lambda: nn.Sequential(nn.Conv2d(24, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 24, 1)),
+                           (24, 7, 9), ("Bf16ConvSpec",), precision=Precision("bf16")),
         "without a template": Family(lambda: nn.Sequential(nn.Conv3d(3, 6, 3), nn.BatchNorm3d(6), nn.ReLU()),
                                      (3, 4, 6, 5), ("TensorSpec",)),
     }
@@ -150,11 +162,16 @@ def captured(family: Family, batch: int, seed: int = 0) -> Graph:
     return secateur.trace(family.make().eval(), (torch.randn(batch, *family.shape),))
 
 
-def specs(graph: Graph, threads: int = 1) -> set[str]:
-    """The kinds of kernels that this machine computes a graph with, where nobody measured any."""
-    target = native()
-    calls = lower(graph, target, threads, Tuner(target, threads, Records()).choose, backend_for(target)).calls
+def specs(graph: Graph, family: Family, threads: int = 1) -> set[str]:
+    """The kinds of kernels that this machine computes a family's graph with, where nobody measured any."""
+    target, backend = family.target, backend_for(family.target, family.precision)
+    calls = lower(graph, target, threads, Tuner(target, threads, Records()).choose, backend).calls
     return {type(call.spec).__name__ for call in calls}
+
+
+def built(graph: Graph, family: Family, threads: int = 1) -> codegen.Library:
+    """The library of a family's graph."""
+    return codegen.build(graph, family.target, threads=threads, precision=family.precision)
 
 
 def changed(library: codegen.Library, family: Family, batch: int, bad: float, seed: int = 0) -> int:
@@ -181,9 +198,10 @@ def rows(names: list[str], seed: int) -> Iterator[common.Row]:
         for batch in BATCHES:
             family, threads = FAMILIES[name], 1 + batch % 2
             graph = captured(family, batch, seed)
-            library = codegen.build(graph, threads=threads)
+            library = built(graph, family, threads)
             counts = {kind: changed(library, family, batch, bad, seed) for kind, bad in BAD.items()}
-            yield {"family": name, "batch": batch, "threads": threads, "specs": sorted(specs(graph, threads)), **counts}
+            kinds = sorted(specs(graph, family, threads))
+            yield {"family": name, "batch": batch, "threads": threads, "specs": kinds, **counts}
 
 
 def main() -> None:

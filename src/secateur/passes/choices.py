@@ -16,6 +16,7 @@ from secateur.ir.numeric import difference
 Feed = Mapping[str, Array]
 Run = Callable[[Graph, Feed], Sequence[Array]]
 MOST = 32  # choices of one network
+STEPS = frozenset({"floor", "ceil", "round", "sign"})
 
 
 def choices(reference: Graph, slim: Graph, feed: Feed, run: Run, tolerance: float) -> list[Node] | None:
@@ -55,6 +56,12 @@ def _values(slim: Graph, made: Sequence[Node], names: Sequence[str], known: Feed
 def _differs(node: Node, wants: Feed, haves: Feed, tolerance: float) -> bool:
     found = (v.name for v in node.outputs if v.name in haves)
     return any(difference(wants[name], haves[name]) > tolerance for name in found)
+
+
+def discrete(node: Node) -> bool:
+    """Does the node choose: whole numbers or truths of real ones, a step, or what nobody knows?"""
+    chosen = any(v.dtype == "b1" or v.dtype[0] in "iu" for v in node.outputs)
+    return chosen or node.op in STEPS or node.op == "opaque"
 
 
 def behind(graph: Graph, nodes: Sequence[Node]) -> frozenset[str]:

@@ -20,7 +20,7 @@ from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_input
 from secateur.ir.precision import tolerance as tolerance_of
 from secateur.ir.precision import widened, widened_feed
 
-from .choices import behind, choices
+from .choices import behind, choices, discrete
 from .masked import masked
 from .recipe.recipe import Recipe
 
@@ -167,10 +167,11 @@ class _Pair:
         (noisy,) = self.references([feed], change=True)
         swing = max(difference(a, b) for a, b in zip(wanted, noisy, strict=True))
         if error > limit:
-            self.decided = self.decided or self._decided(feed, wanted, actual, limit)
+            unstable = swing >= error / 10  # then only a true choice excuses it: else small errors grow in every node
+            self.decided = self.decided or self._decided(feed, wanted, actual, limit, unstable)
             if self.decided:
                 return ""
-            if swing >= error / 10:
+            if unstable:
                 return f"it is unstable: {NOISE:g} of noise on weights and inputs moves its own outputs by {swing:.1e}"
             return f"the two differ by {error:.1e}"
         names = [*self.original.outputs, *(t.value for t in self.probes)]
@@ -180,10 +181,15 @@ class _Pair:
                 return f"in '{name}' {found}"
         return ""
 
-    def _decided(self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], limit: float) -> str:
-        """The first node whose result roundings decide, where all others are right; see ``choices``."""
+    def _decided(
+        self, feed: Feed, wanted: Sequence[Array], actual: Sequence[Array], limit: float, unstable: bool
+    ) -> str:
+        """The first node whose result roundings decide, where all others are right; see ``choices``.
+
+        ``unstable``: noise alone moves the outputs as far, and nodes that are no choices may not be taken for one.
+        """
         made = choices(masked(self.original, self.recipe), self.slim, feed, self.run, limit)
-        if made is None:
+        if made is None or (unstable and not (made and all(map(discrete, made)))):
             return ""
         hidden, count = behind(self.slim, made), len(self.original.outputs)
         # A layer that is off is no choice among equals, whatever hides it.
