@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,34 @@ def test_the_whole_way_of_a_map(trained: nn.Module) -> None:
     assert report.after.macs < 0.95 * report.before.macs
     assert report.quality is None
     assert "deviation: outputs differ by" in str(report)
+
+
+@pytest.mark.parametrize("target", [None, "native"])
+def test_the_whole_way_within_a_budget_of_time(trained: nn.Module, target: str | None, tmp_path: Path) -> None:
+    """By a table of milliseconds that follow the work, half as long leaves less than what keeps enough answers may."""
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "op,inputs,outputs,kernel,stride,groups,size,ms\nconv,1,24,3x3,1,1,8x8,1\nconv,24,24,3x3,1,1,8x8,24\n"
+        "conv,12,12,3x3,1,1,8x8,6\nlinear,96,4,1,1,1,1,0.1\n"
+    )
+    data = [spots(64, 1000 + i)[0] for i in range(4)]
+    asked: dict[str, Any] = {
+        "example_inputs": (data[0][:1],),
+        "calibration": data,
+        "keep": "60%",
+        "latency_table": table,
+    }
+    report = secateur.compile(trained, "l1,global{round_to=1},slim,refit", target=target, speedup=2, **asked).report
+    assert report.after is not None
+    assert report.quality is not None
+    assert report.quality.agreement >= 0.95
+    assert report.after.macs < 0.6 * report.before.macs
+    (told,) = [r for r in report.remarks if "had to stay" in r]
+    assert float(told.partition("it takes ")[2].split()[0]) <= 1
+    first = int(told.partition("tried: ")[2].partition(" at ")[2].partition("%")[0])
+    assert first < 50, "where the search begins unless time allows less"
+    with pytest.raises(InputError, match="latency table says what a budget of time takes"):
+        secateur.compile(trained, "l1", **asked)
 
 
 def test_how_many_times_too_slow(trained: nn.Module) -> None:

@@ -148,19 +148,21 @@ def compile(
         process, goal = process or OnnxProcess(), goal_of(keep, max_error, calibration is not None, alone)
         again = partial(
             compile, policy=policy, calibration=repeatable(calibration), target=target, seed=seed, round_to=round_to,
-            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process, runtime=runtime,
-            latency_table=latency_table,
+            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process,
         )  # fmt: skip
         dense = capture(model, example_inputs, process, shapes)
         named = protected(model, dense, protect)  # modules of the model, by their names in the graph
         whole = partial(again, model, example_inputs=example_inputs, shapes=shapes, protect=protect, verify=verify)
-        quickly = partial(again, dense, protect=named, verify=False, target=untimed(target))
-        most, timed = most_of(macs, dense), {"latency_ms": latency_ms, "speedup": speedup}
-        if latency_ms is None and speedup is None:
+        dry = partial(again, dense, protect=named, verify=False)
+        quickly = partial(dry, target=untimed(target))
+        most, limits = most_of(macs, dense), {"latency_ms": latency_ms, "speedup": speedup}
+        timed = latency_ms is not None or speedup is not None
+        table = table_of(latency_table, lanes_of(target), timed, runtime)
+        if not timed:
             return smallest(goal, most, quickly, whole)
-        timing = table_of(latency_table, lanes_of(target), True, runtime) or _measured(target, seed, runtime)
-        fast = quickly(**timed)
-        return smallest(goal, min(most, share_of_macs(fast.report)), quickly, whole, too_slow(dense, timed, timing))
+        fast = dry(**limits, runtime=runtime, latency_table=latency_table)  # the most work that there is time for
+        slow = too_slow(dense, limits, _measured(target, seed, runtime) if table is None else table)
+        return smallest(goal, min(most, share_of_macs(fast.report)), quickly, whole, slow)
     budgets = {"macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup}
     if widths is not None or drop is not None:
         check_by_hand_alone(budgets)

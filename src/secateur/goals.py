@@ -58,7 +58,7 @@ class Keep:
         low, high = interval(round(seen.agreement * seen.examples), seen.examples)
         return (
             f"at least {100 * self.share:.4g}% of the answers had to stay: {seen.agreement:.2%} of {seen.examples} do"
-            f"{_less(self, found)}, so between {low:.1%} and {high:.1%} of others will, 95 times in 100"
+            f"{_unmet(self, found)}, so between {low:.1%} and {high:.1%} of others will, 95 times in 100"
         )
 
     @property
@@ -97,7 +97,7 @@ class Near:
         sure = f", between {seen.low:.2%} and {seen.high:.2%} of others, 95 times in 100" if seen.examples > 1 else ""
         return (
             f"outputs could differ by {self.error:.2%} at most: they do by {seen.error:.2%} in the mean of "
-            f"{seen.examples} examples{_less(self, found)}{sure}"
+            f"{seen.examples} examples{_unmet(self, found)}{sure}"
         )
 
     @property
@@ -110,7 +110,7 @@ class Near:
         return found.deviation
 
 
-def _less(goal: Goal, found: Judged) -> str:
+def _unmet(goal: Goal, found: Judged) -> str:
     met = goal.distance(found) <= 0
     return "" if met else " (NOT what was asked: tuned by time, it came out otherwise than when it was tried)"
 

@@ -63,7 +63,8 @@ def smallest(
         over = slow(done)
         if over <= 1:
             others = ", ".join(map(str, sorted(tried, key=lambda t: -t.share)))
-            told = f"{goal.said(done.report)}; tried: {others} of the MACs"
+            took = f"; it takes {over:.2f} of the time that it may" if over else ""
+            told = f"{goal.said(done.report)}; tried: {others} of the MACs{took}"
             return dataclasses.replace(
                 done, stated=dataclasses.replace(done.stated, remarks=(*done.stated.remarks, told))
             )

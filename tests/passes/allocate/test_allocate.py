@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Uniform
-from secateur.passes.allocate.select import by_score, by_share, climb
+from secateur.passes.allocate.select import _cells, by_score, by_share, climb
 from secateur.passes.allocate.widths import SLACKS, stops
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import in_context
@@ -256,3 +257,16 @@ def test_unscored_channels_stay() -> None:
 def test_senseless_budgets(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         allocate(chain(), Uniform(**options))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
+def test_orbits_of_one_cell_become_one_for_each_domain(rows: list[tuple[int, int, int]]) -> None:
+    """By rows put in order: (domain, orbit, cell), the last two -1 where an orbit of the domain has one cell alone."""
+    domain, orbit, name = np.array(rows).T
+    cells = {pair: {c for d, o, c in rows if (d, o) == pair} for pair in {(d, o) for d, o, _ in rows}}
+    merged = [(d, -1, -1) if len(cells[d, o]) == 1 else (d, o, c) for d, o, c in rows]
+    number = {row: i for i, row in enumerate(sorted(set(merged)))}
+    orbits = {pair: i for i, pair in enumerate(sorted({row[:2] for row in merged}))}
+    cell, of_cell = _cells(SimpleNamespace(domain=domain, orbit=orbit, cell=name))  # type: ignore[arg-type]
+    assert cell.tolist() == [number[row] for row in merged]
+    assert of_cell.tolist() == [orbits[row[:2]] for row in sorted(set(merged))]
