@@ -57,7 +57,6 @@ from .run import Runner, evaluate
 from .save import save_onnx
 from .scoring import scores
 from .timing.agreement import measure
-from .timing.never_slower import compare, latency_model
 from .verification import verify
 from .zeros import advised, sparse_of, with_zeros
 
@@ -296,6 +295,8 @@ def _timed(
     if target != "native":
         only = f"not timed against the original: of all targets only native is sure to be this machine, not {target}"
         return None, (only,)
+    from .timing.never_slower import compare  # code generation, where something is timed
+
     tell(0, None, "time both")
     return compare(dense, slim, seed)
 
@@ -307,6 +308,8 @@ def _measured(target: str | None, seed: int, runtime: str | None) -> LatencyMode
             f"a budget of time with target '{target}': time is measured on this machine; use target native, or give a "
             "budget in macs"
         )
+    from .timing.never_slower import latency_model  # code generation, where something is timed
+
     return latency_model(seed, runtime)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,15 +41,18 @@ class Team:
         except RuntimeError:  # whoever kept the store is gone, perhaps without a word
             return True
 
-    def agree(self, text: str) -> None:
-        """Wait for the others. Raises PassError where they have another text than this process, or have ended."""
+    def agree(self, text: Callable[[], str]) -> None:
+        """Wait for the others. Raises PassError where they have another text than this process, or have ended.
+
+        The text is made only where there are others.
+        """
         if self.size == 1:
             return
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(found, hashlib.sha256(text.encode()).hexdigest())
+            dist.all_gather_object(found, hashlib.sha256(text().encode()).hexdigest())
         except RuntimeError as error:
             raise PassError("another process of this run ended early; what it printed says why") from error
         if len(set(found)) > 1:

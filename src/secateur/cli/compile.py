@@ -89,7 +89,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
             runtime=job.runtime, keep=job.keep, max_error=job.max_error,
         )  # fmt: skip
-        team.agree(done.recipe.to_json())
+        team.agree(done.recipe.to_json)
         if not team.speaks:
             return
         report, lines = _write(job, given, done, tell, process)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx import NodeProto
-from onnx.reference import ReferenceEvaluator
 
 from secateur.ir.graph import Array, Attr
 
@@ -105,6 +104,8 @@ def fold(
 
 def _evaluate(proto: NodeProto, ins: Ins, opset: int) -> list[Array] | None:
     """The outputs by ONNX's reference evaluator."""
+    from onnx.reference import ReferenceEvaluator  # every operator of ONNX in Python, and few files need any
+
     feeds = {n: a for n, a in zip(proto.input, ins, strict=True) if n and a is not None}
     try:
         graph = onnx.helper.make_graph(
