@@ -101,6 +101,8 @@ def _state(row: LayerCost, now: LayerCost | None, gone: bool, reasons: Reasons |
     if now is not None and now.widths != row.widths:
         narrower = now.widths and row.widths and now.widths[1] < row.widths[1]
         return "pruned", None if narrower or not frozen else f"inputs only, all outputs stay: {frozen}"
+    if frozen and now is not None and now.macs < row.macs:  # a layer over tokens, with fewer channels to apply it to
+        return "pruned", f"over fewer channels, all outputs stay: {frozen}"
     if frozen:
         return "frozen", frozen
     return "kept", (reasons.unscored(node) if reasons else None) or (

@@ -42,7 +42,9 @@ def test_what_needs_all_tokens_is_named() -> None:
     module = Mixing(nn.Softmax(-1), nn.Linear(16, 3)).eval()
     slim = secateur.compile(module, macs=0.6, example_inputs=(X,))
     up = next(layer for layer in slim.report.layers if layer.name == "up")
-    assert up.state == "frozen" and "softmax act reads all of it" in str(up.reason)
+    assert up.widths == ((10, 24), (10, 24)) and up.macs[1] is not None and up.macs[1] < up.macs[0]
+    assert up.state == "pruned" and str(up.reason).startswith("over fewer channels, all outputs stay: ")
+    assert "softmax act reads all of it" in str(up.reason)
 
 
 @pytest.mark.parametrize("criterion", ["nisp", "taylor", "apoz"])

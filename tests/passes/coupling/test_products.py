@@ -63,7 +63,9 @@ def test_grouped_transposed_convolutions_and_weights_with_an_update_are_cut() ->
             return self.last(F.relu(F.linear(x, self.base.weight + 0.5 * (self.b @ self.a), self.base.bias)))
 
     grouped = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ConvTranspose2d(16, 24, 4, 2, 1, groups=4), nn.Conv2d(24, 4, 1))
-    for module, x in ((Updated(), torch.randn(2, 16)), (grouped, torch.randn(2, 3, 8, 8))):
+    single = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ConvTranspose2d(24, 8, 4, 2, 1, groups=8), nn.Conv2d(8, 4, 1))
+    pictures = torch.randn(2, 3, 8, 8)
+    for module, x in ((Updated(), torch.randn(2, 16)), (grouped, pictures), (single, pictures)):
         slim = secateur.compile(module.eval(), "l1", example_inputs=(x,), macs=0.5)
         assert not any(layer.state == "frozen" for layer in slim.report.layers[:-1])
 

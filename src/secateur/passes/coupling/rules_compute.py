@@ -116,7 +116,7 @@ def _conv_transpose(flow: Flow, node: Node) -> Tracks:
     if track is not None and track.axis == 0:
         return _batched(flow, node, track)
     if groups > 1:
-        if width == groups:
+        if width == groups or fan_out == 1:
             return _groupwise(flow, node, weight, track, 0, fan_out)
         return _transposed_groups(flow, node, weight, track, fan_out)
     rows = _rows(flow, node, weight, 1, fan_out)
@@ -130,11 +130,9 @@ def _conv_transpose(flow: Flow, node: Node) -> Tracks:
 def _transposed_groups(flow: Flow, node: Node, weight: str, track: Track | None, fan_out: int) -> Tracks:
     """Groups of several channels: each has rows of its own on axis 0 and columns of its own on axis 1."""
     groups = node.attrs["groups"]
-    if weight not in flow.graph.weights or flow.replaced(weight, node) or fan_out == 1:
+    if weight not in flow.graph.weights or flow.replaced(weight, node):
         flow.whole(node, 0)
-        flow.blocked[node.name] = "a transposed convolution with groups " + (
-            "that make a single channel each of several" if fan_out == 1 else "whose weight is computed"
-        )
+        flow.blocked[node.name] = "a transposed convolution with groups whose weight is computed"
         return [None]
     rows = flow.fresh(fan_out * groups)
     flow.slot(weight, 1, rows, "out", node, groups)

@@ -72,7 +72,8 @@ def _conv(widths: Widths, node: Node) -> list[Node]:
         return [node]
     x, w = node.inputs[0], node.inputs[1]
     assert x is not None and w is not None
-    if node.op == "conv_transpose" and widths.graph.value(w).shape[0] > node.attrs["groups"]:
+    rows, fan_out = widths.graph.value(w).shape[:2]
+    if node.op == "conv_transpose" and rows > node.attrs["groups"] and fan_out > 1:
         return [node]
     groups = widths.shape(x)[1] // _per_group(widths, node, w)
     return [node if groups == node.attrs["groups"] else node.with_attrs(groups=groups)]
