@@ -8,7 +8,9 @@ YOLO v5 to 12 and RT-DETR come from the configurations of `ultralytics`, a packa
 bench/.material without what it depends on; SSD, RetinaNet and FCOS are torchvision's networks without the boxes that
 follow them. Weights are drawn. Each journey is a process of its own that is stopped at a time limit. It is **right** if
 every step was: half of the MACs under the law, the user's model copied and saved afterwards, finite gradients and a
-step, the ONNX file and the library with the module's numbers. Else the first step that failed says why.
+step, the ONNX file and the library with the module's numbers. Else the first step that failed says why. Where they
+differ, and choose the largest scores on the way, the module is given their choices, if its own scores say that these
+are as good (chosen.py); the row counts them.
 """
 
 from __future__ import annotations
@@ -24,18 +26,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+import secateur
 from bench.lib import common, peers
+from bench.reach.answers import built, exported, tensors
 
 SIZE = 160  # pixels a side
 SIZES = {"ssd300_vgg16": 300}  # of networks that do not run at fewer
 WAYS = ("fresh", "used")
-NEAR = 1e-3  # of the largest value: drawn weights are not gentle
 Make = Callable[[], nn.Module]
 
 
@@ -91,8 +92,6 @@ SUBJECTS: dict[str, Make] = {
 
 def journey(name: str, way: str, seed: int, build: bool, tell: Callable[[str], None]) -> common.Row:
     """What came of one detector; ``tell`` is given each step as it begins. ``build``: a library as well."""
-    import secateur
-
     torch.manual_seed(seed)
     tell("make")
     model = SUBJECTS[name]().eval()
@@ -120,13 +119,14 @@ def journey(name: str, way: str, seed: int, build: bool, tell: Callable[[str], N
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slim.onnx"
         slim.save(path)
-        row["onnx"] = exported(module, path, x)
+        row["onnx"], row["onnx_choices"] = exported(module, path, x)
     if not build:
         return row
     tell("build")
     library = slim.build()
-    row["library"] = compared(eager(module, x), library(x.numpy()))
     row["kernels"] = dict(library.metadata.kernels)
+    tell("library")
+    row["library"], row["library_choices"] = built(module, library, slim.graph, x)
     return row
 
 
@@ -163,55 +163,6 @@ def trained(module: nn.Module, x: torch.Tensor) -> int:
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)), "nothing was trained"
     module.eval()
     return batch
-
-
-def tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors of an answer."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [t for part in parts for t in tensors(part)]
-
-
-def eager(module: nn.Module, x: torch.Tensor) -> list[np.ndarray[Any, Any]]:
-    """The module's outputs, each once."""
-    with torch.no_grad():
-        return [t.numpy() for t in tensors(module(x))]
-
-
-def exported(module: nn.Module, path: Path, x: torch.Tensor) -> float:
-    """How far ONNX Runtime's answers are from the module's."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return compared(eager(module, x), session.run(None, {session.get_inputs()[0].name: x.numpy()}))
-
-
-def compared(want: list[np.ndarray[Any, Any]], have: Any) -> float:
-    """The largest difference, of the largest value of each output."""
-    found = list(have) if isinstance(have, (list, tuple)) else [have]
-    assert len(found) == len(want), f"{len(found)} outputs instead of {len(want)}"
-    worst = 0.0
-    for a, b in zip(want, found, strict=True):
-        assert a.shape == np.shape(b), f"{np.shape(b)} instead of {a.shape}"
-        apart = float(np.abs(a - np.asarray(b)).max() / max(np.abs(a).max(), 1e-12))
-        worst = max(worst, min(apart, reordered(a, np.asarray(b))) if apart >= NEAR else apart)
-    assert worst < NEAR, f"differs by {worst:.1e} of the largest value"
-    return worst
-
-
-def reordered(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    """How far lists of detections [1, n, 4 and more] are apart where rows may have changed places; else infinite.
-
-    The most probable come first, and two that are as probable as each other in another order from runtime to runtime.
-    """
-    if a.ndim != 3 or a.shape[0] != 1 or not 4 < a.shape[2] < a.shape[1]:
-        return float("inf")
-    from scipy.optimize import linear_sum_assignment
-
-    scale = np.maximum(np.abs(a[0]).max(0), 1e-12)  # of boxes, of scores, and of classes each by itself
-    each = np.abs((a[0][:, None] - b[0][None]) / scale).max(2)
-    return float(each[linear_sum_assignment(each)].max())
 
 
 def child(name: str, way: str, seed: int, build: bool) -> None:
