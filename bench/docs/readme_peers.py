@@ -61,4 +61,4 @@ def pruners() -> str:
                 reasons.append(f"{name}, {PRUNERS[pruner]}: {row['reason']}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(f"- {reason}" for reason in reasons)]
-    return "\n".join([*lines, "", f"`python -m bench.reach.pruners`; {common.where(last)}."])
+    return "\n".join([*lines, "", f"`python -m bench.reach.pruners --limit 60`; {common.where(last, *rows.values())}."])
