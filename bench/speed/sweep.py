@@ -104,7 +104,7 @@ def memory(name: str, examples: int, seed: int) -> dict[str, int]:
     """Peak bytes of a process for each criterion that looks at data, for all of them, and for none."""
     peaks = {}
     for what in ("none", "all", *(key for key, kind in CRITERIA.items() if kind.data)):
-        script = f"import sweep; sweep.resident({name!r}, {examples}, {seed}, {what!r})"
+        script = f"from bench.speed import sweep; sweep.resident({name!r}, {examples}, {seed}, {what!r})"
         done = common.run([sys.executable, "-c", script], threads=1)
         if done.code:
             raise SystemExit(f"sweep: {what} failed: {done.stderr[-500:]}")

@@ -14,12 +14,14 @@ from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes.allocate import Knapsack, Rounds, Timed
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
+from secateur.passes.allocate.swap import Swap
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
+from secateur.passes.score.obs import OBS
 from secateur.passes.sweep.gather import Gather
 
 from .parts import ALREADY, NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
@@ -78,7 +80,8 @@ class Policy(Parts):
         if self.criterion is None:
             return (Canonicalize(),)
         scored = self.scoring(seed)
-        return (Canonicalize(), *scored, self._allocation(scored), Slim())
+        better = (Swap(self.criterion),) if isinstance(self.criterion, OBS) and self.criterion.swaps else ()
+        return (Canonicalize(), *scored, self._allocation(scored), *better, Slim())
 
     def scoring(self, seed: int = 0) -> tuple[Pass, ...]:
         """Coupling, the sweep if there is a need for one, and the criterion; the coupling alone without a criterion."""

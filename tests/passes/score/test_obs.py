@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from secateur.ir import Array, InputError
+from secateur.ir import InputError
 from secateur.passes import CRITERIA, Pipeline
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, Importance
-from secateur.passes.score import obs
-from secateur.passes.score.obs import OBS, Reader, removal
+from secateur.passes.score import obs_reader
+from secateur.passes.score.obs import OBS
+from secateur.passes.score.obs_reader import Reader, removal
 from secateur.passes.sweep.gather import Gather
+from support.least_squares import repaired
 from support.network import Net
 
 TINY = 1e-9  # a ridge that is there only so that the inverse exists
@@ -35,15 +37,6 @@ def test_a_bias_makes_up_for_means() -> None:
     spared = removal(np.arange(2), [Reader.of(np.arange(2), second, weight, means, TINY)])
     assert (without[0].tolist(), spared[0].tolist()) == ([1, 0], [0, 1])
     np.testing.assert_allclose(spared[1], [1 / 3, 2 / 3], rtol=1e-6)
-
-
-def repaired(second: Array, weight: Array, gone: Array, ridge: float) -> float:
-    """The least of |W' - W|^2 in the damped moments over all W' whose columns ``gone`` are zero."""
-    damped = second + ridge * np.trace(second) / len(second) * np.eye(len(second))
-    keep = ~gone
-    moved = np.zeros_like(weight)
-    moved[:, keep] = np.linalg.solve(damped[np.ix_(keep, keep)], (weight @ damped)[:, keep].T).T
-    return float(np.einsum("oc,cd,od->", moved - weight, damped, moved - weight))
 
 
 @settings(max_examples=15, deadline=None)
@@ -75,7 +68,7 @@ def test_wide_domains_lose_several_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(0)
     u, weight = rng.standard_normal((200, 40)) * np.linspace(0.1, 2, 40), rng.standard_normal((8, 40))
     one = removal(np.arange(40), [Reader.of(np.arange(40), u.T @ u / 200, weight, None, 0.01)])
-    monkeypatch.setattr(obs, "STEPS", 10)
+    monkeypatch.setattr(obs_reader, "STEPS", 10)
     some = removal(np.arange(40), [Reader.of(np.arange(40), u.T @ u / 200, weight, None, 0.01)])
     assert sorted(some[0].tolist()) == list(range(40))
     assert len(set(some[0][:20].tolist()) & set(one[0][:20].tolist())) >= 18

@@ -60,7 +60,7 @@ def climb(coupling: Coupling, scores: Array, floor: float = 0.0) -> Ladder:
     fixed = coupling.frozen.astype(bool) | np.isnan(scores)
     values = np.where(np.isnan(scores), 0.0, scores)
     order = np.lexsort((index, -values, ~fixed))
-    must = fixed | _best_of_each(_axes(coupling), order, size)
+    must = fixed | _best_of_each(axes(coupling), order, size)
     cell, orbit_of_cell = _cells(coupling)
     orbits = int(orbit_of_cell.max(initial=-1)) + 1
     order = np.lexsort((index, -values, ~must, cell))
@@ -123,7 +123,7 @@ def _share(ladder: Ladder) -> Array:
     return result
 
 
-def _axes(coupling: Coupling) -> Iterable[Array]:
+def axes(coupling: Coupling) -> Iterable[Array]:
     """The units along every axis that may not lose all its channels, each array once."""
     seen: dict[int, Array] = {}
     for slot in coupling.slots:
