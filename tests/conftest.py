@@ -11,6 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+# NumPy reads this when it is loaded, here and in the processes of tests: workers share the cores, and threads of a
+# product of small matrices spin while they wait for each other.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 # bench/reach/kernel_shapes runs with it; tests that set a number of their own are not changed by it.

@@ -34,11 +34,10 @@ def vector_work(graph: Graph, lanes: int) -> float:
     return total
 
 
-@pytest.mark.parametrize("groups", [1, 3, 8])
-def test_shufflenet_halves_and_obeys_the_law(groups: int) -> None:
-    """Half of the work is half of the vectors of an AVX-512 machine too."""
+def test_shufflenet_halves_and_obeys_the_law() -> None:
+    """Half of the work is half of the vectors of an AVX-512 machine too; all five are in ``bench.reach.zoos``."""
     torch.manual_seed(0)
-    network = REFERENCES[f"shufflenet_v1_g{groups}"].make().eval()
+    network = REFERENCES["shufflenet_v1_g3"].make().eval()
     slim = secateur.compile(network, "l1", example_inputs=(torch.randn(1, 3, 64, 64),), macs=0.5, target="x86-avx512")
     assert vector_work(slim.graph, 16) <= 0.5 * vector_work(slim.dense, 16)
     assert slim.report.verification is not None

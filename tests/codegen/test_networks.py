@@ -13,7 +13,7 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.frontends.torch.trace import trace
 
 NETWORKS = (
-    "tv/resnet18", "tv/shufflenet_v2_x1_0", "densenet", "resnext", "tv/squeezenet1_1", "timm/legacy_seresnet18",
+    "tv/shufflenet_v2_x1_0", "densenet", "resnext", "tv/squeezenet1_1", "timm/legacy_seresnet18",
     "tv/mobilenet_v3_small",
 )  # fmt: skip
 

@@ -201,8 +201,10 @@ class Recurrent(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize(("layers", "both", "bias"), [(1, False, True), (1, True, False), (2, True, True)])
+@pytest.mark.parametrize(
+    ("kind", "layers", "both", "bias"),
+    [(nn.GRU, 1, False, True), (nn.GRU, 1, True, False), (nn.LSTM, 1, True, False), (nn.LSTM, 2, True, True)],
+)
 def test_hidden_units_go_with_their_gates(
     kind: type[nn.RNNBase], layers: int, both: bool, bias: bool, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,15 @@ def second() -> nn.Module:
     return network(lambda: Second(48), 4, 48)
 
 
-def written(module: nn.Module, policy: str, tmp_path: Path, **more: object) -> secateur.Compiled:
+@cache
+def traced(make: Callable[[], nn.Module]) -> Graph:
+    """The network, captured once for all tests."""
+    return secateur.trace(make(), (torch.randn(2, 3, 8, 8),))
+
+
+def written(make: Callable[[], nn.Module], policy: str, tmp_path: Path, **more: object) -> secateur.Compiled:
     """The network as a file, cut to half, and written: given.onnx, slim.onnx, slim.json."""
-    secateur.save_onnx(secateur.trace(module, (torch.randn(2, 3, 8, 8),)), tmp_path / "given.onnx")
+    secateur.save_onnx(traced(make), tmp_path / "given.onnx")
     slim = secateur.compile(tmp_path / "given.onnx", policy, **more)  # type: ignore[arg-type]
     slim.save(tmp_path / "slim.onnx")
     slim.recipe.save(tmp_path / "slim.json")
@@ -113,7 +120,7 @@ def feed(slim: secateur.Compiled) -> dict[str, Array]:
 def test_the_file_holds_no_index_and_is_the_masked_original(
     make: Callable[[], nn.Module], policy: str, tmp_path: Path
 ) -> None:
-    slim = written(make(), policy, tmp_path)
+    slim = written(make, policy, tmp_path)
     found = kinds(tmp_path / "slim.onnx")
     assert not found["Gather"]
     assert found["Transpose"] + found["Split"]
@@ -125,7 +132,7 @@ def test_the_file_holds_no_index_and_is_the_masked_original(
 
 
 def test_shuffles_stay_grids_where_groups_keep_as_many(tmp_path: Path) -> None:
-    written(first(), "l1,uniform{macs=50%,round_to=1},slim", tmp_path)
+    written(first, "l1,uniform{macs=50%,round_to=1},slim", tmp_path)
     found = kinds(tmp_path / "slim.onnx")
     assert found["Transpose"] == 2
     assert not found["Split"] + found["Gather"]
@@ -133,7 +140,7 @@ def test_shuffles_stay_grids_where_groups_keep_as_many(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [odd, second])
 def test_the_recipe_lists_channels_as_they_stand(make: Callable[[], nn.Module], tmp_path: Path) -> None:
-    written(make(), "l1,global{macs=50%,round_to=1},slim", tmp_path)
+    written(make, "l1,global{macs=50%,round_to=1},slim", tmp_path)
     recipe = Recipe.load(tmp_path / "slim.json")
     old, new = ({t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / name).graph.initializer}
                 for name in ("given.onnx", "slim.onnx"))  # fmt: skip
@@ -150,7 +157,7 @@ def test_the_recipe_lists_channels_as_they_stand(make: Callable[[], nn.Module], 
 
 
 def test_a_recipe_in_another_order_is_refused(tmp_path: Path) -> None:
-    written(second(), "l1,global{macs=50%,round_to=1},slim", tmp_path)
+    written(second, "l1,global{macs=50%,round_to=1},slim", tmp_path)
     body = json.loads((tmp_path / "slim.json").read_text())
     kept = body["weights"]["4.one.weight"]["kept"]["1"]
     kept[0], kept[1] = kept[1], kept[0]
@@ -169,7 +176,7 @@ def test_a_recipe_in_another_order_is_refused(tmp_path: Path) -> None:
 def test_repairs_know_the_order(make: Callable[[], nn.Module], repair: str) -> None:
     data = [np.random.default_rng(i).standard_normal((8, 3, 8, 8)).astype(np.float32) for i in range(4)]
     policy = "l1,global{macs=50%,round_to=1},slim"
-    graph = secateur.trace(make(), (torch.randn(2, 3, 8, 8),))
+    graph = traced(make)
     plain, other = (secateur.compile(graph, f"{policy}{order},{repair}", calibration=data, holdout=0.0, trust=True)
                     for order in ("", ",portable{on=false}"))  # fmt: skip
     assert plain.recipe.portable
@@ -193,9 +200,13 @@ class Dense(nn.Module):
         return torch.relu(x + self.expand(self.depthwise(y)))
 
 
+def dense() -> nn.Module:
+    return network(lambda: Dense(64, 8), 2, 64)
+
+
 @pytest.mark.parametrize("policy", ["l1,global{macs=50%,round_to=1},slim", "random,global{macs=50%,round_to=8},slim"])
 def test_rows_of_an_ungrouped_layer_take_the_shuffle(policy: str, tmp_path: Path) -> None:
-    slim = written(network(lambda: Dense(64, 8), 2, 64), policy, tmp_path)
+    slim = written(dense, policy, tmp_path)
     found = kinds(tmp_path / "slim.onnx")
     assert not found["Gather"] + found["Transpose"] + found["Split"]
     given, recipe = onnx.load(tmp_path / "given.onnx"), json.loads((tmp_path / "slim.json").read_text())
@@ -209,7 +220,7 @@ def test_rows_of_an_ungrouped_layer_take_the_shuffle(policy: str, tmp_path: Path
 
 def test_halves_that_go_by_are_not_copied(tmp_path: Path) -> None:
     """What each layer of ShuffleNet v2 makes is split once, by who reads it, and joined where it is read."""
-    written(second(), "l1,global{macs=50%,round_to=1},slim", tmp_path)
+    written(second, "l1,global{macs=50%,round_to=1},slim", tmp_path)
     graph = onnx.load(tmp_path / "slim.onnx").graph
     made = {output: node.op_type for node in graph.node for output in node.output}
     moves = [node for node in graph.node if node.op_type in ("Split", "Concat")]
@@ -224,7 +235,7 @@ def test_off_keeps_the_order_and_is_part_of_a_policy(tmp_path: Path) -> None:
     assert policy.spec == "l1,global{macs=50%,round_to=1},slim,portable{on=false}"
     policy.save(tmp_path / "policy.toml")
     assert secateur.Policy.load(tmp_path / "policy.toml") == policy
-    slim = written(second(), policy.spec, tmp_path)
+    slim = written(second, policy.spec, tmp_path)
     assert kinds(tmp_path / "slim.onnx")["Gather"]
     assert slim.recipe.rewrites == ()
     assert secateur.Policy().portable
