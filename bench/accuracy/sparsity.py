@@ -1,6 +1,6 @@
 """What patterns of zeros cost: top-1 over the share of zeros, without training and after one masked pass.
 
-    python -m bench.accuracy.sparsity [--seeds 3] [--quick]
+    python -m bench.accuracy.sparsity [--seeds 3] [--shares 0.5 0.7 0.8] [--quick]
     python -m bench.accuracy.sparsity --plot        draws docs/sparsity.svg from the committed rows
 
 The residual network of `bench.accuracy.training` on Fashion-MNIST at 14x14, small for two cores: five passes over
@@ -9,8 +9,9 @@ to zero, by magnitude and by second moments (512 pictures without their labels, 
 original's outputs), and the network is judged on all 10,000 test pictures: as it is, and after one pass whose masks
 hold the zeros (for `budget` also after one whose loss is half that of the labels, half the divergence from the outputs
 of the dense network, `distilled`). `budget` is by moments with one budget of zeros for all layers, the same for each
-pattern. A row states the share of zeros that there is, and what is left of the multiply-accumulates of these layers. A
-run that was stopped goes on where it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
+pattern; for `outputs` what layers get wrong counts by how far it moves the network's outputs. A row states the share of
+zeros that there is, and what is left of the multiply-accumulates of these layers. A run that was stopped goes on where
+it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +45,10 @@ NETWORK, PASSES, RATE, TUNED_RATE = "residual", 5, 0.1, 0.05
 BLOCKS = ("irregular", "auto", "darb", "bmwm", "4x4")  # auto: balanced blocks of LANES outputs
 LANES, SHARES, KNOWN, FIRST = 8, (0.5, 0.7, 0.8), 512, "conv2d"
 KEY = ("seed", "block", "sparsity", "by")
-WAYS = ("magnitude", "moments", "budget")
+WAYS: Mapping[str, tuple[str, bool, Literal["layers", "outputs"]]] = {  # options of `sparsify`: by, across, of
+    "magnitude": ("magnitude", False, "layers"), "moments": ("moments", False, "layers"),
+    "budget": ("moments", True, "layers"), "outputs": ("moments", True, "outputs"),
+}  # fmt: skip
 PICTURE = common.ROOT / "docs" / "sparsity.svg"
 NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4"}
 
@@ -63,11 +67,11 @@ class Job:
         return tuple(getattr(self, name) for name in KEY)
 
 
-def plan(seeds: int) -> Iterator[Job]:
+def plan(seeds: int, shares: Sequence[float] = SHARES) -> Iterator[Job]:
     """The dense network of each seed, then all patterns."""
     for seed in range(seeds):
         yield Job(seed, "dense", 0.0, "magnitude")
-        yield from (Job(seed, block, s, by) for by in WAYS for s in SHARES for block in BLOCKS)
+        yield from (Job(seed, block, s, by) for by in WAYS for s in shares for block in BLOCKS)
 
 
 class Bench:
@@ -99,8 +103,8 @@ class Bench:
         module = copy.deepcopy(self._dense(job.seed))
         graph = self._graph(module)
         try:
-            by, across = ("moments", True) if job.by == "budget" else (job.by, False)
-            found = Sparsify(job.sparsity, job.block, by, LANES, (FIRST,), across)(graph)
+            by, across, of = WAYS[job.by]
+            found = Sparsify(job.sparsity, job.block, by, LANES, (FIRST,), across, of)(graph)
         except InputError as error:
             return {"refused": str(error)}
         state = {n: torch.from_numpy(np.array(w)) for n, w in found.weights.items() if n in module.state_dict()}
@@ -181,6 +185,7 @@ def main() -> int:
     """Measure what is missing, or draw what is there."""
     parser = common.parser(__doc__, "sparsity.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks (default 3)")
+    parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES), help="of zeros")
     parser.add_argument("--quick", action="store_true", help="one seed, 1,500 pictures")
     parser.add_argument("--plot", action="store_true", help="draw, measure nothing")
     arguments = parser.parse_args()
@@ -192,7 +197,7 @@ def main() -> int:
     if arguments.quick:
         seeds, examples, output = 1, 1500, common.ROOT / "out" / "sparsity-quick.jsonl"
     bench = Bench(small(fashion.load("train").first(examples)), small(fashion.load("t10k")), output)
-    for job in plan(seeds):
+    for job in plan(seeds, arguments.shares):
         bench.run(job)
     return 0
 

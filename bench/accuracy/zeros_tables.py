@@ -54,10 +54,12 @@ def patterns() -> str:
         f"dense: {spread(dense)}. By magnitude, by second moments of 512 pictures, and after one more pass whose masks",
         "hold the zeros of the latter; then with one budget of zeros for all layers in the place of the same share of",
         "each, as it is, after such a pass, and after one that is distilled from the dense network, and what is left",
-        "of the multiply-accumulates.",
+        "of the multiply-accumulates; and with a budget that counts what layers get wrong by how far it moves the",
+        "network's outputs (`of=outputs`), as it is, and after such a pass.",
         "",
-        "| zeros | pattern | by magnitude | by moments | and one pass | one budget | and one pass | distilled | MACs |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| zeros | pattern | by magnitude | by moments | and one pass | one budget | and one pass | distilled | MACs "
+        "| by outputs | and one pass |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for share in shares:
         for block, name in NAMES.items():
@@ -72,6 +74,8 @@ def patterns() -> str:
                     ("budget", "epoch"),
                     ("budget", "distilled"),
                     ("budget", "macs_left"),
+                    ("outputs", "top1"),
+                    ("outputs", "epoch"),
                 )
             ]
             if mine:

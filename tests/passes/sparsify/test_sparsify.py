@@ -101,6 +101,39 @@ def test_one_budget_for_all_layers_removes_the_share_and_spares_some(block: str)
     assert len({round(row.sparsity, 2) for row in note.rows}) > 1
 
 
+# --- how far errors reach -------------------------------------------------------------------------------------------
+
+
+def test_a_block_keeps_what_the_outputs_need_that_matter() -> None:
+    """By hand: seven outputs read inputs 4 to 7, one reads 0 to 3 and is the only one that the network's output has."""
+    net = Net(64, 8)
+    y = net.linear("x", 8)
+    net.weights["linear0.weight"] = np.zeros((8, 8), np.float32)
+    net.weights["linear0.weight"][0, :4] = net.weights["linear0.weight"][1:, 4:] = 1
+    graph = net.graph(net.linear(y, 2))
+    net.weights["linear1.weight"][:, 1:] = 0
+    x = np.random.default_rng(2).standard_normal((64, 8)).astype(np.float32)
+    graph = in_context(graph, calibration=Calibration([x]))
+    for of, kept in (("layers", [4, 5, 6, 7]), ("outputs", [0, 1, 2, 3])):
+        found = Sparsify(0.5, "auto", "moments", 8, ("linear1",), of=of)(graph)
+        assert np.flatnonzero(found.weights["linear0.weight"].any(0)).tolist() == kept
+
+
+def test_a_budget_takes_from_the_layer_that_reaches_least() -> None:
+    """Two branches, the second of which is divided by a hundred before they meet."""
+    net = Net(2, 16, 6, 6)
+    net.weights["hundredth"] = np.float32([0.01])
+    small_part = net.node("mul", net.conv("x", 16), "hundredth")
+    graph = in_context(net.graph(net.node("add", net.conv("x", 16), small_part)), calibration=Calibration(data(2)))
+    rows = {}
+    for of in ("layers", "outputs"):
+        note = Sparsify(0.4, "irregular", "moments", across=True, of=of)(graph).note(Sparsified)
+        assert note is not None
+        rows[of] = {row.layer: row.sparsity for row in note.rows}
+    assert abs(rows["layers"]["conv0"] - rows["layers"]["conv2"]) < 0.2
+    assert rows["outputs"]["conv0"] > 0.75 > 0.1 > rows["outputs"]["conv2"]
+
+
 # --- the pass -------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +190,8 @@ def test_refusals() -> None:
     for wrong, message in (
         ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "no pattern"),
         ({"by": "taste"}, "magnitude or moments"), ({"across": True}, "block=darb"),
-        ({"across": True, "by": "moments", "block": "2:4"}, "one share"),
+        ({"across": True, "by": "moments", "block": "2:4"}, "one share"), ({"of": "taste"}, "layers or outputs"),
+        ({"of": "outputs"}, "by=moments"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             Sparsify(**wrong)  # type: ignore[arg-type]

@@ -19,23 +19,28 @@ STEP = 0.01  # of a layer's weights
 
 @dataclass(frozen=True)
 class Curve:
-    """What a layer of ``size`` weights loses: shares of zeros, from 0 on, and the relative error of its outputs."""
+    """What a layer of ``size`` weights loses: shares of zeros, from 0 on, and the relative error of its outputs, or how
+    far it moves the network's.
+    """  # fmt: skip
 
     size: int
     shares: tuple[float, ...]
     losses: tuple[float, ...]
 
 
-def curve(loss: Quadratic, weight: Array, pattern: Pattern) -> Curve:
-    """The curve of a layer, weights f[groups, outputs, columns], at ``SHARES`` as far as the pattern expresses them."""
+def curve(loss: Quadratic, weight: Array, pattern: Pattern, reach: float | None = None) -> Curve:
+    """The curve of a layer, weights f[groups, outputs, columns], at ``SHARES`` as far as the pattern expresses them.
+
+    ``reach``: what the network's outputs lose for each loss of the layer; without it, losses are relative to the layer.
+    """
     start, weights = loss.loss(weight), weight.astype(np.float64)
-    whole = max(-start, TINY)  # the loss of weights that are all zero is 0
+    factor = 1 / max(-start, TINY) if reach is None else reach  # the loss of weights that are all zero is 0
     found = [(0.0, 0.0)]
     steps = [SHARES] if pattern.nested else [(share,) for share in SHARES]
     try:
         for shares in steps:
             for share, (now, _) in zip(shares, path(loss, weights, pattern, shares), strict=True):
-                found.append((share, (loss.loss(now) - start) / whole))
+                found.append((share, (loss.loss(now) - start) * factor))
     except InputError:  # a share that short rows cannot express; smaller ones are known
         pass
     return Curve(weight.size, tuple(s for s, _ in found), tuple(y for _, y in found))

@@ -15,11 +15,15 @@ from .fit import Quadratic
 from .layers import Place
 from .pattern import Mask, Pattern
 from .prune import prune
+from .reach import scales
 
 
 @dataclass(frozen=True, eq=False)
 class Normal:
-    """What the layer's outputs lack, as a quadratic of its weights, and the weights as they are."""
+    """What the layer's outputs lack, as a quadratic of its weights, and the weights as they are.
+
+    In ``loss`` and ``now`` outputs are multiplied by ``scale``, so that errors of one count for more than of another.
+    """
 
     sums: Sums
     loss: Quadratic
@@ -29,10 +33,14 @@ class Normal:
     weight: Array
     bias: str | None
     shift: Array  # the bias as it is, empty without one
+    scale: Array  # [groups, outputs, 1]
+    reach: float | None  # of the layer's errors, as they are scaled; None where nobody asked
 
     @staticmethod
-    def of(step: Step, place: Place, rows: Array | None, positions: int, ridge: float) -> Normal:
-        """Over all batches of a step; ``rows``: the original's outputs that are left."""
+    def of(
+        step: Step, place: Place, rows: Array | None, positions: int, ridge: float, reach: Array | None = None
+    ) -> Normal:
+        """Over all batches of a step; ``rows``: the original's outputs that are left; ``reach``: as in ``reaches``."""
         node, weight = step.node, step.slim.weights[place.weight]
         sums, name = Sums(node, weight, positions), bias_of(node)
         bias = None if name is None else step.slim.weights[name]
@@ -40,12 +48,15 @@ class Normal:
             sums.add(number, x, target, rows, bias)
         second, product, first, lacking = sums.normal(ridge, bias is not None)
         now = sums.rows_of(weight).astype(np.float64)
-        loss = Quadratic(second, product.transpose(0, 2, 1) + now @ second)
-        return Normal(sums, loss, now, first, lacking, weight, name, weight[:0] if bias is None else bias)
+        scale = (np.ones(now.shape[:2]) if reach is None else scales(reach)).reshape(*now.shape[:2], 1)
+        loss = Quadratic(second, (product.transpose(0, 2, 1) + now @ second) * scale)
+        shift = weight[:0] if bias is None else bias
+        mean = None if reach is None else float(reach.mean())
+        return Normal(sums, loss, now * scale, first, lacking, weight, name, shift, scale, mean)
 
     def curve(self, pattern: Pattern) -> Curve:
         """What the layer loses over the share of zeros."""
-        return curve(self.loss, self.now, pattern)
+        return curve(self.loss, self.now, pattern, self.reach)
 
     def pruned(self, pattern: Pattern, sparsity: float, rounds: int) -> tuple[Array, Array, Mask]:
         """(weight, bias, which weights stay [outputs, columns])."""
@@ -55,6 +66,7 @@ class Normal:
         solved, kept = prune(self.loss, self.now, pattern, sparsity, rounds)
         bias = self.shift
         if self.bias is not None:
-            shift = (self.lacking - np.einsum("goc,gc->go", solved - self.now, self.first)).reshape(-1)
+            change = (solved - self.now) / self.scale
+            shift = (self.lacking - np.einsum("goc,gc->go", change, self.first)).reshape(-1)
             bias = (bias + shift.reshape(bias.shape)).astype(bias.dtype)
-        return self.sums.shaped(solved, self.weight), bias, kept.reshape(-1, kept.shape[-1])
+        return self.sums.shaped(solved / self.scale, self.weight), bias, kept.reshape(-1, kept.shape[-1])

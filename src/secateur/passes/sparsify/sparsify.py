@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .darb import DARB, masks
 from .layers import Place, places
 from .n_of_m import NOfM
 from .pattern import Mask, Pattern
+from .reach import reaches
 from .rectangles import Rectangles
 from .zeros import SparseRow, Sparsified
 
@@ -41,7 +42,9 @@ class Sparsify:
     is worth, and what remains is solved for the original's outputs, layer after layer, on the outputs of the layers
     before it (without labels). Recurrent layers go by magnitude. ``across``: one budget for all layers, so that a layer
     that needs its weights more keeps more of them: by moments in any pattern (``budget``; recurrent layers keep to the
-    share), by magnitude with ``darb`` alone.
+    share), by magnitude with ``darb`` alone. ``of`` "outputs", by moments: what a layer gets wrong counts by how far it
+    moves the network's outputs, output by output (``reach``); blocks then keep what those outputs need that matter, and
+    ``across`` compares layers by it, in place of by what each layer's own outputs lose of their energy.
 
     Before: ``y = conv(x, w)``. After: the same, with zeros in w.
     """
@@ -53,6 +56,7 @@ class Sparsify:
     lanes: int = 0
     protect: tuple[str, ...] = ()
     across: bool = False
+    of: Literal["layers", "outputs"] = "layers"
     rounds: int = 3
     ridge: float = 1e-2
     positions: int = 64
@@ -66,6 +70,10 @@ class Sparsify:
             )
         if self.by not in ("magnitude", "moments"):
             raise InputError(f"sparsify{{by={self.by}}}: write magnitude or moments")
+        if self.of not in ("layers", "outputs"):
+            raise InputError(f"sparsify{{of={self.of}}}: layers or outputs")
+        if self.of == "outputs" and self.by != "moments":
+            raise InputError("sparsify{of=outputs}: how far errors reach is seen on data; write by=moments as well")
         if self.rounds < 1 or self.positions < 1 or self.examples < 1 or self.ridge < 0 or self.lanes < 0:
             raise InputError("sparsify: rounds, positions and examples are 1 or more, ridge and lanes 0 or more")
         pattern = pattern_of(self.block, self.lanes or LANES)
@@ -129,6 +137,7 @@ class Sparsify:
             return weights, kept
         start = graph if context_of(graph).original is not None else in_context(graph, original=graph)
         recipe = graph.note(Recipe)
+        reach = reaches(start, list(by_node.values()), self.examples) if self.of == "outputs" else {}
 
         def steps() -> Iterator[tuple[Step, Place]]:
             for step in lockstep(start, self.name, self.examples, lambda n: n.name in by_node):
@@ -136,21 +145,22 @@ class Sparsify:
 
         shares = dict.fromkeys((p.weight for p in by_node.values()), self.sparsity)
         if self.across:
-            shares = divided({p.weight: self._normal(s, p, recipe).curve(pattern) for s, p in steps()}, self.sparsity)
+            curves = {p.weight: self._normal(s, p, recipe, reach).curve(pattern) for s, p in steps()}
+            shares = divided(curves, self.sparsity)
         for step, place in steps():
             step.slim.weights.update(weights)
-            normal = self._normal(step, place, recipe)
+            normal = self._normal(step, place, recipe, reach)
             weights[place.weight], shift, kept[place.weight] = normal.pruned(pattern, shares[place.weight], self.rounds)
             if normal.bias is not None:
                 weights[normal.bias] = shift
             step.slim.weights.update(weights)
         return weights, kept
 
-    def _normal(self, step: Step, place: Place, recipe: Recipe | None) -> Normal:
+    def _normal(self, step: Step, place: Place, recipe: Recipe | None, reach: Mapping[str, Array]) -> Normal:
         from .normal import Normal
 
         rows = kept_rows(recipe, place.weight, 1 if place.transposed else 0)
-        return Normal.of(step, place, rows, self.positions, self.ridge)
+        return Normal.of(step, place, rows, self.positions, self.ridge, reach.get(place.weight))
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:
