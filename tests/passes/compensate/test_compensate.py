@@ -11,7 +11,7 @@ from secateur.ir import Array, Graph, InputError, PassError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import COMPENSATION
 from secateur.passes.compensate import FoldConstants, ReestimateBN, Refit
-from secateur.passes.compensate.refit import Sums
+from secateur.passes.compensate.sums import Sums
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask

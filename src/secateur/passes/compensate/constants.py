@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError, Node
+from secateur.ir import Array, Graph, InputError
 from secateur.passes.context import context_of
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.fold_constants import fold_exact
 
+from .layers import sink, solvable
 from .original import EXAMPLES, channel_axis, kept_rows, noted, refuse_both
-from .refit import bias_of, solvable
 
 if TYPE_CHECKING:
     from .lockstep import Step
@@ -95,15 +95,3 @@ class FoldConstants:
         shift: Array = np.einsum("goc,gc->go", rows, mean * np.repeat(dead, taps, axis=1)).reshape(-1)
         out = kept_rows(recipe, name, axis_out)
         return shift if out is None else shift[out]
-
-
-def sink(graph: Graph, node: Node) -> list[tuple[str, float]]:
-    """Where a constant in the layer's output can go: (weight, sign) of its bias or of the batch norm that reads it."""
-    bias = bias_of(node)
-    if bias is not None:
-        return [(bias, 1.0)]
-    users = graph.users.get(node.name, ())
-    if len(users) != 1 or users[0].op != "batch_norm" or node.name in graph.outputs:
-        return []
-    mean = users[0].inputs[3] or ""
-    return [(mean, -1.0)] if mean in graph.weights and len(graph.users[mean]) == 1 else []

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.ir import Array
+from secateur.passes.compensate.layers import bias_of
 from secateur.passes.compensate.lockstep import Step
-from secateur.passes.compensate.refit import Sums, bias_of
+from secateur.passes.compensate.sums import Sums
 
 from .budget import Curve, curve
 from .fit import Quadratic

@@ -128,8 +128,8 @@ class Sparsify:
         self, graph: Graph, chosen: list[Place], pattern: Pattern
     ) -> tuple[dict[str, Array], dict[str, Mask]]:
         """Layer after layer, each on what those before it compute now."""
+        from secateur.passes.compensate.layers import solvable
         from secateur.passes.compensate.lockstep import lockstep
-        from secateur.passes.compensate.refit import solvable
 
         by_node = {p.node.name: p for p in chosen if solvable(graph, p.node)}
         weights, kept = self._by_magnitude(graph, [p for p in chosen if p.node.name not in by_node], pattern)
