@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from secateur.ir import Graph, Node
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.ir import Array, Graph, Node
+
+FLAT = 1e-3  # a batch norm's scale, of its largest, below which nothing is asked of the layer before it
 
 
 def bias_of(node: Node) -> str | None:
@@ -31,3 +38,39 @@ def sink(graph: Graph, node: Node) -> list[tuple[str, float]]:
         return []
     mean = users[0].inputs[3] or ""
     return [(mean, -1.0)] if mean in graph.weights and len(graph.users[mean]) == 1 else []
+
+
+@dataclass(frozen=True)
+class Join:
+    """Where a layer's output, after a batch norm ``norm`` or none, is added to the value ``other``."""
+
+    other: str
+    norm: Node | None
+
+    def scale(self, weights: Mapping[str, Array]) -> Array:
+        """f32[channels]: by how much the layer's output must move for a unit of the sum; 0 where it hardly counts."""
+        assert self.norm is not None
+        gamma, variance = (weights[self.norm.inputs[i] or ""].astype(np.float64) for i in (1, 4))
+        factor = gamma / np.sqrt(variance + float(self.norm.attrs["eps"]))
+        usable = np.abs(factor) > FLAT * np.abs(factor).max(initial=0.0)
+        found: Array = np.divide(1, factor, where=usable, out=np.zeros_like(factor)).astype(np.float32)
+        return found
+
+
+def join_of(graph: Graph, node: Node) -> Join | None:
+    """The sum that a layer's output goes into, and nowhere else, not even on its way there; None without one."""
+    norm: Node | None = None
+    at = node
+    while True:
+        users = graph.users.get(at.name, ())
+        if len(users) != 1 or at.name in graph.outputs:
+            return None
+        (reader,) = users
+        if reader.op == "batch_norm" and norm is None and all(i in graph.weights for i in reader.inputs[1:]):
+            norm = at = reader
+            continue
+        values = [i for i in reader.inputs if i is not None and i != at.name and i not in graph.weights]
+        if reader.op != "add" or len(reader.inputs) != 2 or len(values) != 1:
+            return None
+        same = graph.value(values[0]).shape == node.out.shape
+        return Join(values[0], norm) if same else None

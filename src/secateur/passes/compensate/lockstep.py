@@ -6,8 +6,9 @@ outputs on: errors do not add up unseen. Only values that are still needed are k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
@@ -18,6 +19,7 @@ from secateur.passes.context import context_of
 from secateur.passes.sweep.batches import batches
 
 Tensor = torch.Tensor
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Stepper:
@@ -81,6 +83,11 @@ class Step:
         """
         yield from zip(self._of(self.dense, dense), self._of(self.slim, slim), strict=True)
 
+    def holds(self, name: str) -> bool:
+        """Have both networks computed this value, with as many numbers but for channels?"""
+        values = self.dense.values[0].get(name), self.slim.values[0].get(name)
+        return values[0] is not None and values[1] is not None and values[0].dim() == values[1].dim()
+
     def original(self, name: str) -> Iterator[Tensor]:
         """A value of the original alone, as ``pairs``."""
         yield from self._of(self.dense, name)
@@ -96,10 +103,13 @@ class Step:
             yield x
 
 
-def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bool]) -> Iterator[Step]:
+def lockstep(
+    graph: Graph, name: str, examples: int, wanted: Callable[[Node], bool], held: Mapping[str, str] = NOTHING
+) -> Iterator[Step]:
     """Stop at every node of the slim graph that is ``wanted`` and stands in the original under the same name.
 
-    At a stop the node's inputs are there in both networks; the original has computed the node too. Weights that are
+    At a stop the node's inputs are there in both networks; the original has computed the node too. ``held``: of a node
+    by its name, another value that should be there, if it was computed before. Weights that are
     changed at a stop are used from then on. Raises PassError where there is no original, InputError where there are
     no data.
     """
@@ -109,7 +119,7 @@ def lockstep(graph: Graph, name: str, examples: int, wanted: Callable[[Node], bo
     stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
     for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
         at = known[node.name]
-        for name in (node.name, original.nodes[at].inputs[0] or ""):
+        for name in (node.name, original.nodes[at].inputs[0] or "", *([held[node.name]] if node.name in held else [])):
             dense.last[name] = max(dense.last.get(name, 0), at + 1)
     for number, node in stops:
         slim.reach(number)

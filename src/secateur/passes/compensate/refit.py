@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from secateur.ir import Array, Graph, InputError
 from secateur.passes.recipe import Recipe
 
-from .layers import bias_of, solvable
-from .original import EXAMPLES, kept_rows, noted, refuse_both
-from .sums import Sums
+from .layers import Join, bias_of, join_of, sink, solvable
+from .original import EXAMPLES, channel_axis, kept_rows, noted, refuse_both
+from .sums import Sums, chosen
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .lockstep import Step
+
+AUTO = "auto"
+RIDGE = 1e-2
+HELD = 4  # of so many examples one judges the ridges
+LEAST = 2 * HELD  # examples: with fewer nothing is held out
 
 
 @dataclass(frozen=True)
@@ -23,54 +31,95 @@ class Refit:
     From the input to the output: a layer's inputs are those of the slim network with all layers before it refitted,
     its targets the original's outputs (channel pruning, He et al. 2017, without their alternation). The change of the
     weights is solved in exact Gram form, in float64, with a ridge of ``ridge`` times the mean second moment towards
-    the weights as they are: with few data little changes. ``positions``: places drawn in each example's picture.
+    the weights as they are: with few data little changes. ``ridge`` "auto" solves on three quarters of the examples
+    with ridges from 0.01 % to 100 %, and takes for each layer the one with the least error on the last quarter; where
+    none is better than the weights as they are, these stay. ``positions``: places drawn in each example's picture.
+
+    ``intercepts``: what a layer's outputs lack on average goes into its bias, or, without one, into the mean of the
+    batch norm that alone reads it. ``residual``: where a layer's output is added to something that was computed
+    before, it is solved for the original's *sum*, so that it makes up for what the other branch gets wrong.
 
     Before: ``y = conv(x', w')`` with w' cut from w. After: the same shapes, w' such that y is nearest to conv(x, w).
     """
 
     name: ClassVar[str] = "refit"
-    ridge: float = 1e-2
+    ridge: float | str = RIDGE
     positions: int = 64
     examples: int = EXAMPLES
+    intercepts: bool = True
+    residual: bool = False
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError without data, for numbers below 0, and after ``fold_constants``."""
-        if self.ridge < 0 or self.positions < 1 or self.examples < 1:
-            raise InputError(f"refit{{ridge={self.ridge:g},positions={self.positions},examples={self.examples}}}: "
+        if isinstance(self.ridge, str) and self.ridge != AUTO:
+            raise InputError(f"refit{{ridge={self.ridge}}}: give a number, or auto")
+        if (not isinstance(self.ridge, str) and self.ridge < 0) or self.positions < 1 or self.examples < 1:
+            raise InputError(f"refit{{ridge={self.ridge},positions={self.positions},examples={self.examples}}}: "
                              "numbers must be positive")  # fmt: skip
         refuse_both(graph, self.name, "fold_constants")
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)
-        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n)):
-            weight, bias = str(step.node.inputs[1]), bias_of(step.node)
-            solved = self._solve(graph, step, recipe, weights)
-            if solved is None:
-                continue
-            weights[weight] = step.slim.weights[weight] = solved[0]
-            if bias is not None:
-                weights[bias] = step.slim.weights[bias] = solved[1]
+        joins = {n.name: join_of(graph, n) for n in graph.nodes if self.residual and solvable(graph, n)}
+        held = {name: join.other for name, join in joins.items() if join is not None}
+        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n), held):
+            for name, value in self._solved(graph, step, recipe, joins.get(step.node.name)).items():
+                weights[name] = step.slim.weights[name] = value
         return noted(graph.rewrite(weights=weights), self)
 
     @staticmethod
     def may_change(graph: Graph) -> frozenset[str]:
-        """Weights and biases of the layers that are solved."""
-        names = (name for node in graph.nodes if solvable(graph, node) for name in node.inputs[1:])
-        return frozenset(name for name in names if name is not None)
+        """Weights of the layers that are solved, and where their intercepts go."""
+        layers = [node for node in graph.nodes if solvable(graph, node)]
+        return frozenset({str(n.inputs[1]) for n in layers} | {name for n in layers for name, _ in sink(graph, n)})
 
-    def _solve(
-        self, graph: Graph, step: Step, recipe: Recipe | None, weights: dict[str, Array]
-    ) -> tuple[Array, Array] | None:
-        """(weight, bias) after the fit; None where the layer computes what it did already."""
-        node, weight = step.node, weights[str(step.node.inputs[1])]
-        moments = Sums(node, weight, self.positions)
-        rows = kept_rows(recipe, str(node.inputs[1]), 1 if node.attrs.get("transposed", False) else 0)
+    def _solved(self, graph: Graph, step: Step, recipe: Recipe | None, join: Join | None) -> dict[str, Array]:
+        """The layer's new weight and what takes its intercept; nothing where it computes what it did already."""
+        node, weights = step.node, step.slim.weights
+        name, places = str(node.inputs[1]), sink(graph, node) if self.intercepts else []
         bias = weights[bias_of(node) or ""] if bias_of(node) else None
-        for number, (target, x) in enumerate(step.pairs(node.name, node.inputs[0] or "")):
-            moments.add(number, x, target, rows, bias)
-        change, shift = moments.change(self.ridge, bias_of(node) is not None)
+        fit, judge = (Sums(node, weights[name], self.positions) for _ in range(2))
+        auto = self.ridge == AUTO and sum(step.counts) >= LEAST
+        seen = 0
+        for number, (target, x) in enumerate(self._pairs(step, recipe, join)):
+            apart = [i for i in range(len(x)) if auto and (seen + i) % HELD == HELD - 1]
+            here = [i for i in range(len(x)) if i not in set(apart)]
+            for sums, rows in ((fit, here), (judge, apart)):
+                if rows:
+                    sums.add(number, x[rows], target[rows], None, bias)
+            seen += len(x)
+        ridge = RIDGE if isinstance(self.ridge, str) else self.ridge
+        if auto:
+            best = chosen(fit, judge, bool(places))
+            if best is None:
+                return {}
+            ridge = best
+            fit.join(judge)
+        change, shift = fit.change(ridge, bool(places))
         if change is None:
-            return None
-        matrix = moments.rows_of(weight) + change
-        fresh_bias = weight[:0] if bias is None else (bias + shift.reshape(bias.shape)).astype(bias.dtype)
-        return moments.shaped(matrix, weight), fresh_bias
+            return {}
+        moved = {place: weights[place] + sign * shift.reshape(weights[place].shape) for place, sign in places}
+        solved = fit.shaped(fit.rows_of(weights[name]) + change, weights[name])
+        return {name: solved, **{place: value.astype(weights[place].dtype) for place, value in moved.items()}}
+
+    @staticmethod
+    def _pairs(step: Step, recipe: Recipe | None, join: Join | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch by batch, what the layer is to put out and what it reads."""
+        import torch
+
+        node = step.node
+        rows = kept_rows(recipe, str(node.inputs[1]), 1 if node.attrs.get("transposed", False) else 0)
+        axis, taken = channel_axis(node), None if rows is None else torch.from_numpy(rows)
+        other = None
+        if join is not None and step.holds(join.other):
+            other = step.pairs(join.other, join.other)
+            scale = None if join.norm is None else torch.from_numpy(join.scale(step.slim.weights))
+        for target, x in step.pairs(node.name, node.inputs[0] or ""):
+            wanted = target if taken is None else target.index_select(axis, taken)
+            if other is not None:
+                theirs, mine = next(other)
+                lacks = (theirs if taken is None else theirs.index_select(axis, taken)) - mine
+                if scale is not None:
+                    lacks = lacks * scale.reshape([-1 if a == axis else 1 for a in range(lacks.dim())])
+                wanted = wanted + lacks
+            yield wanted, x

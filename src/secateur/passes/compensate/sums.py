@@ -13,6 +13,8 @@ from .original import channel_axis
 if TYPE_CHECKING:
     import torch
 
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # that are tried where held-out examples choose
+
 
 class Sums:
     """Second moments of a layer's inputs, and their products with what its outputs lack."""
@@ -63,6 +65,19 @@ class Sums:
         self.lacking += gap.sum(1)
         self.gap, self.size = self.gap + float((gap**2).sum()), self.size + float((y3**2).sum())
 
+    def join(self, others: Sums) -> None:
+        """Take in what another saw of the same layer."""
+        for name in ("second", "first", "product", "lacking", "count", "gap", "size"):
+            setattr(self, name, getattr(self, name) + getattr(others, name))
+
+    def error(self, change: Array, shift: Array) -> float:
+        """The squared error of the outputs after a change of the weights and of the bias, over all places seen."""
+        moved = shift.reshape(self.lacking.shape)
+        quadratic = np.einsum("goc,gcd,god->", change, self.second, change, optimize=True)
+        linear = np.einsum("goc,gco->", change, self.product) + np.einsum("go,go->", moved, self.lacking)
+        both = np.einsum("go,goc,gc->", moved, change, self.first, optimize=True)
+        return float(self.gap + quadratic - 2 * linear + 2 * both + self.count * (moved**2).sum())
+
     def change(self, ridge: float, with_bias: bool) -> tuple[Array | None, Array]:
         """(change of the weights [groups, outputs, columns], of the bias [groups * outputs]); None if nothing lacks."""
         shift = np.zeros(self.lacking.size)
@@ -89,3 +104,14 @@ class Sums:
         scale = np.einsum("gcc->g", self.second / count) / columns
         damped = second + np.eye(columns) * np.maximum(max(ridge, 1e-9) * scale, 1e-12)[:, None, None]
         return damped, product, first, lacking
+
+
+def chosen(fit: Sums, judge: Sums, with_bias: bool) -> float | None:
+    """The ridge whose solution on ``fit`` errs least on ``judge``; None where none errs less than no change."""
+    best: float | None = None
+    least = judge.error(np.zeros_like(fit.weight), np.zeros(fit.lacking.size))
+    for ridge in RIDGES:
+        change, shift = fit.change(ridge, with_bias)
+        if change is not None and (error := judge.error(change, shift)) < least:
+            best, least = ridge, error
+    return best
