@@ -24,6 +24,22 @@ def test_a_table_goes_from_one_command_to_the_other(call: Call, model: Path, tmp
     assert "a latency table says what a budget of time takes" in done.err
 
 
+def test_boards_are_measured_for_a_table_alone(call: Call, model: Path, tmp_path: Path) -> None:
+    table, records = tmp_path / "t.csv", tmp_path / "r.jsonl"
+    for options in (
+        ("--key", "pi"),
+        ("--tracker", "host:1", "--records", records),
+        ("--table", table, "--target", "x86-avx2"),
+    ):
+        done = call("bench", model, *options)
+        assert done.code == 2
+        assert f"bench {options[-2] if '--target' in options else options[0]}: boards are measured with" in done.err
+    assert "say with --records DB" in call("bench", model, "--table", table, "--tracker", "host:1", "--key", "pi").err
+    done = call("bench", model, "--table", table, "--tracker", "127.0.0.1:1", "--key", "pi", "--records", records)
+    assert "no tracker answers at 127.0.0.1:1" in done.err
+    assert not table.exists()
+
+
 def _work(line: str) -> int:
     _, inputs, outputs, *_ = line.split(",")
     return int(inputs or 0) * int(outputs or 0)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import secateur
+from secateur import codegen
+from secateur.codegen import Outcome, Tracker
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.timing import measured_table as measuring
@@ -134,6 +136,28 @@ def test_a_table_is_measured_at_several_widths(monkeypatch: pytest.MonkeyPatch) 
     assert table.remarks(graph) == ()
     widths = {(row.shape.inputs, row.shape.outputs) for row in table.rows if row.shape.kind.op == "conv"}
     assert widths == {(3, 64), (3, 32), (3, 16), (64, 64), (32, 64), (64, 32), (32, 32), (16, 16)}
+
+
+def test_a_table_of_boards_adds_up_the_kernels_of_each_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Seconds by hand: 1 us for a multiply-accumulate of a layer alone, and 9 ms of the network in no layer."""
+    graph = network()
+    boards = measuring.Boards(Tracker("host", 1, "pi"), "aarch64-neon", tmp_path / "r.jsonl", 5)
+    shapes = [shape_of(graph, node) for node in graph.nodes if node.op in ("conv", "linear")]
+    known = [True]
+
+    def measured(graphs: list[Graph], *asked: object) -> tuple[list[float | None], Outcome]:
+        assert asked[:3] == (5, tmp_path / "r.jsonl", "aarch64-neon")
+        layers = [1e-6 * shape_of(g, g.nodes[0]).work if known[0] else None for g in graphs[1:]]
+        return [9e-3 + 1e-6 * sum(s.work for s in shapes), *layers], Outcome(left=0 if known[0] else 2)
+
+    monkeypatch.setattr(codegen, "kernel_seconds", measured)
+    table = measuring.board_table(graph, boards, 8)
+    assert table.rest == pytest.approx(9)
+    assert [row.ms for row in table.rows] == pytest.approx([1e-3 * row.shape.work for row in table.rows])
+    assert table.source == "boards 'pi' at host:1, code for aarch64-neon, one thread, layers of net"
+    known[0] = False
+    with pytest.raises(InputError, match=r"lacks 11 of 11 layers, dense conv 3x3.*the tuning time was up.*more --time"):
+        measuring.board_table(graph, boards, 8)
 
 
 @pytest.mark.parametrize("groups", [1, 4, 8])

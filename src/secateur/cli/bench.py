@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json as encoder
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
@@ -14,15 +14,18 @@ from rich.table import Table
 
 from secateur.arguments import lanes_of
 from secateur.capture import load
+from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.parted import load_library
-from secateur.ir import Graph
+from secateur.codegen.tune.tracker import Tracker
+from secateur.deploy import seconds, settled
+from secateur.ir import Graph, InputError
 from secateur.ir.files import check_writable, text_job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import random_inputs
 from secateur.report.collect import capture_remarks
 from secateur.sizes import Resizing
-from secateur.timing.measured_table import measured_table
+from secateur.timing.measured_table import Boards, board_table, measured_table
 from secateur.timing.runtimes import Timing, measure, named
 
 from .shapes import shapes_of
@@ -59,15 +62,56 @@ def bench_models(
             say(line)
 
 
-def bench_table(model: Path, runtime: str, seed: int, out: Path, shapes: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class TableJob:
+    """The options of ``secateur bench --table``; a ``tracker`` stands for its boards instead of ``runtime`` here."""
+
+    out: Path | None
+    runtime: str
+    tracker: str | None = None
+    key: str | None = None
+    target: str | None = None
+    records: Path | None = None
+    time: str = "60s"
+
+    def check(self) -> None:
+        """Raises InputError for options without their company."""
+        given = {"--tracker": self.tracker, "--key": self.key, "--target": self.target, "--records": self.records}
+        named = [option for option, value in given.items() if value is not None]
+        if named and (self.out is None or self.tracker is None):
+            raise InputError(f"bench {named[0]}: boards are measured with --table T.csv and --tracker HOST:PORT")
+        if named and self.records is None:
+            raise InputError(f"--tracker {self.tracker}: say with --records DB which file keeps what is measured")
+
+    def boards(self) -> Boards | None:
+        """Where kernels are measured, if not here. Raises InputError."""
+        if self.tracker is None or self.records is None:
+            return None
+        tracker = Tracker.parse(self.tracker, self.key or "")
+        return Boards(tracker, self.target or "native", self.records, seconds(self.time))
+
+
+def bench_table(model: Path, job: TableJob, seed: int, shapes: tuple[str, ...]) -> None:
     """``secateur bench --table``: what the model's layers take at several widths, for ``compile --latency-table``."""
-    check_writable(out)
+    assert job.out is not None
+    check_writable(job.out)
+    boards, lanes = job.boards(), lanes_of(job.target)
+    if boards is not None:
+        count = boards.tracker.check()
+        say(f"measuring on {count} board{'s' if count > 1 else ''} under the key '{job.key}' at {job.tracker}")
     graph = load(model, shapes=shapes_of(shapes))
-    _first_runs([model], {model.name: graph}, seed)
+    if boards is None:
+        _first_runs([model], {model.name: graph}, seed)
+    else:
+        load_tvm()
     with progress() as tell:
-        table = measured_table(graph, runtime, lanes_of(None), seed, tell)
-    for line in write_listed([text_job(out, table.text())]):
-        say(f"{line}: {len(table.rows)} layers in {runtime}, {table.rest:.3g} ms of the network in none")
+        table = (
+            measured_table(graph, job.runtime, lanes, seed, tell) if boards is None
+            else board_table(settled(graph), boards, lanes, tell)
+        )  # fmt: skip
+    where = job.runtime if boards is None else f"code for {boards.target}"
+    for line in write_listed([text_job(job.out, table.text())]):
+        say(f"{line}: {len(table.rows)} layers in {where}, {table.rest:.3g} ms of the network in none")
 
 
 def _first_runs(models: Sequence[Path], graphs: Mapping[str, Graph], seed: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Batch, Debug, Json, Precision, Seed, Shape, Source, Target, Threads, Trust
+from .options import Batch, Debug, Json, Key, Precision, Seed, Shape, Source, Target, Threads, Tracker, Trust
 
 
 def build_command(
@@ -52,10 +52,8 @@ def tune_command(
     threads: Threads = 1,
     batch: Batch = None,
     shape: Shape = None,
-    tracker: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Measure on the boards of this TVM tracker, not here.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(metavar="KEY", help="Which of the tracker's boards.")] = None,
+    tracker: Tracker = None,
+    key: Key = None,
     candidates: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write what to measure there, with a script for the device.")
     ] = None,
@@ -111,18 +109,26 @@ def bench_command(
         Path | None,
         typer.Option(metavar="T.csv", help="Write the first model's layers by width, in the first runtime, instead."),
     ] = None,
+    tracker: Tracker = None,
+    key: Key = None,
+    target: Annotated[str | None, typer.Option(metavar="T", help="With --tracker: what these boards are.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="DB", help="With --tracker: it keeps the measurements.")
+    ] = None,
+    time: Annotated[str, typer.Option(metavar="60s", help="With --tracker: how long.")] = "60s",
     seed: Seed = 0,
     json_: Json = None,
     debug: Debug = False,
 ) -> None:
     """Time models side by side: interleaved repeats, medians, ratios to the first model."""
-    from .bench import bench_models, bench_table
+    from .bench import TableJob, bench_models, bench_table
     from .errors import guard
 
     with guard(debug):
-        if table is not None:
-            bench_table(models[0], runtimes.split(",")[0].strip(), seed, table, tuple(shape or ()))
+        names = tuple(r.strip() for r in runtimes.split(","))
+        job = TableJob(table, names[0], tracker, key, target, records, time)
+        job.check()
+        if job.out is not None:
+            bench_table(models[0], job, seed, tuple(shape or ()))
             return
-        bench_models(
-            models, tuple(r.strip() for r in runtimes.split(",")), threads, repeats, seed, json_, tuple(shape or ())
-        )
+        bench_models(models, names, threads, repeats, seed, json_, tuple(shape or ()))

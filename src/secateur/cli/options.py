@@ -69,4 +69,8 @@ Page = Annotated[Path | None, typer.Option("--report", metavar="OUT.html", help=
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do it all and write nothing but --report and --json.")]
 Target = Annotated[str, typer.Option(metavar="T", help="native, or a name from secateur.codegen.TARGETS.")]
 Batch = Annotated[int | None, typer.Option(help="Another batch than the model was exported with.", show_default=False)]
+Tracker = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Measure on the boards of this TVM tracker, not here.")
+]
+Key = Annotated[str | None, typer.Option(metavar="KEY", help="Which of the tracker's boards.")]
 Threads = Annotated[int, typer.Option(help="Threads that a run may use.")]

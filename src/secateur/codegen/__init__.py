@@ -4,7 +4,7 @@ Importing this loads no TVM; ``build`` and ``load_library`` do when they are cal
 """
 
 from .assembly import build, show_plan
-from .build import approximate, read_results, tune, write_candidates
+from .build import approximate, kernel_seconds, read_results, tune, write_candidates
 from .compact import cost_of_compact
 from .inexact import alone, inexact_layers, narrow_layers
 from .library import Library
@@ -17,6 +17,7 @@ from .tune.tuner import Outcome, open_records
 
 __all__ = [
     "TARGETS", "Library", "Outcome", "Precision", "Target", "Tracker", "alone", "approximate", "build",
-    "cost_of_compact", "get_target", "for_here", "inexact_layers", "load_library", "missing_features", "narrow_layers",
+    "cost_of_compact", "get_target", "for_here", "inexact_layers", "kernel_seconds",
+    "load_library", "missing_features", "narrow_layers",
     "open_records", "read_results", "show_plan", "target_for", "tune", "write_candidates",
 ]  # fmt: skip

@@ -98,6 +98,36 @@ def tune(
     return outcome, tuner.notes
 
 
+def kernel_seconds(
+    graphs: Sequence[Graph],
+    seconds: float,
+    records: str | Path,
+    target: str | Target = "native",
+    progress: Progress = quiet,
+    tracker: Tracker | None = None,
+) -> tuple[list[float | None], Outcome]:
+    """What the kernels of each graph take on one thread, in seconds; ``records`` grows by what it has none of.
+
+    Of kernels that compute the same the fastest counts. Steps without a choice (pools, copies, arithmetic) are not
+    measured and count nothing; a graph is None where a kernel of its could not be measured, or the time was up. Raises
+    as ``tune`` does, and Unsupported for a graph that is no one piece of machine code.
+    """
+    tuner = _tuner(target, 1, records, True, tracker)
+    backend = backend_for(tuner.target)
+    programs = []
+    for graph in graphs:
+        check(graph)
+        programs.append(lower(graph, tuner.target, 1, None, backend))
+    outcome = tuner.tune(_open_workloads(programs, backend), seconds, progress)
+    tuned = choices(backend.families)
+    found: list[float | None] = []
+    for program in programs:
+        calls = [[cast(Workload, s) for s in late.specs if type(s) in tuned] for late in program.open]
+        best = [tuner.least(specs) for specs in calls if specs]
+        found.append(None if None in best else sum(t for t in best if t is not None))
+    return found, outcome
+
+
 def write_candidates(graph: Graph, folder: Path, records: str | Path, target: str | Target = "native",
                      threads: int = 1, progress: Progress = quiet, precision: Precision = F32) -> int:  # fmt: skip
     """Write what tuning would measure to a folder, to be measured on another machine; how many kernels there are.

@@ -1,9 +1,15 @@
-"""Making a latency table: the layers of a network at several widths, each alone in a runtime, timed by turns."""
+"""Making a latency table: the layers of a network at several widths, each alone.
+
+In a runtime here they are timed by turns; in our own code on boards, their kernels are.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +20,9 @@ from secateur.ir.progress import Progress, quiet
 
 from .runtimes import RUNTIMES, Run, check_runtime, race
 from .tables import DEPTHWISE, LAYERS, Row, Shape, Table, shape_of
+
+if TYPE_CHECKING:
+    from secateur.codegen import Tracker
 
 WIDTHS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5), (0.25, 0.25))  # shares of the channels in and out
 REPEATS, WARMUPS = 9, 2
@@ -27,26 +36,74 @@ def measured_table(graph: Graph, runtime: str, lanes: int, seed: int = 0, progre
     where it cannot run the network.
     """
     check_runtime(runtime)
-    kinds: dict[object, tuple[Node, Shape]] = {}
-    for node in graph.nodes:
-        if node.op in LAYERS:
-            shape = shape_of(graph, node)
-            kinds.setdefault(shape, (node, shape))
-    if not kinds:
-        raise InputError(
-            f"'{graph.name}' has no layer that a latency table could hold: no convolution, no linear layer"
-        )
+    layers = _layers(graph)
     small = Value("x", (1, 1))
     call = Graph("call", (small,), (Node("relu", ("x",), (Value("y", (1, 1)),)),), ("y",), {})
     whole, empty = _times([graph, call], runtime, seed)
     rows: dict[Shape, float] = {}
-    for done, (node, shape) in enumerate(kinds.values()):
-        progress(done, len(kinds), str(shape.kind))
+    for done, (shape, node) in enumerate(layers.items()):
+        progress(done, len(layers), str(shape.kind))
         shapes = [s for s in _narrowed(shape, lanes) if s not in rows]
         times = _times([alone(graph, node, s) for s in shapes], runtime, seed)
         rows |= {s: max(t - empty, 1e-4) for s, t in zip(shapes, times, strict=True)}
-    layers = sum(rows[shape_of(graph, node)] for node in graph.nodes if node.op in LAYERS)
     source = f"{runtime} on {family() or 'this machine'}, one thread, layers of {graph.name}"
+    return _table(graph, rows, whole, source, lanes)
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Where kernels are measured: on the boards of a ``tracker``, in code for ``target``, for so many ``seconds``.
+
+    ``records`` is the file that keeps what was measured.
+    """
+
+    tracker: Tracker
+    target: str
+    records: Path
+    seconds: float
+
+
+def board_table(graph: Graph, boards: Boards, lanes: int, progress: Progress = quiet) -> Table:
+    """The table of a network's layers in our own code on one thread of a board: the sum of each layer's kernels.
+
+    The ``rest`` is what fused steps add to them; steps of their own (pools, copies) are measured by no tuner and are
+    left out. Raises InputError where the time was too short, and as ``codegen.tune`` does.
+    """
+    from secateur.codegen import kernel_seconds  # loads TVM
+
+    shapes = {s: node for shape, node in _layers(graph).items() for s in _narrowed(shape, lanes)}
+    graphs = [graph, *(alone(graph, node, s) for s, node in shapes.items())]
+    found, outcome = kernel_seconds(graphs, boards.seconds, boards.records, boards.target, progress, boards.tracker)
+    lacking = [s for s, t in zip(shapes, found[1:], strict=True) if t is None]
+    if lacking or found[0] is None:
+        many = f"{len(lacking)} of {len(shapes)} layers" if lacking else "steps between the layers"
+        raise InputError(
+            f"the latency table of '{graph.name}' lacks {many}{f', {lacking[0].kind} among them' if lacking else ''}: "
+            f"{'; '.join(outcome.notes) or 'they could not be measured'}. What was measured is in '{boards.records}': "
+            "run this again, or give it more --time"
+        )
+    rows = {s: max(1e3 * t, 1e-4) for s, t in zip(shapes, found[1:], strict=True) if t is not None}
+    where = f"boards '{boards.tracker.key}' at {boards.tracker}, code for {boards.target}"
+    source = f"{where}, one thread, layers of {graph.name}"
+    return _table(graph, rows, 1e3 * found[0], source, lanes)
+
+
+def _layers(graph: Graph) -> dict[Shape, Node]:
+    """The layers that differ, each with the first of its shape. Raises InputError for a network without any."""
+    found: dict[Shape, Node] = {}
+    for node in graph.nodes:
+        if node.op in LAYERS:
+            found.setdefault(shape_of(graph, node), node)
+    if not found:
+        raise InputError(
+            f"'{graph.name}' has no layer that a latency table could hold: no convolution, no linear layer"
+        )
+    return found
+
+
+def _table(graph: Graph, rows: Mapping[Shape, float], whole: float, source: str, lanes: int) -> Table:
+    """Rows in milliseconds, and what the ``whole`` network takes beside its layers."""
+    layers = sum(rows[shape_of(graph, node)] for node in graph.nodes if node.op in LAYERS)
     return Table(tuple(Row(s, t) for s, t in rows.items()), max(whole - layers, 0.0), source, lanes)
 
 

@@ -32,6 +32,7 @@ from secateur.codegen.tune.tracker import Tracker
 from secateur.codegen.tune.tuner import Outcome
 from secateur.ir import InputError, Unsupported
 from support.nets import CHAIN, draw
+from support.network import Net
 
 rpc = pytest.importorskip("tvm.rpc", reason="code generation needs apache-tvm")
 KEY = "loop"
@@ -88,6 +89,20 @@ def test_boards_outlive_a_tuning_that_ends_while_they_run_kernels(servers: list[
     for place in places:
         assert place is not None
         rpc.connect(*place)  # and leave: else the server waits for seconds for who asked for it
+
+
+def test_layers_of_a_latency_table_are_measured_on_boards(tracker: Tracker, tmp_path: Path) -> None:
+    """What is in the records is not measured again; what is not, and cannot be for lack of time, is said."""
+    one, other = (
+        net.graph(net.node("softmax", net.conv("x", 8, k=1), axis=1)) for net in (Net(1, 8, 2, 2), Net(1, 8, 2, 4))
+    )
+    file = tmp_path / "r.jsonl"
+    (first,), outcome = codegen.kernel_seconds([one], LONG, file, native(), tracker=tracker)
+    assert (outcome.measured, outcome.left) == (1, 0)
+    assert first == min(record.seconds for record in Records(file).table.values())
+    again, outcome = codegen.kernel_seconds([one, other], 0, file, native(), tracker=tracker)
+    assert again == [first, None]
+    assert outcome.left == 1
 
 
 class Unlucky(Boards):

@@ -205,6 +205,15 @@ class Tuner:
                 return [r.seconds for r in found]
         return None
 
+    def least(self, specs: Sequence[Workload]) -> float | None:
+        """Seconds of the fastest that was measured, of kernels that compute the same; None where none was.
+
+        Of a kernel that has one choice, which nobody measures, the estimate counts.
+        """
+        known = [times[0] for s in specs if (times := self.seconds([s])) is not None]
+        one = [s.estimate(self.target) for s in specs if len(candidates(s.workload(), self.target)) == 1]
+        return min(known or one, default=None)
+
     def tune(self, specs: Sequence[Workload], seconds: float, progress: Progress = quiet) -> Outcome:
         """Measure the workloads that the records' file lacks, until the time is up.
 
