@@ -44,7 +44,8 @@ def pruners() -> str:
     versions = {r["pruner"]: r["version"] for r in rows.values() if r["version"]}
     lines = [
         "**Other pruners**, half of the channels of every layer but the classifier, each network in a process of its "
-        "own: whether the law holds, and processor seconds from the module to the smaller one.",
+        "own: whether the law holds, and processor seconds from the module to the smaller one. *Not finished*: stopped "
+        "after 60 s. *Pruned*: it runs and is smaller, and weights alone do not say whether the law holds.",
         "",
         f"| network | {' | '.join(f'{PRUNERS[p]} {versions.get(p, chr(32))}'.strip() for p in PRUNERS)} |",
         f"|---|{'---|' * len(PRUNERS)}",

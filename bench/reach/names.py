@@ -6,5 +6,8 @@ ENGINES = {
     "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT",
     "opencv": "OpenCV", "deepsparse": "DeepSparse",
 }  # fmt: skip
-PRUNERS = {"secateur": "secateur", "torch-pruning": "Torch-Pruning", "torch-kirigami": "torch-kirigami"}
+PRUNERS = {
+    "secateur": "secateur", "torch-pruning": "Torch-Pruning", "torch-kirigami": "torch-kirigami",
+    "torch-kirigami-told": "torch-kirigami (told which rows go)",
+}  # fmt: skip
 MODULE_FAULTS = ("refused", "wrong", "crash", "slow")
