@@ -186,6 +186,19 @@ def test_rivals_are_timed_by_turns_and_recorded_each_for_itself() -> None:
         assert list(dict(record.timings)) == [tuple(vars(c).values()) for c in space]
 
 
+def test_the_fastest_that_was_measured_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of kernels that compute the same; of one that has a single choice the estimate, where no other was measured."""
+    tuner, other = Tuner(native(), 1, Records(None)), spec(64)
+    assert tuner.least([spec(), other]) is None
+    for one, seconds in ((spec(), 3.0), (spec(16), 2.0)):
+        tuner.records.add(record_of(tuner.name(one), one.workload(), candidates(one, native())[0], seconds))
+    assert tuner.least([spec(), spec(16), other]) == 2.0
+    module = import_module("secateur.codegen.tune.tuner")
+    monkeypatch.setattr(module, "candidates", lambda *_: [ConvChoice(1, 1, 4)])
+    assert tuner.least([other]) == other.estimate(native())
+    assert tuner.least([other, spec()]) == 3.0
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     path, clock = tmp_path / "r.jsonl", Clock()
     team = Team(clock, [1.0] * 4, 1)
