@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from secateur.cli import app as cli
@@ -53,6 +55,23 @@ def test_two_processes_write_what_one_does(model: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
     assert recipe.exists()
     assert both.stderr.count("wrote") == 2  # two files, by one of the processes
+
+
+def test_two_processes_tune_as_one_does(model: Path) -> None:
+    opened = onnx.load(model)
+    for value in (*opened.graph.input, *opened.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"  # so that a batch can be shared
+    onnx.save(opened, model)
+    known = data(model, np.arange(40) % 5)
+    policy = ["--policy", "l1,global{macs=50%},slim,refit,distill{steps=8,rate=0.02,batch=16}", "--trust"]
+    found = []
+    for start in (ALONE, TWO):
+        out = model.with_name("tuned.onnx")
+        done = run(start, "compile", model, out, *policy, "--calibration", known)
+        assert done.returncode == 0, done.stderr
+        found.append({w.name: numpy_helper.to_array(w) for w in onnx.load(out).graph.initializer})
+    for name, weight in found[0].items():
+        np.testing.assert_allclose(found[1][name], weight, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_an_error_in_one_process_ends_all_with_its_message_alone(model: Path) -> None:

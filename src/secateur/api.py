@@ -31,6 +31,7 @@ from secateur.passes.sparsify.zeros import notes_of, zeros_of
 from .arguments import (
     check_by_hand_alone,
     check_recipe_alone,
+    checkpoints_of,
     goal_of,
     lanes_of,
     most_of,
@@ -81,6 +82,7 @@ def compile(
     speedup: float | str | None = None,
     keep: float | str | None = None,
     max_error: float | str | None = None,
+    checkpoint: str | Path | None = None,
     latency_table: str | Path | None = None,
     runtime: str | None = None,
     sparsity: float | str | None = None,
@@ -107,6 +109,7 @@ def compile(
     the policy says, with ``macs`` as the most that may remain, and within a budget of time where one is given.
     ``max_error`` ("1%") does the same for outputs that are no classes: in the mean of the held-out examples they differ
     by so much at most, as norms (``report.deviation``).
+    ``checkpoint``: a folder that ``distill`` keeps its state in: after a kill the same call goes on where it was.
     ``latency_table`` is a CSV file of layers' milliseconds (``timing.tables``) that stands for measuring, of any
     machine, and ``runtime`` ("onnxruntime", "openvino", "torch", "secateur") says where a budget of time is measured;
     by default in our own code if TVM is here, else in ONNX
@@ -138,7 +141,7 @@ def compile(
             "macs": macs, "params": params, "bytes": bytes, "latency_ms": latency_ms, "speedup": speedup, "keep": keep,
             "max_error": max_error, "round_to": round_to, "protect": protect or None, "calibration": calibration,
             "target": target, "widths": widths, "drop": drop, "sparsity": sparsity, "block": block, "records": records,
-            "tune": tune, "latency_table": latency_table, "runtime": runtime,
+            "tune": tune, "latency_table": latency_table, "runtime": runtime, "checkpoint": checkpoint,
         }  # fmt: skip
         check_recipe_alone(given_too, policy)
         return apply(recipe, model, example_inputs=example_inputs, seed=seed, progress=progress, trust=trust)
@@ -148,6 +151,7 @@ def compile(
         again = partial(
             compile, policy=policy, calibration=repeatable(calibration), target=target, seed=seed, round_to=round_to,
             trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process,
+            checkpoint=checkpoint,
         )  # fmt: skip
         dense = capture(model, example_inputs, process, shapes)
         named = protected(model, dense, protect)  # modules of the model, by their names in the graph
@@ -193,7 +197,7 @@ def compile(
     if verify and not trust:
         given = None if data is None else data.fit
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
-    start = in_context(dense, progress=tell)
+    start = in_context(dense, progress=tell, checkpoints=checkpoints_of(checkpoint, chosen))
     if hand is None and chosen.timed:
         start = in_context(start, latency=_measured(target, seed, runtime) if table is None else table)
     if data is not None:

@@ -10,6 +10,7 @@ from secateur.ir import Graph, InputError
 from secateur.passes.allocate import LANES
 from secateur.passes.allocate.amount import Amount
 from secateur.passes.analysis.cost import totals
+from secateur.passes.compensate import Distill
 
 from .goals import Goal, Keep, Near, kept_share, largest_error
 from .policy import Policy
@@ -81,6 +82,25 @@ def check_by_hand_alone(budgets: Mapping[str, object]) -> None:
         raise InputError(
             f"widths= and drop= say what remains, so {', '.join(given)} cannot be given as well; leave it out"
         )
+
+
+def checkpoints_of(folder: str | Path | None, policy: Policy) -> Path | None:
+    """The folder for states of passes that take long, made if it is not there.
+
+    Raises InputError where no pass keeps any, and for what is no folder.
+    """
+    if folder is None:
+        return None
+    if all(step.name != Distill.name for step in policy.compensation()):
+        raise InputError(
+            f"checkpoint={str(folder)!r} is where distill keeps its state, and policy '{policy.spec}' has none; add "
+            "it, as in 'obs,knapsack,refit,distill{time=2m}', or leave the folder out"
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"checkpoint '{folder}' is no folder: {error.strerror or error}; name another") from error
+    return Path(folder)
 
 
 def check_recipe_alone(options: Mapping[str, object], policy: Policy | str | Path) -> None:

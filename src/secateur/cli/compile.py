@@ -65,6 +65,7 @@ class CompileJob:
     keep: str | None = None
     max_error: str | None = None
     precision: str = "f32"
+    checkpoint: Path | None = None
 
 
 def compile_model(job: CompileJob, team: Team) -> None:
@@ -87,7 +88,7 @@ def compile_model(job: CompileJob, team: Team) -> None:
             shapes=given.shapes,
             sparsity=job.sparsity, block=job.block, records=None if job.sparsity is None else job.records,
             tune=None if job.sparsity is None else job.tune, latency_table=job.latency_table,
-            runtime=job.runtime, keep=job.keep, max_error=job.max_error,
+            runtime=job.runtime, keep=job.keep, max_error=job.max_error, checkpoint=job.checkpoint,
         )  # fmt: skip
         team.agree(done.recipe.to_json)
         if not team.speaks:

@@ -104,6 +104,9 @@ def compile_command(
         str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
     ] = None,
     precision: Precision = "f32",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where distill keeps its state, to go on from after a kill.")
+    ] = None,
     recipe: RecipeOut = None,
     report: Page = None,
     json_: Json = None,
@@ -130,7 +133,7 @@ def compile_command(
             {"macs": macs, "params": params, "bytes": bytes_, "latency_ms": latency_ms, "speedup": speedup},
             calibration, tuple(protect or ()), round_to, recipe, report, json_, seed, dry_run, overwrite, target,
             library, tune, records, ImageOptions(mean, std, bgr, scale, size), holdout, trust, tuple(shape or ()),
-            layers, widths, sparsity, block, latency_table, runtime, keep, max_error, precision,
+            layers, widths, sparsity, block, latency_table, runtime, keep, max_error, precision, checkpoint,
         )  # fmt: skip
         cli_compile.compile_model(job, team)
 

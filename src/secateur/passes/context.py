@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Protocol, TypedDict, Unpack
 
 from secateur.ir import Graph
@@ -45,7 +46,8 @@ class Context:
 
     ``baseline``: what shares of a budget refer to, the cost of the model as it was given. ``lanes``: channels in a
     vector of the target, which ``round_to=auto`` follows. ``latency``: measures graphs. ``calibration``: data.
-    ``original``: the network that ``slim`` cut, which compensation compares with. ``progress``: who is told what runs.
+    ``original``: the network that ``slim`` cut, which compensation compares with. ``checkpoints``: a folder in which
+    passes that take long keep what they need to go on from. ``progress``: who is told what runs.
     """
 
     outlives_rewrites: ClassVar[bool] = True
@@ -54,6 +56,7 @@ class Context:
     latency: LatencyModel | None = field(default=None, repr=False)
     calibration: Calibration | None = None
     original: Graph | None = field(default=None, repr=False)
+    checkpoints: Path | None = field(default=None, repr=False)
     progress: Progress = field(default=quiet, repr=False)
 
 
@@ -63,6 +66,7 @@ class _Known(TypedDict, total=False):
     latency: LatencyModel | None
     calibration: Calibration | None
     original: Graph | None
+    checkpoints: Path | None
     progress: Progress
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ import secateur
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import PASSES, parse_spec
-from secateur.passes.compensate import Distill
-from secateur.passes.compensate.tuning import Tuning
+from secateur.passes.compensate import Distill, tuning
+from secateur.passes.compensate.augment import drawn
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
@@ -86,28 +88,29 @@ def test_a_network_of_fixed_batch_is_fed_in_batches_of_its_size() -> None:
 
 
 def test_pictures_are_shifted_and_mirrored_and_nothing_else_is() -> None:
-    tuning = Tuning(slimmed(network(16), pictures(0)), Distill(steps=1))
-    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(200, 1, 8, 8)
-    drawn = tuning._drawn(x)
-    assert drawn.shape == x.shape
-    assert drawn.stride() == torch.empty(drawn.shape).stride(), "torch may crash where channels come last"
-    inner = drawn[:, 0, 1:-1, 1:-1]  # a shift by up to one repeats the border alone
+    x, random = torch.arange(64.0).reshape(1, 1, 8, 8).expand(200, 1, 8, 8), torch.Generator().manual_seed(0)
+    found = drawn(x, random, True)
+    assert found.shape == x.shape
+    assert found.stride() == torch.empty(found.shape).stride(), "torch may crash where channels come last"
+    inner = found[:, 0, 1:-1, 1:-1]  # a shift by up to one repeats the border alone
     steps = inner[:, :, 1:] - inner[:, :, :-1]
     assert set(steps.unique().tolist()) == {-1.0, 1.0}
     assert {tuple(s.unique().tolist()) for s in steps} == {(-1.0,), (1.0,)}, "a picture is mirrored as a whole"
-    assert len({float(p[0, 3, 3]) for p in drawn}) > 4
+    assert len({float(p[0, 3, 3]) for p in found}) > 4
+    unmirrored = drawn(x, random, False)[:, 0, 1:-1, 1:-1]
+    assert set((unmirrored[:, :, 1:] - unmirrored[:, :, :-1]).unique().tolist()) == {1.0}
     for other in (torch.ones(4, 5, 8, 8), torch.ones(4, 3), torch.ones(4, 3, 8, 8, dtype=torch.int64)):
-        assert tuning._drawn(other) is other
+        assert drawn(other, random, True) is other
 
 
 def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
     """A network that lost channels it never used has inner distances of zero to begin with."""
     slim = slimmed(network(16), pictures(0))
-    tuning = Tuning(slim, Distill(steps=1))
-    assert len(tuning.inner) >= 2
-    feed, count = next(iter(tuning._feeds(torch.arange(8), False)))
+    run = tuning.Tuning(slim, Distill(steps=1))
+    assert len(run.inner) >= 2
+    feed, count = next(iter(run._feeds(torch.arange(8), False)))
     with torch.no_grad():
-        without, inner = tuning._losses(feed, count, 0.0), tuning._losses(feed, count, 1.0)
+        without, inner = run._losses(feed, count, 0.0), run._losses(feed, count, 1.0)
     assert without.shape == inner.shape == (count,)
     assert bool((inner > without).all()), "the second layer misses inputs"
 
@@ -137,3 +140,30 @@ def test_the_whole_way_in_a_policy() -> None:
     assert slim.report.verification is not None
     assert slim.report.verification["passed"]
     assert [p["spec"] for p in slim.report.passes][-1] == "distill{steps=5}"
+
+
+def test_a_run_that_was_killed_ends_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two states that were written, so that steps are taken again; a run that has ended takes none."""
+    slim = slimmed(network(), pictures(0))
+    how = Distill(steps=12, rate=0.02, batch=16)
+    whole = how(slim)
+    steps: list[int] = []
+
+    def tell(number: int, total: int | None, what: str) -> None:
+        steps.append(number)
+        monkeypatch.setattr(tuning, "EVERY", 0.0 if number < 6 else 1e9)
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+
+    kept = in_context(slim, checkpoints=tmp_path, progress=tell)
+    with pytest.raises(KeyboardInterrupt):
+        how(kept)
+    for taken in (list(range(6, 13)), []):
+        steps.clear()
+        for name, weight in how(kept).weights.items():
+            np.testing.assert_array_equal(weight, whole.weights[name])
+        assert steps == taken
+    (state,) = tmp_path.iterdir()
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(InputError, match="is damaged"):
+        how(kept)

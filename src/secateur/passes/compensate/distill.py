@@ -18,12 +18,14 @@ class Distill:
     tensor has (Adam's direction, along a cosine to zero), so that layers whose batch norm was folded learn at the pace
     of the others. Statistics of batch norms stay. For scores by class the distance is the divergence at temperature 2,
     else the mean square over that of the original's outputs; layers whose outputs lost channels follow the original's
-    at those that are left, by ``inner`` of the loss. ``augment``: pictures are shifted by up to an eighth of their size
-    and mirrored (inputs of four axes with one, three or four channels), and both networks see the same.
+    at those that are left, by ``inner`` of the loss. ``augment``: pictures are shifted by up to an eighth of their
+    size, which is a crop whose border is repeated, and with ``mirror`` half of them are mirrored (inputs of four axes
+    with one, three or four channels); both networks see the same. Text and digits want ``mirror=false``.
 
     It takes ``steps``, or as many as ``time`` seconds allow. One example in eight is not tuned on: every tenth of the
     way the distance is taken there, and the best weights are kept, those at the beginning included; where the loss is
-    no number any more it ends with them.
+    no number any more it ends with them. Processes under ``torchrun`` share each batch. With a folder of checkpoints a
+    run that was killed goes on where it was, and ends as it would have.
 
     Before: ``y = f(x, w)``. After: the same shapes, w such that y is nearer to the original's.
     """
@@ -35,6 +37,7 @@ class Distill:
     batch: int = 64
     inner: float = 0.5
     augment: bool = True
+    mirror: bool = True
     examples: int = 4096
 
     def __call__(self, graph: Graph) -> Graph:

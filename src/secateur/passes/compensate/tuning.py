@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -15,9 +17,14 @@ from secateur.ir import Array, Graph, InputError, Node, Sym
 from secateur.ir.exporters.torch.module import flat_module
 from secateur.ir.frontends.torch.arrays import to_numpy
 from secateur.passes.context import context_of
+from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe
-from secateur.passes.sweep.objective import Objective
+from secateur.passes.sweep.objective import Objective, mean_square
+from secateur.passes.sweep.parallel import world
+from secateur.passes.train.checkpoint import resumed, save_checkpoint
+from secateur.passes.train.parallel import joint_mean_square, rows, sum_gradients, summed
 
+from .augment import drawn
 from .lockstep import pair
 from .original import channel_axis, kept_rows
 
@@ -26,10 +33,9 @@ if TYPE_CHECKING:
 
 WATCHED = 8  # of so many examples one is not tuned on
 CHECKS = 10  # times that the distance to the original is taken on those
-PICTURES = (1, 3, 4)  # channels of inputs that may be shifted and mirrored
-SHIFT = 8  # pictures are shifted by up to this part of their size
 LAYERS = 16  # inner layers that follow the original's, evenly spread
 NOTHING = 1e-10  # a distance that is rounding alone
+EVERY = 30.0  # seconds between two states that are written
 SMALLEST = 1e-3  # size of a tensor of zeros, which would not move else
 
 Feed = dict[str, Tensor]
@@ -42,8 +48,8 @@ class Tuning:
         original, fed, counts = pair(graph, how.name, how.examples)
         self.how, self.graph = how, graph
         context = context_of(graph)
-        seed = context.calibration.seed if context.calibration is not None else 0
-        self.tell, self.random = context.progress, torch.Generator().manual_seed(seed)
+        self.seed = context.calibration.seed if context.calibration is not None else 0
+        self.tell, self.random = context.progress, torch.Generator().manual_seed(self.seed)
         self.pool = {k: torch.cat([x[k][:n] for x, n in zip(fed, counts, strict=True)]) for k in fed[0]}
         self.fixed = next((int(v.shape[0]) for v in graph.inputs if v.shape and not isinstance(v.shape[0], Sym)), 0)
         layers = _followed(graph, original)
@@ -59,56 +65,80 @@ class Tuning:
             parameter.requires_grad_(False)
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
+        self.number, self.check, self.spent, self.broken = 0, 1, 0.0, False
+        self.saved, self.file = time.monotonic(), self._file
 
     def run(self) -> dict[str, Array]:
-        """The weights that came nearest to the original, by name."""
+        """The weights that came nearest to the original, by name. Raises InputError for a damaged checkpoint."""
         watched, seen = self._parted()
         groups = [{"params": [p], "size": max(_size(p), SMALLEST)} for p in self.tuned.values()]
-        best, kept = self._distance(watched), self._weights()
-        if not math.isfinite(best):
+        self.best, self.kept = self._distance(watched), self._weights()
+        if not math.isfinite(self.best):
             self._blame()
-        if not groups or best <= NOTHING:
-            return kept
-        optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
-        start, number, check = time.monotonic(), 0, 1
-        while (done := self._done(number, time.monotonic() - start)) < 1:
-            for group in optimiser.param_groups:
+        if not groups or self.best <= NOTHING:
+            return self.kept
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+        self._resume()
+        self.start = time.monotonic() - self.spent
+        while (done := self._done()) < 1 and not self.broken:
+            for group in self.optimiser.param_groups:
                 group["lr"] = self.how.rate * group["size"] * (1 + math.cos(math.pi * done)) / 2
-            if not self._step(optimiser, seen):
+            if not self._step(seen):
+                self.broken = True
                 break
-            number += 1
-            self.tell(number, self.how.steps or None, "distill")
-            if self._done(number, time.monotonic() - start) * CHECKS >= check:
-                check, found = check + 1, self._distance(watched)
-                if found < best:
-                    best, kept = found, self._weights()
-        return kept
+            self.number += 1
+            self.tell(self.number, self.how.steps or None, "distill")
+            if self._done() * CHECKS >= self.check:
+                self.check, found = self.check + 1, self._distance(watched)
+                if found < self.best:
+                    self.best, self.kept = found, self._weights()
+            self._save()
+        self._save(force=True)
+        return self.kept
 
-    def _done(self, steps: int, seconds: float) -> float:
-        """How much of the way is behind, 1 at its end: by steps, by time, or by what ends first."""
-        return max(
-            steps / self.how.steps if self.how.steps else 0.0,
-            seconds / self.how.time if self.how.time and not self.how.steps else 0.0,
-        )
+    def _done(self) -> float:
+        """How much of the way is behind, 1 at its end, by steps or by the time of the first process."""
+        if self.how.steps:
+            return self.number / self.how.steps
+        self.spent = summed([time.monotonic() - self.start if world()[0] == 0 else 0.0])[0]
+        return self.spent / self.how.time
 
-    def _step(self, optimiser: torch.optim.Optimizer, seen: Tensor) -> bool:
+    def _step(self, seen: Tensor) -> bool:
         """One step; False where the loss is no number."""
-        optimiser.zero_grad(set_to_none=True)
-        drawn = seen[torch.randint(len(seen), (self.how.batch,), generator=self.random)]
+        self.optimiser.zero_grad(set_to_none=True)
+        chosen = seen[torch.randint(len(seen), (self.how.batch,), generator=self.random)]
+        total = 0.0
         with torch.enable_grad():
-            for feed, count in self._feeds(drawn, self.how.augment):
-                loss = self._losses(feed, count, self.how.inner).sum() / len(drawn)
-                if not bool(torch.isfinite(loss)):
-                    return False
-                loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+            for feed, count, share in self._mine(chosen, self.how.augment):
+                loss = self._losses(feed, count, self.how.inner).sum() * share / len(chosen)
+                total += float(loss.detach())
+                if math.isfinite(total):
+                    loss.backward()  # type: ignore[no-untyped-call]
+        if not math.isfinite(summed([total])[0]):
+            return False
+        sum_gradients(list(self.tuned.values()))
+        self.optimiser.step()
         return True
 
     @torch.no_grad()
     def _distance(self, examples: Tensor) -> float:
         """The mean distance of the outputs alone, on pictures as they are."""
-        total = sum(float(self._losses(feed, n, 0.0).sum()) for feed, n in self._feeds(examples, False))
-        return total / len(examples)
+        parts = (float(self._losses(feed, n, 0.0).sum()) * share for feed, n, share in self._mine(examples, False))
+        return summed([sum(parts)])[0] / len(examples)
+
+    def _mine(self, examples: Tensor, augment: bool) -> Iterator[tuple[Feed, int, float]]:
+        """Of each batch this process's examples, and how many count, and for how much.
+
+        All processes draw the same. Batches of one size are computed whole, each by one process.
+        """
+        rank, size = world()
+        for number, (feed, count) in enumerate(self._feeds(examples, augment)):
+            if not self.fixed:
+                part, total = rows(count)
+                mine = len(range(*part.indices(count)))
+                yield {k: x[part] for k, x in feed.items()}, mine, count / total
+            elif number % size == rank:
+                yield feed, count, 1.0
 
     def _losses(self, feed: Feed, count: int, inner: float) -> Tensor:
         """f32[count]: the loss of each example that counts."""
@@ -116,11 +146,13 @@ class Tuning:
         with torch.no_grad():
             wanted = self.teacher(*inputs)
         found, outputs = self.student(*inputs), len(self.graph.outputs)
-        loss = Objective(distill=1.0).losses(found[:outputs], None, wanted[:outputs])[:count]
+        square = mean_square if self.fixed or world()[1] == 1 else joint_mean_square
+        loss = Objective(distill=1.0).losses(found[:outputs], None, wanted[:outputs], square)[:count]
         if not inner or len(found) == outputs:
             return loss
         parts = zip(found[outputs:], wanted[outputs:], self.rows, self.axes, strict=True)
-        apart = sum((_apart(a[:count], b[:count], rows, axis) for a, b, rows, axis in parts), torch.zeros(count))
+        each = (_apart(a[:count], b[:count], kept, axis, square) for a, b, kept, axis in parts)
+        apart = sum(each, torch.zeros(count))
         return loss + inner * apart / (len(found) - outputs)
 
     def _feeds(self, examples: Tensor, augment: bool) -> Iterator[tuple[Feed, int]]:
@@ -129,21 +161,9 @@ class Tuning:
         for chosen in torch.split(examples, size):
             padded = torch.cat([chosen, chosen[-1:].expand(self.fixed - len(chosen))]) if self.fixed else chosen
             feed = {k: x[padded] for k, x in self.pool.items()}
-            yield ({k: self._drawn(x) for k, x in feed.items()} if augment else feed), len(chosen)
-
-    def _drawn(self, x: Tensor) -> Tensor:
-        """Pictures shifted, with their border repeated, and half of them mirrored; anything else as it is."""
-        if x.dim() != 4 or x.shape[1] not in PICTURES or not x.is_floating_point() or min(x.shape[2:]) < SHIFT:
-            return x
-        h, w = x.shape[2:]
-        down, right = (torch.randint(-(n // SHIFT), n // SHIFT + 1, (len(x), 1), generator=self.random) for n in (h, w))
-        mirrored = torch.rand(len(x), 1, generator=self.random) < 0.5
-        rows = (torch.arange(h) + down).clamp(0, h - 1)
-        columns = (torch.where(mirrored, torch.arange(w).flip(0), torch.arange(w)) + right).clamp(0, w - 1)
-        # Channels first in memory, too: the other way round torch 2.13 frees memory twice in the gradients of some
-        # convolutions (1x1, stride 2, 7 to 17 channels), which ends the process.
-        examples, channels = torch.arange(len(x))[:, None, None, None], torch.arange(x.shape[1])[:, None, None]
-        return x[examples, channels, rows[:, None, :, None], columns[:, None, None, :]]
+            if augment:
+                feed = {k: drawn(x, self.random, self.how.mirror) for k, x in feed.items()}
+            yield feed, len(chosen)
 
     def _blame(self) -> None:
         """Raise InputError for the first layer, or output, that is not finite."""
@@ -166,6 +186,46 @@ class Tuning:
         few = total // WATCHED
         return (order[:few], order[few:]) if few else (order, order)
 
+    @property
+    def _file(self) -> Path | None:
+        """Where the state lies: by what is tuned, how, and on what."""
+        folder = context_of(self.graph).checkpoints
+        if folder is None:
+            return None
+        digest = hashlib.sha256(f"{print_pass(self.how)} {self.seed} {world()[1]}".encode())
+        for name, weight in sorted(self.graph.weights.items()):
+            digest.update(f"{name} {weight.shape}".encode() + np.ascontiguousarray(weight).tobytes())
+        for name, x in sorted(self.pool.items()):
+            digest.update(f"{name} {tuple(x.shape)}".encode() + x[:: max(1, len(x) // 16)].numpy().tobytes())
+        return folder / f"distill-{digest.hexdigest()[:16]}.state"
+
+    def _save(self, force: bool = False) -> None:
+        """Write the state every so many seconds and at the end; the first process alone."""
+        late = time.monotonic() - self.saved >= EVERY
+        if self.file is None or world()[0] or not (force or late):
+            return
+        save_checkpoint(self.file, {
+            "number": self.number, "check": self.check, "spent": self.spent, "best": self.best, "broken": self.broken,
+            "kept": {n: torch.from_numpy(w) for n, w in self.kept.items()}, "random": self.random.get_state(),
+            "now": {n: p.detach() for n, p in self.tuned.items()}, "optimiser": self.optimiser.state_dict(),
+        })  # fmt: skip
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        """Go on from what a run left that was killed, or has ended."""
+        state = None if self.file is None else resumed(self.file)
+        if state is None:
+            return
+        self.number, self.check = cast(int, state["number"]), cast(int, state["check"])
+        self.spent, self.best = cast(float, state["spent"]), cast(float, state["best"])
+        self.broken = cast(bool, state["broken"])
+        self.kept = {n: to_numpy(w) for n, w in cast("dict[str, Tensor]", state["kept"]).items()}
+        self.random.set_state(cast(Tensor, state["random"]))
+        self.optimiser.load_state_dict(cast("dict[str, object]", state["optimiser"]))
+        with torch.no_grad():
+            for name, value in cast("dict[str, Tensor]", state["now"]).items():
+                self.tuned[name].copy_(value)
+
     def _weights(self) -> dict[str, Array]:
         return {
             n: to_numpy(p.detach()).astype(self.graph.weights[n].dtype, copy=True).reshape(self.graph.weights[n].shape)
@@ -182,13 +242,13 @@ def _followed(graph: Graph, original: Graph) -> Sequence[Node]:
     return [layers[i] for i in places]
 
 
-def _apart(mine: Tensor, theirs: Tensor, rows: Array | None, axis: int) -> Tensor:
+def _apart(mine: Tensor, theirs: Tensor, rows: Array | None, axis: int, square: Callable[[Tensor], Tensor]) -> Tensor:
     """f32[n]: half the mean square of the difference over that of the original's, at the channels that are left."""
     if rows is not None:
         theirs = theirs.index_select(axis, torch.from_numpy(rows))
     if mine.shape != theirs.shape:
         return torch.zeros(len(mine))
-    mean = theirs.float().square().mean().clamp_min(1e-12)
+    mean = square(theirs).clamp_min(1e-12)
     return (mine.float() - theirs.float()).square().flatten(1).mean(1) / mean / 2
 
 

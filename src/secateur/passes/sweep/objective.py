@@ -4,7 +4,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,11 @@ from torch.nn import functional as F
 from secateur.ir import InputError
 
 from .loss import is_classifier, log_probabilities
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """f32[]: the mean of the squares."""
+    return x.float().square().mean()
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,12 @@ class Objective:
                 "temperature a number above 0"
             )
 
-    def losses(self, outputs: Sequence[Tensor], labels: Tensor | None, wanted: Sequence[Tensor] | None) -> Tensor:
-        """f32[n]: the loss of each example. ``wanted``: the original's outputs. Raises InputError with nothing to
-        follow.
+    def losses(
+        self, outputs: Sequence[Tensor], labels: Tensor | None, wanted: Sequence[Tensor] | None,
+        square: Callable[[Tensor], Tensor] = mean_square,
+    ) -> Tensor:  # fmt: skip
+        """f32[n]: the loss of each example. ``wanted``: the original's outputs; ``square``: their mean square, over
+        more examples than these where processes share a batch. Raises InputError with nothing to follow.
         """
         share = 0.0 if wanted is None else 1.0 if labels is None else self.distill
         if labels is None and wanted is None:
@@ -46,17 +54,17 @@ class Objective:
         if labels is not None and share < 1:
             found = found + (1 - share) * F.nll_loss(log_probabilities(outputs[0].float()), labels, reduction="none")
         if wanted is not None and share > 0:
-            found = found + share * self._apart(outputs, wanted)
+            found = found + share * self._apart(outputs, wanted, square)
         return found
 
-    def _apart(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    def _apart(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], square: Callable[[Tensor], Tensor]) -> Tensor:
         if is_classifier(outputs):
             mine, theirs = (
                 F.log_softmax(log_probabilities(o[0].float()) / self.temperature, 1) for o in (outputs, wanted)
             )
             return self.temperature**2 * F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1)
         parts = [
-            (a.float() - b.float()).square().flatten(1).mean(1) / b.float().square().mean().clamp_min(1e-12) / 2
+            (a.float() - b.float()).square().flatten(1).mean(1) / square(b).clamp_min(1e-12) / 2
             for a, b in zip(outputs, wanted, strict=True)
             if a.is_floating_point() and a.dim() > 0
         ]

@@ -11,8 +11,10 @@ import torch
 
 from secateur.ir import InputError
 from secateur.ir.files import write_whole
+from secateur.passes.sweep.parallel import world
 
 from .hook import State
+from .parallel import shared
 
 MAGIC = b"secateur checkpoint 1\n"
 DIGEST = 64  # hexadecimal digits of the SHA-256 of what follows
@@ -40,6 +42,16 @@ def load_checkpoint(path: str | Path) -> State:
         return decoded(Path(path).read_bytes(), f"checkpoint '{path}'")
     except OSError as error:
         raise InputError(f"checkpoint '{path}' cannot be read: {error.strerror or error}; name another") from error
+
+
+def resumed(path: str | Path) -> State | None:
+    """What the file holds, in all processes, of which the first reads it; None where there is none.
+
+    Raises InputError as ``decoded``.
+    """
+    there = world()[0] == 0 and Path(path).is_file()
+    data = shared(Path(path).read_bytes() if there else None)
+    return None if data is None else decoded(data, f"checkpoint '{path}'")
 
 
 def decoded(data: bytes, what: str) -> State:

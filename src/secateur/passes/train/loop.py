@@ -18,12 +18,12 @@ from torch.optim import Optimizer
 
 from secateur.ir import InputError
 from secateur.ir.progress import Progress, quiet
-from secateur.passes.sweep.objective import right
+from secateur.passes.sweep.objective import mean_square, right
 from secateur.passes.sweep.parallel import world
 
-from .checkpoint import decoded, save_checkpoint
+from .checkpoint import resumed, save_checkpoint
 from .hook import Hook, State, attach
-from .parallel import Copies, joint_norms, rows, shared, sum_gradients, summed
+from .parallel import Copies, joint_mean_square, joint_norms, rows, sum_gradients, summed
 from .settings import Epoch, Settings, Tuned
 from .statistics import Batch, reestimate
 
@@ -148,7 +148,8 @@ class Loop:
             if self.teacher is not None:
                 with torch.no_grad():
                     wanted = _outputs(self.teacher(*inputs))
-        found = self.settings.objective.losses(outputs, labels, wanted)
+        square = joint_mean_square if world()[1] > 1 else mean_square
+        found = self.settings.objective.losses(outputs, labels, wanted, square)
         return found[:examples].sum(), count
 
     def _cast(self) -> contextlib.AbstractContextManager[object]:
@@ -211,10 +212,9 @@ class Loop:
         """Go on from the checkpoint if there is one; the first process reads it for all."""
         if self.checkpoint is None:
             return
-        data = Path(self.checkpoint).read_bytes() if world()[0] == 0 and Path(self.checkpoint).is_file() else None
-        data = shared(data)
-        if data is not None:
-            self.load_state_dict(decoded(data, f"checkpoint '{self.checkpoint}'"))
+        state = resumed(self.checkpoint)
+        if state is not None:
+            self.load_state_dict(state)
 
     @property
     def fingerprint(self) -> str:

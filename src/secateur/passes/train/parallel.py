@@ -43,6 +43,12 @@ def summed(values: Sequence[float]) -> list[float]:
     return [float(x) for x in total]
 
 
+def joint_mean_square(x: Tensor) -> Tensor:
+    """f32[]: the mean of the squares over what all processes have of a batch; it has no gradient."""
+    total, count = summed([float(x.detach().float().square().sum()), float(x.numel())])
+    return torch.tensor(total / max(count, 1.0))
+
+
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Add up the gradients of all processes, in one message."""
     if world()[1] == 1:

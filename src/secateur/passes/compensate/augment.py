@@ -1,0 +1,24 @@
+"""Pictures as they might have been: crops and mirror images, the same for both networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PICTURES = (1, 3, 4)  # channels of inputs that may be shifted and mirrored
+SHIFT = 8  # pictures are shifted by up to this part of their size
+
+
+def drawn(x: Tensor, random: torch.Generator, mirror: bool) -> Tensor:
+    """Pictures shifted, with their border repeated, and half of them mirrored; anything else as it is."""
+    if x.dim() != 4 or x.shape[1] not in PICTURES or not x.is_floating_point() or min(x.shape[2:]) < SHIFT:
+        return x
+    h, w = x.shape[2:]
+    down, right = (torch.randint(-(n // SHIFT), n // SHIFT + 1, (len(x), 1), generator=random) for n in (h, w))
+    mirrored = (torch.rand(len(x), 1, generator=random) < 0.5) & mirror
+    rows = (torch.arange(h) + down).clamp(0, h - 1)
+    columns = (torch.where(mirrored, torch.arange(w).flip(0), torch.arange(w)) + right).clamp(0, w - 1)
+    # Channels first in memory, too: the other way round torch 2.13 frees memory twice in the gradients of some
+    # convolutions (1x1, stride 2, 7 to 17 channels), which ends the process.
+    examples, channels = torch.arange(len(x))[:, None, None, None], torch.arange(x.shape[1])[:, None, None]
+    return x[examples, channels, rows[:, None, :, None], columns[:, None, None, :]]
