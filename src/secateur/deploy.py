@@ -16,6 +16,7 @@ from secateur.ir.symbolic import resized
 
 from .coarse import refined
 from .library_check import Check, differs
+from .library_choices import decided
 from .narrow import narrowed
 
 if TYPE_CHECKING:
@@ -89,14 +90,25 @@ def _checked(graph: Graph, library: Library, target: Target, threads: int, recor
     outputs = check.outputs(library)
     if check.passed(outputs):
         return library
+    if what := decided(check, library, check.fine):
+        return _deciding(library, what)
     if codegen.approximate(library.metadata):
         library = refined(library, check, without, fast)
         outputs = check.outputs(library)
-    verdict = check.verdict(outputs)
-    if not verdict.within(check.limit) and not check.as_good_as_float32(outputs):
+    if not check.accepted(outputs, check.limit):
+        if what := decided(check, library, check.limit):
+            return _deciding(library, what)
+        verdict = check.verdict(outputs)
         far = not verdict.error <= check.limit
         how = f"by {verdict.error:.1e} of its largest output, more than {check.limit:g}" if far else verdict.wrong
         raise differs(graph, how)
+    return library
+
+
+def _deciding(library: Library, what: str) -> Library:
+    """The library with a note of the part whose choice roundings decide."""
+    note = f"roundings decide what {what} gives: each part was compared by itself, and all of it with that choice"
+    library.metadata = replace(library.metadata, notes=(*library.metadata.notes, note))
     return library
 
 

@@ -95,17 +95,22 @@ class PartedLibrary(Library):
         self._constants = dict(constants)
 
     def _run(self, arrays: Sequence[Any], torch: ModuleType | None) -> list[Any]:
+        known = self.values(arrays)
+        outs = [
+            np.asarray(known[name], numpy_dtype(port.dtype) if port.dtype == "bf16" else None, order="C")
+            for name, port in zip(self._outputs, self.metadata.outputs, strict=True)
+        ]
+        return outs if torch is None else [_tensor(torch, out) for out in outs]
+
+    def values(self, arrays: Sequence[Any]) -> dict[str, AnyArray]:
+        """All that is known after a run on these inputs, by name: those, the outputs, and what passes between parts."""
         check_machine(self.metadata.target, f"the library of '{self.metadata.name}'")
         known: dict[str, AnyArray] = dict(self._constants)
         known.update(zip(self._inputs, map(_array, arrays), strict=True))
         for part in self.parts:
             found = part.run(*(known[name] for name in part.reads))
             known.update(zip(part.writes, found if isinstance(found, tuple) else (found,), strict=True))
-        outs = [
-            np.asarray(known[name], numpy_dtype(port.dtype) if port.dtype == "bf16" else None, order="C")
-            for name, port in zip(self._outputs, self.metadata.outputs, strict=True)
-        ]
-        return outs if torch is None else [_tensor(torch, out) for out in outs]
+        return known
 
     def write(self, path: Path) -> None:
         """Fill a file that may end half-written; ``save`` and ``files.write_all`` call it. Raises OSError."""
