@@ -45,7 +45,9 @@ def pruners() -> str:
     lines = [
         "**Other pruners**, half of the channels of every layer but the classifier, each network in a process of its "
         "own: whether the law holds, and processor seconds from the module to the smaller one. *Not finished*: stopped "
-        "after 60 s. *Pruned*: it runs and is smaller, and weights alone do not say whether the law holds.",
+        "after 60 s. *Pruned*: it runs and is smaller, and weights alone do not say whether the law holds. *Told*: "
+        "torch-kirigami's own search for what may go takes longer than that, so it is also asked to remove the later "
+        "half of each layer's rows, once, whatever their sizes; what it refuses then may go in another request.",
         "",
         f"| network | {' | '.join(f'{PRUNERS[p]} {versions.get(p, chr(32))}'.strip() for p in PRUNERS)} |",
         f"|---|{'---|' * len(PRUNERS)}",
