@@ -1,11 +1,12 @@
 """Half of the weights of silero-vad and Resemblyzer set to zero without retraining: areas under the ROC curve.
 
-    python -m bench.accuracy.voices [--quick]
+    python -m bench.accuracy.voices [--by magnitude shares] [--quick]
 
 silero-vad (6.2.3, the 16 kHz file that reads a sequence) says whether there is speech in 32 ms. Resemblyzer's encoder
 (0.1.4, three LSTM layers of 256 units) says by cosines whether two recordings are of one speaker. Each pattern sets a
-share of the weights of every layer to zero by magnitude: convolutions (the fixed Fourier transform is left alone),
-linear layers and LSTM weights. No data, no labels, nothing is solved or trained.
+share of the weights of every layer to zero by magnitude, or by squares as shares of their row's sum: convolutions
+(the fixed Fourier transform is left alone), linear layers and LSTM weights. No data, no labels, nothing is solved or
+trained.
 
 What they are judged on is made of Debian's telephone prompts and music (`bench.data.prompts`: five sets of prompts,
 four speakers, five pieces of music, all at 8 kHz read as 16). *Speech*: 40 prompts of each set, 2 to 8 s long, drawn
@@ -145,13 +146,14 @@ def networks(seed: int, count: int) -> Iterator[tuple[str, Graph, tuple[str, ...
     yield "Resemblyzer, first LSTM layer dense", encoder, (first,), lambda g: speakers(g, recordings)
 
 
-def rows(seed: int, count: int) -> Iterator[Mapping[str, object]]:
-    """The dense networks and all patterns."""
-    for name, graph, fixed, judge in networks(seed, count):
+def rows(seed: int, count: int, by: str) -> Iterator[Mapping[str, object]]:
+    """The dense networks and all patterns; the network's name says ``by`` what weights go, if not by magnitude."""
+    for title, graph, fixed, judge in networks(seed, count):
+        name = title if by == "magnitude" else f"{title}, by {by}"
         yield {"network": name, "block": "dense", "sparsity": 0.0, "zeros": 0.0, "auc": judge(graph)}
         for share in SHARES:
             for block in BLOCKS:
-                found = Sparsify(share, block, "magnitude", LANES, fixed)(graph)
+                found = Sparsify(share, block, by, LANES, fixed)(graph)
                 note = found.note(Sparsified)
                 assert note is not None
                 sizes = [found.weights[row.weight].size for row in note.rows]
@@ -163,6 +165,7 @@ def main() -> int:
     """Append JSON lines, print them."""
     parser = common.parser(__doc__, "voices.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="draws of prompts and music (default 3)")
+    parser.add_argument("--by", nargs="*", default=["magnitude", "shares"], choices=["magnitude", "shares"])
     parser.add_argument("--quick", action="store_true", help="8 recordings of each set, one draw")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -171,7 +174,7 @@ def main() -> int:
         seeds, count, output = 1, 8, common.ROOT / "out" / "voices-quick.jsonl"
     for seed in range(seeds):
         around = common.circumstances(seed)
-        for row in rows(seed, count):
+        for row in (row for by in options.by for row in rows(seed, count, by)):
             common.append(output, [{**around, **row, "recordings": count, "level": LEVEL}])
             print(seed, *row.values(), flush=True)
     return 0

@@ -91,8 +91,8 @@ def voices() -> str:
     sample, draws = found[0], len({r["seed"] for r in found})
     lines = [
         "**Zeros in networks that listen, without retraining**: areas under the ROC curve in per cent; the weights of",
-        f"least magnitude go, the same share in each layer; {sample['recordings']} prompts of each of five sets, drawn "
-        f"{draws} times. silero-vad: speech over",
+        "least magnitude go, or those of the least share of their row's squares (*by shares*), the same share in each",
+        f"layer; {sample['recordings']} prompts of each of five sets, drawn {draws} times. silero-vad: speech over",
         "music beside music alone; Resemblyzer: pairs of one speaker beside pairs of two. What the recordings are",
         "stands in `bench/accuracy/voices.py`.",
         "",

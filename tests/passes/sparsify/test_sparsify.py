@@ -170,6 +170,17 @@ def test_second_moments_lose_less_than_magnitude(block: str) -> None:
     assert errors["moments"] < errors["magnitude"]
 
 
+def test_shares_of_a_row_spare_quiet_rows() -> None:
+    """By hand: one row is a thousandth of the other; by magnitude it loses all, by shares its least half."""
+    net = Net(2, 8)
+    graph = net.graph(net.linear("x", 2))
+    row = np.arange(1, 9, dtype=np.float32)
+    net.weights["linear0.weight"][:] = np.stack([row, row[::-1] / 1000])
+    kept = [Sparsify(0.5, "irregular", by)(graph).weights["linear0.weight"] != 0 for by in ("magnitude", "shares")]
+    np.testing.assert_array_equal(kept[0], np.stack([np.ones(8, bool), np.zeros(8, bool)]))
+    np.testing.assert_array_equal(kept[1], np.stack([row > 4, row[::-1] > 4]))
+
+
 def test_recurrent_weights_lose_theirs() -> None:
     net = Net(5, 2, 16)
     w, r = net.weight("w", 1, 64, 16), net.weight("r", 1, 64, 16)
@@ -189,7 +200,7 @@ def test_what_is_protected_stays() -> None:
 def test_refusals() -> None:
     for wrong, message in (
         ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "no pattern"),
-        ({"by": "taste"}, "magnitude or moments"), ({"across": True}, "block=darb"),
+        ({"by": "taste"}, "shares or moments"), ({"across": True}, "block=darb"),
         ({"across": True, "by": "moments", "block": "2:4"}, "one share"), ({"of": "taste"}, "layers or outputs"),
         ({"of": "outputs"}, "by=moments"),
     ):  # fmt: skip

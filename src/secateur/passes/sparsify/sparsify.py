@@ -38,13 +38,16 @@ class Sparsify:
 
     ``sparsity``: the share of zeros in each layer that takes part (see ``layers.places``), at least. ``block``: the
     pattern, as ``--block`` spells it; ``auto`` are balanced blocks of ``lanes`` outputs, a vector of the target.
-    ``by``: "magnitude", or "moments": the second moments of each layer's inputs in calibration data say what a weight
-    is worth, and what remains is solved for the original's outputs, layer after layer, on the outputs of the layers
-    before it (without labels). Recurrent layers go by magnitude. ``across``: one budget for all layers, so that a layer
-    that needs its weights more keeps more of them: by moments in any pattern (``budget``; recurrent layers keep to the
-    share), by magnitude with ``darb`` alone. ``of`` "outputs", by moments: what a layer gets wrong counts by how far it
-    moves the network's outputs, output by output (``reach``); blocks then keep what those outputs need that matter, and
-    ``across`` compares layers by it, in place of by what each layer's own outputs lose of their energy.
+    ``by``: "magnitude"; "shares": squares as shares of their row's sum, so that quiet outputs, and quiet units of
+    recurrent layers, keep as much of what they have as loud ones; or "moments": the second moments of each layer's
+    inputs in calibration data say what a weight is worth, and what remains is solved for the original's outputs, layer
+    after layer, on the outputs of the layers before it (without labels). Recurrent layers go by magnitude.
+
+    ``across``: one budget for all layers, so that a layer that needs its weights more keeps more of them: by moments in
+    any pattern (``budget``; recurrent layers keep to the share), else with ``darb`` alone. ``of`` "outputs", by
+    moments: what a layer gets wrong counts by how far it moves the network's outputs, output by output (``reach``);
+    blocks then keep what those outputs need that matter, and ``across`` compares layers by it, in place of by what each
+    layer's own outputs lose of their energy.
 
     Before: ``y = conv(x, w)``. After: the same, with zeros in w.
     """
@@ -68,8 +71,8 @@ class Sparsify:
                 f"sparsity {self.sparsity:g}: the share of weights that become zero, from 0 to below 1; a layer "
                 "without any weight is better dropped, as with drop_layer"
             )
-        if self.by not in ("magnitude", "moments"):
-            raise InputError(f"sparsify{{by={self.by}}}: write magnitude or moments")
+        if self.by not in ("magnitude", "shares", "moments"):
+            raise InputError(f"sparsify{{by={self.by}}}: write magnitude, shares or moments")
         if self.of not in ("layers", "outputs"):
             raise InputError(f"sparsify{{of={self.of}}}: layers or outputs")
         if self.of == "outputs" and self.by != "moments":
@@ -77,7 +80,7 @@ class Sparsify:
         if self.rounds < 1 or self.positions < 1 or self.examples < 1 or self.ridge < 0 or self.lanes < 0:
             raise InputError("sparsify: rounds, positions and examples are 1 or more, ridge and lanes 0 or more")
         pattern = pattern_of(self.block, self.lanes or LANES)
-        if self.across and self.by == "magnitude" and self.block != DARB.name:
+        if self.across and self.by != "moments" and self.block != DARB.name:
             raise InputError(
                 "sparsify{across=true} is one budget for all layers: sizes of weights of several layers compare only "
                 "with block=darb; write by=moments"
@@ -115,9 +118,11 @@ class Sparsify:
     def _by_magnitude(
         self, graph: Graph, chosen: list[Place], pattern: Pattern
     ) -> tuple[dict[str, Array], dict[str, Mask]]:
-        """The least squares of the weights themselves go."""
+        """The least squares of the weights themselves go, or the least shares of a row's."""
         squares = [_squares(p, graph.weights[p.weight]) for p in chosen]
-        if self.across and self.by == "magnitude":
+        if self.by == "shares":
+            squares = [s / np.maximum(s.sum(1, keepdims=True), np.finfo(np.float64).tiny) for s in squares]
+        if self.across and self.by != "moments":
             kept = masks(squares, self.sparsity)
         else:
             kept = [pattern.mask(s, self.sparsity) for s in squares]
