@@ -55,11 +55,11 @@ def patterns() -> str:
         "hold the zeros of the latter; then with one budget of zeros for all layers in the place of the same share of",
         "each, as it is, after such a pass, and after one that is distilled from the dense network, and what is left",
         "of the multiply-accumulates; and with a budget that counts what layers get wrong by how far it moves the",
-        "network's outputs (`of=outputs`), as it is, and after such a pass.",
+        "network's outputs (`of=outputs`), as it is, after such a pass, and what is left of the multiply-accumulates.",
         "",
         "| zeros | pattern | by magnitude | by moments | and one pass | one budget | and one pass | distilled | MACs "
-        "| by outputs | and one pass |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| by outputs | and one pass | MACs |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for share in shares:
         for block, name in NAMES.items():
@@ -76,6 +76,7 @@ def patterns() -> str:
                     ("budget", "macs_left"),
                     ("outputs", "top1"),
                     ("outputs", "epoch"),
+                    ("outputs", "macs_left"),
                 )
             ]
             if mine:
