@@ -66,7 +66,7 @@ def test_every_pair_is_priced_exactly_and_none_helps_in_the_end(width: int, taps
     assert found.sum() == kept.sum()
     assert all(b < a for a, b in itertools.pairwise(costs))
     others = [cost(exchanged(found, [(i, j)])) for i in np.flatnonzero(~found) for j in np.flatnonzero(found)]
-    assert min(others) >= costs[-1] * (1 - 2e-6)
+    assert min(others) >= costs[-1] * (1 - 2e-4)
 
 
 def test_wide_layers_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:

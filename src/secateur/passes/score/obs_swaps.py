@@ -7,6 +7,7 @@ all pairs are priced together, exactly, by a few products of matrices.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from .obs_reader import inverted
 
 ROUNDS = 100  # times that all pairs are priced; most choices are at rest after a few
 ENTRIES = 1 << 20  # pairs are priced in parts: so many entries of their matrices at a time
-HELPS = 1e-6  # of what a choice costs: what a swap must save
+HELPS = 1e-4  # of what a choice costs: what a swap must save
 LEAST = 1e-12  # a cost that is nothing, as a share of what readers put out
 AT_ONCE = 8  # a round makes up to this part of the swaps of different units that help; where that fails, the best alone
 
@@ -34,6 +35,12 @@ class Read:
     damped: Array
     weight: Array
     energy: float
+
+    @functools.cached_property
+    def product(self) -> Array:
+        """f64[columns, outputs]: the damped moments times the weights."""
+        found: Array = self.damped @ self.weight
+        return found
 
 
 def swapped(units: Array, reads: Sequence[Read], kept: Array, allowed: Array) -> tuple[Array, list[float]]:
@@ -103,10 +110,9 @@ class _Priced:
         between = damped[np.ix_(self.left, self.gone)]
         lower = inverted(damped[np.ix_(self.left, self.left)])
         self.inverse = np.tril(lower) + np.tril(lower, -1).T
-        product = damped @ read.weight  # H W
-        self.weight = self.inverse @ product[self.left]
+        self.weight = self.inverse @ read.product[self.left]
         self.reach = self.inverse @ between  # P H_KT
-        self.lacking = product[self.gone] - between.T @ self.weight  # what each gone column would still explain
+        self.lacking = read.product[self.gone] - between.T @ self.weight  # what each gone column would still explain
         self.cost = float(np.einsum("co,co->", read.weight[self.gone], self.lacking))
         self.own, self.between = damped[np.ix_(self.gone, self.gone)], between
 
@@ -141,6 +147,12 @@ class _Priced:
     def _with(self, back: Array, schur: Array, explains: Array, out: Array) -> Array:
         """f64[back, out]: what the removal of each costs when another has come back."""
         i, k, j, m = len(back), back.shape[1], len(out), out.shape[1]
+        if k == m == 1:  # no matrices of one number each
+            r, e, w = self.reach[np.ix_(out[:, 0], back[:, 0])].T, explains[:, 0], self.weight[out[:, 0]]
+            rise = r**2 / schur[:, 0]
+            squares = np.einsum("jo,jo->j", w, w) - 2 * r * (e @ w.T) + r**2 * np.einsum("io,io->i", e, e)[:, None]
+            single: Array = squares / (np.diagonal(self.inverse)[out[:, 0]] + rise)
+            return single
         reach = self.reach[out][:, :, back].transpose(2, 0, 3, 1)  # [i, j, k, m]
         w = self.weight[out]  # [j, m, outputs]
         flat = explains.reshape(i * k, -1)
