@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.ir import Array
 
-STEPS = 128  # a domain of more units loses several at a time, in about so many steps
+STEPS = 96  # a domain of more units loses several at a time, in about so many steps
 WAITING = 256  # columns that have left before the inverse is written anew, without them
 DIGITS = 9  # of costs, which are shares of 1: what is nearer is a tie
 WIDE = 512  # moments of more columns are inverted in float32, which halves time and memory ..
@@ -76,13 +76,15 @@ class Reader:
         t = np.flatnonzero(gone[self.units])
         if not len(t):
             return
-        from scipy.linalg import solve_triangular
+        from scipy.linalg import blas, solve_triangular
 
         rows = np.where(np.arange(len(self.units)) >= t[:, None], self._inverse.T[t], self._inverse[t])
         rows -= self._left[:, t].T @ self._left  # what had left before
         root = np.linalg.cholesky(rows[:, t])
         taken = solve_triangular(root, rows, lower=True, check_finite=False)
-        self.weight -= taken.T @ solve_triangular(root, self.weight[t], lower=True, check_finite=False)
+        lost = solve_triangular(root, self.weight[t], lower=True, check_finite=False)
+        product = blas.sgemm if rows.dtype == np.float32 else blas.dgemm
+        self.weight = product(-1.0, lost, taken, beta=1.0, c=self.weight.T, trans_a=1, overwrite_c=1).T  # in place
         self.weight[t] = 0
         columns = np.ascontiguousarray(taken.T)
         self._parts = [part.without(gone) for part in self._parts]
