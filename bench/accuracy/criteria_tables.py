@@ -142,7 +142,8 @@ def sweeps() -> dict[str, common.Row]:
     """What is known of each network: times and memory may come from runs of their own."""
     found: dict[str, common.Row] = {}
     for r in common.read(RESULTS / "sweep.jsonl"):
-        found[r["network"]] = found.get(r["network"], {}) | r
+        before = found.get(r["network"], {})
+        found[r["network"]] = before | r | {"score_s": before.get("score_s", {}) | r.get("score_s", {})}
     return found
 
 

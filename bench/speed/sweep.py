@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import statistics
 import sys
@@ -83,6 +84,19 @@ def times(name: str, examples: int, rounds: int, seed: int) -> common.Row:
     return {"ratio": ratio, "seconds": seconds, "score_s": scores}
 
 
+def scored(name: str, examples: int, seed: int, wanted: list[str]) -> common.Row:
+    """CPU seconds of these criteria alone, each behind a sweep of its own, and what else the machine did."""
+    _, graph, _ = prepared(name, examples, seed)
+    seconds: dict[str, float] = {}
+    for key in wanted:
+        criterion = CRITERIA[key]()
+        found = Gather((criterion,))(graph)
+        start = time.process_time()
+        criterion(found)
+        seconds[key] = time.process_time() - start
+    return {"score_s": seconds, "load": round(os.getloadavg()[0], 1)}
+
+
 def resident(name: str, examples: int, seed: int, what: str) -> None:
     """In a process of its own: sweep and score by one criterion, by all, or (``none``) only run; prints peak bytes."""
     network, graph, data = prepared(name, examples, seed)
@@ -118,11 +132,17 @@ def main() -> int:
     parser.add_argument("--networks", default="ref/resnet50,tv/mobilenet_v2", help="names as in networks.py")
     parser.add_argument("--examples", type=int, default=32, help="pictures swept over (default 32)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of either (default 3)")
+    parser.add_argument("--criteria", default="", help="these alone, and nothing but how long they score")
     parser.add_argument("--no-memory", action="store_true", help="time alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.networks.split(","):
         row = {"network": name, "examples": arguments.examples, "batch": BATCH}
+        if arguments.criteria:
+            row |= scored(name, arguments.examples, arguments.seed, arguments.criteria.split(","))
+            common.append(arguments.output, [row | common.circumstances(arguments.seed)])
+            print(f"{name}: {row['score_s']} s, load {row['load']}")
+            continue
         row |= times(name, arguments.examples, arguments.rounds, arguments.seed)
         if not arguments.no_memory:
             row["peak_bytes"] = memory(name, arguments.examples, arguments.seed)
