@@ -84,11 +84,34 @@ def test_boards_outlive_a_tuning_that_ends_while_they_run_kernels(servers: list[
         end = time.monotonic() + LONG
         while team.calls < 3 * seen + 30:
             assert not team.wait(0.02) and time.monotonic() < end
-    places = [tracker.request(LONG) for _ in servers[1:]]
-    assert {place[1] for place in places if place} == {server.port for server in servers[1:]}
-    for place in places:
-        assert place is not None
-        rpc.connect(*place)  # and leave: else the server waits for seconds for who asked for it
+    ports = set[int]()
+    end = time.monotonic() + LONG
+    while ports != {server.port for server in servers[1:]}:  # one that is handed out twice was free twice
+        place = tracker.request(LONG)
+        assert place is not None and time.monotonic() < end
+        rpc.connect(*place)  # and leave
+        ports.add(place[1])
+
+
+def test_a_worker_ends_between_two_calls_to_a_board_and_never_in_one() -> None:
+    """SIGTERM waits until it is looked for, and for nothing where no board is at work."""
+
+    def ended(*_: object) -> None:
+        raise InterruptedError
+
+    before, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.signal(signal.SIGTERM, ended)
+    try:
+        remote.hold_back_the_end()
+        remote.end_if_asked()
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            remote.end_if_asked()
+        with pytest.raises(InterruptedError), remote.ends_at_once():
+            pytest.fail("it goes on")
+        remote.end_if_asked()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def test_layers_of_a_latency_table_are_measured_on_boards(tracker: Tracker, tmp_path: Path) -> None:

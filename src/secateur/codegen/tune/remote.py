@@ -7,9 +7,11 @@ itself is unfit. Then it keeps the session, so that nobody gets this board again
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -28,6 +30,30 @@ from .tracker import Tracker
 LOOK = 600.0  # seconds to wait for a board; the parent sees long before whether there are any
 STRIKES = 2  # connections that break at a kernel before it counts as its own fault
 TRIES = 3  # connections that break before any kernel, before the board counts as unfit
+
+
+def hold_back_the_end() -> None:
+    """From here on SIGTERM ends this process only where ``end_if_asked`` or ``ends_at_once`` let it.
+
+    TVM's client (0.27) gives up a call to a board where a signal comes in, and the board's server then ends for good.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def end_if_asked() -> None:
+    """Between two calls to a board: raises SystemExit after SIGTERM; what is unwound closes the session."""
+    if signal.SIGTERM in signal.sigpending():
+        raise SystemExit
+
+
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Where no board is at work for this process, SIGTERM ends it as any other."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,7 @@ class Worker:
 
         def at(i: int | None) -> None:
             channel.send(("at", i))
+            end_if_asked()
 
         try:
             with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
@@ -89,7 +116,8 @@ class Worker:
     def _board(self, channel: Connection) -> tuple[str, int, str]:
         channel.send(("queue",))
         while True:
-            found = self.tracker.request(LOOK)
+            with ends_at_once():
+                found = self.tracker.request(LOOK)
             if found is not None:
                 channel.send(("board", f"{found[0]}:{found[1]}"))
                 return found

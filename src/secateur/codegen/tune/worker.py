@@ -53,16 +53,11 @@ def _fork(channel: Connection, target: Target, threads: int, tracker: Tracker | 
         die_with(server)
         use_threads(threads)
         if tracker is not None:
-            signal.signal(signal.SIGTERM, _leave)
+            remote.hold_back_the_end()
         with contextlib.suppress(SystemExit):
             serve(channel, target, _work if tracker is None else remote.Worker(tracker))
         os._exit(0)
     return pid
-
-
-def _leave(*_: object) -> None:
-    """End in good order: Python calls this between two calls to a board, and what is unwound closes the session."""
-    raise SystemExit
 
 
 def serve(channel: Connection, target: Target, work: Callable[..., None]) -> None:
