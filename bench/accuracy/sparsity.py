@@ -140,17 +140,24 @@ class Bench:
 
 
 def draw(rows: Sequence[common.Row]) -> None:
-    """Top-1 over the share of zeros: without training, by layer and with one budget, and after one masked pass."""
+    """Top-1 over the share of zeros: without training, by layer and with one budget; after one masked pass; and after
+    it where errors count by how far they reach.
+    """  # fmt: skip
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    parts = (("moments", "top1"), ("budget", "top1"), ("budget", "epoch"))
-    titles = ("by moments, no training", "one budget, no training", "one budget, one masked pass")
+    parts = (("moments", "top1"), ("budget", "top1"), ("budget", "epoch"), ("outputs", "epoch"))
+    titles = (
+        "by moments, no training",
+        "one budget, no training",
+        "one budget, one masked pass",
+        "the same by outputs",
+    )
     dense = statistics.mean(r["top1"] for r in rows if r["block"] == "dense")
     with matplotlib.rc_context(FIXED):
-        figure, panels = pyplot.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+        figure, panels = pyplot.subplots(1, 4, figsize=(11.5, 3.4), layout="constrained")
         for axes, (by, field), title in zip(panels, parts, titles, strict=True):
             _panel(axes, [r for r in rows if r["by"] == by and field in r and r["block"] != "dense"], field)
             axes.axhline(dense, color="black", linewidth=1)
@@ -158,6 +165,7 @@ def draw(rows: Sequence[common.Row]) -> None:
             axes.set_xlabel("share of zeros (line: dense)")
         panels[0].sharey(panels[2])
         panels[1].sharey(panels[2])
+        panels[3].sharey(panels[2])
         panels[0].set_ylabel("top-1, Fashion-MNIST at 14x14")
         marks, labels = panels[1].get_legend_handles_labels()
         figure.legend(marks, labels, loc="outside lower center", ncols=len(labels), frameon=False)
