@@ -90,10 +90,12 @@ def voices() -> str:
     if not found:
         return ""
     sample, draws = found[0], len({r["seed"] for r in found})
+    fewer = len({r["seed"] for r in found if r["network"].endswith("by shares")})
     lines = [
         "**Zeros in networks that listen, without retraining**: areas under the ROC curve in per cent; the weights of",
         "least magnitude go, or those of the least share of their row's squares (*by shares*), the same share in each",
-        f"layer; {sample['recordings']} prompts of each of five sets, drawn {draws} times. silero-vad: speech over",
+        f"layer; {sample['recordings']} prompts of each of five sets, drawn {draws} times"
+        f"{f', for shares {fewer}' if 0 < fewer < draws else ''}. silero-vad: speech over",
         "music beside music alone; Resemblyzer: pairs of one speaker beside pairs of two. What the recordings are",
         "stands in `bench/accuracy/voices.py`.",
         "",
