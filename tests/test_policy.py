@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import secateur
 from bench.reach import mutate_recipes
+from secateur.arguments import checkpoints_of
 from secateur.ir import Graph, InputError, PassError
 from secateur.passes.compensate import FoldConstants, Refit
 from secateur.passes.notes import Coupling, Importance
@@ -257,3 +258,15 @@ class Short(Largest):
 def test_scores_that_do_not_fit_the_units_are_named() -> None:
     with pytest.raises(PassError, match=r"criterion 'short' left scores of shape \[3\]; 'global' takes one number"):
         secateur.compile(residual(), Policy(Short()))
+
+
+def test_a_folder_for_states_needs_a_pass_that_keeps_one(tmp_path: Path) -> None:
+    long = Policy.parse("l1,global,slim,refit,distill{steps=1}")
+    assert checkpoints_of(tmp_path / "a" / "b", long) == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+    assert checkpoints_of(None, Policy.parse("l1")) is None
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is no folder"):
+        checkpoints_of(tmp_path / "file", long)
+    with pytest.raises(InputError, match="has none; add it"):
+        checkpoints_of(tmp_path, Policy.parse("l1"))

@@ -117,4 +117,4 @@ def test_an_automatic_ridge_repairs() -> None:
     share = float((X[:, 0] * X[:, 1]).sum() / (X[:, 0] ** 2).sum())  # of x1 that x0 explains, both of mean 1
     assert done.weights["reader.weight"].ravel()[0] == pytest.approx(1 + share, rel=0.1)
     with pytest.raises(InputError, match="a number, or auto"):
-        Refit(ridge="best")(slim)
+        Refit(ridge="best")

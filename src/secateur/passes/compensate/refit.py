@@ -49,10 +49,13 @@ class Refit:
     intercepts: bool = True
     residual: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a ridge that is a word, but for auto."""
+        if isinstance(self.ridge, str) and self.ridge != AUTO:
+            raise InputError(f"option 'ridge' of pass 'refit' is {self.ridge!r}; it takes a number, or auto")
+
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError without data, for numbers below 0, and after ``fold_constants``."""
-        if isinstance(self.ridge, str) and self.ridge != AUTO:
-            raise InputError(f"refit{{ridge={self.ridge}}}: give a number, or auto")
         if (not isinstance(self.ridge, str) and self.ridge < 0) or self.positions < 1 or self.examples < 1:
             raise InputError(f"refit{{ridge={self.ridge},positions={self.positions},examples={self.examples}}}: "
                              "numbers must be positive")  # fmt: skip
