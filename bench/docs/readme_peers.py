@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bench.lib import common
 from bench.reach.names import ENGINES, PRUNERS
 
@@ -35,6 +37,11 @@ def _error(row: common.Row | None) -> str:
     return f"{error:.0e}" if isinstance(error, float) else str(error or row["status"])
 
 
+def _short(reason: str) -> str:
+    """The first of several sentences that another program gives, without addresses in its memory."""
+    return re.sub(r"<?(function \w+) at 0x[0-9a-f]+>?", r"\1", reason).split(";")[0]
+
+
 def pruners() -> str:
     """Other pruners of torch modules on the same networks."""
     rows = {(r["network"], r["pruner"]): r for r in common.read(common.RESULTS / "pruners.jsonl")}
@@ -60,8 +67,8 @@ def pruners() -> str:
             cells.append(
                 "" if row is None else f"{row['status']}, {row['cpu_s']:.2f} s" if "cpu_s" in row else row["status"]
             )
-            if row is not None and row.get("reason"):
-                reasons.append(f"{name}, {PRUNERS[pruner]}: {row['reason']}")
+            if row is not None and row.get("reason") and row["status"] != "not finished":
+                reasons.append(f"{name}, {PRUNERS[pruner]}: {_short(row['reason'])}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(f"- {reason}" for reason in reasons)]
     return "\n".join([*lines, "", f"`python -m bench.reach.pruners --limit 60`; {common.where(last, *rows.values())}."])
