@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import secateur
-from secateur import api
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Global, Knapsack, Rounds, Timed
@@ -20,6 +19,7 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import slim
 from secateur.passes.score import L1
+from secateur.timing import never_slower
 from support.nets import chain, residual
 from support.network import Net
 
@@ -192,7 +192,7 @@ def test_without_a_latency_model_it_is_refused() -> None:
 
 def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain()
-    monkeypatch.setattr(api, "latency_model", lambda seed, runtime: Latency(graph))
+    monkeypatch.setattr(never_slower, "latency_model", lambda seed, runtime: Latency(graph))
     done = secateur.compile(graph, "l1,global{rounds=2},slim", latency_ms=5, round_to=1)
     assert done.report.budget is not None
     assert done.report.budget["kind"] == "latency_ms"
