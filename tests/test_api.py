@@ -113,7 +113,7 @@ def test_protected_layers_keep_their_channels() -> None:
         ({"sparsity": 1.0}, "below 100%"),
         ({"sparsity": "most"}, "share of weights"),
         ({"block": "auto"}, "give sparsity= as well"),
-        ({"sparsity": 0.5, "block": "round"}, "no pattern of zeros"),
+        ({"sparsity": 0.5, "block": "round"}, "not a pattern of zeros"),
     ],
 )
 def test_mistakes(options: dict[str, object], message: str) -> None:

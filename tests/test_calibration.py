@@ -230,7 +230,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "dates": (array(np.zeros(2, "M8[s]")), "which are not numbers"),
     "negative": (array(X, shape=(-26, 3, 8, 8)), "its shape is said to be"),
     "claims more than is there": (BOMB, "0 are there"),
-    "header is no dictionary": (array(X).replace(b"{'descr", b"['descr"), "Cannot parse header"),
+    "header is not a dictionary": (array(X).replace(b"{'descr", b"['descr"), "Cannot parse header"),
     "version": (array(X).replace(b"NUMPY\x01", b"NUMPY\x07"), "version 7.0 of the format"),
     "archive cut off": (packed(x_npy=X)[:-50], "cannot be read as NumPy arrays"),
     "member cut off": (packed(x_npy=array(X)[:-8]), "is damaged or cut off"),

@@ -1,4 +1,4 @@
-"""torch.compile with secateur behind it."""
+"""torch.compile with secateur as its backend."""
 
 from __future__ import annotations
 

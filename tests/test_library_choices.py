@@ -52,6 +52,6 @@ def test_roundings_decide_and_the_notes_say_so_but_what_is_wrong_besides_is_a_fa
 
         return dataclasses.replace(part, run=run)
 
-    for at, factor in enumerate((1.01, 0, 1.01)):  # scores that are off; the first one eight times; a layer behind it
+    for at, factor in enumerate((1.01, 0, 1.01)):  # scores that are off; the first one eight times; a layer after it
         library.parts = (*parts[:at], spoilt(parts[at], factor), *parts[at + 1 :])
         assert not decided(check, library, 1e-4)

@@ -222,7 +222,7 @@ class Largest(OfWeights):
 
 
 class Plain(Largest):
-    """One that is no dataclass of its own."""
+    """One that is not a dataclass of its own."""
 
     name = "plain"
 
@@ -266,7 +266,7 @@ def test_a_folder_for_states_needs_a_pass_that_keeps_one(tmp_path: Path) -> None
     assert (tmp_path / "a" / "b").is_dir()
     assert checkpoints_of(None, Policy.parse("l1")) is None
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         checkpoints_of(tmp_path / "file", long)
     with pytest.raises(InputError, match="has none; add it"):
         checkpoints_of(tmp_path, Policy.parse("l1"))

@@ -175,7 +175,7 @@ def test_the_whole_way(trained: nn.Module) -> None:
     with torch.no_grad():
         x, _ = spots(2000, 5)
         agree = float((slim.module()(x).argmax(1) == trained(x).argmax(1)).float().mean())
-    assert agree >= 0.92, "and what was judged by is no accident"
+    assert agree >= 0.92, "and what was judged by is not an accident"
 
 
 @dataclass(frozen=True)

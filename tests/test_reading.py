@@ -1,4 +1,4 @@
-"""The original as it is beside the graph that was read from it, and the written file: sabotage, sizes, randomness."""
+"""The original as it is next to the graph that was read from it, and the written file: sabotage, sizes, randomness."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How far do the answers of trained networks move in bfloat16? Ours beside torch's own.
+"""How far do the answers of trained networks move in bfloat16? Ours next to torch's own.
 
     python -m bench.accuracy.bf16 [SUBJECT ..]
 
 The kernels are those for ``x86-avx512-bf16``, with their products in plain arithmetic where this machine lacks the
-instructions: inputs and weights are rounded alike, activations stay in float32. Beside them torch's autocast, which
+instructions: inputs and weights are rounded alike, activations stay in float32. Next to them torch's autocast, which
 also stores activations in bfloat16. On 25 photos: ``error`` is the largest difference from float32 over the largest
 score, ``agreement`` the share of photos with the same most likely class.
 """

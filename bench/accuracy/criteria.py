@@ -1,9 +1,9 @@
-"""Every criterion beside the others: what stays of the accuracy, without repair, with compensation, with training.
+"""Every criterion next to the others: what stays of the accuracy, without repair, with compensation, with training.
 
     python -m bench.accuracy.criteria [--seeds 3] [--workers 2] [--quick]
 
 Five small networks trained on Fashion-MNIST (fashion.py), 25, 50 and 70 % of the multiply-accumulates removed, judged
-on the first 5,000 test pictures; one epoch of training at 50 % on two of them, beside the same shapes trained from
+on the first 5,000 test pictures; one epoch of training at 50 % on two of them, next to the same shapes trained from
 nothing, judged on all 10,000; MobileNetV2 and EfficientNet-Lite0 with ImageNet weights, 15, 25 and 50 % removed, judged
 on twenty photos (imagenet.py). One sweep of a network serves all criteria. Compensation is `refit` on the small
 networks and `refit{ridge=10%},reestimate_bn` on the two large ones (crops of ten photos are little to go by).

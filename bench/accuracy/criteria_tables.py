@@ -57,7 +57,7 @@ def photos(found: Iterable[common.Row], network: str, criterion: str, removed: f
 
 
 def table(where: Where) -> str:
-    """Every criterion beside the others."""
+    """Every criterion next to the others."""
     found = rows()
     if not found:
         return ""
@@ -67,7 +67,7 @@ def table(where: Where) -> str:
     lines = [
         "**Criteria**: top-1 in per cent on Fashion-MNIST after 25, 50 and 70 % of the multiply-accumulates are gone,",
         f"mean and standard deviation over five small networks and {over} (dense: {spread(dense)}). *bare*:",
-        "nothing repaired; *mended*: `refit`, without training; *epoch*: one epoch of training behind that, on two of",
+        "nothing repaired; *mended*: `refit`, without training; *epoch*: one epoch of training after that, on two of",
         "the networks. On the right, of twenty photos: how many are right and on how many the network agrees with the",
         "dense one, at 15 % fewer multiply-accumulates, mended by `refit{ridge=10%},reestimate_bn` with crops of ten",
         f"other photos{_dense_photos(found)}.",
@@ -95,7 +95,7 @@ def _dense_photos(found: Sequence[common.Row]) -> str:
 
 
 def _trained(found: Sequence[common.Row]) -> str:
-    """The networks that trained for one epoch, beside dense ones and the same shapes from nothing."""
+    """The networks that trained for one epoch, next to dense ones and the same shapes from nothing."""
     parts = []
     for network in dict.fromkeys(r["network"] for r in found if r["part"] == "trained"):
         mine = [r for r in found if r["network"] == network]

@@ -72,7 +72,7 @@ def _list(what: str, found: Sequence[tuple[str, str]]) -> str:
 
 
 def training() -> str:
-    """Methods that train sparse beside criteria that cut afterwards, at equal multiply-accumulates."""
+    """Methods that train sparse next to criteria that cut afterwards, at equal multiply-accumulates."""
     found = rows("training", ("method", "seed"))
     methods = [m for m in dict.fromkeys(r["method"] for r in found) if m != "dense"]
     if not methods:
@@ -84,7 +84,7 @@ def training() -> str:
 
     seeds = len({r["seed"] for r in found})
     lines = [
-        "**Sparse in training, beside cut afterwards**: a small residual network on Fashion-MNIST at 14x14,",
+        "**Sparse in training, next to cut afterwards**: a small residual network on Fashion-MNIST at 14x14,",
         f"{sample['passes']} passes over {sample['examples']:,} pictures in all, half of the multiply-accumulates",
         f"left, {'one seed' if seeds == 1 else f'{seeds} seeds'}; dense: {of('dense', 'top1')}. *exact*: what `zeros`",
         "alone leaves of the multiply-accumulates, in per cent.",

@@ -1,4 +1,4 @@
-"""What patterns of zeros keep beside irregular ones: the deck's second table, on LSTM weights and on a formula.
+"""What patterns of zeros keep next to irregular ones: the deck's second table, on LSTM weights and on a formula.
 
     python -m bench.accuracy.retained
 

@@ -1,4 +1,4 @@
-"""Each rewrite end to end: a plain network, rewritten, trained, pruned, written as ONNX, checked; beside a plain one.
+"""Each rewrite end to end: a plain network, rewritten, trained, pruned, written as ONNX, checked; next to a plain one.
 
     python -m bench.accuracy.rewrites [--seeds 3] [--epochs 2]
         train what has no row yet, one JSON line a network and seed
@@ -6,7 +6,7 @@
     python -m bench.accuracy.rewrites --tables                     the committed rows as tables
 
 The plain network (rewrite_nets) is rewritten with batch norm between the pieces, all weights are drawn anew, and it
-is trained on Fashion-MNIST: SGD, the same passes over the same pictures for every network. Beside each stands a plain
+is trained on Fashion-MNIST: SGD, the same passes over the same pictures for every network. Next to each stands a plain
 network as narrow as its multiply-accumulates ask for. Then secateur prunes each to half of its multiply-accumulates
 (l1, global, widths of any size; to 60 % where the groups leave no way to half), it is tuned for half a pass, and goes
 through an ONNX file. `shufflenet g=..` are ShuffleNets of one complexity and as many channels as their number of

@@ -1,4 +1,4 @@
-"""Sparsity in training beside pruning afterwards: the same passes over the data, the same multiply-accumulates in the
+"""Sparsity in training next to pruning afterwards: the same passes over the data, the same multiply-accumulates in the
 end.
 
     python -m bench.accuracy.training [--seeds 3] [--quick]

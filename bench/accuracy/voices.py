@@ -115,7 +115,7 @@ def voices(seed: int, count: int) -> tuple[Array, Array]:
 
 
 def speech(graph: Graph, of: list[Clip]) -> float:
-    """The area of chunks with speech beside chunks without any."""
+    """The area of chunks with speech next to chunks without any."""
     state = np.zeros((1, 1, 128), np.float32)
     names, session = [value.name for value in graph.inputs], Session(graph)
     scores = np.concatenate([session.run(dict(zip(names, (c.chunks, state, state), strict=True)))[0] for c in of])
@@ -124,7 +124,7 @@ def speech(graph: Graph, of: list[Clip]) -> float:
 
 
 def speakers(graph: Graph, of: tuple[Array, Array]) -> float:
-    """The area of pairs of one speaker beside pairs of two."""
+    """The area of pairs of one speaker next to pairs of two."""
     recordings, who = of
     (vectors,) = evaluate(graph, {graph.inputs[0].name: recordings})
     first, second = np.triu_indices(len(who), 1)

@@ -14,7 +14,7 @@ NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmw
 
 
 def retained() -> str:
-    """What patterns lose of the magnitude that irregular pruning keeps, beside the deck."""
+    """What patterns lose of the magnitude that irregular pruning keeps, next to the deck."""
     found = rows("retained", ("weight", "one_of"))
     if not found:
         return ""
@@ -96,7 +96,7 @@ def voices() -> str:
         "least magnitude go, or those of the least share of their row's squares (*by shares*), the same share in each",
         f"layer; {sample['recordings']} prompts of each of five sets, drawn {draws} times"
         f"{f', for shares {fewer}' if 0 < fewer < draws else ''}. silero-vad: speech over",
-        "music beside music alone; Resemblyzer: pairs of one speaker beside pairs of two. What the recordings are",
+        "music next to music alone; Resemblyzer: pairs of one speaker next to pairs of two. What the recordings are",
         "stands in `bench/accuracy/voices.py`.",
         "",
         f"| network | zeros | dense | {' | '.join(NAMES.values())} |",

@@ -4,7 +4,7 @@
 
 Ten per cent of the multiply-accumulates go, by the L1 norm over the whole network, with nothing done to repair the
 rest. Twenty photos are twenty photos: one is five points, so agreement with the original and the error of the logits
-stand beside top-1, and none of it is ImageNet accuracy.
+stand next to top-1, and none of it is ImageNet accuracy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """torchvision's models, also where its compiled operators cannot be loaded: `from torchvision_shim import models`.
 
-torchvision's wheel is built against one build of torch. Beside another build (the CPU one, say) its extension does not
+torchvision's wheel is built against one build of torch. Next to another build (the CPU one, say) its extension does not
 load, and `import torchvision` then fails because it registers shape functions for two operators that nobody declared.
 No classification, segmentation or backbone network calls them, so declaring their names is enough; `nms`, which
 detectors end with, is computed in Python.
@@ -23,7 +23,7 @@ OPERATORS = (
 
 
 def _extension_loads() -> bool:
-    """Whether torchvision's own operators can be loaded beside this torch."""
+    """Whether torchvision's own operators can be loaded next to this torch."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False

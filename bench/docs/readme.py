@@ -33,7 +33,7 @@ NAMES = {"tv": "torchvision classification", "timm": "timm", "seg": "segmentatio
 
 
 def coverage() -> str:
-    """Networks done right, beside the peer measured under the same rules."""
+    """Networks done right, next to the peer measured under the same rules."""
     rows = newest("coverage", "network")
     if not rows:
         return ""

@@ -31,7 +31,7 @@ def emulated() -> str:
 
 
 def instructions() -> str:
-    """Instructions an image, beside other runtimes."""
+    """Instructions an image, next to other runtimes."""
     rows = [r for r in newest("instructions").values() if "litert" in r]
     if not rows:
         return ""

@@ -57,7 +57,7 @@ def answers() -> list[str]:
     lines = [
         "",
         "**Answers of trained networks on photos in bfloat16**: the largest difference from float32 over the largest "
-        "score, and photos with the same answer; beside torch's autocast.",
+        "score, and photos with the same answer; next to torch's autocast.",
         "",
         "| network | photos | error | torch's | same answers | torch's |",
         "|---|--:|--:|--:|--:|--:|",

@@ -17,7 +17,7 @@ def headlines() -> str:
 
 
 def reach() -> str:
-    """Networks pruned right, beside the peer."""
+    """Networks pruned right, next to the peer."""
     rows, peer = (list(newest(name).values()) for name in ("coverage", "torch_pruning"))
     if not rows:
         return ""

@@ -1,4 +1,4 @@
-"""What is measured of reach beside the zoo: module kinds, detectors, and the time of analysis."""
+"""What is measured of reach next to the zoo: module kinds, detectors, and the time of analysis."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def _verdicts(row: common.Row) -> list[tuple[str, str]]:
 
 
 def analysis() -> str:
-    """Coupling, choosing and cutting beside an earlier commit."""
+    """Coupling, choosing and cutting next to an earlier commit."""
     rows = newest("analysis", "network")
     if not rows:
         return ""
     first = next(iter(rows.values()))
     lines = [
-        f"**Analysis and removal beside commit {first['before']}**: the least processor seconds of each, by turns.",
+        f"**Analysis and removal next to commit {first['before']}**: the least processor seconds of each, by turns.",
         "",
         "| network | before, s | now, s | now / before |",
         "|---|--:|--:|--:|",

@@ -24,7 +24,7 @@ def block() -> str:
 
 
 def end_to_end() -> str:
-    """Each rewrite beside a plain network of its multiply-accumulates."""
+    """Each rewrite next to a plain network of its multiply-accumulates."""
     found = rows("rewrites")
     if not any(r.get("network") == "plain" for r in found):
         return ""
@@ -172,7 +172,7 @@ def modularity() -> str:
     lines = [
         "**Modularity**: n-cut of four clusters of channels, and that of shuffled weights (mean), over the seeds.",
         "",
-        "![n-cuts beside shuffled ones](modularity.svg)",
+        "![n-cuts next to shuffled ones](modularity.svg)",
         "",
         "| network | | n-cut | shuffled | p |",
         "|---|---|--:|--:|--:|",

@@ -12,11 +12,11 @@ NAMES = {
     "tvm-default": "TVM", "tvm-metaschedule": "MetaSchedule",
 }  # fmt: skip
 WRONG = 1e-2  # of the outputs' scale
-COLUMNS = {k: v for k, v in NAMES.items() if k != "tvm-metaschedule"}  # of which a line tells
+COLUMNS = {k: v for k, v in NAMES.items() if k != "tvm-metaschedule"}  # of which a line says
 
 
 def latency() -> str:
-    """Our libraries beside the runtimes that people use, and the pruned networks beside their dense selves."""
+    """Our libraries next to the runtimes that people use, and the pruned networks next to their dense selves."""
     rows = speeds()
     if not rows:
         return ""

@@ -106,7 +106,7 @@ def checks() -> str:
 
 
 def versions() -> str:
-    """This version beside an earlier commit."""
+    """This version next to an earlier commit."""
     rows = newest("versions", "what")
     if not rows:
         return ""
@@ -116,7 +116,7 @@ def versions() -> str:
     first = next(iter(rows.values()))
     before = first["before"]
     command = f"`python -m bench.speed.versions {before}`; {common.where(first)}."
-    return "\n".join([f"**Beside commit {before}**, by turns:", "", *lines, "", command])
+    return "\n".join([f"**Next to commit {before}**, by turns:", "", *lines, "", command])
 
 
 def _line(found: dict[str, Sequence[float]]) -> str:

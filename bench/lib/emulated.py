@@ -72,7 +72,7 @@ def run(jobs: Sequence[Job], folder: Path, processor: str = "") -> list[list[Arr
 
 
 def python(*arguments: str | Path) -> list[str]:
-    """A command line for the emulated interpreter, which keeps what it compiles of this checkout beside itself."""
+    """A command line for the emulated interpreter, which keeps what it compiles of this checkout next to itself."""
     return [str(FOLDER / "python"), "-X", f"pycache_prefix={FOLDER / 'pycache'}", *map(str, arguments)]
 
 

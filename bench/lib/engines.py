@@ -1,4 +1,4 @@
-"""Environments of peers that are not pinned beside the project: one each, outside of the repository.
+"""Environments of peers that are not pinned next to the project: one each, outside of the repository.
 
     python -m bench.lib.engines                    make all engines that are missing, say what failed
     python -m bench.lib.engines pruners            the pruners of torch modules, to be used with the project's own torch

@@ -31,7 +31,7 @@ from bench.lib import common
 
 WARM, LEAST = 2, 0.02  # calls before timing, seconds of timing
 SLOW, SELDOM = 10.0, 5  # who takes that many times as long as the first has a turn every so many rounds, after one call
-DIED = "the process died; its log is beside the network"
+DIED = "the process died; its log is next to the network"
 PATIENCE = 1800.0  # seconds: torch.compile may compile for many minutes
 
 

@@ -1,6 +1,6 @@
 """The networks that speed is measured on, by name, each with drawn weights and an input.
 
-A name is `COLLECTION/MODEL`, with `@50%` behind it where secateur removes channels until that share of the
+A name is `COLLECTION/MODEL`, with `@50%` after it where secateur removes channels until that share of the
 multiply-accumulates remains: `ref/` is reference_nets, `light/` the onnx wheel's zoo graphs, the others are zoo's
 collections. Inputs are f32[1, 3, 224, 224], and graphs are captured for that batch alone: a network whose batch may
 vary costs OpenVINO its static shapes and TVM its schedules.

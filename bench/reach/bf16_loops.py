@@ -5,7 +5,7 @@
 Layers are built for a target with bfloat16. Of each kernel the loop that multiplies and the one that rounds are cut out
 of its machine code; llvm-mca (Debian's llvm-19) says how many cycles a round of each takes if the caches hold all, and
 the same of the product alone: the peak. ``share`` is the multiplying loop's, ``kernel_share`` that of all products of
-the layer, padding left out, with the rounding of its input beside them. ``gain``: multiply-accumulates a cycle in that
+the layer, padding left out, with the rounding of its input next to them. ``gain``: multiply-accumulates a cycle in that
 loop over those in the direct kernel's of float32. ``spills``: accesses to the stack in the loop.
 """
 

@@ -2,7 +2,7 @@
 
 Two right programs part where a TopK decides between scores that differ by a rounding. Here torch is given what the
 other program chose, after its own scores at those places were found to be as high as those that it would have chosen
-itself; everything behind the choice must then agree as everything else does.
+itself; everything after the choice must then agree as everything else does.
 """
 
 from __future__ import annotations

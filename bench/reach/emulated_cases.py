@@ -100,7 +100,7 @@ class Halves(nn.Module):
 
 
 def conv(i: int, o: int, kernel: int = 3, groups: int = 1, stride: int = 1) -> Callable[[], nn.Module]:
-    """A convolution behind another one, as in a network."""
+    """A convolution after another one, as in a network."""
     return lambda: nn.Sequential(
         nn.Conv2d(3, i, 1), nn.ReLU(), nn.Conv2d(i, o, kernel, stride, kernel // 2, groups=groups), nn.ReLU6()
     )

@@ -1,4 +1,4 @@
-"""How many instructions does arm64 code execute for one image, beside ONNX Runtime's and LiteRT's arm64 wheels?
+"""How many instructions does arm64 code execute for one image, next to ONNX Runtime's and LiteRT's arm64 wheels?
 
     python -m bench.reach.instructions [--only GLOB]
 

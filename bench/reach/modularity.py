@@ -1,4 +1,4 @@
-"""Are networks modular? n-cuts of networks drawn, trained and pruned, beside those of their shuffles (Filan et al.,
+"""Are networks modular? n-cuts of networks drawn, trained and pruned, next to those of their shuffles (Filan et al.,
 2020).
 
     python -m bench.reach.modularity [--seeds 3] [--shuffles 50]      measure what has no row yet, and draw
@@ -123,7 +123,7 @@ def main() -> int:
     """Measure, append, draw."""
     parser = common.parser(__doc__, "modularity.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
-    parser.add_argument("--shuffles", type=int, default=50, help="shuffled networks beside each (default 50)")
+    parser.add_argument("--shuffles", type=int, default=50, help="shuffled networks next to each (default 50)")
     parser.add_argument("--plot", action="store_true", help="only draw")
     arguments = parser.parse_args()
     if not arguments.plot:

@@ -111,7 +111,7 @@ class Journey:
         self._elsewhere(tuple(pytree.tree_map(grown, self.inputs)))
 
     def build(self) -> None:
-        """A library of the shipped records, beside the module."""
+        """A library of the shipped records, next to the module."""
         slim = self._slim()
         wanted = slim.module().eval()(*self.inputs)
         library = slim.build()

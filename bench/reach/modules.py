@@ -6,8 +6,8 @@
 
 Legs: `prune`, captured and cut to half of the MACs under the law; `alone`: the recipe laid over the module in torch;
 `train`: a step; `onnx`: written and run in ONNX Runtime; other `sizes` and another `batch` where the original takes
-them; `build`: a library of shipped records beside the module. **ok**; **expected**: refused by the sentence that the
-kind states; **none**: the leg says nothing of this kind; **skipped** behind a leg that failed. The others are faults:
+them; `build`: a library of shipped records next to the module. **ok**; **expected**: refused by the sentence that the
+kind states; **none**: the leg says nothing of this kind; **skipped** after a leg that failed. The others are faults:
 **refused** otherwise, **wrong**, **crash** (a foreign exception, or the process died), **slow**.
 """
 

@@ -2,12 +2,12 @@
 
     python -m bench.reach.onnx_files                       all of onnx_files.csv, one after the other
     python -m bench.reach.onnx_files --only 'silero*'      some of them
-    python -m bench.reach.onnx_files --build               a library of each as well, run beside the file
-    python -m bench.reach.onnx_files --stages build        that alone, beside what the newest rows say of the rest
+    python -m bench.reach.onnx_files --build               a library of each as well, run next to the file
+    python -m bench.reach.onnx_files --stages build        that alone, next to what the newest rows say of the rest
     python -m bench.reach.onnx_files --summary             the table alone, from the rows there are
 
 Each file is inspected, written again unchanged (`--policy none`) and pruned to half of its multiply-accumulates. What
-is written runs beside the original (its missing columns at zero, from the recipe) at three sizes of each dynamic axis
+is written runs next to the original (its missing columns at zero, from the recipe) at three sizes of each dynamic axis
 (onnx_sizes.py). Every command is a process of its own that is stopped at a time and a memory limit. A command is
 **right**, **refused** in a sentence, **wrong** where the numbers differ, **missed** where the budget was out of reach,
 or **broken**: a crash, a traceback, an "unexpected" error or one called a fault, or a limit.
@@ -109,7 +109,7 @@ def frozen_macs(report: common.Row) -> float | None:
 
 
 def judge(paths: list[object], file: material.OnnxFile, timeout: float) -> common.Row:
-    """What ONNX Runtime says of a written file beside the original."""
+    """What ONNX Runtime says of a written file next to the original."""
     settings = [part for pair in file.values.split() for part in ("--set", pair)]
     command = [sys.executable, "-m", "bench.reach.onnx_sizes", *map(str, paths), *settings]
     done = common.run(command, timeout=timeout, threads=1, memory=MEMORY)

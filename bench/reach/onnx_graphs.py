@@ -147,7 +147,7 @@ def library(case: Case, which: str, path: str, feeds: Sequence[Feeds]) -> common
 
 
 def run(made: Library, path: str, feed: Feeds) -> common.Row:
-    """Save the library, load it, and ask it beside ONNX Runtime."""
+    """Save the library, load it, and ask it next to ONNX Runtime."""
     from secateur.deploy import load_library
 
     file = str(Path(path).with_name("library.so"))

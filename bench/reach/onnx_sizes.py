@@ -1,4 +1,4 @@
-"""An ONNX file and what was written from it beside each other in ONNX Runtime, at sizes that nobody chose for them.
+"""An ONNX file and what was written from it next to each other in ONNX Runtime, at sizes that nobody chose for them.
 
     python -m bench.reach.onnx_sizes ORIGINAL.onnx WRITTEN.onnx [--recipe R.json] [--set sr=16000]
     python -m bench.reach.onnx_sizes ORIGINAL.onnx LIBRARY.so                         at the size that it was built for

@@ -7,7 +7,7 @@
 Each network is written to an ONNX file, compiled by the command, and run in each engine's own environment
 (bench/lib/engines.py) on one drawn input. What it must give is what ONNX Runtime gives for the *original* whose missing
 columns are zero, made from the recipe alone; a row has the largest difference over the largest value. *right*: below
-1e-4. The unpruned file runs beside it, so that an engine's own faults are not taken for ours.
+1e-4. The unpruned file runs next to it, so that an engine's own faults are not taken for ours.
 """
 
 from __future__ import annotations

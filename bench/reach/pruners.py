@@ -1,4 +1,4 @@
-"""Pruners of torch modules beside each other on the same networks: who is right, how long it takes, what is refused.
+"""Pruners of torch modules next to each other on the same networks: who is right, how long it takes, what is refused.
 
     python -m bench.reach.pruners                         ours, Torch-Pruning and torch-kirigami, found and told
     python -m bench.reach.pruners --only torch-kirigami --networks tv/resnet50

@@ -1,4 +1,4 @@
-"""What share of `secateur compile` goes into running the file beside what was read from it, and what is written.
+"""What share of `secateur compile` goes into running the file next to what was read from it, and what is written.
 
 A file of about 100 MB (a VGG of 11 layers with random weights, 224x224) is compiled with and without `--trust` by
 turns; the share is 1 - without / with, of the medians. The two sides of a check run side by side on two cores, so a

@@ -2,7 +2,7 @@
 
     python -m bench.reach.real [--only GLOB] [--keep FOLDER]
 
-`secateur compile` prunes the file in a process of its own; what it wrote is then run by ONNX Runtime beside the
+`secateur compile` prunes the file in a process of its own; what it wrote is then run by ONNX Runtime next to the
 original. One JSON line for each network: sizes, the law, layers by state with the reasons of those that stayed, and
 how far the outputs moved. The files with a recurrent network are inspected only: their LSTM is kept, and said so.
 """

@@ -12,7 +12,7 @@ the one dense 3x3 has 3*3*3*32*112*112 = 10.84 M of 568.74 M, which is 1.91 %; a
 while with 1.19 the column sums to 99.29.
 
 *ShuffleNet*: the paper's 140, 38 and 13 MFLOPs are budgets that every number of groups comes near, since channels are
-whole; the last table says by how many per cent each lies beside them. "1, convolutions" leaves out the fully connected
+whole; the last table says by how many per cent each lies next to them. "1, convolutions" leaves out the fully connected
 layer: so counted, the five are 143, 140, 137, 133 and 137 M, the complexities that the paper lists below its table 1.
 """
 
@@ -92,7 +92,7 @@ def shufflenet_table() -> list[tuple[str, ...]]:
 
 
 def beside_budgets() -> list[tuple[str, ...]]:
-    """Scale and what the paper prints, then by how many per cent each number of groups lies beside it."""
+    """Scale and what the paper prints, then by how many per cent each number of groups lies next to it."""
     counted = shufflenet_macs()
     return [
         (scale, str(printed), *(f"{100 * (macs / 1e6 / printed - 1):+.1f}" for macs in counted[scale]))
@@ -108,7 +108,7 @@ def text() -> str:
             common.table(["network", "params, M", "MACs, G"], residual_table()),
             common.table(["MobileNet v1", "mult-adds, %", "parameters, %"], mobilenet_table()),
             common.table(["ShuffleNet v1, M MACs", *groups], shufflenet_table()),
-            common.table(["beside it, %", "printed", *groups], beside_budgets()),
+            common.table(["next to it, %", "printed", *groups], beside_budgets()),
         )
     )
 

@@ -252,7 +252,7 @@ def line(row: common.Row) -> str:
 
 
 def summary(rows: list[common.Row]) -> str:
-    """One line for each collection beside the peer's, the times, and every network that is not right."""
+    """One line for each collection next to the peer's, the times, and every network that is not right."""
     lines = []
     for zoo, (count, peer) in [*PEER.items(), ("all", (233, 173))]:
         of = [r for r in rows if zoo == "all" or r["network"].startswith(zoo + "/")]

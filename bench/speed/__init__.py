@@ -1,1 +1,1 @@
-"""Time and memory, beside other engines."""
+"""Time and memory, next to other engines."""

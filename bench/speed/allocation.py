@@ -5,7 +5,7 @@
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
 by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them. Networks of
 small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured budget,
-and is timed again beside the original. ``agreement`` is the share of pictures to judge by that the slim network answers
+and is timed again next to the original. ``agreement`` is the share of judged pictures that the slim network answers
 as the original does, ``error`` the relative error of its logits there, ``lost`` what the allocation went by. Pictures:
 Fashion-MNIST, and crops of photos that no scores were taken on. Networks of networks.py (``ref/resnet50``) have random
 weights and L1 scores, and tell of times alone. Rows that this commit has already are not made again, and none is begun

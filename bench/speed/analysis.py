@@ -1,4 +1,4 @@
-"""Coupling, choosing and cutting beside an earlier commit of the project: is the analysis slower than it was?
+"""Coupling, choosing and cutting next to an earlier commit of the project: is the analysis slower than it was?
 
     python -m bench.speed.analysis 593d9ae
     python -m bench.speed.analysis 593d9ae --rounds 5 --networks tv/resnet50,light/shufflenet

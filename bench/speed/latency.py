@@ -1,8 +1,8 @@
-"""How fast networks run on this machine's CPU: secateur's libraries beside the runtimes that people use.
+"""How fast networks run on this machine's CPU: secateur's libraries next to the runtimes that people use.
 
     python -m bench.speed.latency                                    all networks, threads 1 and 2, all runtimes
     python -m bench.speed.latency ref/resnet50 --threads 1 --tune 60 one network, tuned for at most a minute
-    python -m bench.speed.latency ref/resnet50@50%               pruned to half of its work, beside the unpruned network
+    python -m bench.speed.latency ref/resnet50@50%               pruned to half of its work, and the unpruned network
     python -m bench.speed.latency tv/mobilenet_v2 --batch 8          eight pictures a run
     python -m bench.speed.latency --precision bf16                   our libraries in bfloat16, if this machine has it
     python -m bench.speed.latency --resume                           leave out what this commit's rows have already
@@ -12,7 +12,7 @@ Each runtime runs in a process of its own (runtimes.py), and the processes take 
 (turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
 ten times our time has a turn every fifth round. float32 and one picture, unless asked otherwise: rows of several go to
 latency_batch.jsonl, those in bfloat16 to latency_bf16.jsonl. ``openvino-default`` is OpenVINO as it is installed, which
-may compute in bfloat16 and is no best peer in float32. MetaSchedule's schedules come from metaschedule.py, which
+may compute in bfloat16 and is not a best peer in float32. MetaSchedule's schedules come from metaschedule.py, which
 must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``. ``cores``
 is what the machine gave of its cores before and after (cores.py).
 

@@ -1,9 +1,9 @@
-"""Which networks become libraries, do they compute what the networks compute, and how fast beside ONNX Runtime?
+"""Which networks become libraries, do they compute what the networks compute, and how fast next to ONNX Runtime?
 
     python -m bench.speed.libraries [--only GLOB] [--resume] [--seconds 80]
 
 One network of each family of the coverage zoo, the real files and the reference networks are built for this machine
-without tuning, and run on one random input beside the torch executor. Right means within 1e-4 of the output's largest
+without tuning, and run on one random input next to the torch executor. Right means within 1e-4 of the output's largest
 value; or, where float32 itself is coarser (some networks with drawn weights magnify rounding), within twice torch's own
 distance from double precision. Then the library and ONNX Runtime take turns on one thread. What a library has no
 template for goes through TVM's own kernels; which operators those are stands in the row.

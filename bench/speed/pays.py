@@ -1,4 +1,4 @@
-"""Does pruning pay? Networks pruned by secateur's default policies beside the whole ones, in every runtime.
+"""Does pruning pay? Networks pruned by secateur's default policies next to the whole ones, in every runtime.
 
     python -m bench.speed.pays                                    all networks, runtimes and policies
     python -m bench.speed.pays tv/mobilenet_v2 --runtimes torch   one network in one runtime

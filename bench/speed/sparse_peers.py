@@ -1,4 +1,4 @@
-"""Layers and networks with zeros in other runtimes, beside our libraries: the same ONNX file in each.
+"""Layers and networks with zeros in other runtimes, next to our libraries: the same ONNX file in each.
 
     python -m bench.speed.sparse_peers layers [--densities 20 10] [--rounds 41]
     python -m bench.speed.sparse_peers networks       MobileNet v1 and ResNet-50, with 80 % zeros

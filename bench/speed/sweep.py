@@ -1,11 +1,11 @@
-"""What the sweep costs: time beside training's, memory by criterion, and how long criteria take to score afterwards.
+"""What the sweep costs: time next to training's, memory by criterion, and how long criteria take to score afterwards.
 
     python -m bench.speed.sweep [--networks ref/resnet50,tv/mobilenet_v2] [--examples 32] [--rounds 3]
 
 *ratio*: the sweep for all criteria over the time of a forward and a backward pass, with gradients of all weights, over
 the same pictures in the same batches: by turns, CPU seconds of the one thread (what else the machine does counts
 little), medians of the rounds. *memory*: the peak resident size of
-a process that loads the network, sweeps for one criterion and scores, beside one that loads and runs it; GB are 1e9
+a process that loads the network, sweeps for one criterion and scores, next to one that loads and runs it; GB are 1e9
 bytes. *score*: CPU seconds of each criterion on the graph with its statistics.
 """
 
@@ -85,7 +85,7 @@ def times(name: str, examples: int, rounds: int, seed: int) -> common.Row:
 
 
 def scored(name: str, examples: int, seed: int, wanted: list[str]) -> common.Row:
-    """CPU seconds of these criteria alone, each behind a sweep of its own, and what else the machine did."""
+    """CPU seconds of these criteria alone, each after a sweep of its own, and what else the machine did."""
     _, graph, _ = prepared(name, examples, seed)
     seconds: dict[str, float] = {}
     for key in wanted:

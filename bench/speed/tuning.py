@@ -7,7 +7,7 @@ Everything goes through the commands that a user has, each in a process of its o
 between typing and the prompt. NETWORK=SECONDS is tuned from an empty file of records within so many seconds, and built
 from the full file. The same network is then tuned again from empty files, ten times in all, and each kernel gets the
 choice with the best median over the ten: ten times the measuring. Both libraries, and the one that is built without a
-file, run by turns as in latency.py. A NETWORK behind a plus starts from the records of the one before it: it should
+file, run by turns as in latency.py. A NETWORK after a plus starts from the records of the one before it: it should
 measure only what it does not share.
 """
 
@@ -42,7 +42,7 @@ def tune(model: Path, records: Path, seconds: float, threads: int) -> float:
 
 
 def build(model: Path, folder: Path, records: Path | None, threads: int) -> float:
-    """Build a library into a folder from which a worker loads it, beside an input; the wall seconds of the command."""
+    """Build a library into a folder from which a worker loads it, next to an input; the wall seconds of the command."""
     folder.mkdir(exist_ok=True)
     (folder / "input.npy").write_bytes((model.parent / "input.npy").read_bytes())
     from_records: list[str | Path] = [] if records is None else ["--records", records]
@@ -92,7 +92,7 @@ def compare(folders: dict[str, Path], threads: int, rounds: int, seed: int) -> d
 
 
 def first_tuning(name: str, limit: float, options: Any) -> dict[str, Any]:
-    """From an empty file once and ``--times`` times; the libraries beside each other."""
+    """From an empty file once and ``--times`` times; the libraries next to each other."""
     folder = MATERIAL / name.replace("/", "-")
     model = prepared(name, folder, options.seed)
     files = [folder / f"records-{i}.jsonl" for i in range(options.times)]

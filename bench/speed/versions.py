@@ -1,4 +1,4 @@
-"""This checkout beside an earlier commit of the project: is anything slower than it was?
+"""This checkout next to an earlier commit of the project: is anything slower than it was?
 
     python -m bench.speed.versions 593d9ae                  commands, a build, and three networks by turns
     python -m bench.speed.versions 593d9ae --rounds 7 --only compile

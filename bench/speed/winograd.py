@@ -4,7 +4,7 @@
     python -m bench.speed.winograd trained
         layers inside of opennsfw's ResNet-50-thin on photos (bench/data/material.py first)
     python -m bench.speed.winograd kernels      single layers: direct and Winograd, untuned and the best of their spaces
-    python -m bench.speed.winograd networks     whole networks with and without it, beside other runtimes
+    python -m bench.speed.winograd networks     whole networks with and without it, next to other runtimes
 
 Errors are the largest difference from double precision over the largest output, on rectified normal inputs and normal
 weights where nothing else is said. Times of a part are taken in one run, by turns; medians.
@@ -41,7 +41,7 @@ NETWORKS = ("ref/resnet50", "ref/se_resnet50", "tv/resnet18", "tv/vgg11", "tv/de
 
 
 def errors(options: Any) -> Iterator[common.Row]:
-    """Simulated for each set of points, then the kernels themselves beside the direct ones."""
+    """Simulated for each set of points, then the kernels themselves next to the direct ones."""
     rng = np.random.default_rng(options.seed)
     for pairs in PAIRS:
         row: common.Row = {"part": "points", "m": 2 * len(pairs), "pairs": pairs}

@@ -104,7 +104,7 @@ def compile(
 
     ``macs``, ``params``, ``bytes`` say what remains at most, ``latency_ms`` how long a run may take on this machine and
     one thread, ``speedup`` ("2x") how many times as fast as the original it must be there (a few networks are made and
-    measured beside it); they override the policy's budget. ``keep`` ("99%") asks for the smallest network of which so
+    measured next to it); they override the policy's budget. ``keep`` ("99%") asks for the smallest network of which so
     many answers (most likely classes) on held-out calibration data are the original's: several are made, repaired as
     the policy says, with ``macs`` as the most that may remain, and within a budget of time where one is given.
     ``max_error`` ("1%") does the same for outputs that are no classes: in the mean of the held-out examples they differ

@@ -87,7 +87,7 @@ def check_by_hand_alone(budgets: Mapping[str, object]) -> None:
 def checkpoints_of(folder: str | Path | None, policy: Policy) -> Path | None:
     """The folder for states of passes that take long, made if it is not there.
 
-    Raises InputError where no pass keeps any, and for what is no folder.
+    Raises InputError where no pass keeps any, and for what is not a folder.
     """
     if folder is None:
         return None
@@ -99,7 +99,7 @@ def checkpoints_of(folder: str | Path | None, policy: Policy) -> Path | None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"checkpoint '{folder}' is no folder: {error.strerror or error}; name another") from error
+        raise InputError(f"checkpoint '{folder}' is not a folder: {error.strerror or error}; name another") from error
     return Path(folder)
 
 

@@ -54,7 +54,7 @@ class Reading(Fields):
     """The outcome, as the report prints it. ``passed`` is None where nothing could be run, and ``note`` says why.
 
     ``max_rel_err``: the largest difference over the largest value of the reference; ``runs``: inputs compared.
-    ``taken``: the shapes that the original took beside the captured ones, by kind of size, None where it took none; no
+    ``taken``: the shapes that the original took besides the captured ones, by kind of size, None where it took none; no
     part of the JSON. The same network as a file is asked for these first.
     """
 

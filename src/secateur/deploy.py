@@ -207,7 +207,7 @@ def read_results(
 def layer_times(graph: Graph, rounds: int = 20) -> dict[str, float]:
     """Milliseconds of each layer within a run of its library on this machine and one thread, by the layer's label.
 
-    Nothing for a network that is no one piece of machine code. Raises Unsupported where TVM is missing.
+    Nothing for a network that is not one piece of machine code. Raises Unsupported where TVM is missing.
     """
     _need_tvm()
     from secateur.codegen.tune.profile import profile

@@ -116,7 +116,7 @@ def _unmet(goal: Goal, found: Judged) -> str:
 
 
 def kept_share(keep: float | str) -> float:
-    """``"99%"`` or 0.99 as 0.99. Raises InputError for what is no share of answers."""
+    """``"99%"`` or 0.99 as 0.99. Raises InputError for what is not a share of answers."""
     share = _share(keep)
     if not 0 < share <= 1:
         raise InputError(f"keep {keep}: give the share of answers that must stay the same, such as 99% or 0.99")
@@ -124,7 +124,7 @@ def kept_share(keep: float | str) -> float:
 
 
 def largest_error(error: float | str) -> float:
-    """``"1%"`` or 0.01 as 0.01. Raises InputError for what is no distance of outputs."""
+    """``"1%"`` or 0.01 as 0.01. Raises InputError for what is not a distance of outputs."""
     share = _share(error)
     if not 0 < share < 1:
         raise InputError(f"max_error {error}: give how far outputs may differ in the mean, such as 1% or 0.01")

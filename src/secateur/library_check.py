@@ -1,4 +1,4 @@
-"""What a library is judged by: one run beside its network in float32, and where these differ, in double precision."""
+"""What a library is judged by: one run next to its network in float32, and where these differ, in double precision."""
 
 from __future__ import annotations
 

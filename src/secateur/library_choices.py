@@ -1,6 +1,6 @@
 """What roundings decide in a library of parts: the runtime's choice among nearly equal scores.
 
-Two right programs part there, and everything behind it differs. So each part is judged by itself, on what it read in
+Two right programs part there, and everything after it differs. So each part is judged by itself, on what it read in
 the library, and then the network as a whole with the library's choices put in its place.
 """
 

@@ -27,7 +27,7 @@ def sparse_of(
 ) -> Sparsify | None:
     """The pass that makes zeros, if a share was given. ``data``: is there calibration data?
 
-    Raises InputError for what is no share, for an unknown pattern, and for a pattern without a share.
+    Raises InputError for what is not a share, for an unknown pattern, and for a pattern without a share.
     """
     if sparsity is None:
         if block is not None:

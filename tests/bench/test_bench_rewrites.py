@@ -85,7 +85,7 @@ def test_rates_are_chosen_by_pictures_that_neither_tune_nor_judge() -> None:
 def test_a_row_says_what_was_chosen_and_judges_by_the_last_set() -> None:
     row = from_trained.measure(subject(1, 1, -1), "low_rank{rank=1}", 0, (1e-9,))
     assert (row["layers"], row["left"], row["rate"]) == (1, 0, 1e-9)
-    assert row["original"] == pytest.approx(2, rel=1e-3)  # y beside -y
+    assert row["original"] == pytest.approx(2, rel=1e-3)  # y next to -y
     assert row["fitted"] < 1 < row["after"]
     assert list(row["chosen_by"]) == ["1e-09"]
 

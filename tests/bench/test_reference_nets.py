@@ -47,7 +47,7 @@ def test_shufflenet_halves_and_obeys_the_law() -> None:
 
 
 def test_tables_of_the_papers(golden: Callable[[str, str], None]) -> None:
-    """Golden, and beside what is printed: the papers' digits, but for one that is a slip."""
+    """Golden, and next to what is printed: the papers' digits, but for one that is a slip."""
     golden("tables/papers.txt", tables.text() + "\n")
     assert tables.residual_table()[:2] == [("resnet50", "25.5", "4.1"), ("resnext50_32x4d", "25.0", "4.2")]
     assert tables.mobilenet_table() == [

@@ -37,7 +37,7 @@ def test_a_failed_law_writes_nothing(call: Call, model: Path, monkeypatch: pytes
         (["--records", "db.jsonl"], "name one with --library"),
         (["--tune", "60s"], "name one with --library"),
         (["--sparsity", "100%"], "below 100%"),
-        (["--sparsity", "80%", "--block", "7"], "no pattern of zeros"),
+        (["--sparsity", "80%", "--block", "7"], "not a pattern of zeros"),
         (["--block", "auto"], "give sparsity= as well"),
         (["--latency-ms", "0"], "milliseconds above 0"),
         (["--target", "cuda"], "unknown target 'cuda' (did you mean cuda:sm_90"),

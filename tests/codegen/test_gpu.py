@@ -1,4 +1,4 @@
-"""Libraries for GPUs on a machine without one: every template by PoCL beside the torch executor, tiny ones by Oclgrind,
+"""Libraries for GPUs on a machine without one: templates by PoCL next to the torch executor, tiny ones by Oclgrind,
 and all sizes of tile by nvcc.
 
 Whole networks, all cases under Oclgrind and cubins of them are measured by ``python -m bench.reach.gpu``.

@@ -38,7 +38,7 @@ def cast(g: Net, y: str) -> str:
 
 NETS = {
     "softmax of old operator sets": between(op("Softmax", axis=1), 11),
-    "softmax of old operator sets behind": between(then(op("Relu"), op("LogSoftmax", axis=1)), 9),
+    "softmax of old operator sets after": between(then(op("Relu"), op("LogSoftmax", axis=1)), 9),
     "names that cannot be printed": between(spread, 13),
     "weights of nodes": between(cast, 13),
     "softmax": between(op("Softmax", axis=1), 13),

@@ -18,5 +18,5 @@ Call = Callable[..., Result]
 
 
 def listing(path: Path) -> set[str]:
-    """The names of what lies beside a file."""
+    """The names of what lies next to a file."""
     return {p.name for p in path.parent.iterdir()}

@@ -60,7 +60,7 @@ Made = Callable[[], ModelProto]
 
 
 def picture(build: Callable[[Net, str], str], opset: int = 17) -> Made:
-    """A layer before and one behind what is tried; 8 channels go through it."""
+    """A layer before and one after what is tried; 8 channels go through it."""
 
     def make() -> ModelProto:
         g = Net(*IMAGE, opset=opset)
@@ -226,7 +226,7 @@ NETS: dict[str, Made] = {
         lambda g, x: g("Div", x, g("Cast", g("ReduceProd", g.dims(x, 2, 4), keepdims=0), to=F))
     ),
     "last row": picture(lambda g, x: g("Add", x, g("Unsqueeze", g("Gather", x, g.const(-1), axis=2), g.const([2])))),
-    "rows by an index from behind": picture(lambda g, x: g("Add", x, g("Gather", x, g.const([-2]), axis=2))),
+    "rows by an index from the end": picture(lambda g, x: g("Add", x, g("Gather", x, g.const([-2]), axis=2))),
     "frames": series(_frames, (INT, INT)),
     "scores": series(_scores),
     "state": series(_state),

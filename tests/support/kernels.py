@@ -1,4 +1,4 @@
-"""Building and checking single kernels in tests: small graphs, and a library beside the torch executor."""
+"""Building and checking single kernels in tests: small graphs, and a library next to the torch executor."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def wide() -> Graph:
 
 
 def shuffled() -> Graph:
-    """A ShuffleNet unit: grouped, shuffled, depthwise, grouped. The shuffle is no step of its own."""
+    """A ShuffleNet unit: grouped, shuffled, depthwise, grouped. The shuffle is not a step of its own."""
     net = Net(1, 48, 14, 14)
     y = net.shuffle(net.relu(net.conv("x", 48, 1, groups=3)), 3)
     y = net.conv(net.conv(y, 48, groups=48), 48, 1, groups=3)
@@ -25,7 +25,7 @@ def shuffled() -> Graph:
 
 
 def gated() -> Graph:
-    """A squeeze-excite block behind a convolution."""
+    """A squeeze-excite block after a convolution."""
     net = Net(1, 32, 14, 14)
     return net.graph(net.squeeze_excite(net.relu(net.conv("x", 32))))
 

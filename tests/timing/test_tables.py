@@ -78,9 +78,9 @@ def one_by_one() -> Graph:
         (HEAD, "holds no layer"),
         (HEAD + "conv,3,16,3,1,1,8x8\n", "line 2: it has 7 columns, not 8"),
         (HEAD + "pool,3,16,3,1,1,8x8,1\n", "line 2: there is no layer 'pool'"),
-        (HEAD + "conv,3,16,3,1,1,8x8,-1\n", "line 2: -1 is no time"),
+        (HEAD + "conv,3,16,3,1,1,8x8,-1\n", "line 2: -1 is not a time"),
         (HEAD + "conv,3,16,3,1,1,8x8,soon\n", "line 2: could not convert"),
-        (HEAD + "conv,3,none,3,1,1,8x8,1\n", "line 2: 'none' is no number from 1 up"),
+        (HEAD + "conv,3,none,3,1,1,8x8,1\n", "line 2: 'none' is not a number from 1 up"),
         (HEAD + "conv,3,16,3x3x3,1,1,8x8,1\n", "line 2: '3x3x3' has 3 axes, not 2"),
     ],
 )

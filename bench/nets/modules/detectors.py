@@ -125,7 +125,7 @@ class Grids(nn.Module):
 
 
 class Anchored(nn.Module):
-    """Anchors in the channels, learnt factors beside them, a view by anchor (YOLOv7)."""
+    """Anchors in the channels, learnt factors next to them, a view by anchor (YOLOv7)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Regions(nn.Module):
         """Scores of each box of one picture."""
         from torchvision.ops import roi_align
 
-        import bench.data.torchvision_shim  # noqa: F401  for torchvision beside another build of torch
+        import bench.data.torchvision_shim  # noqa: F401  for torchvision next to another build of torch
 
         return self.head(roi_align(self.body(x), [boxes], (3, 3), 0.25))
 
@@ -184,7 +184,7 @@ class Suppressed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As many boxes as are left."""
-        import bench.data.torchvision_shim  # noqa: F401  for torchvision beside another build of torch
+        import bench.data.torchvision_shim  # noqa: F401  for torchvision next to another build of torch
 
         found = self.head(self.body(x))[0].flatten(1).t()
         corner, size = found[:, :2], found[:, 2:4].exp()

@@ -46,7 +46,7 @@ def stem(width: int, inputs: int = 3, stride: int = 1) -> nn.Sequential:
 
 
 def between(block: nn.Module, width: int, after: int = 0, stride: int = 1) -> nn.Sequential:
-    """The block between a stem, a convolution behind it, and a head: what feeds it and what it feeds can be cut."""
+    """The block between a stem, a convolution after it, and a head: what feeds it and what it feeds can be cut."""
     after = after or width
     body = nn.Conv2d(after, after, 3, 1, 1)
     return nn.Sequential(stem(width, stride=stride), block, body, nn.ReLU(), nn.Conv2d(after, 8, 1))

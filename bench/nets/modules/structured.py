@@ -1,4 +1,4 @@
-"""Structure beside channels: edges of graphs, masks and places of pictures, circulant and ternary weights."""
+"""Structure next to channels: edges of graphs, masks and places of pictures, circulant and ternary weights."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _list(values: tuple[float, ...]) -> str:
 class Images:
     """Images of a folder in batches ``x`` or ``(x, labels)``, decoded when they are gone through, and kept if few.
 
-    Of a file with several frames that is no single picture nothing is taken: it is refused. Transparency is left out,
+    A file with several frames is not a single picture: it is refused. Transparency is left out,
     pictures are not turned by what a camera noted, and 16-bit greys keep their upper half.
     """
 

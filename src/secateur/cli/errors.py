@@ -24,7 +24,7 @@ CHECKS = (BudgetError, LawError, PassError, SlowerError, VerifyError)
 def guard(debug: bool, several: bool = False) -> Iterator[Team]:
     """Turn errors into a message and an exit code: 1 a check failed, 2 unusable input, 130 interrupted.
 
-    ``several``: the command can be shared by processes; the one that fails first tells why. Others do not look at what
+    ``several``: the command can be shared by processes; the one that fails first says why. Others do not look at what
     a launcher left in the environment, and never wait for it.
     """
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ Precision = Annotated[
         help="What a library multiplies in: bf16 where the target has instructions for it, auto where that is faster.",
     ),
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Do not run the files beside what was read from them.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Do not run the files next to what was read from them.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let OUT be IN; it is replaced at the very end.")]
 Protect = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Layers that keep their output channels, such as 'head.*'.")

@@ -89,7 +89,7 @@ def compile_command(
     round_to: Annotated[str | None, typer.Option(metavar="auto|N", help="Widths fill vectors of this size.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="native|T[,T]", help="Follow its vectors; native: time it beside the original."),
+        typer.Option(metavar="native|T[,T]", help="Follow its vectors; native: time it next to the original."),
     ] = None,
     library: Annotated[
         Path | None,
@@ -202,7 +202,7 @@ def verify_command(
     slim: Annotated[Path, typer.Argument(metavar="SLIM.onnx", show_default=False)],
     recipe: Annotated[Path, typer.Option(metavar="R.json", help="What was kept.", show_default=False)],
     inputs: Annotated[
-        list[Path] | None, typer.Option("--input", metavar="FILE.npz", help="Inputs by name, beside the random ones.")
+        list[Path] | None, typer.Option("--input", metavar="FILE.npz", help="Inputs by name, next to the random ones.")
     ] = None,
     seed: Seed = 0,
     trust: Trust = False,

@@ -8,7 +8,7 @@ from secateur.ir import InputError
 
 
 def shapes_of(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes by the inputs' names. Raises InputError for what is no shape, and for an input given twice."""
+    """The shapes by the inputs' names. Raises InputError for what is not a shape, and for an input given twice."""
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, sizes = text.rpartition(":")  # names may have a colon too

@@ -1,4 +1,4 @@
-"""What zeros gain: for each layer with enough of them, the time of its best block-sparse kernel beside the dense ones.
+"""What zeros gain: for each layer with enough of them, the time of its best block-sparse kernel next to the dense ones.
 
 A network is planned and nothing is built. Times are estimates, those by which kernels are chosen that nobody measured,
 and TVM is not needed; or seconds, where records have them of all kernels of a layer, or where these may be measured.

@@ -110,7 +110,7 @@ def kernel_seconds(
 
     Of kernels that compute the same the fastest counts. Steps without a choice (pools, copies, arithmetic) are not
     measured and count nothing; a graph is None where a kernel of its could not be measured, or the time was up. Raises
-    as ``tune`` does, and Unsupported for a graph that is no one piece of machine code.
+    as ``tune`` does, and Unsupported for a graph that is not one piece of machine code.
     """
     tuner = _tuner(target, 1, records, True, tracker)
     backend = backend_for(tuner.target)

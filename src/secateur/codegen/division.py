@@ -98,7 +98,7 @@ def divide(graph: Graph, apart: Set[str] = frozenset()) -> tuple[Piece, ...]:
 def _without_code(graph: Graph) -> dict[str, str]:
     """The nodes that the runtime has to compute, by name, and what they are called."""
     found: dict[str, str] = {}
-    loose: set[str] = set()  # values whose sizes only a run tells
+    loose: set[str] = set()  # values whose sizes only a run reveals
     for node in graph.nodes:
         types = {graph.value(n).dtype for n in node.inputs if n is not None} | {v.dtype for v in node.outputs}
         if any(n in loose for n in node.inputs) or _sized_by_data(node):
@@ -110,7 +110,7 @@ def _without_code(graph: Graph) -> dict[str, str]:
 
 
 def _computed_gates(graph: Graph, node: Node) -> bool:
-    """A recurrent layer without code: a plain one, or one whose weights only a run tells."""
+    """A recurrent layer without code: a plain one, or one whose weights only a run reveals."""
     if node.op in ("lstm", "gru"):
         return any(name is not None and name not in graph.weights for name in node.inputs[1:4])
     return node.op == "rnn"

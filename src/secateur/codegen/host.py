@@ -16,7 +16,7 @@ HWCAP = (
 )  # fmt: skip
 HWCAP2 = {14: "bf16"}  # of AT_HWCAP2
 AT_HWCAP, AT_HWCAP2 = 16, 26
-# What Apple's sysctl calls them, behind "hw.optional.arm.FEAT_".
+# What Apple's sysctl calls them, after "hw.optional.arm.FEAT_".
 APPLE = {
     "LSE": "atomics", "FP16": "fphp", "RDM": "asimdrdm", "LRCPC": "lrcpc", "DotProd": "asimddp", "CRC32": "crc32",
     "BF16": "bf16",

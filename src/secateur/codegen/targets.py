@@ -134,7 +134,7 @@ _GPUS = (
 )
 GPUS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _GPUS})
 
-# The core of a target by implementer and part number; cores that differ little from it stand beside it.
+# The core of a target by implementer and part number; cores that differ little from it stand next to it.
 ARM_CORES: Mapping[tuple[int, int], str] = MappingProxyType(
     {
         (0x41, part): f"aarch64:{core}"

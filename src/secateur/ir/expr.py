@@ -19,7 +19,7 @@ Bound = Fraction | None  # None where there is no bound
 
 @dataclass(frozen=True)
 class Atom:
-    """What cannot be taken apart: an input's size, a size that only a run tells, or a function of expressions.
+    """What cannot be taken apart: an input's size, a size that only a run reveals, or a function of expressions.
 
     ``kind`` is "size", "unknown" (``name`` says of what), "floor" (one argument), "min" or "max" (two), "scale" (one,
     times ``factor`` in floating point, rounded down), or, while bounds are looked for, "rest": argument minus floor.
@@ -106,7 +106,7 @@ class Expr:
         return all(a.kind not in ("unknown", "scale") for a in self.atoms())
 
     def at(self, sizes: Mapping[str, int]) -> Fraction | None:
-        """Its value at these sizes of the inputs; None where only a run tells."""
+        """Its value at these sizes of the inputs; None where only a run reveals."""
         total = Fraction(0)
         for monomial, c in self.terms:
             for a in monomial:
@@ -160,7 +160,7 @@ class Expr:
         return Expr._from(table)
 
     def over(self, other: Expr | int | Fraction) -> Expr | None:
-        """The exact quotient; None where it is no polynomial."""
+        """The exact quotient; None where it is not a polynomial."""
         rest, divisor = self, Expr.of(other)
         if not divisor.terms:
             return None
@@ -292,7 +292,7 @@ def _plus(a: Bound, b: Bound) -> Bound:
 
 
 def quotient(a: Expr, b: Expr) -> Expr:
-    """``a // b``; where that is no expression of this kind, a size that only a run tells."""
+    """``a // b``; where that is not an expression of this kind, a size that only a run reveals."""
     exact = a.over(b)
     if exact is not None:
         return exact.floor()

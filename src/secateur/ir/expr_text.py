@@ -15,10 +15,10 @@ def parse(text: str) -> Expr:
     """The expression of a ``Sym``'s name. Raises ValueError."""
     tokens = [*_TOKEN.findall(text), ""]
     if "".join(tokens) != re.sub(r"\s", "", text):
-        raise ValueError(f"'{text}' is no size")
+        raise ValueError(f"'{text}' is not a size")
     found, rest = _sum(tokens)
     if rest != [""]:
-        raise ValueError(f"'{text}' is no size")
+        raise ValueError(f"'{text}' is not a size")
     return found
 
 
@@ -48,7 +48,7 @@ def _factor(tokens: list[str]) -> tuple[Expr, list[str]]:
         a, tokens = _sum(tokens[1:])
         b, tokens = _sum(tokens[1:])
         if head == "floor":
-            raise ValueError("sizes by a factor that is no power of two cannot be computed again")
+            raise ValueError("sizes by a factor that is not a power of two cannot be computed again")
         return Expr.atom(Atom(head, args=(a, b))), tokens[1:]
     if head == "(":
         value, tokens = _sum(tokens)

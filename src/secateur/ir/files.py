@@ -1,6 +1,6 @@
 """Writing results: whole or not at all, and where the user said.
 
-A file is replaced by a new one that was written beside it. What is no file, a device or a pipe, cannot be replaced
+A file is replaced by a new one that was written next to it. What is not a file, a device or a pipe, cannot be replaced
 without harm and is written through; a symbolic link stays, and the file it leads to is replaced. Every output of
 secateur passes here.
 """
@@ -118,7 +118,7 @@ def _below_proc(place: Path) -> bool:
 
 
 def _temporary(place: Path) -> Path:
-    """An empty file, beside what it will replace; nobody else may read it where nobody else may read that."""
+    """An empty file, next to what it will replace; nobody else may read it where nobody else may read that."""
     special = is_special(place)
     folder = Path(tempfile.gettempdir()) if special else place.parent
     path = folder / f".secateur-{secrets.token_hex(8)}{'' if special else place.suffix}"

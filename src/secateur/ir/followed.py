@@ -22,7 +22,7 @@ def followed_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
 
 
 def _sizes(value: Value) -> tuple[int, ...]:
-    """The shape with expressions; what an operator makes that only a run tells is told apart by its place."""
+    """The shape with expressions; what an operator makes that only a run reveals is told apart by its place."""
     return tuple(
         d if isinstance(d, Size) or not isinstance(d, Sym)
         else unknown(int(d), f"{value.name}#{axis}") if d.name == "any" else as_size(d)

@@ -1,7 +1,7 @@
 """What a network is: values, nodes and a graph in single assignment form.
 
 A graph is immutable. Edges are names, so a rewrite replaces a node without rebuilding what
-follows it; weights stand beside the graph and are shared between its versions.
+follows it; weights stand next to the graph and are shared between its versions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shape rules: ``infer[op](node, inputs)`` gives the (shape, dtype) of each output.
 
 ``verify`` re-derives every shape with these after every pass, so a rewrite cannot leave a stale
-one behind. A rule raises ValueError with the reason when the operands do not fit.
+one after. A rule raises ValueError with the reason when the operands do not fit.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .torch_origin import Integers
 
 SLICE = 100  # tolerances of its own largest value by which one slice may be off
 FLOOR = 1e-2  # tolerances of the whole output's largest value below which a slice is not looked at
-NOISE = 1e-6  # relative change of weights and inputs that tells how a network hands on errors
+NOISE = 1e-6  # relative change of weights and inputs that shows how a network hands on errors
 RANGE = 3e-7  # absolute error of functions whose range is 1
 SIZES = 8  # numbers at most that an operator may read as sizes, scales or a region
 BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "erf"})

@@ -1,4 +1,4 @@
-"""How long-running work tells what it is at: one signature from the command line down to the tuner."""
+"""How long-running work reports what it is at: one signature from the command line down to the tuner."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _permuted(
 ) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
     """(axis, parts, turn) if reshape to ``split``, transpose and reshape to ``end`` permute one axis of fixed size.
 
-    What lies behind that axis may be one axis in between: reshapes keep the number of elements, so it is a product.
+    What lies after that axis may be one axis in between: reshapes keep the number of elements, so it is a product.
     """
     if shape != end:
         return None

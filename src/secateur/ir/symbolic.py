@@ -67,7 +67,7 @@ def size(value: int, expr: Expr) -> int:
 
 
 def unknown(value: int, name: str) -> int:
-    """A size that only a run tells, by a name that means the same wherever it comes up."""
+    """A size that only a run reveals, by a name that means the same wherever it comes up."""
     return Size(value, Expr.atom(Atom("unknown", f"?{name}")))
 
 
@@ -146,7 +146,7 @@ def in_proportion(old: int, value: int) -> int:
 def resized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """The graph at other sizes of its inputs, by name: inputs and attributes; shapes are to be derived anew.
 
-    Raises ValueError where an attribute needs a size that only a run tells.
+    Raises ValueError where an attribute needs a size that only a run reveals.
     """
     now = {d.name: int(d) for v in graph.inputs for d in v.shape if isinstance(d, Sym)} | dict(sizes)
 

@@ -37,7 +37,7 @@ class TorchOrigin:
 
     ``parameters`` and ``buffers`` are the module's names. ``in_spec`` and ``out_spec`` are pytree
     specs of ``(args, kwargs)`` and of the result. ``leaves`` holds one entry per leaf of the
-    result: the position of a graph output, or a 1-tuple with a constant that is no tensor.
+    result: the position of a graph output, or a 1-tuple with a constant that is not a tensor.
     ``arguments`` holds one entry per leaf of the arguments: whether it is a tensor, and so an input.
     ``train_as`` says of nodes, by name, which operator they are in train mode where that is another
     one than in eval mode: "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "instance_norm".

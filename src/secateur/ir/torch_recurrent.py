@@ -36,7 +36,7 @@ class RecurrentCall:
 
     @property
     def gates(self) -> int:
-        """The gates whose rows a weight has one behind the other."""
+        """The gates whose rows a weight has one after the other."""
         return GATES[self.kind]
 
 

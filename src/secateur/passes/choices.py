@@ -1,6 +1,6 @@
 """What roundings decide: a sort of nearly equal scores, the largest of them, a comparison, a step.
 
-Two right networks part at such a node, and everything behind it differs. With the reference's choice put in its place
+Two right networks part at such a node, and everything after it differs. With the reference's choice put in its place
 the rest must agree again, and on the reference's own values the node must give the reference's choice.
 """
 

@@ -192,7 +192,7 @@ class _Pair:
         if made is None or (unstable and not (made and all(map(discrete, made)))):
             return ""
         hidden, count = behind(self.slim, made), len(self.original.outputs)
-        # A layer that is off is no choice among equals, whatever hides it.
+        # A layer that is off is not a choice among equals, whatever hides it.
         layers = zip(self.probes, wanted[count:], actual[count:], strict=True)
         if any(difference(a, b) > limit for probe, a, b in layers if probe.value not in hidden):
             return ""

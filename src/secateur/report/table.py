@@ -24,7 +24,7 @@ PLACES = "the HTML page and the JSON have every one"  # where all layers are, fo
 
 @dataclass(frozen=True)
 class Signs:
-    """How a stream can print what is no letter."""
+    """How a stream can print what is not a letter."""
 
     arrow: str = "→"
     gap: str = "…"

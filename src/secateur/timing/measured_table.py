@@ -32,7 +32,7 @@ def measured_table(graph: Graph, runtime: str, lanes: int, seed: int = 0, progre
     """The table of a network's layers in a runtime on this machine and one thread.
 
     A layer that stands alone pays for the call, which is timed on a network of one addition and taken off. What the
-    network takes beside its layers is the ``rest``. Raises InputError where the runtime is not here, and Unsupported
+    network takes besides its layers is the ``rest``. Raises InputError where the runtime is not here, and Unsupported
     where it cannot run the network.
     """
     check_runtime(runtime)
@@ -102,7 +102,7 @@ def _layers(graph: Graph) -> dict[Shape, Node]:
 
 
 def _table(graph: Graph, rows: Mapping[Shape, float], whole: float, source: str, lanes: int) -> Table:
-    """Rows in milliseconds, and what the ``whole`` network takes beside its layers."""
+    """Rows in milliseconds, and what the ``whole`` network takes besides its layers."""
     layers = sum(rows[shape_of(graph, node)] for node in graph.nodes if node.op in LAYERS)
     return Table(tuple(Row(s, t) for s, t in rows.items()), max(whole - layers, 0.0), source, lanes)
 

@@ -79,7 +79,7 @@ class Table:
     rest: float = 0.0
     source: str = ""
     lanes: int = 1  # widths are looked up at multiples of this
-    how: ClassVar[str] = "by the latency table, beside the original"
+    how: ClassVar[str] = "by the latency table, next to the original"
     _points: Mapping[Kind, dict[Shape, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -174,7 +174,7 @@ def read_table(path: str | Path, lanes: int = 1) -> Table:
                 raise ValueError(f"it has {len(cells)} columns, not {len(COLUMNS)}")
             ms = float(cells[-1])
             if not 0 <= ms < math.inf:
-                raise ValueError(f"{cells[-1]} is no time")
+                raise ValueError(f"{cells[-1]} is not a time")
             if cells[0] == REST:
                 rest += ms
             else:
@@ -187,7 +187,7 @@ def read_table(path: str | Path, lanes: int = 1) -> Table:
 
 
 def _row(cells: Sequence[str], ms: float) -> Row:
-    """Raises ValueError for what is no layer."""
+    """Raises ValueError for what is not a layer."""
     op, inputs, outputs, kernel, stride, groups, size, _ = cells
     if op not in LAYERS:
         raise ValueError(f"there is no layer '{op}'; there are {', '.join(LAYERS)} and {REST}")
@@ -219,7 +219,7 @@ def _each(text: str, axes: int) -> tuple[int, ...]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"'{text}' is no number from 1 up")
+        raise ValueError(f"'{text}' is not a number from 1 up")
     return int(text)
 
 

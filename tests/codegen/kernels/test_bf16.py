@@ -128,7 +128,7 @@ def test_post_operations_work_in_float32(target: Target) -> None:
 
 @BOTH
 def test_lanes_that_are_not_read_do_not_count(target: Target) -> None:
-    """Channels of a concat and of a split lie anywhere, and those of others beside them are infinite."""
+    """Channels of a concat and of a split lie anywhere, and those of others next to them are infinite."""
     net = Net(1, 30, 4, 4)
     part = net.node("slice", "x", axes=(1,), starts=(5,), ends=(26,), steps=(1,))
     graph = net.graph(conv(net, part, 10, (1, 1)))
@@ -190,7 +190,7 @@ def test_other_layers_that_are_convolutions(target: Target, layer: torch.nn.Modu
 @BOTH
 @pytest.mark.parametrize("name", ["residual", "shuffled", "attentive"])
 def test_whole_networks_stay_in_their_memory(target: Target, name: str) -> None:
-    """And near float32: scratch and what lies beside it hold NaN first."""
+    """And near float32: scratch and what lies next to it hold NaN first."""
     assert compared(NETWORKS[name](), target, 6e-2, 2, "bf16").metadata.kernels["bf16"] >= 3
 
 

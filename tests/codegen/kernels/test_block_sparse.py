@@ -127,7 +127,7 @@ def test_strips_hold_every_pixel(h: int, w: int, inputs: int, kernel: int, dilat
 )  # fmt: skip
 def test_any_shape(kind: type, n: int, ci: int, co: int, size: tuple[int, int], kernel: int, stride: int, dilation: int,
                    activation: str, threads: int, which: int, keep: float) -> None:  # fmt: skip
-    """Channels that fill no block, images of any size, also without any weight; a residual behind."""
+    """Channels that fill no block, images of any size, also without any weight; a residual after."""
     from support.kernels import ACTIVATIONS
 
     net = Net(n, 5, *size)

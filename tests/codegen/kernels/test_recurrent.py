@@ -82,7 +82,7 @@ def test_a_library_agrees_with_onnx_runtime(
 
 
 def recurrent_net(op: str, hidden: int, batch: int, direction: str) -> Graph:
-    """A recurrent layer with a bias on five steps, and a linear layer behind it."""
+    """A recurrent layer with a bias on five steps, and a linear layer after it."""
     net, gates, ways = Net(5, batch, 12), {"lstm": 4, "gru": 3}[op], 1 + (direction == "bidirectional")
     w, r = net.weight("w", ways, gates * hidden, 12), net.weight("r", ways, gates * hidden, hidden)
     bias = net.weight("b", ways, 2 * gates * hidden)

@@ -76,7 +76,7 @@ def finish(pool: Pool, count: int) -> dict[int, Any]:
 
 
 def job(pool: Pool) -> None:
-    """One that is no trouble."""
+    """One that gives no trouble."""
     pool.submit(0, {0: (SPEC, GOOD)})
     assert finish(pool, 1)
 

@@ -106,7 +106,7 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("plain", lambda m: m.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", 1 << 50), "has size"),
     ("plain", lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 0), "no known element type"),
     ("resized", lambda m: setattr(attribute(m, "Resize", "mode"), "s", b"shiny"), "'mode' of Resize .* is b'shiny'"),
-    ("resized", lambda m: setattr(attribute(m, "Resize", "mode"), "s", b"\xff"), "is no text in UTF-8"),
+    ("resized", lambda m: setattr(attribute(m, "Resize", "mode"), "s", b"\xff"), "is not text in UTF-8"),
     ("looping", lambda m: attribute(m, "Loop", "body").g.node.pop(0), "output 'on' of the graph in Loop"),
     ("looping", lambda m: node(m, "Loop").output.append("q"), "the body of Loop 'Loop_1' gives 3 values"),
     ("branching", lambda m: node(m, "If").output.append("q"), "If 'If_1' gives 1 values instead of 2"),
@@ -128,8 +128,8 @@ def test_a_fault_is_named(name: str, fault: Fault, message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("location", "../weights.bin", "no place beside the file"),
-        ("location", "/etc/passwd", "no place beside the file"),
+        ("location", "../weights.bin", "not a place next to the file"),
+        ("location", "/etc/passwd", "not a place next to the file"),
         ("location", "none.bin", "is missing"),
         ("offset", "-4", "the offset '-4'"),
         ("offset", "999999", "ends at byte"),

@@ -79,7 +79,7 @@ def test_right_at_every_size(name: str) -> None:
     assert all(isinstance(d, Sym) for v in graph.inputs for i, d in enumerate(v.shape) if i != 1), "an axis was fixed"
     assert str(parse_graph(str(graph))) == str(graph)
     agree(to_onnx(graph), original)
-    if name != "automatic padding of pools":  # has no form of its own beside the file's
+    if name != "automatic padding of pools":  # has no form of its own next to the file's
         agree(to_onnx(anew(graph)), original)
 
 

@@ -55,7 +55,7 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
     refused(tmp_path, "directory")
 
 
-@pytest.mark.parametrize("content", [b"this is no network at all", b"\x89PNG\r\n\x1a\n", b"{}"])
+@pytest.mark.parametrize("content", [b"this is not a network at all", b"\x89PNG\r\n\x1a\n", b"{}"])
 def test_another_kind_of_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(content)

@@ -110,7 +110,7 @@ def test_times_as_fast_are_judged_side_by_side(model: type[Latency], speedup: fl
     assert done is not None
     assert done.amount == Amount("speedup", speedup)
     assert speedup <= done.reached < 1.25 * speedup
-    assert done.remarks[-1].startswith("measured beside the original: ")
+    assert done.remarks[-1].startswith("measured next to the original: ")
 
 
 def test_what_was_lucky_once_is_measured_again() -> None:
@@ -168,7 +168,11 @@ def test_of_networks_within_the_budget_the_one_that_loses_less_is_taken() -> Non
         done = Timed(Amount("speedup", 1.5), functools.partial(at_share, step), by != "macs", loss)(given)
         lost[by], found[by] = step.lost(done), done.note(Allocation)
     assert lost["both"] == pytest.approx(min(lost.values())) and lost["macs"] < lost["time"]
-    assert [sum("measured beside" in remark for remark in done.remarks) for done in found.values() if done] == [1, 1, 2]
+    assert [sum("measured next to" in remark for remark in done.remarks) for done in found.values() if done] == [
+        1,
+        1,
+        2,
+    ]
 
 
 def test_prices_are_the_line_through_two_networks() -> None:

@@ -62,7 +62,7 @@ def dead(kernel: int, bias: bool) -> tuple[Graph, str]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("varying", [True, False])
 def test_a_dead_channel_folds_exactly(kernel: int, bias: bool, varying: bool) -> None:
-    """gamma = 0, beta = .4: into the reader's bias, or without one into the running mean behind it."""
+    """gamma = 0, beta = .4: into the reader's bias, or without one into the running mean after it."""
     graph, norm = dead(kernel, bias)
     x = np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)
     slim = without(graph, norm, 2, [x])

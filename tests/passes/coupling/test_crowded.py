@@ -1,4 +1,4 @@
-"""Ties that would keep most of what they tie: shifted copies, overlapping windows, channels beside padding."""
+"""Ties that would keep most of what they tie: shifted copies, overlapping windows, channels next to padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import secateur
 
 
 class Harmonics(nn.Module):
-    """A filter bank whose bands lie along the height, beside copies of itself shifted by some bands."""
+    """A filter bank whose bands lie along the height, next to copies of itself shifted by some bands."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ NETS = st.tuples(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3), st.i
 
 
 def network(drawn: tuple[list[Callable[[Net, str], str]], int]) -> Graph:
-    """A network of these blocks behind a first convolution, with a classifier."""
+    """A network of these blocks after a first convolution, with a classifier."""
     blocks, seed = drawn
     net = Net(2, 3, 9, 9, seed=seed)
     x = net.relu(net.bn(net.conv("x", 8)))

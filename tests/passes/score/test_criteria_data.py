@@ -107,7 +107,7 @@ def test_entropy_has_its_range_and_ignores_order_and_units(examples: int, bins: 
 
 
 def test_hrank_by_hand() -> None:
-    """Behind the ReLU: a map of zeros, one of rank 1, one of rank 2 in one of two pictures, one of rank 2 in both."""
+    """After the ReLU: a map of zeros, one of rank 1, one of rank 2 in one of two pictures, one of rank 2 in both."""
     none, one, two = -np.ones((2, 2)), np.ones((2, 2)), np.eye(2)
     x = np.array([[none, one, two, two], [none, one, none, two]], np.float32)
     np.testing.assert_allclose(scored(rectified(), "hrank", x), [0, 0.5, 0.5, 1])

@@ -35,7 +35,7 @@ def two_layers(first: Array, second: Array) -> Graph:
 
 
 def test_lamp_by_hand() -> None:
-    """Filters (2, 0), (0, 1), (2, 2) have the squares 4, 1, 8: the rest behind them in rising order is 12, 13 and 8."""
+    """Filters (2, 0), (0, 1), (2, 2) have the squares 4, 1, 8: the rest after them in rising order is 12, 13 and 8."""
     graph = two_layers(np.array([[2.0, 0], [0, 1], [2, 2]]), np.eye(3))
     np.testing.assert_allclose(scores(graph, "lamp")[:3], [4 / 12, 1 / 13, 1], rtol=1e-6)
     assert shares_of_rest(np.zeros(3)).tolist() == [0, 0, 0]

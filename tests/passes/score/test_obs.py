@@ -31,7 +31,7 @@ def test_of_two_inputs_that_say_the_same_one_is_worth_nothing() -> None:
 
 
 def test_a_bias_makes_up_for_means() -> None:
-    """An input of mean 3 and variance 1 beside one of mean 0 and variance 2: with a bias the first is worth less."""
+    """An input of mean 3 and variance 1 next to one of mean 0 and variance 2: with a bias the first is worth less."""
     second, means, weight = np.diag([10.0, 2.0]), np.array([3.0, 0.0]), np.ones((1, 2))
     without = removal(np.arange(2), [Reader.of(np.arange(2), second, weight, None, TINY)])
     spared = removal(np.arange(2), [Reader.of(np.arange(2), second, weight, means, TINY)])

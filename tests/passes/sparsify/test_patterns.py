@@ -91,7 +91,7 @@ def test_darb_gives_dense_rows_smaller_blocks() -> None:
 @given(st.integers(0, 99), st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=60)
 def test_sizes_are_at_most_a_step_from_the_best(seed: int, rows: int, options: int) -> None:
-    """Beside all combinations: never over the budget, and no worse than the best of a budget less the widest step."""
+    """Next to all combinations: never over the budget, and no worse than the best of a budget less the widest step."""
     rng = np.random.default_rng(seed)
     counts = np.sort(rng.integers(1, 9, (rows, options)), 1)[:, ::-1].copy()
     losses = np.sort(rng.random((rows, options)), 1)

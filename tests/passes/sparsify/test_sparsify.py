@@ -199,7 +199,7 @@ def test_what_is_protected_stays() -> None:
 
 def test_refusals() -> None:
     for wrong, message in (
-        ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "no pattern"),
+        ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "not a pattern"),
         ({"by": "taste"}, "shares or moments"), ({"across": True}, "block=darb"),
         ({"across": True, "by": "moments", "block": "2:4"}, "one share"), ({"of": "taste"}, "layers or outputs"),
         ({"of": "outputs"}, "by=moments"),

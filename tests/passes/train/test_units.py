@@ -17,7 +17,7 @@ X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Block(nn.Module):
-    """A residual block of four channels around six, a stem before it and a head behind."""
+    """A residual block of four channels around six, a stem before it and a head after."""
 
     def __init__(self) -> None:
         super().__init__()

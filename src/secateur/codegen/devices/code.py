@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-ARENA, WEIGHTS, TABLES = "arena", "weights", "tables"  # memories beside those of inputs and outputs
+ARENA, WEIGHTS, TABLES = "arena", "weights", "tables"  # memories besides those of inputs and outputs
 AnyArray = NDArray[Any]
 
 

@@ -1,6 +1,6 @@
 """A worker's side of measuring on boards: compile here, ask the tracker for a board, check and time there.
 
-Says, beside what ``worker`` does: ``("queue",)`` before it waits for a board and ``("board", name)`` when it has one;
+Says, besides what ``worker`` does: ``("queue",)`` before it waits for a board and ``("board", name)`` when it has one;
 ``("wrong", name, number of kernels)`` where some results are off; and ``("refused", name, why)`` where the board
 itself is unfit. Then it keeps the session, so that nobody gets this board again, and takes no more jobs.
 """

@@ -1,6 +1,6 @@
 """A client of TVM's RPC tracker: which boards there are, and the next free one.
 
-The protocol is that of ``tvm.rpc.tracker``: a number that both sides say first, then JSON behind its length. TVM's own
+The protocol is that of ``tvm.rpc.tracker``: a number that both sides say first, then JSON after its length. TVM's own
 client tries for a minute where nobody listens, and cannot be asked to wait for a board for so long and no longer.
 """
 

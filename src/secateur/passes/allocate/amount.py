@@ -34,7 +34,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Trial:
-    """A network that a budget of time was tried with: the ``share`` it was allocated, what it took beside the original.
+    """A network that a budget of time was tried with: the ``share`` it was allocated, and its time.
 
     ``widths``: channels in and out by layer. ``taken``: it is the one that was allocated in the end.
     """

@@ -16,7 +16,7 @@ Count = Callable[[Array], int]  # keep mask -> what the slim graph costs
 
 @dataclass(frozen=True)
 class Prices:
-    """``fixed`` nanoseconds that no width changes, and what the layers of each weight take beside, at full width."""
+    """``fixed`` nanoseconds that no width changes, and what the layers of each weight take besides, at full width."""
 
     fixed: int
     weights: Mapping[str, int]

@@ -78,7 +78,7 @@ class Timed:
                 f"{least:.4g} ms. Raise the budget, or protect less"
             )
         done = best.graph.note(Allocation)
-        how = getattr(context.latency, "how", "measured beside the original")
+        how = getattr(context.latency, "how", "measured next to the original")
         remarks = (*(done.remarks if done else ()), *(f"{how}: {search}" for search in searches))
         reached = best.took if self.budget.kind == "latency_ms" else best.whole / best.took
         trials = tuple(Trial(f.share, f.took, f.whole, f.widths, f is best) for s in searches for f in s.tried)
@@ -166,7 +166,7 @@ class _Search:
         return found if self.used(found.took, found.whole) <= 1 else None
 
     def measured(self, share: float, allocated: Graph) -> _Found:
-        """The network that an allocation leaves, beside the original."""
+        """The network that an allocation leaves, next to the original."""
         from secateur.passes.rewrite.slim import slim
 
         mask = allocated.note(KeepMask)

@@ -26,7 +26,7 @@ class FoldConstants:
 
     Before ``slim`` and without data, nodes that read weights alone become weights, and a channel that a batch norm of
     scale zero or an empty filter holds at one number goes into its readers' biases where no padding lies next to it:
-    the network computes what it did. Behind ``slim``, on calibration data: a channel whose batch norm scale is zero
+    the network computes what it did. After ``slim``, on calibration data: a channel whose batch norm scale is zero
     still emits act(beta), and so does one that never changes: removing it takes a constant away. The reader's bias
     gains the mean of that contribution over all its outputs, the border of a padded convolution included, where fewer
     taps see it; a reader without one hands it to the batch norm after it, as a smaller running mean. Exact for

@@ -97,14 +97,14 @@ class Tuning:
         return self.kept
 
     def _done(self) -> float:
-        """How much of the way is behind, 1 at its end, by steps or by the time of the first process."""
+        """How much of the way is done, 1 at its end, by steps or by the time of the first process."""
         if self.how.steps:
             return self.number / self.how.steps
         self.spent = summed([time.monotonic() - self.start if world()[0] == 0 else 0.0])[0]
         return self.spent / self.how.time
 
     def _step(self, seen: Tensor) -> bool:
-        """One step; False where the loss is no number."""
+        """One step; False where the loss is not a number."""
         self.optimiser.zero_grad(set_to_none=True)
         chosen = seen[torch.randint(len(seen), (self.how.batch,), generator=self.random)]
         total = 0.0

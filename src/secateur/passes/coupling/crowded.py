@@ -1,6 +1,6 @@
 """Nodes whose ties would keep most of what they tie, so that reading at full width leaves more to remove.
 
-A filter bank's spectrum beside copies of itself, shifted and padded: position by position all bands would live and die
+A filter bank's spectrum next to copies of itself, shifted and padded: position by position all bands would live and die
 together with padding that nothing can remove. A gather that makes overlapping windows ties neighbour to neighbour.
 Zeros put back in front of such a node are exact as well, and what it gives has all its channels.
 """

@@ -1,7 +1,7 @@
 """Hidden units along another axis than the channels: two linear layers over tokens, as MLP-Mixers have them.
 
 The first layer's outputs lie along one axis and the channels of its input along another. From the first layer to the
-second a value has both: the hidden units are its track, the channels its second one; behind the second layer its track
+second a value has both: the hidden units are its track, the channels its second one; after the second layer its track
 is the channels again. This is done only where everything that reads what lies between treats every element alike, and
 the end of each path is a linear layer over the hidden units.
 """
@@ -27,7 +27,7 @@ class Inner:
 
 
 def inner(graph: Graph, first: Node) -> Inner:
-    """The nodes behind a linear layer up to those that contract its outputs."""
+    """The nodes after a linear layer up to those that contract its outputs."""
     places = {first.name: len(first.out.shape) - 1}
     found: set[str] = set()
     work = [first.name]

@@ -154,7 +154,7 @@ def _linear(flow: Flow, node: Node) -> Tracks:
         return linear_across(flow, node, track, _linear_rows)
     behind = flow.seconds.get(str(node.inputs[0]))
     made: Tracks
-    if behind is not None:  # the layer behind hidden units along another axis: its outputs have the channels again
+    if behind is not None:  # the layer after hidden units along another axis: its outputs have the channels again
         made = linear_across(flow, node, behind, _linear_rows)
     else:
         made = _linear_rows(flow, node)

@@ -1,6 +1,6 @@
 """Quantised layers: integer products whose weights, scales, zero points and biases are cut as those of any layer.
 
-A channel that is gone stands at its zero point where it is read: exactly what a zero becomes. What the law masks is the
+A channel that is gone is at its zero point where it is read: exactly what a zero becomes. What the law masks is the
 weight of its reader (columns at 0, where its zero point is 0), else the float value that is quantised. Where a layer
 chooses the scale of its input by what it sees, zeros must not widen that range, so there the input is always masked;
 ranges hold 0 in any case. Hidden units of an LSTM feed such a range at every step: all gates of those that are gone are

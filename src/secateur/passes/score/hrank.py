@@ -23,14 +23,14 @@ LAYERS = ("conv", "conv_transpose")
 class HRank:
     """Mean rank of a channel's feature map over the images (Lin et al. 2020): a map of low rank holds little.
 
-    Measured behind the activations, and behind layers whose channels pass none; divided by the largest rank that a map
+    Measured after the activations, and after layers whose channels pass none; divided by the largest rank that a map
     of its size can have, so that layers compare (the paper ranks within a layer). Channels that are no pictures of at
     least 2 x 2 have no score and stay.
     """
 
     name: ClassVar[str] = "hrank"
     data: ClassVar[bool] = True
-    unscored: ClassVar[str] = "it is no picture"
+    unscored: ClassVar[str] = "it is not a picture"
 
     def needs(self, graph: Graph) -> tuple[Need, ...]:
         coupling = coupling_of(graph, self.name)

@@ -42,7 +42,7 @@ def squares(rows: Array) -> Array:
 
 
 def shares_of_rest(values: Array) -> Array:
-    """f64[n]: each value over the sum of itself and of those behind it in rising order; 0 where all of them are 0."""
+    """f64[n]: each value over the sum of itself and of those after it in rising order; 0 where all of them are 0."""
     order = np.argsort(values, kind="stable")
     rest = np.cumsum(values[order][::-1])[::-1]
     result = np.zeros(len(values))

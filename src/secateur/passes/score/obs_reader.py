@@ -71,7 +71,7 @@ class Reader:
     def remove(self, gone: Array) -> None:
         """Take out the columns of the units in ``gone`` and move the others to where they make up best.
 
-        ``gone``: bool, by unit, with two more entries of False for what is no unit.
+        ``gone``: bool, by unit, with two more entries of False for what is not a unit.
         """
         t = np.flatnonzero(gone[self.units])
         if not len(t):

@@ -26,6 +26,6 @@ def pattern_of(block: str, lanes: int) -> Pattern:
         return NAMED[block]()
     found = re.fullmatch(r"(\d{1,4})([:x])(\d{1,4})", block)
     if found is None:
-        raise InputError(f"--block '{block}' is no pattern of zeros; write {SPELLED}")
+        raise InputError(f"--block '{block}' is not a pattern of zeros; write {SPELLED}")
     a, b = int(found[1]), int(found[3])
     return NOfM(a, b) if found[2] == ":" else Rectangles(a, b)

@@ -1,4 +1,4 @@
-"""Which blocks of a weight are zero, packed: a bit for each block, in a text that stands beside the dense weights.
+"""Which blocks of a weight are zero, packed: a bit for each block, in a text that stands next to the dense weights.
 
 A file keeps its weights dense, so that every runtime reads it; what the zeros are is written in its metadata for those
 that want to leave them out. There are no indices, so none can be out of range: a damaged text has the wrong number of
@@ -60,7 +60,7 @@ def pack(matrix: Array, rows: int) -> PackedWeight:
 
 
 def read(text: str, matrix: Array, where: str) -> PackedWeight:
-    """The inverse of ``text``, beside the dense matrix. Raises InputError for a text that is damaged or not of it."""
+    """The inverse of ``text``, next to the dense matrix. Raises InputError for a text that is damaged or not of it."""
     try:
         body = json.loads(text)
         rows, shape = body["rows"], tuple(body["shape"])

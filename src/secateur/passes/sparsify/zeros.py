@@ -33,7 +33,7 @@ class Sparsified:
     outputs: int = 1
 
     def onnx_metadata(self, graph: Graph) -> Iterator[tuple[str, str]]:
-        """What a file's metadata says beside its dense weights: which blocks of each are zero (``packed``)."""
+        """What a file's metadata says next to its dense weights: which blocks of each are zero (``packed``)."""
         found = {place.weight: place for place in places(graph)}
         for row in self.rows:
             if row.weight in found:

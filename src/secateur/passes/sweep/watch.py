@@ -44,7 +44,7 @@ class Gate(torch.autograd.Function):
 
 
 class Squares(torch.autograd.Function):
-    """``x`` itself, beside f32[examples, channels]: that one's derivative is the sum of x's squares over other axes."""
+    """``x`` itself, and f32[examples, channels]: that one's derivative is the sum of x's squares over other axes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beside: Tensor, axis: int) -> Tensor:

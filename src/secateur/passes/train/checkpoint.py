@@ -37,7 +37,7 @@ def _fill(path: Path, data: bytes) -> None:
 
 
 def load_checkpoint(path: str | Path) -> State:
-    """What was written. Raises InputError for a file that cannot be read, is damaged or is no checkpoint."""
+    """What was written. Raises InputError for a file that cannot be read, is damaged or is not a checkpoint."""
     try:
         return decoded(Path(path).read_bytes(), f"checkpoint '{path}'")
     except OSError as error:
@@ -66,7 +66,7 @@ def decoded(data: bytes, what: str) -> State:
         found = torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:  # torch's reader raises whatever it stumbles over
         said = str(error).partition("\n")[0]
-        raise InputError(f"{what} holds more than tensors and numbers, or is no archive: {said}") from error
+        raise InputError(f"{what} holds more than tensors and numbers, or is not an archive: {said}") from error
     if not isinstance(found, dict):
         raise InputError(f"{what} holds a {type(found).__name__}, not the state of training; delete it to begin anew")
     return cast(State, found)

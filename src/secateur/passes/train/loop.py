@@ -57,7 +57,7 @@ class Loop:
         self.optimiser = _optimiser(self.parameters, settings)
         self.copies = Copies()
         self.history: list[Epoch] = []
-        self.epoch = self.done = 0  # epochs behind, and batches of the one that runs
+        self.epoch = self.done = 0  # epochs done, and batches of the one that runs
         self.sums = [0.0, 0.0]  # loss and examples of the epoch that runs
         self.kept, self.best, self.score = _weights(module), 0, -math.inf
         self.epoch_random = self.random = torch.get_rng_state()

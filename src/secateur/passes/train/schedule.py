@@ -19,7 +19,7 @@ Curve = Literal["cubic", "linear", "exponential"]
 
 
 def sparsity_at(done: float, final: float, start: float = 0.0, curve: Curve = "cubic") -> float:
-    """The share of zeros when ``done`` (0 to 1) of the schedule lies behind.
+    """The share of zeros when the schedule is at ``done`` (0 to 1).
 
     "cubic": final + (start - final)(1 - done)^3, fast while many weights are idle (Zhu and Gupta, "To prune, or not to
     prune", 2017). "exponential": the share that is left falls by equal factors (FORCE, SynFlow); "linear" as it says.

@@ -84,7 +84,7 @@ class BlockSparseSpec(_Kept):
         return self.x.column < self.lanes
 
     def estimate(self, target: Target) -> float:
-        """Time in multiply-accumulates at the peak: a register for each pixel but two, loads beside each.
+        """Time in multiply-accumulates at the peak: a register for each pixel but two, loads next to each.
 
         The inputs are taken in parts, so that what a tile reads stays in the first cache.
         """

@@ -54,7 +54,7 @@ class Rows:
 
     Rows of all gates by how many weights they keep, the most first, a vector of them after the other. ``weight`` and
     ``unit``, the hidden unit that each is multiplied by, [rounds, lanes], are flat; where a row has fewer than others
-    beside it, zeros fill it up. ``starts``: the round at which each vector of rows begins, and the end. ``place``:
+    next to it, zeros fill it up. ``starts``: the round at which each vector of rows begins, and the end. ``place``:
     where each row of the dense weights stands among these.
     """
 

@@ -33,7 +33,7 @@ def _flatten(e: Emitter, node: Node) -> None:
     else:
         open_dims = [i for i, d in enumerate(tail) if isinstance(d, Sym)]
         if len(open_dims) > 1 or any(isinstance(d, Sym) for d in merged):
-            raise e.unsupported(node, "several sizes behind the flattened axes may vary: export at a fixed size")
+            raise e.unsupported(node, "several sizes after the flattened axes may vary: export at a fixed size")
         target += [math.prod(map(int, merged)), *(-1 if i in open_dims else int(d) for i, d in enumerate(tail))]
     e.add("Reshape", [e.ins(node)[0], e.ints(target)], e.outs(node))
 
@@ -95,7 +95,7 @@ def cut(
 
 
 def pick(e: Emitter, x: str, index: str, axis: int, rank: int, out: list[str] | None = None) -> str:
-    """A Gather. Its axis is counted from behind where the opset has that.
+    """A Gather. Its axis is counted from the end where the opset has that.
 
     OpenVINO (2026.4.1) leaves a permutation of axis 1 out if a convolution follows, and computes something else.
     """
@@ -166,7 +166,7 @@ def _shuffle(e: Emitter, node: Node, x: str, groups: int) -> None:
     size, tail = shape[axis], list(shape[axis + 1 :])
     back: list[int] = [*lead, size, *tail]
     if sum(isinstance(d, Sym) for d in tail) > 1:
-        tail = [-1]  # Reshape finds one size: what lies behind the channels stays together
+        tail = [-1]  # Reshape finds one size: what lies after the channels stays together
     elif any(isinstance(d, Sym) for d in tail):
         tail = [-1 if isinstance(d, Sym) else d for d in tail]
         back = [*lead, size, *tail]
@@ -188,7 +188,7 @@ def _pad(e: Emitter, node: Node) -> None:
 
 
 def _wrap(e: Emitter, node: Node) -> None:
-    """Circular padding as slices of the input set beside it."""
+    """Circular padding as slices of the input set next to it."""
     x, pads, rank = e.ins(node)[0], node.attrs["pads"], len(e.shape(node))
     axes = [i for i in range(rank) if pads[i] or pads[rank + i]]
     for k, axis in enumerate(axes):

@@ -114,7 +114,7 @@ def _indices(rank: int) -> Rule:
 
 def _average(rank: int) -> Rule:
     """``aten.avg_pool*d(self, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)``, sums that are
-    divided by one number: of a picture with zeros behind it, without the windows that would stand in them alone."""
+    divided by one number: of a picture with zeros after it, without the windows that would stand in them alone."""
 
     def form(e: Emitter, node: Node) -> None:
         e.needs(node, 11, "Pad by an input")

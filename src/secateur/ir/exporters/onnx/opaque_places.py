@@ -66,7 +66,7 @@ def _index_put(e: Emitter, node: Node) -> None:
     a = arguments(node, "self", "indices", "values", "accumulate")
     e.needs(node, 16 if a.get("accumulate") else 11, "ScatterND")
     if any(i is None or e.dtype(node, i) == "b1" for i in a["indices"]):
-        raise e.unsupported(node, "an assignment by a mask, or behind whole axes")
+        raise e.unsupported(node, "an assignment by a mask, or after whole axes")
     names = e.ins(node)
     index = [e.cast(names[i], e.dtype(node, i), "i64") for i in a["indices"]]
     total = index[0]

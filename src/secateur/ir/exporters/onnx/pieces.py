@@ -97,7 +97,7 @@ class _Pieces:
         self.known[name] = (axis, _joined(pieces))
 
     def applied(self) -> Graph:
-        """The graph with a split behind each layer that is taken apart, and a concat before each that reads pieces."""
+        """The graph with a split after each layer that is taken apart, and a concat before each that reads pieces."""
         graph = self.graph
         moving = {graph.producer[name].name for name in self.known}
         read = {i for node in graph.nodes if node.name not in moving for i in node.inputs} | set(graph.outputs)

@@ -79,14 +79,14 @@ def _istft(e: Emitter, node: Node) -> None:
 
 
 def _longer(e: Emitter, y: str, length: int) -> str:
-    """Zeros behind a wave up to its length."""
+    """Zeros after a wave up to its length."""
     have = e.add("Slice", [e.add("Shape", [y]), e.numbers([1]), e.numbers([2])])
     lack = e.add("Sub", [e.ints([length]), have])
     return e.add("Pad", [y, e.add("Concat", [e.numbers([0, 0, 0]), lack], axis=0)])
 
 
 def _added(e: Emitter, frames: str, n: int, hop: int, dtype: str) -> str:
-    """``[B, T, n]`` frames, each ``hop`` behind the one before, added: ``[B, (T - 1) * hop + n]``."""
+    """``[B, T, n]`` frames, each ``hop`` after the one before, added: ``[B, (T - 1) * hop + n]``."""
     over = -(-n // hop)
     if over > _MOST:
         kernel = e.const(np.eye(n, dtype=np.float64 if dtype == "f64" else np.float32)[:, None])

@@ -76,7 +76,7 @@ def _scale(e: Emitter, x: str, count: int, root: bool, inverse: bool, out: str) 
 
 
 def _as_long(e: Emitter, x: str, axis: int, have: int, want: int, rank: int) -> str:
-    """The first of an axis, or zeros behind them."""
+    """The first of an axis, or zeros after them."""
     if want < have:
         return e.add("Slice", [x, e.numbers([0]), e.ints([want]), e.numbers([axis])])
     pads: list[int] = [0] * (2 * rank)

@@ -1,7 +1,7 @@
 """Writing a model to a file without a second copy of its weights.
 
 protobuf can only serialise a whole message in memory. Here the frame comes from protobuf and the weights are
-written behind it straight from their arrays, with lengths computed beforehand: the bytes are those of an ordinary
+written after it straight from their arrays, with lengths computed beforehand: the bytes are those of an ordinary
 file, since fields of a message may stand in any order.
 """
 

@@ -249,13 +249,13 @@ def _describe(model: ModelProto, graph: Graph, e: Emitter, varying: Mapping[str,
 def save(graph: Graph, path: str | Path) -> None:
     """Write the graph to an ONNX file: whole, or not at all.
 
-    Weights beyond 2 GB go to a file beside it. Raises InputError where the file cannot be written.
+    Weights beyond 2 GB go to a file next to it. Raises InputError where the file cannot be written.
     """
     write_all(jobs(graph, path))
 
 
 def jobs(graph: Graph, path: str | Path) -> list[Job]:
-    """What ``files.write_all`` has to write for the graph: the file, and one beside it where weights exceed 2 GB.
+    """What ``files.write_all`` has to write for the graph: the file, and one next to it where weights exceed 2 GB.
 
     Raises InputError where such a second file would have no place to be in, and Unsupported as ``to_onnx`` does.
     """

@@ -151,7 +151,7 @@ class Builder:
         if any(map(has_sizes, attrs.values())):
             attrs = spelled(op, attrs, self.shape(ins[0] or ""), derived[0].shape)
             if not all(map(told, attrs.values())):
-                raise Odd("it follows a size that only a run tells")
+                raise Odd("it follows a size that only a run reveals")
         self.append(Node(op, tuple(ins), derived, attrs, source))
         return names[0]
 

@@ -2,7 +2,7 @@
 
 What is looked at: the data of every tensor against its type and dimensions (``onnx_check_tensors``), every node against
 ONNX's own definition of its operator (``onnx_check_nodes``), and here names: defined once, before they are read, in
-the graph, in the graphs inside its nodes and in functions. What is behind this may trust the file in that much.
+the graph, in the graphs inside its nodes and in functions. What comes after this may trust the file in that much.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def _text(message: Message) -> None:
         if field.type == FieldDescriptor.TYPE_STRING:
             for text in (value,) if isinstance(value, str | bytes) else value:
                 if isinstance(text, bytes):
-                    raise Damage(f"{field.full_name.removeprefix('onnx.')} holds {text[:40]!r}, which is no UTF-8")
+                    raise Damage(f"{field.full_name.removeprefix('onnx.')} holds {text[:40]!r}, which is not UTF-8")
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             for inner in (value,) if isinstance(value, Message) else value:
                 if isinstance(inner, TensorProto):  # its fields are asked for by name: its data would be copied
                     names = (inner.name, inner.doc_string, *(e.value for e in inner.external_data))
                     if any(isinstance(n, bytes) for n in names):
-                        raise Damage("a tensor has a name that is no UTF-8")
+                        raise Damage("a tensor has a name that is not UTF-8")
                 else:
                     _text(inner)
 

@@ -198,7 +198,7 @@ def _attribute(attr: AttributeProto, known: Definition | None, kind: str | None,
         try:
             text.decode()
         except UnicodeDecodeError:
-            raise Damage(f"{what} is no text in UTF-8") from None
+            raise Damage(f"{what} is not text in UTF-8") from None
     if known is None or attr.name.startswith("__"):
         return
     if attr.name not in known.attributes:

@@ -145,10 +145,10 @@ def check_external(tensor: TensorProto, folder: Path, what: str) -> None:
     entries = {e.key: e.value for e in tensor.external_data}
     location = entries.get("location", "")
     if not location or Path(location).is_absolute() or ".." in Path(location).parts or "\0" in location:
-        raise Damage(f"{what} has its data in '{location}', which is no place beside the file")
+        raise Damage(f"{what} has its data in '{location}', which is not a place next to the file")
     file = folder / location
     if not file.is_file():
-        raise Damage(f"the data of {what} is missing, it should be in {file}: put that file beside the model")
+        raise Damage(f"the data of {what} is missing, it should be in {file}: put that file next to the model")
     numbers = {}
     for key in ("offset", "length"):
         text = entries.get(key, "0" if key == "offset" else str(need))

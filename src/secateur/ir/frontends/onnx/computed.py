@@ -40,7 +40,7 @@ class Computed:
             self._compute(name, found)
         except Unwritable as error:
             if name not in b.folded:
-                raise Odd("it follows a size that only a run tells") from error
+                raise Odd("it follows a size that only a run reveals") from error
             self._keep(b.folded[name])
         b.computed.update(n.name for n in b.nodes[before:])
         return name

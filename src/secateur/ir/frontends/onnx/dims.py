@@ -38,7 +38,9 @@ def dynamic_axes(model: ModelProto, infos: Sequence[ValueInfoProto], names: Name
     batches: set[str] = set()
     for info in infos:
         if not info.type.HasField("tensor_type"):
-            raise Unsupported(f"{label}: input '{info.name}' is no tensor; only tensors can be fed to a network here")
+            raise Unsupported(
+                f"{label}: input '{info.name}' is not a tensor; only tensors can be fed to a network here"
+            )
         tensor = info.type.tensor_type
         if not tensor.HasField("shape"):
             raise InputError(f"{label}: input '{info.name}' has no recorded rank; export the model with input shapes")
@@ -143,7 +145,7 @@ def input_values(
 
 
 def recorded_sizes(model: ModelProto, axes: Sequence[Axis]) -> dict[str, int]:
-    """The sizes at which a file's network was captured, which secateur writes beside it: "H=224,W=224"."""
+    """The sizes at which a file's network was captured, which secateur writes next to it: "H=224,W=224"."""
     text = next((p.value for p in model.metadata_props if p.key == CAPTURED), "")
     pairs = [part.partition("=") for part in text.split(",")]
     known = {a.name for a in axes}

@@ -14,7 +14,7 @@ from secateur.ir.graph import Array, Attr
 from .fold_sizes import SIZES, Ins, given, in_time
 
 LARGEST = 1 << 27  # elements; a folded tensor larger than this stays a node
-MADE, SHARE = 1 << 28, 16  # bytes that a conversion may make, and how many times the file's weights beside them
+MADE, SHARE = 1 << 28, 16  # bytes that a conversion may make, and how many times the file's weights besides them
 
 
 Fast = Callable[[Mapping[str, Attr], Ins], Array]

@@ -1,7 +1,7 @@
 """Constants that follow the sizes of the inputs: shape arithmetic, entry by entry.
 
 Next to a folded array stands one of the same shape whose entries are expressions or plain numbers. What moves entries
-is run on their positions; arithmetic is done on expressions. Where an operator's result is no expression for certain,
+is run on their positions; arithmetic is done on expressions. Where its result is not an expression for certain,
 it is not folded and stays a node: a number that happens to be the same at some sizes is never taken for a constant.
 """
 
@@ -155,7 +155,7 @@ def _computed(
 
 
 class Unsure(Exception):
-    """What comes out is no expression for certain."""
+    """What comes out is not an expression for certain."""
 
 
 def _elementwise(function: Callable[..., Entry], given: Sequence[Array]) -> Array:

@@ -130,7 +130,7 @@ def unknown_shape(label: str, node: NodeProto) -> Unsupported:
     domain = node.domain or "ai.onnx"
     return Unsupported(
         f"{label}: {domain}::{node.op_type} '{node.name or node.output[0]}' gives a result whose shape neither the "
-        "file nor a run in ONNX Runtime tells; add value_info for it (its own framework knows the shape)"
+        "file nor a run in ONNX Runtime reveals; add value_info for it (its own framework knows the shape)"
     )
 
 

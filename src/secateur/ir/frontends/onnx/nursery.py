@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
 
 
 class Child:
-    """One forked process, as far as ``subprocess.Popen`` is asked for; it tells its ``pid`` once it is ready."""
+    """One forked process, as far as ``subprocess.Popen`` is asked for; it reports its ``pid`` once it is ready."""
 
     def __init__(self, nursery: Nursery, stdin: IO[bytes], stdout: IO[bytes]) -> None:
         self.stdin, self.stdout = stdin, stdout

@@ -94,10 +94,10 @@ class OnnxProcess:
     def open(
         self, source: str | Path | bytes, label: str = "", *, optimise: bool = True, watch: Sequence[str] = ()
     ) -> Loaded:
-        """Load a file, beside which its external data lie, or a model's bytes, with the runtime's default options.
+        """Load a file, next to which its external data lie, or a model's bytes, with the runtime's default options.
 
         ``label`` is what messages call it; ``optimise`` False leaves the runtime's rewriting out; ``watch`` names
-        values that are given out beside the outputs.
+        values that are given out besides the outputs.
         """
         data = [np.frombuffer(source, np.uint8)] if isinstance(source, bytes) else []
         size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size

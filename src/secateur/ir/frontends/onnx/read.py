@@ -49,7 +49,7 @@ def read_model(source: str | Path | ModelProto) -> tuple[ModelProto, str, dict[s
 
 
 def _instead(path: Path) -> str:
-    """What a file that is no ONNX is, and what to do with it; nothing where its first bytes do not say."""
+    """What a file that is not ONNX is, and what to do with it; nothing where its first bytes do not say."""
     with path.open("rb") as file:
         head = file.read(4)
     pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

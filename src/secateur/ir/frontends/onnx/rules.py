@@ -97,7 +97,7 @@ def _clip(b: Builder, op: Op) -> None:
 
 
 def _clip_computed(b: Builder, op: Op) -> None:
-    """Bounds that only a run tells: the larger of two, then the smaller."""
+    """Bounds that only a run reveals: the larger of two, then the smaller."""
     b.exact = False
     bounds = [(kind, name) for kind, name in (("maximum", op.maybe(1)), ("minimum", op.maybe(2))) if name]
     y = op.input(0)

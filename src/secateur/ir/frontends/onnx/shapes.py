@@ -27,7 +27,7 @@ Found = tuple[tuple[int, ...], str, bool]  # shape, element type, and whether th
 
 @dataclass
 class Observer:
-    """Looks at one run of the whole model for the shapes that nothing else tells.
+    """Looks at one run of the whole model for the shapes that nothing else reveals.
 
     ``sizes`` maps the names of dynamic dimensions to their sizes in this conversion; ``apart`` holds data of weights
     that the model lacks. The model runs in ``process``, since nobody has run it before.
@@ -69,7 +69,7 @@ class Observer:
 
 
 def opaque_types(proto: NodeProto, ins: Sequence[Value | None], builder: Builder) -> dict[str, Found]:
-    """Shape and type of every output of the node. Raises Unsupported where nothing tells.
+    """Shape and type of every output of the node. Raises Unsupported where nothing reveals them.
 
     Where inputs of the network may change, a dimension is a plain number only if that is proven or the file says so.
     """

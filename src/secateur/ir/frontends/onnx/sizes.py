@@ -63,7 +63,7 @@ class Sizes:
 
     def _sum(self, expr: Expr) -> str:
         if expr.denominator != 1:
-            raise Unwritable(f"{expr} is no whole number")
+            raise Unwritable(f"{expr} is not a whole number")
         total = None
         for monomial, c in expr.terms:
             term = None

@@ -32,7 +32,7 @@ def _reshaped(target: Sequence[int], x: tuple[int, ...], out: tuple[int, ...]) -
     for i, d in enumerate(target):
         if isinstance(d, Size) and i < len(x) and _same(out[i], x[i]):
             new[i] = 0
-    # A size that only a run tells needs the one place for -1 more than others do.
+    # A size that only a run reveals needs the one place for -1 more than others do.
     left = sorted((i for i, d in enumerate(new) if isinstance(d, Size)), key=lambda i: told(new[i]))
     if left and -1 not in new:
         new[left[0]] = -1

@@ -167,7 +167,7 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[Kind, int, i
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number and the place behind it."""
+    """A number and the place after it."""
     value = shift = 0
     while at < len(data) and shift < 64:
         byte = data[at]

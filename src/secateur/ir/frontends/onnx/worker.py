@@ -120,7 +120,7 @@ class Worker:
             seen = [[n, list(a.shape), "str" if a.dtype.kind in "OSU" else a.dtype.name] for n, a in tensors]
             return {"seen": seen}, []
         if len(tensors) != len(found):
-            raise TypeError(f"output '{next(n for n, a in found if not isinstance(a, np.ndarray))}' is no tensor")
+            raise TypeError(f"output '{next(n for n, a in found if not isinstance(a, np.ndarray))}' is not a tensor")
         return {}, [array for _, array in tensors]
 
     def infer(self, head: Head, arrays: list[Array]) -> tuple[Head, list[Array]]:
@@ -147,7 +147,7 @@ class Worker:
 
 
 def _watched(model: str | bytes, names: Sequence[str]) -> bytes:
-    """The model's bytes with those of these values that it makes among its outputs; data beside the file stay there."""
+    """The model's bytes with those of these values that it makes among its outputs; data next to it stay there."""
     import onnx
 
     proto = onnx.ModelProto()

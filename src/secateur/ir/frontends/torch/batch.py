@@ -1,7 +1,7 @@
 """Frees the batch: two graphs of one network, traced with different batches, become one.
 
 The graphs must agree node by node. Where a reshape's or expand's target or the end of a slice differs, it is
-respelled so that it follows what it reads. Sizes beside the batch may differ as well: then the one graph holds at
+respelled so that it follows what it reads. Sizes besides the batch may differ as well: then the one graph holds at
 all sizes.
 """
 

@@ -162,7 +162,7 @@ class Builder:
         return name in self._reserved or name in self.values or name in self.weights
 
     def fresh(self, wanted: str) -> str:
-        """The wanted name, with underscores behind it until nothing else is called so."""
+        """The wanted name, with underscores after it until nothing else is called so."""
         while self.taken(wanted):
             wanted += "_"
         return wanted
@@ -200,7 +200,7 @@ class Builder:
         if isinstance(item, Value):
             return self.cast(item, dtype)
         if not isinstance(item, int | float | bool) and not (isinstance(item, complex) and dtype in COMPLEX):
-            raise Skip(f"{item!r} is no number")
+            raise Skip(f"{item!r} is not a number")
         return self.scalar(item, dtype)
 
     def cast(self, value: Value, dtype: str) -> Value:

@@ -12,9 +12,9 @@ Arguments = tuple[Any, ...]
 
 
 def other_sizes(args: Arguments) -> Iterator[Arguments]:
-    """The example at awkward sizes, then at multiples, in a batch that is no likely multiple of any of them.
+    """The example at awkward sizes, then at multiples, in a batch that is not a likely multiple of any of them.
 
-    Channels stand before the sizes, or behind them.
+    Channels stand before the sizes, or after them.
     """
     for axes in (behind, _between, _last):
         for change in (_Awkward(), lambda size, back: size * (3, 2)[back % 2]):
@@ -22,7 +22,7 @@ def other_sizes(args: Arguments) -> Iterator[Arguments]:
             if found is not None:
                 yield found
     shapes = [leaf.shape for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-    if len({len(shape) for shape in shapes}) > 1:  # pictures, and sequences or vectors beside them
+    if len({len(shape) for shape in shapes}) > 1:  # pictures, and sequences or vectors next to them
         most = max(map(len, shapes))
         for rest in (_between, _none):
             found = changed(more(args, 11) or args, _Awkward(), _largest(most, rest))
@@ -63,7 +63,7 @@ def _vertices(args: Arguments) -> Arguments | None:
 
 
 def behind(rank: int) -> range:
-    """Behind the channels, or behind the batch where there is one axis more."""
+    """After the channels, or after the batch where there is one axis more."""
     return range(min(2, rank - 1), rank)
 
 
@@ -77,7 +77,7 @@ def _none(rank: int) -> range:
 
 
 def _largest(most: int, rest: Callable[[int], range]) -> Callable[[int], range]:
-    """Behind the channels of what has the most axes; ``rest`` of the others."""
+    """After the channels of what has the most axes; ``rest`` of the others."""
     return lambda rank: behind(rank) if rank == most else rest(rank)
 
 
@@ -89,7 +89,7 @@ def _last(rank: int) -> range:
 class _Awkward:
     """Odd sizes, half as large again and more, so that every stride shows, and none near that of another axis.
 
-    The same size along axes that are the same from behind (``back``) becomes the same again.
+    The same size along axes that are the same from the end (``back``) becomes the same again.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Awkward:
 
 
 def changed(args: Arguments, change: Callable[[int, int], int], axes: Callable[[int], range]) -> Arguments | None:
-    """Spatial axes, which ``axes`` tells of a rank, at other sizes."""
+    """Spatial axes, which ``axes`` gives for a rank, at other sizes."""
     leaves, spec = pytree.tree_flatten(args)
     found = []
     for leaf in leaves:

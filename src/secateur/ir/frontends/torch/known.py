@@ -95,7 +95,7 @@ class Known(ABC):
         return self._unfold(node, base)
 
     def _unfold(self, node: fx.Node, base: str) -> bool:
-        """Arithmetic on weights stays in the graph, beside its value for layers that fold it.
+        """Arithmetic on weights stays in the graph, next to its value for layers that fold it.
 
         What the IR has no operator for is that value.
         """
@@ -176,7 +176,7 @@ class Known(ABC):
         return self.folded[item]
 
     def _folded_weight(self, node: fx.Node, const: Const, layer: str = "") -> Value:
-        """A computed weight is no parameter of the module and takes the name of none.
+        """A computed weight is not a parameter of the module and takes the name of none.
 
         Its layer's ``weight`` where no parameter is called so, else that of the largest it comes from, and "folded".
         """

@@ -1,7 +1,7 @@
 """A captured graph whose sizes are open: symbols in its inputs, and expressions of them where literals stood.
 
 Two traces at different sizes say which dimensions of the inputs vary and what every literal follows. Written as
-expressions this holds in every exporter, files included. What was built is laid beside the second trace: each value
+expressions this holds in every exporter, files included. What was built is laid next to the second trace: each value
 must come out with the shape that was recorded there.
 """
 
@@ -61,7 +61,7 @@ _PARTS = ((1, 1, 0), (1, 2, 0), (2, 1, 0), (1, 2, 1), *((1, 1, p) for p in (1, -
 
 
 def short_time(node: Node, shapes: Sequence[tuple[int, ...]]) -> Mapping[int, int]:
-    """By axis of the result: how many frames a short-time Fourier transform makes, how long the wave behind one is."""
+    """By axis of the result: how many frames a short-time Fourier transform makes, how long the wave after one is."""
     kind = str(node.attrs["target"])
     if kind not in ("aten.stft.default", "aten.istft.default"):
         return {}

@@ -72,7 +72,7 @@ def _rot90(b: Builder, a: Args) -> Value:
 
 
 def _repeat_interleave(b: Builder, a: Args) -> Value:
-    """Each element so many times, one beside the other."""
+    """Each element so many times, one next to the other."""
     a.shown("output_size")
     count, x = a.repeats, a.self
     if not isinstance(count, int):
@@ -98,7 +98,7 @@ def _unfold(b: Builder, a: Args) -> Value:
 def unfolded(
     b: Builder, x: Value, kernel: Sequence[int], dilation: Sequence[int], pad: Sequence[int], stride: Sequence[int]
 ) -> Value:
-    """``[N, C * kh * kw, L]``: the windows' places one beside the other, each a strided slice of the picture."""
+    """``[N, C * kh * kw, L]``: the windows' places one next to the other, each a strided slice of the picture."""
     x = pad_pairs(b, x, (pad[1], pad[1], pad[0], pad[0]), "constant", 0.0)
     parts = [
         b.emit("unsqueeze", [_window(b, x, (i, j), kernel, dilation, stride)], axes=(2,))

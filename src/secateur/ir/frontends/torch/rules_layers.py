@@ -169,9 +169,7 @@ def _avg_pool(d: int) -> Rule:
         inside = bool(a.count_include_pad) or divisor is not None
 
         def pool(v: Value) -> Value:
-            if (
-                divisor is not None and ceil
-            ):  # a sum: zeros behind the end are as good as windows that are cut off there
+            if divisor is not None and ceil:  # a sum: zeros after the end are as good as windows that are cut off there
                 if any(p + step > k for k, step, p in zip(kernel, stride, pad, strict=False)):
                     raise Skip("a divisor, and windows that may stand beyond the end")
                 behind = [p + step - 1 for step, p in zip(stride, pad, strict=False)]  # too little for a further window

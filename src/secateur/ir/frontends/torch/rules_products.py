@@ -104,7 +104,7 @@ def attention(b: Builder, a: Args) -> Value:
 
 
 def _causal(b: Builder, rows: int, columns: int) -> Value:
-    """Which key each query may see: none behind it."""
+    """Which key each query may see: none after it."""
     if not b.open_sizes:
         return b.const(np.tril(np.ones((rows, columns), bool)))
     return b.emit("ge", [b.emit("unsqueeze", [positions(b, rows)], axes=(1,)), positions(b, columns)])

@@ -84,7 +84,7 @@ def _stacked(b: Builder, params: Sequence[Value], op: str, step: int, ways: int)
     return [b.add_weight(f"{name}.{op}", array) for name, array in zip(names, joined, strict=True)]
 
 
-# Cells. Their gates stand one behind the other in the rows of both weights.
+# Cells. Their gates stand one after the other in the rows of both weights.
 
 
 def _sums(b: Builder, x: Value, h: Value, a: Args) -> tuple[Value, Value]:

@@ -199,7 +199,7 @@ def _pads(place: int, graph: Graph, other: Graph, third: _Third) -> tuple[Litera
 
 
 def _moduli(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """The numbers to whose next multiple each size lacks what stands beside it."""
+    """The numbers to whose next multiple each size lacks what stands next to it."""
     whole = gcd(*(size + lack for size, lack in sizes))
     return [k for k in range(2, whole + 1) if whole % k == 0 and all(-size % k == lack for size, lack in sizes)]
 
