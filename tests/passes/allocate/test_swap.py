@@ -50,7 +50,7 @@ def test_worse_scores_are_put_right_within_groups_and_budget() -> None:
         Swap()(graph)
 
 
-def test_a_policy_swaps_unless_told_otherwise() -> None:
-    names = [[step.name for step in Policy.parse(spec).passes()] for spec in ("obs", "obs{swaps=false}", "l1")]
+def test_a_policy_swaps_where_it_says_so() -> None:
+    names = [[step.name for step in Policy.parse(spec).passes()] for spec in ("obs{swaps=true}", "obs", "l1")]
     assert ["swap" in found for found in names] == [True, False, False]
     assert names[0][-2:] == ["swap", "slim"]
