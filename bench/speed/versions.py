@@ -2,6 +2,7 @@
 
     python -m bench.speed.versions 593d9ae                  commands, a build, and three networks by turns
     python -m bench.speed.versions 593d9ae --rounds 7 --only compile
+    python -m bench.speed.versions 593d9ae --rounds 1 --suite        the tests of both, with two workers
 
 Both run in this environment, each with its own sources. Commands are whole processes that take turns; libraries of both
 are built with the records that each ships, loaded into one process, and run by turns. Ratios are now / before, medians
@@ -58,6 +59,20 @@ def seconds(tree: Path, command: Sequence[str]) -> float:
     if done.returncode:
         raise SystemExit(f"{tree.name}: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return time.perf_counter() - start
+
+
+def suite(tree: Path) -> float:
+    """Wall seconds of a tree's own tests with its own sources; how many passed is printed.
+
+    A test that fails ends nothing: an earlier commit may not know today's packages.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
+    start = time.perf_counter()
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tree / "src", tree)))}
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
+    taken = time.perf_counter() - start
+    print(f"{tree.name}: {(done.stdout.strip() or done.stderr.strip()).splitlines()[-1]}", flush=True)
+    return taken
 
 
 def by_turns(measure: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -119,6 +134,9 @@ def measured(
     options: argparse.Namespace, trees: Mapping[str, Path], folder: Path
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Everything that is asked for, one after the other."""
+    if options.suite:
+        yield "the suite", by_turns({name: partial(suite, tree) for name, tree in trees.items()}, options.rounds)
+        return
     models = {name: folder / name.replace("/", "-") / "model.onnx" for name in NETWORKS}
     for name, model in models.items():
         model.parent.mkdir()
@@ -143,6 +161,7 @@ def main() -> int:
         "--rounds", type=int, default=5, help="turns of each command, a third of a library's (default 5)"
     )
     parser.add_argument("--only", default="", help="lines of the table that hold this text")
+    parser.add_argument("--suite", action="store_true", help="the tests of both in place of all else")
     options = parser.parse_args()
     here = common.circumstances(options.seed)
     cells = []
