@@ -116,7 +116,11 @@ def versions() -> str:
     first = next(iter(rows.values()))
     before = first["before"]
     command = f"`python -m bench.speed.versions {before}`; {common.where(first)}."
-    return "\n".join([f"**Next to commit {before}**, by turns:", "", *lines, "", command])
+    said = (
+        f"**Next to commit {before}**, by turns, in seconds where nothing else is said. To compile a file now runs it in "
+        "ONNX Runtime as well, and the suite is what tests each had."
+    )
+    return "\n".join([said, "", *lines, "", command])
 
 
 def _line(found: dict[str, Sequence[float]]) -> str:
