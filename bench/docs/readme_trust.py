@@ -117,8 +117,8 @@ def versions() -> str:
     before = first["before"]
     command = f"`python -m bench.speed.versions {before}`; {common.where(first)}."
     said = (
-        f"**Next to commit {before}**, by turns, in seconds where nothing else is said. To compile a file now runs it in "
-        "ONNX Runtime as well, and the suite is what tests each had."
+        f"**Next to commit {before}**, by turns, in seconds where nothing else is said. To compile a file now runs it "
+        "in ONNX Runtime as well, and the suite is what tests each had."
     )
     return "\n".join([said, "", *lines, "", command])
 
