@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from secateur.codegen.parted import Part, PartedLibrary
 from secateur.deploy import build
 from secateur.ir.frontends.torch.trace import trace
 from secateur.library_check import Check
-from secateur.library_choices import decided
+from secateur.library_choices import as_high, between, decided
 
 
 class Queries(nn.Module):
@@ -55,3 +56,33 @@ def test_roundings_decide_and_the_notes_say_so_but_what_is_wrong_besides_is_a_fa
     for at, factor in enumerate((1.01, 0, 1.01)):  # scores that are off; the first one eight times; a layer after it
         library.parts = (*parts[:at], spoilt(parts[at], factor), *parts[at + 1 :])
         assert not decided(check, library, 1e-4)
+
+
+def test_parts_that_are_right_each_must_be_right_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    graph = trace(Queries().eval(), (torch.randn(2, 16),))
+    library = build(graph)
+    assert isinstance(library, PartedLibrary)
+    asked = []
+
+    def accepted(self: Check, outputs: object, limit: float) -> bool:
+        asked.append(self.original.outputs)
+        return len(asked) <= len(library.parts)
+
+    check = Check(graph)
+    monkeypatch.setattr(Check, "accepted", accepted)
+    assert not decided(check, library, 1e-4)
+    assert asked[-1][: len(graph.outputs)] == graph.outputs
+
+
+def test_equal_scores_are_chosen_in_any_order_but_each_once() -> None:
+    class Best(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.topk(x, 2)[1]
+
+    graph = trace(Best(), (torch.zeros(1, 3),), dynamic_batch=False)
+    (node,) = (n for n in graph.nodes if n.op == "opaque")
+    scores, places = str(node.inputs[0]), node.outputs[1].name
+    for chosen, right in (([0, 1], True), ([1, 0], True), ([0, 0], False), ([0, 2], False)):
+        values = {scores: np.float32([[1, 1, 0]]), places: np.array([chosen])}
+        assert as_high(between(graph, values, [scores], [places]), values) == right

@@ -55,7 +55,7 @@ def front(
         raise typer.Exit(2)
 
 
-COLLECT_AFTER = 20_000, 10, 10  # objects; a tenth of a short command went into collections of what imports leave
+COLLECT_AFTER = 20_000, 10, 10  # objects: short commands spent their time on collections of what imports leave
 
 
 def main() -> None:

@@ -66,7 +66,6 @@ def bench_models(
 class TableJob:
     """The options of ``secateur bench --table``; a ``tracker`` stands for its boards instead of ``runtime`` here."""
 
-    out: Path | None
     runtime: str
     tracker: str | None = None
     key: str | None = None
@@ -74,11 +73,11 @@ class TableJob:
     records: Path | None = None
     time: str = "60s"
 
-    def check(self) -> None:
-        """Raises InputError for options without their company."""
+    def check(self, out: Path | None) -> None:
+        """Raises InputError for options without their company; ``out``: the table to write, if any."""
         given = {"--tracker": self.tracker, "--key": self.key, "--target": self.target, "--records": self.records}
         named = [option for option, value in given.items() if value is not None]
-        if named and (self.out is None or self.tracker is None):
+        if named and (out is None or self.tracker is None):
             raise InputError(f"bench {named[0]}: boards are measured with --table T.csv and --tracker HOST:PORT")
         if named and self.records is None:
             raise InputError(f"--tracker {self.tracker}: say with --records DB which file keeps what is measured")
@@ -91,10 +90,9 @@ class TableJob:
         return Boards(tracker, self.target or "native", self.records, seconds(self.time))
 
 
-def bench_table(model: Path, job: TableJob, seed: int, shapes: tuple[str, ...]) -> None:
+def bench_table(model: Path, out: Path, job: TableJob, seed: int, shapes: tuple[str, ...]) -> None:
     """``secateur bench --table``: what the model's layers take at several widths, for ``compile --latency-table``."""
-    assert job.out is not None
-    check_writable(job.out)
+    check_writable(out)
     boards, lanes = job.boards(), lanes_of(job.target)
     if boards is not None:
         count = boards.tracker.check()
@@ -110,7 +108,7 @@ def bench_table(model: Path, job: TableJob, seed: int, shapes: tuple[str, ...]) 
             else board_table(settled(graph), boards, lanes, tell)
         )  # fmt: skip
     where = job.runtime if boards is None else f"code for {boards.target}"
-    for line in write_listed([text_job(job.out, table.text())]):
+    for line in write_listed([text_job(out, table.text())]):
         say(f"{line}: {len(table.rows)} layers in {where}, {table.rest:.3g} ms of the network in none")
 
 

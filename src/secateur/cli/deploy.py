@@ -126,9 +126,9 @@ def bench_command(
 
     with guard(debug):
         names = tuple(r.strip() for r in runtimes.split(","))
-        job = TableJob(table, names[0], tracker, key, target, records, time)
-        job.check()
-        if job.out is not None:
-            bench_table(models[0], job, seed, tuple(shape or ()))
+        job = TableJob(names[0], tracker, key, target, records, time)
+        job.check(table)
+        if table is not None:
+            bench_table(models[0], table, job, seed, tuple(shape or ()))
             return
         bench_models(models, names, threads, repeats, seed, json_, tuple(shape or ()))

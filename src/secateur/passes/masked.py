@@ -53,9 +53,9 @@ def _zero_columns(node: Node, recipe: Recipe, graph: Graph, weights: dict[str, A
     name = node.inputs[1] if axis is not None else None
     if name is None or name not in recipe.weights or axis not in recipe.weights[name]:
         return
-    original, parts = graph.weights[name], node.attrs.get("groups", 1)
-    if node.op == "conv_transpose" and parts > 1 and (parts == original.shape[0] or original.shape[1] == 1):
-        return  # depthwise, or one output a group: the axis counts groups, which go as a whole
+    original = graph.weights[name]
+    if node.op == "conv_transpose" and node.attrs["groups"] == original.shape[0]:
+        return  # depthwise: the axis counts groups, which go as a whole
     lists = recipe.weights[name][axis]
     mask = np.zeros(original.shape[:2], bool)
     groups = groups_of(lists)

@@ -21,7 +21,7 @@ from secateur.passes.pipeline import Pass, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
-from secateur.passes.score.obs import OBS
+from secateur.passes.score.criterion import Exchanging
 from secateur.passes.sweep.gather import Gather
 
 from .parts import ALREADY, NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
@@ -80,7 +80,7 @@ class Policy(Parts):
         if self.criterion is None:
             return (Canonicalize(),)
         scored = self.scoring(seed)
-        better = (Swap(self.criterion),) if isinstance(self.criterion, OBS) and self.criterion.swaps else ()
+        better = (Swap(self.criterion),) if isinstance(self.criterion, Exchanging) and self.criterion.swaps else ()
         return (Canonicalize(), *scored, self._allocation(scored), *better, Slim())
 
     def scoring(self, seed: int = 0) -> tuple[Pass, ...]:

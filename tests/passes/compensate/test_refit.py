@@ -116,5 +116,8 @@ def test_an_automatic_ridge_repairs() -> None:
     done = Refit(ridge="auto")(slim)
     share = float((X[:, 0] * X[:, 1]).sum() / (X[:, 0] ** 2).sum())  # of x1 that x0 explains, both of mean 1
     assert done.weights["reader.weight"].ravel()[0] == pytest.approx(1 + share, rel=0.1)
+    given = [Refit(ridge=ridge)(slim).weights["reader.weight"] for ridge in RIDGES]
+    same = [np.array_equal(done.weights["reader.weight"], weight) for weight in given]
+    assert same.count(True) == 1  # the ridge that held-out examples chose is then used on all of them
     with pytest.raises(InputError, match="a number, or auto"):
         Refit(ridge="best")

@@ -10,6 +10,7 @@ import numpy as np
 
 from secateur.ir import Array, Graph, PassError
 from secateur.passes.notes import Importance, KeepMask
+from secateur.passes.score.criterion import Exchanging
 from secateur.passes.score.obs import OBS
 from secateur.passes.score.obs_swaps import swapped
 from secateur.passes.score.positions import domains
@@ -28,7 +29,7 @@ class Swap:
     """
 
     name: ClassVar[str] = "swap"
-    score: OBS = dataclasses.field(default_factory=OBS, repr=False)
+    score: Exchanging = dataclasses.field(default_factory=OBS, repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises PassError where no allocation ran."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from secateur.ir import Graph, InputError
 from secateur.passes.pipeline import Pass
 from secateur.passes.sweep.needs import Need
+
+if TYPE_CHECKING:
+    from .obs_swaps import Read
 
 
 class Criterion(Pass, Protocol):
@@ -21,6 +25,18 @@ class Criterion(Pass, Protocol):
 
     def needs(self, graph: Graph) -> tuple[Need, ...]:
         """The statistics that it reads, of the coupled graph; none where it reads weights alone."""
+
+
+@runtime_checkable
+class Exchanging(Protocol):
+    """A criterion that also prices a choice as a whole, so that channels can be exchanged (``swap``)."""
+
+    @property
+    def swaps(self) -> bool:
+        """Should they be?"""
+
+    def reads(self, graph: Graph, domain: int) -> Iterator[Read]:
+        """Every group of every layer that reads units of a domain, which loses by what is left out."""
 
 
 class OfWeights:
