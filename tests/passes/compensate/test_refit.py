@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.ir import Array, Graph, InputError
+from secateur.ir import Array, Graph, InputError, Node, Value
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.compensate import Refit
+from secateur.passes.compensate.layers import Join
 from secateur.passes.compensate.sums import RIDGES, Sums, chosen
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
@@ -106,6 +107,13 @@ def test_the_ridge_with_the_least_error_on_other_examples_is_taken() -> None:
         assert picked[-1] == (RIDGES[int(np.argmin(errors))] if min(errors) < judge[0].gap else None)
     assert picked[0] is None
     assert (picked[1] or 0) > 10 * (picked[2] or 0) > 0
+
+
+def test_a_batch_norm_that_nearly_drops_a_channel_asks_nothing_of_it() -> None:
+    """Scales 2, 1e-4 and -1 at a variance of 4: a unit of the sum is 1, nothing, and -2 of the layer's output."""
+    norm = Node("batch_norm", ("x", "g", "b", "m", "v"), (Value("y", (1, 3, 1, 1)),), {"eps": 0.0})
+    weights = {"g": np.float32([2, 1e-4, -1]), "v": np.float32([4, 4, 4])}
+    np.testing.assert_allclose(Join("other", norm).scale(weights), [1, 0, -2])
 
 
 def test_an_automatic_ridge_repairs() -> None:
