@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.reach import chosen
+from bench.reach import answers, chosen
 
 
 class Best(nn.Module):
@@ -40,3 +40,11 @@ def test_worse_ones_are_not_and_all_must_be_made(choices: list[tuple[np.ndarray,
 def test_scores_that_are_not_torchs_own_are_refused() -> None:
     with pytest.raises(AssertionError, match="its scores are off"):
         chosen.outputs(Best(), X, [(np.array([[0.7, 0.7]], np.float32), np.array([[1, 2]]))], 1e-3)
+
+
+def test_answers_are_judged_with_those_choices_and_with_nothing_else() -> None:
+    other = 2 * X[:, [1, 2]].numpy()
+    assert answers.judged(Best(), X, [other], lambda: ([other], choice(1, 2))) == (0.0, 1)
+    for outputs, choices in (([other], []), ([other + 1], choice(1, 2)), ([other], choice(2, 1))):
+        with pytest.raises(AssertionError):
+            answers.judged(Best(), X, [other], lambda given=(outputs, choices): given)  # type: ignore[misc]
