@@ -5,12 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.lib import common
 
 RESULTS = common.ROOT / "bench" / "results"
 GRID = [(share, repair) for share in (0.25, 0.5, 0.7) for repair in ("none", "compensation")]
 LARGE = ("mobilenet_v2", "efficientnet_lite0")
+PICTURES = 1024  # that networks were repaired with, in rows that do not say
 Where = Callable[..., str]
 
 
@@ -166,30 +168,50 @@ def costs(where: Where) -> str:
     return "\n".join([*lines, "", f"`python -m bench.speed.sweep`; {where(*found.values())}."])
 
 
+def repair_cell(row: common.Row) -> tuple[Any, ...]:
+    """What a row of ``accuracy.repair`` measured: pictures, network, seed, criterion, share left, repair."""
+    return row.get("pictures", PICTURES), *(row[k] for k in ("network", "seed", "criterion", "left", "repair"))
+
+
 def repair(where: Where) -> str:
     """What repair without labels gives back, in the mean of the networks that were measured."""
     measured = common.read(RESULTS / "repair.jsonl")
     if not measured:
         return ""
-    cells = {(r["network"], r["seed"], r["criterion"], r["left"], r["repair"]): r for r in measured}
-    dense = [r["top1"] for key, r in cells.items() if key[2] == "dense"]
+    cells = {repair_cell(r): r for r in measured}
+    dense = {key[1:3]: r["top1"] for key, r in cells.items() if r["criterion"] == "dense"}
     steps = max(r.get("steps", 0) for r in measured)
     lines = [
-        f"**Repair without labels**: 1,024 pictures, {len(dense)} networks of the five kinds above, judged on 10,000",
-        f"test pictures; dense: {100 * statistics.fmean(dense):.1f}. `distill` takes {steps:,} steps. *kept*: the same",
-        "answer as the original's.",
+        f"**Repair without labels**: {len(dense)} networks of the five kinds above, judged on 10,000 test pictures;",
+        f"dense: {spread(list(dense.values()))}. `distill` takes {steps:,} steps. *kept*: the same answer as the",
+        "original's; means and standard deviations over networks.",
         "",
-        "| multiply-accumulates left | chosen by | repair | top-1 | kept | CPU s |",
-        "|--:|---|---|--:|--:|--:|",
+        "| pictures | multiply-accumulates left | chosen by | repair | networks | top-1 | kept | CPU s |",
+        "|--:|--:|---|---|--:|--:|--:|--:|",
     ]
-    for key in dict.fromkeys(key[2:] for key in cells if key[2] != "dense"):
-        of = [r for k, r in cells.items() if k[2:] == key]
-        top1, kept, spent = (statistics.fmean(r[name] for r in of) for name in ("top1", "agreement", "cpu_s"))
-        mending = "`refit`, `distill`" if key[2] == "distill" else key[2] if key[2] == "none" else f"`{key[2]}`"
-        chosen = "`obs`, `knapsack{loss=sum}`" if key[0] == "obs" else f"`{key[0]}`, `global`"
-        lines.append(f"| {key[1]:.0%} | {chosen} | {mending} | {100 * top1:.1f} | {100 * kept:.1f} | {spent:.0f} |")
-    each = ", ".join(
-        f"{r['network']} {100 * r['top1']:.1f}" for k, r in cells.items() if k[2:] == ("obs", 0.5, "distill")
-    )
-    lines += ["", f"At 50 % after `distill`: {each}. `python -m bench.accuracy.repair`; {where(*measured)}."]
-    return "\n".join(lines)
+    kinds: dict[tuple[Any, ...], list[common.Row]] = {}
+    for (pictures, _, _, *what), r in cells.items():
+        if r["criterion"] != "dense":
+            kinds.setdefault((pictures, *what), []).append(r)
+    for (pictures, criterion, left, mended), of in kinds.items():
+        top1, kept = (spread([r[name] for r in of]) for name in ("top1", "agreement"))
+        mending = {"distill": "`refit`, `distill`", "refit": "`refit`"}.get(mended, mended)
+        chosen = "`obs`, `knapsack{loss=sum}`" if criterion == "obs" else f"`{criterion}`, `global`"
+        spent = statistics.fmean(r["cpu_s"] for r in of)
+        lines.append(
+            f"| {pictures:,} | {left:.0%} | {chosen} | {mending} | {len(of)} | {top1} | {kept} | {spent:.0f} |"
+        )
+    tuned = [
+        f"with {pictures:,} pictures {_by_network(of)}"
+        for (pictures, *what), of in kinds.items() if what == ["obs", 0.5, "distill"]
+    ]  # fmt: skip
+    lines += ["", f"At 50 % after `distill`: {'; '.join(tuned)}."]
+    return "\n".join([*lines, f"`python -m bench.accuracy.repair`; {where(*measured)}."])
+
+
+def _by_network(of: Iterable[common.Row]) -> str:
+    """Top-1 of each kind of network, the mean of its seeds."""
+    found: dict[str, list[float]] = {}
+    for row in of:
+        found.setdefault(row["network"], []).append(row["top1"])
+    return ", ".join(f"{name} {100 * statistics.fmean(each):.1f}" for name, each in found.items())

@@ -1,13 +1,13 @@
 """What repair without labels gives back: the small networks on Fashion-MNIST after a cut, `refit` and `distill`.
 
-    python -m bench.accuracy.repair [--seeds 3] [--only plain,mobile] [--steps 1000]
+    python -m bench.accuracy.repair [--seeds 3] [--only plain,mobile] [--steps 1000] [--pictures 1024]
     python -m bench.accuracy.repair --summary       the table alone, from the rows there are
 
 Five networks (fashion.py), half and 70 % of the multiply-accumulates removed by `obs` and `knapsack{loss=sum}` and by
-`group_lasso` and `global`, then mended with 1,024 pictures of the training set, no labels; what `obs` chose is tuned as
-well. Judged on the 10,000 test
-pictures: how many are right, and how many of the original's answers stayed. Tuning takes so many steps and no clock, so
-that rows repeat; `cpu_s` is what it cost on one thread. A run that was stopped goes on where it was.
+`group_lasso` and `global`, then mended with so many pictures of the training set (1,024), no labels; what `obs` chose
+is tuned as well. Judged on the 10,000 test pictures: how many are right, and how many of the original's answers stayed.
+Tuning takes so many steps and no clock, so that rows repeat; `cpu_s` is what it cost on one thread. A run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
+from bench.accuracy.criteria_tables import PICTURES, repair_cell
 from bench.data import fashion
 from bench.lib import common
 from bench.nets.criteria_nets import NETS
@@ -33,11 +34,9 @@ from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sweep.gather import Gather
 
-PICTURES = 1024
 LEFT = (0.5, 0.3)
 CHOICES = {"obs": "knapsack{{macs={left},round_to=1,loss=sum}}", "group_lasso": "global{{macs={left},round_to=1}}"}
 TUNED = "obs"  # the choice that goes on to be tuned
-KEY = ("network", "seed", "criterion", "left", "repair")
 
 
 def judged(graph: Graph, test: fashion.Data, wanted: Tensor) -> common.Row:
@@ -52,19 +51,24 @@ def answers(module: nn.Module, test: fashion.Data) -> Tensor:
     return torch.cat([module(part).argmax(1) for part in torch.split(test.x, 500)])
 
 
-def subject(name: str, seed: int, train: fashion.Data, test: fashion.Data) -> tuple[Graph, Tensor]:
+def subject(name: str, seed: int, train: fashion.Data, test: fashion.Data, pictures: int) -> tuple[Graph, Tensor]:
     """A coupled network with the statistics that both criteria need, and its answers."""
     module = fashion.trained(name, seed, train, fashion.EPOCHS)
-    pictures = list(torch.split(train.first(PICTURES).x, 64))
     graph = Pipeline((Canonicalize(), Couple()))(secateur.trace(module, (test.x[:1],)))
-    graph = in_context(graph, calibration=Calibration(pictures, seed))
+    graph = in_context(graph, calibration=Calibration(list(torch.split(train.first(pictures).x, 64)), seed))
     return Gather(tuple(CRITERIA[c]() for c in CHOICES))(graph), answers(module, test)
 
 
-def cells(graph: Graph, wanted: Tensor, test: fashion.Data, steps: int, done: set[tuple[object, ...]],
-          key: tuple[str, int]) -> Iterator[common.Row]:  # fmt: skip
-    """Rows of one network that are missing: after the cut, after ``refit``, after ``distill`` as well."""
-    repairs = (("none", ""), ("refit", f"refit{{examples={PICTURES}}}"), ("distill", f"distill{{steps={steps}}}"))
+def cells(
+    graph: Graph,
+    wanted: Tensor,
+    test: fashion.Data,
+    steps: int,
+    done: set[tuple[object, ...]],
+    key: tuple[int, str, int],
+) -> Iterator[common.Row]:
+    """Rows of one network (``key``: pictures, name, seed) that are missing: after the cut, ``refit``, ``distill``."""
+    repairs = (("none", ""), ("refit", f"refit{{examples={key[0]}}}"), ("distill", f"distill{{steps={steps}}}"))
     for criterion, allocation in CHOICES.items():
         for left in LEFT:
             mending = repairs if criterion == TUNED else repairs[:2]
@@ -82,18 +86,14 @@ def cells(graph: Graph, wanted: Tensor, test: fashion.Data, steps: int, done: se
 
 
 def summary(rows: Sequence[common.Row]) -> str:
-    """The mean over networks and seeds of each choice and repair, and of the dense networks."""
+    """The mean over networks and seeds of each choice and repair, and of the dense networks; of the newest rows."""
+    newest = {repair_cell(r): r for r in rows}
     lines = []
-    for left in LEFT:
-        for criterion in CHOICES:
-            for repair in ("none", "refit", "distill"):
-                of = [r for r in rows if (r["left"], r["criterion"], r["repair"]) == (left, criterion, repair)]
-                if of:
-                    means = [f"{statistics.fmean(r[key] for r in of):.1%}" for key in ("top1", "agreement")]
-                    lines.append([f"{left:.0%}", criterion, repair, len(of), *means])
-    dense = [r["top1"] for r in rows if r["criterion"] == "dense"]
-    text = common.table(["MACs left", "chosen by", "repair", "networks", "top-1", "agreement"], lines)
-    return text + (f"\ndense: {statistics.fmean(dense):.1%} of {len(dense)} networks" if dense else "")
+    for pictures, criterion, left, repair in dict.fromkeys((k[0], *k[3:]) for k in newest):
+        of = [r for k, r in newest.items() if (k[0], *k[3:]) == (pictures, criterion, left, repair)]
+        means = [f"{statistics.fmean(r[key] for r in of):.1%}" for key in ("top1", "agreement")]
+        lines.append([pictures, f"{left:.0%}", criterion, repair, len(of), *means])
+    return common.table(["pictures", "MACs left", "chosen by", "repair", "networks", "top-1", "agreement"], lines)
 
 
 def main() -> int:
@@ -102,20 +102,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
     parser.add_argument("--only", default=",".join(NETS), help="networks (default all five)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of tuning (default 1000)")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help=f"of the training set (default {PICTURES})")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    done = {tuple(r[k] for k in KEY) for r in common.read(options.output)}
+    done = {repair_cell(r) for r in common.read(options.output)}
     train, test = fashion.load("train"), fashion.load("t10k")
     for seed in range(0 if options.summary else options.seeds):
         for name in options.only.split(","):
-            graph, wanted = subject(name, seed, train, test)
-            shared = common.circumstances(seed) | {"network": name}
-            if (name, seed, "dense", 1.0, "none") not in done:
+            key = (options.pictures, name, seed)
+            graph, wanted = subject(name, seed, train, test, options.pictures)
+            shared = common.circumstances(seed) | {"network": name, "pictures": options.pictures}
+            if (*key, "dense", 1.0, "none") not in done:
                 top1 = float((wanted == test.y).float().mean())
                 dense = {"criterion": "dense", "left": 1.0, "repair": "none", "top1": top1, "agreement": 1.0}
                 common.append(options.output, [shared | dense])
-            for row in cells(graph, wanted, test, options.steps, done, (name, seed)):
+            for row in cells(graph, wanted, test, options.steps, done, key):
                 common.append(options.output, [shared | row])
                 print(f"{name:10} {seed} {row['criterion']:12} {row['left']:.0%} {row['repair']:8} {row['top1']:.2%} "
                       f"{row['cpu_s']} s", flush=True)  # fmt: skip
