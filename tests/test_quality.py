@@ -28,7 +28,10 @@ class Seen:
     deviation: Deviation | None = None
 
 
-def answers(curve: Callable[[float], float], examples: int = 1000) -> Callable[[float], Seen]:
+MANY = 10**9  # examples whose standard error does not count
+
+
+def answers(curve: Callable[[float], float], examples: int = MANY) -> Callable[[float], Seen]:
     return lambda share: Seen(Quality(curve(share), None, examples, True))
 
 
@@ -88,6 +91,23 @@ def test_too_few_examples_and_other_outputs_are_refused() -> None:
         search(Keep(0.99), 1.0, answers(line, 60))
     with pytest.raises(InputError, match="not scores by class"):
         search(Keep(0.9), 1.0, lambda share: Seen())
+
+
+@pytest.mark.parametrize(
+    ("keep", "examples", "same", "enough"),
+    [
+        (0.99, 1024, 1016, False),
+        (0.99, 1024, 1017, True),
+        (0.99, 100, 99, False),
+        (0.99, 100, 100, True),
+        (1.0, 9, 9, True),
+    ],
+)
+def test_a_standard_error_more_than_the_share_must_be_seen(keep: float, examples: int, same: int, enough: bool) -> None:
+    """Of 1,024: 0.99 + sqrt(0.99 * 0.01 / 1024) = 0.99311, which is 1,016.9 of them."""
+    seen = Seen(Quality(same / examples, None, examples, True))
+    assert (Keep(keep).distance(seen) <= 0) == enough
+    assert ("NOT what was asked" in Keep(keep).said(seen)) != enough
 
 
 def test_outputs_that_are_no_classes_may_differ_by_so_much() -> None:

@@ -43,12 +43,21 @@ class Goal(Protocol):
 
 @dataclass(frozen=True)
 class Keep:
-    """At least this share of the most likely classes stay what they were."""
+    """At least this share of the most likely classes stay what they were.
+
+    The search keeps the smallest network of several that passed, by the examples that judge it, so what was seen of it
+    flatters: it has to show a standard error more than the share, so that others' answers stay as well.
+    """
 
     share: float
 
     def distance(self, found: Judged) -> float:
-        return self.share - self._comparable(found).agreement
+        seen = self._comparable(found)
+        return self.shown_by(seen.examples) - seen.agreement
+
+    def shown_by(self, examples: int) -> float:
+        """The share of so many examples that must be seen; as many as can tell the share from 1 can show it."""
+        return min(1.0, self.share + math.sqrt(self.share * (1 - self.share) / examples))
 
     def shown(self, found: Judged) -> str:
         return f"{self._comparable(found).agreement:.1%}"
@@ -57,8 +66,9 @@ class Keep:
         seen = self._comparable(found)
         low, high = interval(round(seen.agreement * seen.examples), seen.examples)
         return (
-            f"at least {100 * self.share:.4g}% of the answers had to stay: {seen.agreement:.2%} of {seen.examples} do"
-            f"{_unmet(self, found)}, so between {low:.1%} and {high:.1%} of others will, 95 times in 100"
+            f"at least {100 * self.share:.4g}% of the answers had to stay, and {self.shown_by(seen.examples):.2%} of "
+            f"these {seen.examples}, which it was chosen by: {seen.agreement:.2%} do{_unmet(self, found)}, so between "
+            f"{low:.1%} and {high:.1%} of others will, 95 times in 100"
         )
 
     @property

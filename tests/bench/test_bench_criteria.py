@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import secateur
-from bench.accuracy import criteria, criteria_tables
+from bench.accuracy import criteria, criteria_tables, keep_tables
+from bench.lib import common
 from bench.nets.criteria_nets import NETS
 
 WHERE = {"machine": {"cpu": "x", "cores": 1}, "versions": {"python": "3", "torch": "2"}, "git": "abc"}
@@ -84,3 +85,17 @@ def test_what_criteria_cost_is_told_in_gb(tmp_path: Path, monkeypatch: pytest.Mo
     lines = criteria_tables.costs(lambda *rows: "here").splitlines()
     assert lines[2:5] == ["| `l1` | – | 0.10 |", "| `taylor` | 2.00 | 0.20 |", "| `slimming` | – | refused |"]
     assert lines[5:7] == ["| all at once | 3.00 | – |", "| none: the network alone | 0.50 | – |"]
+
+
+def test_a_budget_in_quality_counts_what_was_truly_kept(tmp_path: Path) -> None:
+    """Of three networks one kept less than half a point below what was asked, and a fourth there was not."""
+    base = {"network": "plain", "policy": "l1", "spec": "l1,slim,refit", "pictures": 4096, "goal": 0.99}
+    kept = [(0.991, 0.6), (0.985, 0.8), (0.984, 0.7)]
+    found = [
+        base | {"seed": i, "seen": 0.993, "kept": k, "macs_left": m, "cpu_s": 10.0} for i, (k, m) in enumerate(kept)
+    ]
+    common.append(tmp_path / "keep.jsonl", [*found, base | {"seed": 3, "refused": "none", "cpu_s": 1.0}])
+    text = keep_tables.keep(lambda *rows: f"{len(rows)} rows", tmp_path / "keep.jsonl")
+    assert "| `l1,slim,refit` | 4 | 99.30 | 98.50 | 98.40 | 2 of 3 | 70% | 60% | 80% | 10 |" in text
+    assert "No such network: l1 on plain 3." in text
+    assert text.endswith("4 rows.")
