@@ -162,6 +162,7 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
     """The predicted share of each board's roofline, for each family of a network's kernels, images of 224x224."""
     from secateur.codegen.backends import GPU
     from secateur.codegen.devices import nvcc
+    from secateur.codegen.emit.gpu.assemble import calls
     from secateur.codegen.plan.family import family_of
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.targets import GPUS
@@ -176,10 +177,10 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
                 code = GPU.assemble(program, graph, target).code
                 _, resources = nvcc.compile_cubin(code.source, target.mcpu)
                 launches = []
-                for call, launch in zip(program.calls, code.launches, strict=True):
+                for call, of_call in zip(program.calls, calls(code.launches), strict=True):
                     family = family_of(call.spec, GPU.families)
-                    launches.append(Launched(family.name if family else "copies", call.spec, call.choice,
-                                             code.kernels[launch.kernel], resources[launch.kernel]))  # fmt: skip
+                    kernels = [(code.kernels[one.kernel], resources[one.kernel]) for one in of_call]
+                    launches.append(Launched(family.name if family else "copies", call.spec, call.choice, kernels))
                 yield {"kind": "prediction", "case": f"{name} on {title}, batch {batch}", "network": name,
                        "board": title, "batch": batch, "families": by_family(launches, board),
                        "status": "predicted"}  # fmt: skip

@@ -48,6 +48,9 @@ GPU_CASES: Mapping[str, Case] = MappingProxyType(
             lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(5, 33, 3, 2)), ((1, 5, 8, 8),), ("conv",)
         ),
         "tiles of 128x128": Case(conv(136, 130, 1), ((1, 3, 12, 12),), ("conv",)),
+        "few tiles, deep": Case(
+            sequence(lambda: nn.Conv2d(190, 40, 3, padding=1), nn.ReLU), ((1, 190, 4, 5),), ("conv",)
+        ),
         "transposed, depthwise": Case(
             lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, groups=6), ((1, 6, 5, 4),), ("conv",)
         ),

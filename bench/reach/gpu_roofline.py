@@ -7,7 +7,8 @@ bandwidth of its memory. The prediction takes longer for what can be counted wit
 * slots of the schedulers that read shared memory, and shared memory's own bandwidth: 32 numbers a cycle;
 * too few work items at once to hide latency, by the registers and the shared memory that ptxas says a kernel takes.
 
-Left out: the time to launch a kernel, the second cache, bank conflicts, instructions that compute addresses.
+A kernel that adds parts of sums counts its launch and the bytes of all parts, which another kernel wrote. Left out:
+the time to launch the first kernel of a call, the second cache, bank conflicts, instructions that compute addresses.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.codegen.devices.code import Kernel, Resources
-from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec, tiles
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec
+from secateur.codegen.kernels.gpu.matmul import tile_of
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.targets import GPUS
 
@@ -49,17 +51,17 @@ BOARDS: Mapping[str, Board] = MappingProxyType(
 )
 HIDING = 8  # warps of a multiprocessor from which on its multipliers wait for nothing
 IN_FLIGHT = 2  # numbers that a work item waits for at once
+LAUNCH = 1e-6  # seconds until a kernel begins that needs the one before
 
 
 @dataclass(frozen=True)
 class Launched:
-    """One call: what it computes, how it is tiled, its kernel and what that takes."""
+    """One call: what it computes, how it is tiled, its kernels and what they take."""
 
     family: str
     spec: Any
     choice: Any
-    kernel: Kernel
-    used: Resources
+    kernels: Sequence[tuple[Kernel, Resources]]
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,55 @@ class Prediction:
 
 def predicted(one: Launched, board: Board) -> Prediction:
     """Of one call."""
-    groups = one.kernel.grid[0] * one.kernel.grid[1] * one.kernel.grid[2]
-    warps = -(-one.kernel.items // 32)
-    room = min(
-        board.groups, board.warps // warps, board.registers // (max(one.used.registers, 16) * warps * 32),
-        board.shared // (one.used.shared + 1024),
-    )  # fmt: skip
-    there = min(room, -(-groups // board.cores))  # groups of a multiprocessor at once
-    busy = groups / (board.cores * -(-groups // board.cores))
-    flops, number = work(one.spec), traffic(one.spec)
+    kernel, used = one.kernels[0]
+    flops, number, parts = work(one.spec), traffic(one.spec), partial(one)
     share, overhang = multipliers(one.spec, one.choice, board)
+    there = at_once(kernel, used, board)
+    groups, warps = groups_of(kernel), -(-kernel.items // 32)
+    busy = groups / (board.cores * -(-groups // board.cores))
     hiding = min(1.0, there * warps / HIDING)
     compute = flops * overhang / (board.peak * share * busy * hiding)
-    waiting = min(groups, board.cores * room) * one.kernel.items * IN_FLIGHT * 4
-    memory = number / (board.bandwidth * min(1.0, waiting / (board.bandwidth * board.latency)))
+    time = max(compute, moving(kernel, used, board, number + parts))
+    for more, taken in one.kernels[1:]:
+        time += LAUNCH + moving(more, taken, board, parts + 4.0 * outputs_of(one.spec))
     least = max(flops / board.peak, number / board.bandwidth)
-    return Prediction(least, max(compute, memory, least), there * warps / board.warps)
+    return Prediction(least, max(time, least), there * warps / board.warps)
+
+
+def groups_of(kernel: Kernel) -> int:
+    """Of its grid."""
+    return kernel.grid[0] * kernel.grid[1] * kernel.grid[2]
+
+
+def room_for(kernel: Kernel, used: Resources, board: Board) -> int:
+    """Groups for which a multiprocessor has room."""
+    warps = -(-kernel.items // 32)
+    return min(
+        board.groups, board.warps // warps, board.registers // (max(used.registers, 16) * warps * 32),
+        board.shared // (used.shared + 1024),
+    )  # fmt: skip
+
+
+def at_once(kernel: Kernel, used: Resources, board: Board) -> int:
+    """Groups of a multiprocessor at once."""
+    return min(room_for(kernel, used, board), -(-groups_of(kernel) // board.cores))
+
+
+def moving(kernel: Kernel, used: Resources, board: Board, number: float) -> float:
+    """Seconds for so many bytes, by the work items that wait for some of them at once."""
+    waiting = min(groups_of(kernel), board.cores * room_for(kernel, used, board)) * kernel.items * IN_FLIGHT * 4
+    return number / (board.bandwidth * min(1.0, waiting / (board.bandwidth * board.latency)))
+
+
+def partial(one: Launched) -> float:
+    """Bytes of parts of sums."""
+    return 4.0 * one.choice.parts * outputs_of(one.spec) if len(one.kernels) > 1 else 0.0
 
 
 def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
     """Of the multipliers' slots the share that multiplies, and how many products are computed for each that counts."""
     if isinstance(spec, MatmulSpec):
-        choice = tiles(spec.blocks, spec.w, spec.n * spec.h, GPUS[board.target])[0]
+        choice = tile_of(spec, GPUS[board.target])
         outputs, pixels = spec.blocks, spec.w
     elif isinstance(spec, GpuConvSpec):
         outputs, pixels = spec.co, spec.pixels
@@ -131,7 +160,7 @@ def traffic(spec: Any) -> float:
 
 def outputs_of(spec: Any) -> int:
     """Numbers that are written."""
-    return spec.groups * spec.co * spec.pixels if isinstance(spec, GpuConvSpec) else _area(spec)
+    return spec.outputs if isinstance(spec, GpuConvSpec) else _area(spec)
 
 
 def _area(spec: Any) -> int:

@@ -17,6 +17,7 @@ import torch
 from bench.reach.gpu_cases import GPU_CASES, TINY, together
 from secateur import codegen
 from secateur.codegen.devices import nvcc
+from secateur.codegen.emit.gpu.assemble import THEN
 from secateur.codegen.gpu_library import GpuLibrary
 from secateur.codegen.targets import GPUS
 from secateur.ir import Graph
@@ -51,23 +52,25 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp" / "gpu.cc"
 CASES = [
     "dense 3x3, stride 2", "image of three channels", "signal", "groups of 5 to 10", "shuffle, split, concat",
     "gates and residuals", "attention", "activations", "padded on one side", "transposed, depthwise", "moves",
-    "tiles of 128x128",
+    "tiles of 128x128", "few tiles, deep",
 ]  # fmt: skip
 
 
 def test_templates_compute_what_torch_does() -> None:
-    """Layers take all sizes of tile in turn."""
+    """Layers take all sizes of tile in turn, with whole reductions and shared ones: one result, whatever the run."""
     assert set(CASES) <= set(GPU_CASES)
     graph, inputs = traced(CASES)
-    agree(gpu.run(gpu.built(graph, "opencl", gpu.every_choice("opencl")), *inputs), graph, inputs, CASES)
+    library = gpu.built(graph, "opencl", gpu.every_choice("opencl"))
+    found = gpu.run(library, *inputs)
+    agree(found, graph, inputs, CASES)
+    again = library(*inputs)
+    assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Graph, tuple[np.ndarray, ...], GpuLibrary]:
     graph, inputs = traced(list(TINY))
-    library = codegen.build(graph, "opencl")
-    assert isinstance(library, GpuLibrary)
-    return graph, inputs, library
+    return graph, inputs, gpu.built(graph, "opencl", gpu.in_halves("opencl"))
 
 
 def test_no_work_item_races_another_or_leaves_its_memory(
@@ -76,6 +79,7 @@ def test_no_work_item_races_another_or_leaves_its_memory(
     graph, inputs, library = tiny
     found, log = gpu.interpreted(library, tmp_path, *inputs)
     assert not log
+    assert any(name.endswith(THEN) for name in library.code.kernels)
     agree(found, graph, inputs, list(TINY))
 
 

@@ -16,6 +16,9 @@ from secateur.codegen.build import port
 from secateur.codegen.devices import nvcc, opencl
 from secateur.codegen.devices.opencl import OpenClSession
 from secateur.codegen.gpu_library import GpuLibrary
+from secateur.codegen.kernels.gpu.conv.packing import slices
+from secateur.codegen.kernels.gpu.conv.space import in_parts
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice
 from secateur.codegen.metadata import Metadata
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Choice, Spec
@@ -37,7 +40,10 @@ def missing() -> str | None:
 
 
 def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
-    """A choice of tiles that takes another one for each layer that has several, the ``first`` of the space at first."""
+    """A choice of tiles that takes another one for each layer that has several, the ``first`` of the space at first.
+
+    Reductions are whole, and in up to three parts, in turn.
+    """
     numbers = count(first)
 
     def choose(spec: Spec, *others: Spec) -> Choice | None:
@@ -45,7 +51,25 @@ def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
         if space is None:
             return None
         fitting = list(space(spec, GPUS[target]))
-        return fitting[next(numbers) % len(fitting)] if len(fitting) > 1 else fitting[0]
+        if len(fitting) == 1:
+            return fitting[0]
+        number = next(numbers)
+        tile = fitting[number % len(fitting)]
+        return in_parts(tile, slices(spec, tile.depth), tuple(range(1 + number // 2 % 3, 0, -1)))[0]
+
+    return choose
+
+
+def in_halves(target: str) -> Callable[..., Choice | None]:
+    """The first choice of each layer; the reductions of every second one are in two parts."""
+    numbers = count()
+
+    def choose(spec: Spec, *others: Spec) -> Choice | None:
+        space = GPU.templates[type(spec)].space
+        found = None if space is None else next(iter(space(spec, GPUS[target])))
+        if not isinstance(found, GpuConvChoice) or found.kind != "tile":
+            return found
+        return in_parts(found, slices(spec, found.depth), (2 - next(numbers) % 2, 1))[0]
 
     return choose
 

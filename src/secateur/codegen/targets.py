@@ -32,7 +32,7 @@ class Target:
     many multiply-accumulates in it take as long as one in float32, both at their peak.
     Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
     the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
-    item, ``cores`` the multiprocessors.
+    item, ``cores`` the multiprocessors; ``sharing`` is what one kernel more costs, for one multiprocessor.
     """
 
     name: str
@@ -118,9 +118,12 @@ _ROWS = (
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
 
 
+LAUNCH = 256 << 10  # multiply-accumulates of a multiprocessor: about a microsecond, which nobody measured
+
+
 def _gpu(name: str, triple: str, arch: str, cores: int, group: int, shared: int) -> Target:
     """``shared`` in KiB, as much as a kernel gets that does not ask for more."""
-    return Target(name, triple, arch, 1, 255, cores, warp=32, group=group, shared=shared << 10)
+    return Target(name, triple, arch, 1, 255, cores, warp=32, group=group, shared=shared << 10, sharing=LAUNCH)
 
 
 # Of CUDA's architectures the board with the most multiprocessors that is common: T4, A100, Jetson Orin, H200. OpenCL

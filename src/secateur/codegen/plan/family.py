@@ -58,7 +58,8 @@ class Template:
     (None: there is nothing to choose); ``arrays(spec, target)`` makes arguments to time it on, and where in the first
     of them the kernel begins; after the first come ``constants`` arguments, weights and biases, if it has any.
     ``revision`` is what tuning records are kept under: it rises when the code or the space changes, and older records
-    are not used any more.
+    are not used any more. ``then``: on a GPU, the kernel of the same operands that is launched after it, if its choice
+    takes one.
     """
 
     build: Callable[[Any, Any, Target], tirx.PrimFunc]
@@ -66,6 +67,7 @@ class Template:
     arrays: Callable[[Any, Target], Arrays] | None = None
     revision: int = 1
     constants: int = 2
+    then: Callable[[Any, Any, Target], tirx.PrimFunc | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from secateur.codegen.devices.code import ARENA, TABLES, WEIGHTS, Code, Kernel, Launch
 from secateur.codegen.emit.assemble import Tables, ports
@@ -16,6 +16,7 @@ from .builder import LAUNCH
 from .source import source
 
 MOST = (1 << 31) - 1  # elements of a memory: kernels count in 32 bits
+THEN = "_then"  # ends the name of a kernel that a call launches after its first
 
 
 def assemble(program: Program, graph: Graph, target: Target, templates: Mapping[type, Template],
@@ -27,15 +28,17 @@ def assemble(program: Program, graph: Graph, target: Target, templates: Mapping[
     """
     words = program.arena.place()
     tables, functions = Tables(), dict[str, Function]()
-    names: dict[tuple[Spec, Choice | None], str] = {}
+    names: dict[tuple[Spec, Choice | None], list[str]] = {}
     blob = program.lay_out()
-    launches = []
+    launches: list[Launch] = []
     for call in program.calls:
         key = (call.spec, call.choice)
         if key not in names:
-            names[key] = f"k{len(names)}"
-            functions[names[key]] = _function(call.spec, call.choice, target, templates, identity)
-        launches.append(Launch(names[key], tuple(_place(a, tables) for a in call.arguments), call.label))
+            written = _functions(call.spec, call.choice, target, templates, identity)
+            names[key] = [f"k{len(names)}{THEN * i}" for i in range(len(written))]
+            functions.update(zip(names[key], written, strict=True))
+        operands = tuple(_place(a, tables) for a in call.arguments)
+        launches += [Launch(name, operands, call.label) for name in names[key]]
     for what, size in (("arena", words), ("weights", blob.size), ("tables", tables.size)):
         if size > MOST:
             raise Unsupported(f"'{graph.name}': the {what} would have {size} numbers, a kernel counts up to {MOST}")
@@ -45,13 +48,27 @@ def assemble(program: Program, graph: Graph, target: Target, templates: Mapping[
     return Code(source(functions, target), kernels, launches, given, made, blob, tables.array(), words)  # fmt: skip
 
 
-def _function(spec: Spec, choice: Choice | None, target: Target, templates: Mapping[type, Template],
-              identity: Callable[[TensorSpec, None, Target], Function]) -> Function:  # fmt: skip
+def calls(launches: Sequence[Launch]) -> list[list[Launch]]:
+    """The launches of each call."""
+    found: list[list[Launch]] = []
+    for one in launches:
+        if one.kernel.endswith(THEN):
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
+def _functions(spec: Spec, choice: Choice | None, target: Target, templates: Mapping[type, Template],
+               identity: Callable[[TensorSpec, None, Target], Function]) -> list[Function]:  # fmt: skip
+    """The kernels of a call."""
     if isinstance(spec, TensorSpec):
-        return identity(spec, None, target)
+        return [identity(spec, None, target)]
     if type(spec) not in templates:
         raise ValueError(f"no template writes a {type(spec).__name__}: its family has no row for it")
-    return templates[type(spec)].build(spec, choice, target)
+    template = templates[type(spec)]
+    more = None if template.then is None else template.then(spec, choice, target)
+    return [template.build(spec, choice, target), *([] if more is None else [more])]
 
 
 def _shape(function: Function) -> Kernel:

@@ -13,14 +13,20 @@ from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .conv.spec import tiles
+from .conv.space import tiles
+from .conv.spec import GpuConvChoice
 from .post_ops import At, apply, operands
 from .tile import Side, multiply, own_column, own_row
 
 
+def tile_of(spec: MatmulSpec, target: Target) -> GpuConvChoice:
+    """How a product is tiled."""
+    return tiles(spec.blocks, spec.w, spec.n * spec.h, target, lambda depth: -(-spec.k // depth))[0]
+
+
 def build(spec: MatmulSpec, choice: None, target: Target) -> Function:
     """The kernel ``(x, w, operands.., y)``."""
-    tile = tiles(spec.blocks, spec.w, spec.n * spec.h, target)[0]
+    tile = tile_of(spec, target)
     k = GpuBuilder((-(-spec.w // tile.pixels), -(-spec.blocks // tile.outputs), spec.n * spec.h), tile.items)
     x, weight = k.pointer("x"), k.pointer("w")
     pointers = operands(k, spec.post_ops)

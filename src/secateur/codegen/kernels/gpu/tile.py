@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from secateur.codegen.emit.gpu.builder import GpuBuilder, div, mod
+from secateur.codegen.emit.gpu.builder import GpuBuilder, div, integer, mod
 from secateur.codegen.emit.types import Buffer, Expr
 
 from .conv.spec import GpuConvChoice
@@ -27,8 +27,12 @@ class Side:
     deep: bool = False
 
 
-def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: int, outputs: Side, pixels: Side) -> Buffer:
-    """Sums of products, ``[rows, columns]`` of each work item's own (see ``own_row``, ``own_column``)."""
+def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: Expr, outputs: Side, pixels: Side,
+             first: Expr = 0) -> Buffer:  # fmt: skip
+    """Sums of products, ``[rows, columns]`` of each work item's own (see ``own_row``, ``own_column``).
+
+    Of ``slices`` slices, one at least, from the ``first`` on; all of a group have the same.
+    """
     depth, items = choice.depth, choice.items
     sums = k.local(choice.rows * choice.columns, 0.0)
     sides = (outputs, pixels)
@@ -44,7 +48,7 @@ def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: int, outputs: Side, p
     def fetch(s: Expr) -> None:
         for side, kept in zip(sides, waiting, strict=True):
             for i in range(depth * side.wide // items):
-                k.store(kept, i, side.fetch(s, *place(side, i)))
+                k.store(kept, i, side.fetch(k.bind(first + s), *place(side, i)))
 
     def keep(half: Expr) -> None:
         for side, kept, memory in zip(sides, waiting, halves, strict=True):
@@ -80,8 +84,12 @@ def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: int, outputs: Side, p
     fetch(0)
     keep(0)
     k.barrier()
-    k.loop(slices - 1, turn, "s")
-    products((slices - 1) % 2)
+    if isinstance(slices, int):
+        k.loop(slices - 1, turn, "s")
+        products((slices - 1) % 2)
+    else:
+        k.span(integer(0), slices - 1, turn, "s")
+        products(k.bind(mod(slices - 1, 2)))
     return sums
 
 

@@ -20,7 +20,7 @@ from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.strides import Strides
-from secateur.codegen.plan.tensors import Blocked
+from secateur.codegen.plan.tensors import Address, Blocked
 
 from .packing import pack
 from .spec import GpuConvChoice, GpuConvSpec
@@ -92,7 +92,8 @@ def _write(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogu
 
     def write(choice: GpuConvChoice) -> tuple[GpuConvSpec, list[Argument]]:
         weight = placement.program.weight(pack(work.weight, spec, choice))
-        return spec, [source, weight, bias, *table, *more, out.offset(0)]
+        room = [Address(placement.program.arena.new(choice.parts * spec.outputs))] if choice.parts > 1 else []
+        return spec, [source, weight, bias, *table, *more, out.offset(0), *room]
 
     placement.program.tiled([spec], write, work.node.label, [b for b, _ in x.blocks] + alive)
     return out

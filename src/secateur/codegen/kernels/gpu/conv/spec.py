@@ -1,17 +1,13 @@
-"""A convolution or linear layer on planes: what it computes, and how it can be tiled."""
+"""A convolution or linear layer on planes: what it computes, and how it is shared among work items."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
-
-NARROW = 8  # outputs a group up to which each work item computes all of them for its pixel
-FEW = 8  # pixels up to which a group of work items shares the sum of an output
-EDGES = (128, 64, 32)  # outputs and pixels of a tile
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,11 @@ class GpuConvSpec:
         return self.n * self.h * self.w
 
     @property
+    def outputs(self) -> int:
+        """Numbers that are computed, of all groups."""
+        return self.groups * self.co * self.pixels
+
+    @property
     def taps(self) -> int:
         """Of the kernel."""
         return self.kernel[0] * self.kernel[1]
@@ -53,7 +54,7 @@ class GpuConvSpec:
     @property
     def macs(self) -> int:
         """Multiply-accumulates."""
-        return self.pixels * self.groups * self.co * self.ci * self.taps
+        return self.outputs * self.ci * self.taps
 
     @property
     def checks(self) -> tuple[bool, bool, bool, bool]:
@@ -91,7 +92,8 @@ class GpuConvChoice:
 
     ``kind``: "tile", a group computes ``outputs`` x ``pixels`` from slices of ``depth`` in shared memory, each work
     item ``rows`` x ``columns`` of them; "direct", a work item computes ``rows`` outputs of one pixel; "sum", a group
-    of work items shares the sum of one output, for ``columns`` pixels.
+    of work items shares the sum of one output, for ``columns`` pixels. ``parts``: the reduction of a tile is shared
+    among so many groups, and a kernel after it adds what they found, in order.
     """
 
     kind: str
@@ -100,6 +102,7 @@ class GpuConvChoice:
     depth: int = 1
     rows: int = 1
     columns: int = 1
+    parts: int = 1
 
     @property
     def items(self) -> int:
@@ -110,36 +113,3 @@ class GpuConvChoice:
     def shared(self) -> int:
         """Bytes of shared memory: two slices of weights and of inputs."""
         return 2 * 4 * self.depth * (self.outputs + self.pixels) if self.kind == "tile" else 4 * self.items
-
-
-def space(spec: GpuConvSpec, target: Target) -> Iterator[GpuConvChoice]:
-    """The choices, the default first."""
-    if spec.groups > 1 and spec.co <= NARROW:
-        yield GpuConvChoice("direct", rows=spec.co)
-    elif spec.pixels <= FEW and spec.taps == spec.groups == 1 and not any(spec.checks):
-        yield GpuConvChoice("sum", columns=spec.pixels)
-    else:
-        yield from tiles(spec.co, spec.pixels, spec.groups, target)
-
-
-def tiles(outputs: int, pixels: int, batch: int, target: Target) -> list[GpuConvChoice]:
-    """Tiles for ``batch`` products onto outputs x pixels that a device has room for, the best first.
-
-    By nothing but counting: rounds of groups on all multiprocessors, times the work of a tile. A tile reads its slices
-    once for all its products, so small ones wait for memory: a number that is read counts like 8 products.
-    """
-
-    def time(choice: GpuConvChoice) -> float:
-        groups = batch * -(-outputs // choice.outputs) * -(-pixels // choice.pixels)
-        work = choice.outputs * choice.pixels + 8.0 * (choice.outputs + choice.pixels)
-        return -(-groups // target.cores) * work
-
-    fitting = [c for c in (_tile(m, n) for m in EDGES for n in EDGES)
-               if c.items <= target.group and c.shared <= target.shared]  # fmt: skip
-    return sorted(fitting, key=time)
-
-
-def _tile(outputs: int, pixels: int) -> GpuConvChoice:
-    """64 numbers a work item in the largest tile, 8 in the smallest: at least 128 work items share one."""
-    rows, columns = {128: 8, 64: 4, 32: 2}[outputs], {128: 8, 64: 4, 32: 4}[pixels]
-    return GpuConvChoice("tile", outputs, pixels, 8 if outputs * pixels > 64 * 64 else 16, rows, columns)

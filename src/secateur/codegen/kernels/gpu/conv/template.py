@@ -16,25 +16,45 @@ from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .packing import by_tap, slices
-from .spec import GpuConvChoice, GpuConvSpec, space
+from .space import space
+from .spec import GpuConvChoice, GpuConvSpec
 
-REVISION = 1
+REVISION = 2
 
 
 def build(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function:
-    """The kernel ``(x, w, bias, [table], operands.., y)``."""
+    """The kernel ``(x, w, bias, [table], operands.., y, [parts])``."""
     return {"tile": _by_tiles, "direct": _direct, "sum": _sum}[choice.kind](spec, choice)
+
+
+def join(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function | None:
+    """The kernel of the same operands that adds the parts of each sum, in order; None where sums are whole."""
+    if choice.parts == 1:
+        return None
+    k = flat(spec.outputs)
+    conv = _Conv(k, spec, choice)
+
+    def one(i: Expr) -> None:
+        assert conv.parts is not None
+        total = k.local(1, k.load(conv.parts, i))
+        for part in range(1, choice.parts):
+            k.add(total, 0, k.load(conv.parts, part * spec.outputs + i))
+        conv.write(k.bind(div(i, spec.pixels)), k.bind(mod(i, spec.pixels)), k.load(total, 0))
+
+    each(k, spec.outputs, one)
+    return k.finish()
 
 
 class _Conv:
     """Operands, and where inputs lie."""
 
-    def __init__(self, k: GpuBuilder, spec: GpuConvSpec) -> None:
+    def __init__(self, k: GpuBuilder, spec: GpuConvSpec, choice: GpuConvChoice) -> None:
         self.k, self.spec = k, spec
         self.x, self.weight, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
         self.table: Pointer | None = k.pointer("table", "int32") if spec.table else None
         self.pointers: list[Operand] = operands(k, spec.post_ops)
         self.y = k.pointer("y")
+        self.parts: Pointer | None = k.pointer("parts") if choice.parts > 1 else None
 
     def channel(self, c: Expr) -> Expr:
         """Where an input channel begins."""
@@ -74,9 +94,10 @@ def _all(checks: list[Expr]) -> Expr | None:
 
 def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     wide = -(-spec.co // choice.outputs)
-    k = GpuBuilder((-(-spec.pixels // choice.pixels), wide, spec.groups), choice.items)
-    conv, depth, count = _Conv(k, spec), choice.depth, slices(spec, choice.depth)
-    group, first_output, first_pixel = k.group[2], k.group[1] * choice.outputs, k.group[0] * choice.pixels
+    k = GpuBuilder((-(-spec.pixels // choice.pixels), wide, spec.groups * choice.parts), choice.items)
+    conv, depth, count = _Conv(k, spec, choice), choice.depth, slices(spec, choice.depth)
+    group, part = k.bind(div(k.group[2], choice.parts)), k.bind(mod(k.group[2], choice.parts))
+    first_output, first_pixel = k.group[1] * choice.outputs, k.group[0] * choice.pixels
     lanes = wide * choice.outputs
     # The last pixels of a tile that hangs over are computed like the last one, and not written.
     pixel = k.bind(tirx.min(first_pixel + mod(k.item, choice.pixels), spec.pixels - 1))
@@ -99,7 +120,15 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
         checks += [] if inside is None else [inside]
         return k.load_if(_all(checks), conv.x, conv.channel(group * spec.ci + channel) + place)
 
-    sums = multiply(k, choice, count, Side(choice.outputs, weights), Side(choice.pixels, inputs))
+    own = -(-count // choice.parts)  # slices of a part; the last may have fewer
+    several = own if count % choice.parts == 0 else k.bind(tirx.min(integer(own), count - part * own))
+    sums = multiply(k, choice, several, Side(choice.outputs, weights), Side(choice.pixels, inputs), part * own)
+
+    def write(output: Expr, pixel: Expr, value: Expr) -> None:
+        if conv.parts is None:
+            conv.write(output, pixel, value)
+        else:
+            k.store(conv.parts, part * spec.outputs + output * spec.pixels + pixel, value)
 
     def column(j: Expr) -> None:
         at = k.bind(first_pixel + own_column(k, choice, j))
@@ -108,7 +137,7 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
             output = k.bind(first_output + own_row(k, choice, i))
             value = k.load(sums, i * choice.columns + j)
             k.branch(output < spec.co if spec.co % choice.outputs else None,
-                     lambda: conv.write(k.bind(group * spec.co + output), at, value))  # fmt: skip
+                     lambda: write(k.bind(group * spec.co + output), at, value))  # fmt: skip
 
         k.branch(at < spec.pixels if spec.pixels % choice.pixels else None,
                  lambda: k.loop(choice.rows, row, unroll=True))  # fmt: skip
@@ -120,7 +149,7 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
 def _direct(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     """Each work item all outputs of a group for one pixel: every input is read once, weights are the same for many."""
     k = flat(spec.groups * spec.pixels)
-    conv = _Conv(k, spec)
+    conv = _Conv(k, spec, choice)
 
     def one(i: Expr) -> None:
         group, pixel = k.bind(div(i, spec.pixels)), k.bind(mod(i, spec.pixels))
@@ -148,7 +177,7 @@ def _direct(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
 def _sum(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     """A group of work items for each output: they share its sum, over weights that follow each other."""
     k = GpuBuilder((spec.co,), choice.items)
-    conv, output = _Conv(k, spec), k.group[0]
+    conv, output = _Conv(k, spec, choice), k.group[0]
     sums = k.local(spec.pixels, 0.0)
     places = [
         n * spec.x.image + (r * spec.stride[0] - spec.pad[0]) * spec.x.row
@@ -173,4 +202,6 @@ def _sum(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     return k.finish()
 
 
-TEMPLATES: Mapping[type, Template] = MappingProxyType({GpuConvSpec: Template(build, space, revision=REVISION)})
+TEMPLATES: Mapping[type, Template] = MappingProxyType(
+    {GpuConvSpec: Template(build, space, revision=REVISION, then=join)}
+)
