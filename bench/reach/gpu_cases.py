@@ -71,7 +71,7 @@ TINY: Mapping[str, Case] = MappingProxyType(
     {
         "tile, 1x1": Case(lambda: nn.Conv2d(19, 33, 1), ((1, 19, 3, 4),), ("conv",)),
         "tile, taps in turn": Case(lambda: nn.Conv2d(3, 5, 3, 2, 1), ((1, 3, 5, 4),), ("conv",)),
-        "tile, tap by tap": Case(lambda: nn.Conv2d(33, 6, (1, 2), padding=(0, 1)), ((1, 33, 3, 3),), ("conv",)),
+        "tile, tap by tap": Case(lambda: nn.Conv2d(33, 6, (1, 3), padding=(0, 1)), ((1, 33, 2, 3),), ("conv",)),
         "groups": Case(lambda: nn.Conv2d(18, 18, 1, groups=2), ((1, 18, 3, 3),), ("conv",)),
         "direct": Case(lambda: nn.Conv2d(6, 9, 3, padding=1, groups=3), ((2, 6, 4, 3),), ("conv",)),
         "sum": Case(lambda: nn.Linear(70, 3), ((2, 70),), ("conv",)),

@@ -18,7 +18,7 @@ from secateur.codegen.devices.opencl import OpenClSession
 from secateur.codegen.gpu_library import GpuLibrary
 from secateur.codegen.kernels.gpu.conv.packing import slices
 from secateur.codegen.kernels.gpu.conv.space import in_parts
-from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec
 from secateur.codegen.metadata import Metadata
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Choice, Spec
@@ -55,6 +55,7 @@ def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
             return fitting[0]
         number = next(numbers)
         tile = fitting[number % len(fitting)]
+        assert isinstance(spec, GpuConvSpec)
         return in_parts(tile, slices(spec, tile.depth), tuple(range(1 + number // 2 % 3, 0, -1)))[0]
 
     return choose
@@ -69,6 +70,7 @@ def in_halves(target: str) -> Callable[..., Choice | None]:
         found = None if space is None else next(iter(space(spec, GPUS[target])))
         if not isinstance(found, GpuConvChoice) or found.kind != "tile":
             return found
+        assert isinstance(spec, GpuConvSpec)
         return in_parts(found, slices(spec, found.depth), (2 - next(numbers) % 2, 1))[0]
 
     return choose
