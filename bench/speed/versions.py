@@ -4,6 +4,9 @@
     python -m bench.speed.versions 593d9ae --rounds 7 --only compile
     python -m bench.speed.versions 593d9ae --rounds 1 --suite        the tests of both, with two workers
 
+Of the tests there is a row for all, and one for those that both have: a test is the same where its name and its
+parameters are, in whatever file, and no other test of either checkout has them; its seconds are those of its worker.
+
 Both run in this environment, each with its own sources. Commands are whole processes that take turns; libraries of both
 are built with the records that each ships, loaded into one process, and run by turns. Ratios are now / before, medians
 of the ratios within a round, and the row holds all of them.
@@ -19,9 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -31,11 +38,11 @@ from bench.lib import common
 NETWORKS = ("ref/resnet50", "tv/mobilenet_v2", "ref/shufflenet_v1_g3")
 NOW = {"compile ResNet-50, files not run": ["--trust"]}  # what only this checkout is told
 RUNS = 12  # of each library in a round; their median counts
+T = TypeVar("T")
 BUILD = (
     "import sys, secateur; from secateur import codegen; "
     "codegen.build(secateur.load(sys.argv[1]), threads=int(sys.argv[3])).save(sys.argv[2])"
 )
-Ratios = dict[str, list[float]]
 
 
 @contextlib.contextmanager
@@ -61,27 +68,54 @@ def seconds(tree: Path, command: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def suite(tree: Path) -> float:
-    """Wall seconds of a tree's own tests with its own sources; how many passed is printed.
+@dataclass(frozen=True)
+class Suite:
+    """A run of a checkout's tests: wall seconds, and those of each test by its name, where only one has that name."""
+
+    seconds: float
+    tests: Mapping[str, float]
+
+
+def suite(tree: Path) -> Suite:
+    """A run of a tree's own tests with its own sources; how many passed is printed.
 
     A test that fails ends nothing, as an earlier commit may not know today's packages; the seed of hashes is for
     workers that would else collect in different orders. Raises SystemExit where no tests ran.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
-    start = time.perf_counter()
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tree / "src", tree))), "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
-    taken = time.perf_counter() - start
-    said = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
-    if "passed" not in said:
-        raise SystemExit(f"{tree.name}: {said}")
-    print(f"{tree.name}: {said}", flush=True)
-    return taken
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "tests.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        start = time.perf_counter()
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tree / "src", tree))), "PYTHONHASHSEED": "0"}
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
+        taken = time.perf_counter() - start
+        said = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
+        if "passed" not in said:
+            raise SystemExit(f"{tree.name}: {said}")
+        print(f"{tree.name}: {said}", flush=True)
+        return Suite(taken, named(report.read_text(encoding="utf-8")))
 
 
-def by_turns(measure: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def named(report: str) -> dict[str, float]:
+    """Seconds, with those of its fixtures, of each passed test of a JUnit file whose name no other test there has."""
+    cases = [case for case in ElementTree.fromstring(report).iter("testcase") if not len(case)]
+    often = Counter(case.get("name", "") for case in cases)
+    return {case.get("name", ""): float(case.get("time", 0)) for case in cases if often[case.get("name", "")] == 1}
+
+
+def suites(trees: Mapping[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Seconds of the tests of both: all of them, and those that both have."""
+    runs = by_turns({name: partial(suite, tree) for name, tree in trees.items()}, rounds)
+    yield "the suite", {name: [run.seconds for run in found] for name, found in runs.items()}
+    both = set.intersection(*(set(run.tests) for found in runs.values() for run in found))
+    print(f"{len(both):,} tests are in both", flush=True)
+    spent = {name: [sum(run.tests[test] for test in both) for run in found] for name, found in runs.items()}
+    yield "the tests that both have", spent
+
+
+def by_turns(measure: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """What each of two gives in every round; who begins changes from one to the next."""
-    found: dict[str, list[float]] = {name: [] for name in measure}
+    found: dict[str, list[T]] = {name: [] for name in measure}
     for number in range(rounds):
         for name in list(measure)[:: 1 if number % 2 else -1]:
             found[name].append(measure[name]())
@@ -139,7 +173,7 @@ def measured(
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Everything that is asked for, one after the other."""
     if options.suite:
-        yield "the suite", by_turns({name: partial(suite, tree) for name, tree in trees.items()}, options.rounds)
+        yield from suites(trees, options.rounds)
         return
     models = {name: folder / name.replace("/", "-") / "model.onnx" for name in NETWORKS}
     for name, model in models.items():

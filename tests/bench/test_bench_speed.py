@@ -15,7 +15,7 @@ from torch import nn
 from bench.data import classes
 from bench.docs import readme, readme_speed
 from bench.lib import common, plots, turns
-from bench.speed import sparse_peers, tuning
+from bench.speed import sparse_peers, tuning, versions
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
 
@@ -200,3 +200,21 @@ def test_peers_of_sparse_layers_compute_the_same(tmp_path: Path) -> None:
         found = run()
         np.testing.assert_allclose(np.asarray(found[0]).reshape(16, 25) if name == "onnxruntime" else
                                    np.asarray(found).reshape(16, 25), want, rtol=1e-4, atol=1e-5)  # fmt: skip
+
+
+def test_suites_are_compared_by_the_tests_that_both_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cases = '<testcase classname="tests.test_a" name="{}" time="{}"/>'
+    failed = '<testcase classname="tests.test_a" name="test_fails" time="9"><failure/></testcase>'
+    twice = cases.format("test_twice", 1.0) * 2
+    reports = {
+        "before": cases.format("test_kept[1]", 2.0) + cases.format("test_gone", 4.0) + failed + twice,
+        "now": cases.format("test_kept[1]", 0.5) + cases.format("test_kept[2]", 8.0) + twice,
+    }
+    runs = {
+        name: versions.Suite(wall, versions.named(f"<testsuites><testsuite>{text}</testsuite></testsuites>"))
+        for (name, text), wall in zip(reports.items(), (10.0, 20.0), strict=True)
+    }
+    monkeypatch.setattr(versions, "suite", lambda tree: runs[tree.name])
+    found = dict(versions.suites({name: tmp_path / name for name in runs}, 1))
+    assert found["the suite"] == {"before": [10.0], "now": [20.0]}
+    assert found["the tests that both have"] == {"before": [2.0], "now": [0.5]}
