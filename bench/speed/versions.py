@@ -2,7 +2,8 @@
 
     python -m bench.speed.versions 593d9ae                  commands, a build, and three networks by turns
     python -m bench.speed.versions 593d9ae --rounds 7 --only compile
-    python -m bench.speed.versions 593d9ae --rounds 1 --suite        the tests of both, with two workers
+    python -m bench.speed.versions 593d9ae --rounds 1 --suite        the tests of both, by each README's command
+    python -m bench.speed.versions 593d9ae --rounds 1 --suite --workers 2       or with two workers each
 
 Of the tests there is a row for all, and one for those that both have: a test is the same where its name and its
 parameters are, in whatever file, and no other test of either checkout has them; its seconds are those of its worker.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -76,15 +78,17 @@ class Suite:
     tests: Mapping[str, float]
 
 
-def suite(tree: Path) -> Suite:
+def suite(tree: Path, workers: int) -> Suite:
     """A run of a tree's own tests with its own sources; how many passed is printed.
 
-    A test that fails ends nothing, as an earlier commit may not know today's packages; the seed of hashes is for
-    workers that would else collect in different orders. Raises SystemExit where no tests ran.
+    With so many workers, or as the tree's README says where ``workers`` is 0. A test that fails ends nothing, as an
+    earlier commit may not know today's packages; the seed of hashes is for workers that would else collect in
+    different orders. Raises SystemExit where no tests ran.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "tests.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        told = ["-q", "-n", str(workers)] if workers else documented((tree / "README.md").read_text(encoding="utf-8"))
+        command = [sys.executable, "-m", "pytest", *told, "-p", "no:cacheprovider", f"--junitxml={report}"]
         start = time.perf_counter()
         env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tree / "src", tree))), "PYTHONHASHSEED": "0"}
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
@@ -96,6 +100,14 @@ def suite(tree: Path) -> Suite:
         return Suite(taken, named(report.read_text(encoding="utf-8")))
 
 
+def documented(readme: str) -> list[str]:
+    """The options of pytest in the command of a README. Raises SystemExit where it has none."""
+    found = re.search(r"python -m pytest\b(.*)$", readme, re.MULTILINE)
+    if found is None:
+        raise SystemExit("the README has no command with `python -m pytest`")
+    return found[1].split()
+
+
 def named(report: str) -> dict[str, float]:
     """Seconds, with those of its fixtures, of each passed test of a JUnit file whose name no other test there has."""
     cases = [case for case in ElementTree.fromstring(report).iter("testcase") if not len(case)]
@@ -103,14 +115,15 @@ def named(report: str) -> dict[str, float]:
     return {case.get("name", ""): float(case.get("time", 0)) for case in cases if often[case.get("name", "")] == 1}
 
 
-def suites(trees: Mapping[str, Path], rounds: int) -> Iterator[tuple[str, dict[str, list[float]]]]:
+def suites(trees: Mapping[str, Path], rounds: int, workers: int = 0) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Seconds of the tests of both: all of them, and those that both have."""
-    runs = by_turns({name: partial(suite, tree) for name, tree in trees.items()}, rounds)
-    yield "the suite", {name: [run.seconds for run in found] for name, found in runs.items()}
+    runs = by_turns({name: partial(suite, tree, workers) for name, tree in trees.items()}, rounds)
+    how = f"with {workers} workers" if workers else "by each README's command"
+    yield f"the suite, {how}", {name: [run.seconds for run in found] for name, found in runs.items()}
     both = set.intersection(*(set(run.tests) for found in runs.values() for run in found))
     print(f"{len(both):,} tests are in both", flush=True)
     spent = {name: [sum(run.tests[test] for test in both) for run in found] for name, found in runs.items()}
-    yield "the tests that both have", spent
+    yield f"the tests that both have, {how}", spent
 
 
 def by_turns(measure: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
@@ -173,7 +186,7 @@ def measured(
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Everything that is asked for, one after the other."""
     if options.suite:
-        yield from suites(trees, options.rounds)
+        yield from suites(trees, options.rounds, options.workers)
         return
     models = {name: folder / name.replace("/", "-") / "model.onnx" for name in NETWORKS}
     for name, model in models.items():
@@ -200,6 +213,7 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="lines of the table that hold this text")
     parser.add_argument("--suite", action="store_true", help="the tests of both in place of all else")
+    parser.add_argument("--workers", type=int, default=0, help="of the suite (default: as each README says)")
     options = parser.parse_args()
     here = common.circumstances(options.seed)
     cells = []
