@@ -30,6 +30,8 @@ class Target:
     ``like``: the target whose kernels in float32 are the same, and whose records hold for them, empty for its own.
     ``bf16``: the operation that multiplies bfloat16 (``dots.DOTS``), empty where there is none, and ``bf16_rate`` how
     many multiply-accumulates in it take as long as one in float32, both at their peak.
+    ``permute``: what takes lanes of vectors by numbers in a vector (``emit/permute.py``), empty where there is nothing,
+    and ``permute_cycles`` what one vector takes.
     Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
     the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
     item, ``cores`` the multiprocessors; ``sharing`` is what one kernel more costs, for one multiprocessor.
@@ -53,6 +55,8 @@ class Target:
     like: str = ""
     bf16: str = ""
     bf16_rate: float = 1.0
+    permute: str = ""
+    permute_cycles: float = 1.0
     warp: int = 0
     group: int = 0
     shared: int = 0
@@ -99,8 +103,9 @@ def _arm(core: str, features: tuple[str, ...], l1: int, l2: int, fmas: int, late
 # machines named. No such machine was at hand: ``load`` is peak over bandwidth as their makers state them.
 _ROWS = (
     Target("x86-avx512", _X86, "skylake-avx512", 16, 32, 1, ("avx512f", "avx512vl", "avx512dq", "fma"), l1=48 << 10,
-           l2=1 << 20),
-    Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0),
+           l2=1 << 20, permute="avx512"),
+    Target("x86-avx2", _X86, "haswell", 8, 16, 1, ("avx2", "fma"), l1=32 << 10, l2=512 << 10, latency=5, load=10.0,
+           permute="avx2", permute_cycles=2.0),
     _NEON,
     replace(_arm("neoverse-v1", (*_V82, "sve"), 64, 1024, 4, 4, 6.7), bf16="bfmmla", bf16_rate=4.0),  # Graviton3
     _arm("neoverse-n1", _V82, 64, 1024, 2, 4, 5.3),  # Graviton2, Ampere Altra
@@ -113,7 +118,7 @@ _ROWS = (
     # A product does the work of two multiply-adds, and takes as long by LLVM's model of Sapphire Rapids.
     Target("x86-avx512-bf16", _X86, "cooperlake", 16, 32, 1,
            ("avx512f", "avx512vl", "avx512dq", "avx512_bf16", "fma"), l1=48 << 10, l2=1 << 20, like="x86-avx512",
-           bf16="dpbf16ps"),
+           bf16="dpbf16ps", permute="avx512"),
 )  # fmt: skip
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
 

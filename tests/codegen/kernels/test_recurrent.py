@@ -157,7 +157,7 @@ def test_zeros_of_any_pattern_are_left_out(op: str, block: str, hidden: int, bat
 def test_kept_rows_by_hand() -> None:
     """Four rows, two a vector: the second and the third keep two weights each, the others one and none."""
     r = np.float32([[0, 0, 1], [2, 0, 3], [4, 5, 0], [0, 0, 0]])
-    found = keep_rows(r, 2)
+    found = keep_rows(r, 2, {})
     np.testing.assert_array_equal(found.weight.reshape(3, 2), [[2, 4], [3, 5], [1, 0]])
     np.testing.assert_array_equal(found.unit.reshape(3, 2)[:2], [[0, 0], [2, 1]])
     assert found.unit[4] == 2
@@ -169,7 +169,7 @@ def test_kept_rows_by_hand() -> None:
 def test_kept_rows_are_all_there_is(blocks: int, hidden: int, share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     r = (rng.standard_normal((8 * blocks, hidden)) * (rng.random((8 * blocks, hidden)) < share)).astype(np.float32)
-    found, dense = keep_rows(r, 8), np.zeros((8 * blocks, hidden), np.float32)
+    found, dense = keep_rows(r, 8, {}), np.zeros((8 * blocks, hidden), np.float32)
     for group, (begin, end) in enumerate(pairwise(found.starts)):
         for i in range(begin, end):
             np.add.at(dense, (8 * group + np.arange(8), found.unit[8 * i : 8 * i + 8]), found.weight[8 * i : 8 * i + 8])

@@ -95,7 +95,8 @@ def for_here(target: Target) -> Target:
     mine = native()
     pixels = DOTS[target.bf16].pixels if target.bf16 else 0
     return replace(target, triple=mine.triple, mcpu=mine.mcpu, features=mine.features,
-                   bf16={0: "", 1: "portable", 2: "portable_matrix"}[pixels])  # fmt: skip
+                   bf16={0: "", 1: "portable", 2: "portable_matrix"}[pixels],
+                   permute="portable" if target.permute else "")  # fmt: skip
 
 
 def compiled(i: int, spec: Workload, choice: Choice | None, target: Target, memory: int = MEMORY) -> tvm.runtime.Module:

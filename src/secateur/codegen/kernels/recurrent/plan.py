@@ -16,7 +16,7 @@ from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
 from secateur.ir import Node
 
-from .packing import Rows, keep
+from .packing import Kept, Rows, keep
 from .spec import RecurrentSpec
 
 GATES = {"lstm": 4, "gru": 3}
@@ -71,10 +71,7 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
     like = results[1].extent
     wide_r = _padded(r.reshape(count, hidden, hidden), blocks * lanes)
     kept = keep(wide_r, count, placement.target) if node.op == "lstm" or after else None
-    weights: list[Argument] = [program.weight(wide_r.T if kept is None else kept.weight)]
-    if kept is not None:
-        weights += [Table(kept.unit // lanes * strides(like).block + kept.unit % lanes), Table(kept.starts)]
-        weights += [Table(kept.place)] if isinstance(kept, Rows) else []
+    weights = _recurrent_weights(placement, wide_r, kept, strides(like).block)
     weights.append(program.weight(_padded(bias[1, -1:], blocks * lanes)))
     first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
     to = [_part(v, way, v.extent.image if i else v.extent.row) for i, v in enumerate(results)]
@@ -83,12 +80,30 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
         node.op, lanes, x.extent.n, x.extent.w, hidden, blocks, strides(gates.extent), strides(like),
         strides(results[0].extent), strides(like), reverse, after,
         "" if kept is None else "rows" if isinstance(kept, Rows) else "blocks",
+        kept.powers.powers if isinstance(kept, Rows) else (),
     )  # fmt: skip
     program.call(
         spec, None,
         [gates.offset(0), *weights, first[0], to[0], to[1], *states,
          Address(program.arena.new(max(2, count) * blocks * lanes))], node.label,
     )  # fmt: skip
+
+
+def _recurrent_weights(placement: Placement, r: Floats, kept: Kept | Rows | None, block: int) -> list[Argument]:
+    """The arguments that hold them; ``block`` floats are between blocks of the state."""
+    weight, lanes = placement.program.weight, placement.lanes
+    if kept is None:
+        return [weight(r.T)]
+    found: list[Argument] = [
+        weight(kept.weight),
+        Table(kept.unit // lanes * block + kept.unit % lanes),
+        Table(kept.starts),
+    ]
+    if isinstance(kept, Rows):
+        found.append(Table(kept.place))
+        if kept.powers.powers:
+            found += [weight(kept.powers.weight), Table(kept.powers.words), Table(kept.powers.starts)]
+    return found
 
 
 def _part(x: Blocked, way: int, step: int) -> Address:

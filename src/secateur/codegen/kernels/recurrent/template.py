@@ -15,28 +15,31 @@ from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .packing import PAIR
+from .rows_template import RowProducts
 from .spec import RecurrentSpec
 
 
 def build(spec: RecurrentSpec, choice: None, target: Target) -> Function:
     """The kernel ``(gates, r, bias, first h, y, last h, .., scratch)``; for an LSTM first and last c follow last h.
 
-    If ``sparse``, tables follow ``r``: where in the state the unit of each kept block or weight is, ``starts``, and of
-    rows their ``place``.
+    If ``sparse``, tables follow ``r``: where in the state the unit of each kept block is, and ``starts``; or those of
+    ``RowProducts``.
     """
-    return _Recurrent(spec).build()
+    return _Recurrent(spec, target).build()
 
 
 class _Recurrent:
-    def __init__(self, spec: RecurrentSpec) -> None:
+    def __init__(self, spec: RecurrentSpec, target: Target) -> None:
         self.spec = spec
         self.k = k = KernelBuilder(spec.lanes)
         self.width = spec.blocks * spec.lanes
-        self.gates, self.r = k.pointer("gates"), k.pointer("r")
-        if spec.sparse:
-            self.units, self.starts = k.pointer("units", "int32"), k.pointer("starts", "int32")
+        self.gates = k.pointer("gates")
         if spec.sparse == "rows":
-            self.place = k.pointer("place", "int32")
+            self.rows = RowProducts(k, spec, target)
+        else:
+            self.r = k.pointer("r")
+        if spec.sparse == "blocks":
+            self.units, self.starts = k.pointer("units", "int32"), k.pointer("starts", "int32")
         self.bias, self.h0 = k.pointer("bias"), k.pointer("h0")
         self.y, self.h = k.pointer("y"), k.pointer("h")
         self.c0: Buffer | None = k.pointer("c0") if spec.kind == "lstm" else None
@@ -58,7 +61,7 @@ class _Recurrent:
 
             def element(b: Expr) -> None:
                 if spec.sparse == "rows":
-                    self.kept_rows(b)
+                    self.rows.multiply(self.h, k.bind(b * spec.state.column, INT), self.scratch)
                 (self.lstm if spec.kind == "lstm" else self.gru)(t, b)
 
             k.loop(spec.batch, element, name="b")
@@ -123,37 +126,10 @@ class _Recurrent:
 
         k.span(begin, end, one, name="kept")
 
-    def kept_rows(self, b: Expr) -> None:
-        """What all gates have of the state, in the order of ``packing.Rows``, into the scratch memory."""
-        k, spec, v = self.k, self.spec, self.spec.lanes
-        state = k.bind(b * spec.state.column, INT)
-        count = (4 if spec.kind == "lstm" else 3) * spec.blocks
-
-        def some(group: Expr) -> None:
-            begin, end = (k.bind(k.scalar(self.starts, group + i).astype(INT), INT) for i in (0, 1))
-            total = k.accumulators(1, k.splat(0.0))[0]
-
-            def one(i: Expr) -> None:
-                units = [k.bind(k.scalar(self.units, i * v + lane).astype(INT), INT) for lane in range(v)]
-                k.add(total, k.gather(self.h, [state + unit for unit in units]) * k.load(self.r, i * v))
-
-            k.span(begin, end, one, name="kept")
-            k.store(self.scratch, group * v, k.get(total))
-
-        k.loop(count, some, name="rows")
-
-    def of_rows(self, sums: list[list[Buffer]], first: Expr) -> None:
-        """Add what ``kept_rows`` found, each row from where it stands."""
-        k, spec, v = self.k, self.spec, self.spec.lanes
-        for gate, row in enumerate(sums):
-            for j, total in enumerate(row):
-                at = k.bind((gate * spec.blocks + first + j) * v, INT)
-                k.add(total, k.gather(self.scratch, [k.scalar(self.place, at + i).astype(INT) for i in range(v)]))
-
     def of_state(self, sums: list[list[Buffer]], first: Expr, b: Expr) -> None:
         """Add what all gates have of the state."""
         if self.spec.sparse == "rows":
-            self.of_rows(sums, first)
+            self.rows.add(sums, first, self.scratch)
         elif self.spec.sparse == "blocks":
             self.kept_products(sums, first, b)
         else:
