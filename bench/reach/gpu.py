@@ -37,7 +37,8 @@ NETWORKS: dict[str, float] = {  # the share of multiply-accumulates that is left
     "tv/resnext50_32x4d": 1.0, "timm/seresnet18": 1.0, "tv/densenet121": 1.0, "tv/squeezenet1_1": 1.0,
     "tv/regnet_y_400mf": 1.0, "tv/efficientnet_b0": 1.0, "tv/resnet18, half": 0.5, "tv/mobilenet_v2, half": 0.5,
 }  # fmt: skip
-PREDICTED = ("tv/resnet50", "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d")
+ZEROS: dict[str, float] = {"tv/resnet50, 70 % zeros": 0.7}  # in blocks of 32 outputs
+PREDICTED = ("tv/resnet50", *ZEROS, "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d")
 LOCAL = "131072"  # Oclgrind counts the shared memory of a group more than once
 INTERPRET = """
 import sys, numpy as np
@@ -137,6 +138,9 @@ def network(name: str, seed: int, side: int, batch: int = 1) -> tuple[Any, Any]:
     kind, _, model = name.partition(",")[0].partition("/")
     module = zoo.build(kind, model, seed)
     x = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    if name in ZEROS:
+        return secateur.compile(module, "zeros", example_inputs=(x,), target="cuda:sm_90", seed=seed, sparsity=ZEROS[name],
+                                block="32x1").graph, x.numpy()  # fmt: skip
     share = NETWORKS[name]
     if share == 1.0:
         return trace(module, (x,), name=name, dynamic_batch=False), x.numpy()
@@ -165,15 +169,16 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
     from secateur.codegen.emit.gpu.assemble import calls
     from secateur.codegen.plan.family import family_of
     from secateur.codegen.plan.lower import lower
+    from secateur.codegen.records import Records
     from secateur.codegen.targets import GPUS
-    from secateur.codegen.tune.tuner import default_choice
+    from secateur.codegen.tune.tuner import Tuner
 
     for name in PREDICTED:
         for batch in (1, 16) if fnmatch.fnmatch(name, only) else ():
             graph, _ = network(name, seed, 224, batch)
             for title, board in BOARDS.items():
                 target = GPUS[board.target]
-                program = lower(graph, target, 1, lambda spec, *_, t=target: default_choice(spec, t), GPU)
+                program = lower(graph, target, 1, Tuner(target, 1, Records()).choose, GPU)
                 code = GPU.assemble(program, graph, target).code
                 _, resources = nvcc.compile_cubin(code.source, target.mcpu)
                 launches = []

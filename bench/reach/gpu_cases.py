@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .emulated_cases import CASES, RGB, Apply, Case, conv, sequence
+from .emulated_cases import CASES, RGB, Apply, Case, conv, sequence, sparse
 
 # By case of ``emulated_cases`` the families that its library has on a GPU.
 SAME: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -21,7 +21,9 @@ SAME: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "image of three channels": ("conv",), "signal": ("conv",), "depthwise": ("conv",),
         "depthwise 5x5, stride 2": ("conv",), "groups of 2": ("conv",), "groups of 4": ("conv",),
         "groups of 5 to 10": ("conv",), "groups of 8, 1x1": ("conv",), "groups of 16": ("conv",),
-        "shuffle, split, concat": ("conv",), "gates and residuals": ("conv", "elementwise"), "transposed": ("conv",),
+        "block-sparse 1x1": ("block_sparse",), "block-sparse 3x3": ("block_sparse",),
+        "block-sparse, stride 2": ("block_sparse",), "shuffle, split, concat": ("conv",),
+        "gates and residuals": ("conv", "elementwise"), "transposed": ("conv",),
         "pools": ("window", "elementwise"), "linear layers": ("conv", "rows"), "attention": ("matmul", "rows"),
         "group norm": ("norms",), "instance norm": ("norms",), "resize": ("resize",), "activations": ("elementwise",),
         "moves": ("copies",),
@@ -48,6 +50,7 @@ GPU_CASES: Mapping[str, Case] = MappingProxyType(
             lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(5, 33, 3, 2)), ((1, 5, 8, 8),), ("conv",)
         ),
         "tiles of 128x128": Case(conv(136, 130, 1), ((1, 3, 12, 12),), ("conv",)),
+        "block-sparse linear": Case(sparse(lambda: nn.Linear(256, 66)), ((3, 256),), ("block_sparse",)),
         "few tiles, deep": Case(
             sequence(lambda: nn.Conv2d(190, 40, 3, padding=1), nn.ReLU), ((1, 190, 4, 5),), ("conv",)
         ),
@@ -75,6 +78,11 @@ TINY: Mapping[str, Case] = MappingProxyType(
         "groups": Case(lambda: nn.Conv2d(18, 18, 1, groups=2), ((1, 18, 3, 3),), ("conv",)),
         "direct": Case(lambda: nn.Conv2d(6, 9, 3, padding=1, groups=3), ((2, 6, 4, 3),), ("conv",)),
         "sum": Case(lambda: nn.Linear(70, 3), ((2, 70),), ("conv",)),
+        "block-sparse": Case(sparse(lambda: nn.Conv2d(32, 34, 3, 1, 1), 0.93), ((1, 32, 3, 4),), ("block_sparse",)),
+        "block-sparse, 1x1": Case(
+            sparse(lambda: nn.Conv2d(32, 32, 1, bias=False)), ((2, 32, 3, 2),), ("block_sparse",)
+        ),
+        "block-sparse sum": Case(sparse(lambda: nn.Linear(140, 34)), ((2, 140),), ("block_sparse",)),
         "transposed": Case(lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), ((1, 4, 3, 3),), ("conv",)),
         "mean": Case(lambda: nn.AdaptiveAvgPool2d(1), ((1, 3, 7, 6),), ("elementwise",)),
         "pools": Case(

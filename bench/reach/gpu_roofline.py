@@ -19,7 +19,9 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.codegen.devices.code import Kernel, Resources
-from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec
+from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice, GpuSparseSpec
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
+from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, slots
 from secateur.codegen.kernels.gpu.matmul import tile_of
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.targets import GPUS
@@ -122,6 +124,8 @@ def partial(one: Launched) -> float:
 
 def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
     """Of the multipliers' slots the share that multiplies, and how many products are computed for each that counts."""
+    if isinstance(spec, GpuSparseSpec):
+        return of_blocks(spec, choice)
     if isinstance(spec, MatmulSpec):
         choice = tile_of(spec, GPUS[board.target])
         outputs, pixels = spec.blocks, spec.w
@@ -133,9 +137,16 @@ def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
     if choice.kind != "tile":
         return (0.5 if choice.kind == "sum" else spec.co / (spec.co + 2)), 1.0  # a read of memory or two for each
     products, reads = choice.rows * choice.columns, -(-choice.rows // 4) + choice.columns
-    slots = min(products / (products + reads), products / (4 * reads))
     whole = -(-outputs // choice.outputs) * choice.outputs * -(-pixels // choice.pixels) * choice.pixels
-    return slots, whole / (outputs * pixels)
+    return products / slots(products, reads), whole / (outputs * pixels)
+
+
+def of_blocks(spec: GpuSparseSpec, choice: GpuSparseChoice) -> tuple[float, float]:
+    """The same where blocks of weights are zero; groups wait for the one with the longest row."""
+    products, reads = spec.height * choice.columns, choice.columns + 1 + -(-spec.height // 4)
+    wide = 1 if choice.kind == "sum" else choice.items * choice.columns
+    whole = spec.longest * spec.rows * spec.height * -(-spec.pixels // wide) * wide
+    return products / slots(products, reads), whole / max(1, spec.macs)
 
 
 def work(spec: Any) -> float:
@@ -147,7 +158,10 @@ def traffic(spec: Any) -> float:
     """Bytes of all operands, each once."""
     written, full = outputs_of(spec), sum(p.operand == "full" for p in getattr(spec, "post_ops", ()))
     if isinstance(spec, GpuConvSpec):
-        read = spec.groups * spec.ci * (spec.n * spec.size[0] * spec.size[1] + spec.co * spec.taps)
+        weights = (
+            spec.kept * spec.height if isinstance(spec, GpuSparseSpec) else spec.groups * spec.co * spec.ci * spec.taps
+        )
+        read = spec.groups * spec.ci * spec.n * spec.size[0] * spec.size[1] + weights
     elif isinstance(spec, MatmulSpec):
         read = spec.n * spec.h * spec.k * (spec.w + spec.blocks)
     elif hasattr(spec, "size"):

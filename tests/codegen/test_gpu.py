@@ -52,7 +52,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp" / "gpu.cc"
 CASES = [
     "dense 3x3, stride 2", "image of three channels", "signal", "groups of 5 to 10", "shuffle, split, concat",
     "gates and residuals", "attention", "activations", "padded on one side", "transposed, depthwise", "moves",
-    "tiles of 128x128", "few tiles, deep",
+    "tiles of 128x128", "few tiles, deep", "block-sparse 3x3", "block-sparse, stride 2", "block-sparse linear",
 ]  # fmt: skip
 
 
@@ -102,9 +102,13 @@ CUDA = [name for name in GPUS if name.startswith("cuda")]
 def test_cubins_keep_all_numbers_in_registers(number: int) -> None:
     """Nothing spills, and a group finds room; each architecture is asked for other sizes of tile."""
     target, net = CUDA[number], Net(1, 16, 4, 4)
-    graph = net.graph(*(net.conv("x", 16, kernel) for kernel in (1, 3, 1)), net.conv("x", 16, groups=16))
+    sparse, height = [net.conv("x", 32, kernel) for kernel in (1, 3)], (32, 16, 8, 4)[number]
+    for name in sparse:  # two blocks are left in a row
+        net.weights[f"{name}.weight"].reshape(32 // height, height, -1)[:, :, 2:] = 0
+    graph = net.graph(*(net.conv("x", 16, kernel) for kernel in (1, 3, 1)), net.conv("x", 16, groups=16), *sparse)
     library = gpu.built(graph, target, gpu.every_choice(target, 3 * number))
     assert set(library.code.resources) == set(library.code.kernels)
+    assert library.code.source.count("int* __restrict__ places") >= len(sparse)
     for name, used in library.code.resources.items():
         assert not used.spilled, (name, used)
         assert used.registers * library.code.kernels[name].items <= 65536, (name, used)

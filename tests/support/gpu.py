@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from secateur.codegen.build import port
 from secateur.codegen.devices import nvcc, opencl
 from secateur.codegen.devices.opencl import OpenClSession
 from secateur.codegen.gpu_library import GpuLibrary
-from secateur.codegen.kernels.gpu.conv.packing import slices
-from secateur.codegen.kernels.gpu.conv.space import in_parts
-from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice, GpuConvSpec
+from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
+from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, in_parts
 from secateur.codegen.metadata import Metadata
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Choice, Spec
@@ -42,21 +43,14 @@ def missing() -> str | None:
 def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
     """A choice of tiles that takes another one for each layer that has several, the ``first`` of the space at first.
 
-    Reductions are whole, and in up to three parts, in turn.
+    Reductions are whole, and in up to three parts, in turn. Alternatives to dense kernels are taken where they fit.
     """
     numbers = count(first)
 
     def choose(spec: Spec, *others: Spec) -> Choice | None:
-        space = GPU.templates[type(spec)].space
-        if space is None:
-            return None
-        fitting = list(space(spec, GPUS[target]))
-        if len(fitting) == 1:
-            return fitting[0]
-        number = next(numbers)
-        tile = fitting[number % len(fitting)]
-        assert isinstance(spec, GpuConvSpec)
-        return in_parts(tile, slices(spec, tile.depth), tuple(range(1 + number // 2 % 3, 0, -1)))[0]
+        fitting = candidates((*others, spec)[0], target)
+        number = next(numbers) if len(fitting) > 1 else 0
+        return shared((*others, spec)[0], fitting[number % len(fitting)], 1 + number // 2 % 3)
 
     return choose
 
@@ -66,14 +60,26 @@ def in_halves(target: str) -> Callable[..., Choice | None]:
     numbers = count()
 
     def choose(spec: Spec, *others: Spec) -> Choice | None:
-        space = GPU.templates[type(spec)].space
-        found = None if space is None else next(iter(space(spec, GPUS[target])))
-        if not isinstance(found, GpuConvChoice) or found.kind != "tile":
-            return found
-        assert isinstance(spec, GpuConvSpec)
-        return in_parts(found, slices(spec, found.depth), (2 - next(numbers) % 2, 1))[0]
+        found = candidates((*others, spec)[0], target)[0]
+        return shared((*others, spec)[0], found, 2 - next(numbers) % 2 if found is not None else 1)
 
     return choose
+
+
+def candidates(spec: Spec, target: str) -> list[Choice | None]:
+    """The space of a spec; None where there is nothing to choose."""
+    space = GPU.templates[type(spec)].space
+    return [None] if space is None else list(space(spec, GPUS[target]))
+
+
+def shared(spec: Spec, choice: Choice | None, parts: int) -> Choice | None:
+    """A choice whose reduction is in so many parts, if it can be."""
+    if isinstance(choice, GpuConvChoice) and choice.kind == "tile":
+        assert isinstance(spec, GpuConvSpec)
+        return in_parts(choice, spec.slices(choice.depth), (*range(parts, 0, -1),))[0]
+    if isinstance(choice, GpuSparseChoice) and choice.kind == "pixels":
+        return replace(choice, parts=parts)
+    return choice
 
 
 def built(graph: Graph, target: str, choose: Callable[..., Choice | None]) -> GpuLibrary:

@@ -113,12 +113,14 @@ class GpuBuilder:
         self.emit(tirx.AllocBuffer(buffer))
         return buffer
 
-    def copy(self, target: Buffer, source: Buffer, index: Expr, count: int) -> None:
-        """``count`` numbers from shared memory to the beginning of a local array, four or two at a time.
+    def copy(self, target: Buffer, source: Buffer | Pointer, index: Expr, count: int) -> None:
+        """``count`` numbers to the beginning of a local array, four or two at a time, of which ``index`` is a multiple.
 
-        ``index`` is a multiple of as many.
+        From shared memory, or an operand that begins at a multiple of four numbers, as constants do.
         """
         wide = next(n for n in (4, 2, 1) if count % n == 0)
+        if isinstance(source, Pointer):  # written so that TVM sees the factor of four in it
+            source, index = source.buffer, div(source.offset, 4) * 4 + index
         for i in range(0, count, wide):
             if wide == 1:
                 self.store(target, i, self.load(source, index + i))
@@ -196,21 +198,27 @@ class GpuBuilder:
 
         ``scratch`` may be used again right after.
         """
+        return self.combine_all([value], scratch, join)[0]
+
+    def combine_all(self, values: Sequence[Expr], scratch: Buffer, join: Callable[[Expr, Expr], Expr]) -> list[Expr]:
+        """Several at once, with ``scratch`` for all of them."""
         if self.items == 1:
-            return self.held(value)
-        self.store(scratch, self.item, value)
+            return [self.held(value) for value in values]
+        places = [self.item + i * self.items for i in range(len(values))]
+        for place, value in zip(places, values, strict=True):
+            self.store(scratch, place, value)
         half = self.items // 2
         while half:
             self.barrier()
 
             def fold(half: int = half) -> None:
-                both = join(self.load(scratch, self.item), self.load(scratch, self.item + half))
-                self.store(scratch, self.item, both)
+                for place in places:
+                    self.store(scratch, place, join(self.load(scratch, place), self.load(scratch, place + half)))
 
             self.branch(self.item < half, fold)
             half //= 2
         self.barrier()
-        found = self.held(self.load(scratch, 0))
+        found = [self.held(self.load(scratch, i * self.items)) for i in range(len(values))]
         self.barrier()
         return found
 

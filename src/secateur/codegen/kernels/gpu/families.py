@@ -16,11 +16,15 @@ from secateur.codegen.kernels.window.spec import WindowSpec
 from secateur.codegen.plan.copy_specs import CopySpec, MoveSpec, TableCopySpec
 from secateur.codegen.plan.family import Family
 
+from .block_sparse import plan as block_sparse
+from .block_sparse.spec import GpuSparseChoice, GpuSparseSpec
 from .conv import plan as conv
-from .conv.spec import GpuConvChoice, GpuConvSpec
+from .conv.spec import GpuConvSpec
+from .conv.tiles import GpuConvChoice
 
 GPU_FAMILIES: tuple[Family, ...] = (
     Family("conv", {GpuConvSpec: GpuConvChoice}, conv.HEADS),
+    Family("block_sparse", {GpuSparseSpec: GpuSparseChoice}, alternative=block_sparse, sparse=True),
     Family("window", {WindowSpec: None}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),
     Family("resize", {ResizeSpec: None}, resize.HEADS),

@@ -13,8 +13,7 @@ from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .conv.space import tiles
-from .conv.spec import GpuConvChoice
+from .conv.tiles import GpuConvChoice, tiles
 from .post_ops import At, apply, operands
 from .tile import Side, multiply, own_column, own_row
 

@@ -8,8 +8,15 @@ from types import MappingProxyType
 from secateur.codegen.plan.family import Template
 
 from . import matmul, pointwise, reductions
+from .block_sparse import template as block_sparse
 from .conv import template as conv
 
 GPU_TEMPLATES: Mapping[type, Template] = MappingProxyType(
-    {**conv.TEMPLATES, **matmul.TEMPLATES, **pointwise.TEMPLATES, **reductions.TEMPLATES}
+    {
+        **conv.TEMPLATES,
+        **block_sparse.TEMPLATES,
+        **matmul.TEMPLATES,
+        **pointwise.TEMPLATES,
+        **reductions.TEMPLATES,
+    }
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from secateur.codegen.emit.gpu.builder import GpuBuilder, div, integer, mod
 from secateur.codegen.emit.types import Buffer, Expr
 
-from .conv.spec import GpuConvChoice
+from .conv.tiles import GpuConvChoice
 
 Fetch = Callable[[Expr, Expr, Expr], Expr]  # (slice, row of the slice, output or pixel of the tile) -> a number
 

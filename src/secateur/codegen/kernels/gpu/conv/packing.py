@@ -6,17 +6,8 @@ import numpy as np
 
 from secateur.codegen.plan.tensors import Floats
 
-from .spec import GpuConvChoice, GpuConvSpec
-
-
-def by_tap(spec: GpuConvSpec, depth: int) -> bool:
-    """Is a slice of the reduction many channels of one tap? Else it goes through channels, and taps inside of each."""
-    return spec.taps > 1 and spec.ci >= 2 * depth
-
-
-def slices(spec: GpuConvSpec, depth: int) -> int:
-    """Slices of ``depth`` of the reduction; where they are of one tap each, the last of a tap may be filled up."""
-    return spec.taps * -(-spec.ci // depth) if by_tap(spec, depth) else -(-spec.ci * spec.taps // depth)
+from .spec import GpuConvSpec
+from .tiles import GpuConvChoice
 
 
 def pack(weight: Floats, spec: GpuConvSpec, choice: GpuConvChoice) -> Floats:
@@ -31,7 +22,7 @@ def pack(weight: Floats, spec: GpuConvSpec, choice: GpuConvChoice) -> Floats:
     if choice.kind == "direct":
         return np.ascontiguousarray(w.transpose(0, 2, 3, 1))
     depth, wide = choice.depth, -(-co // choice.outputs) * choice.outputs
-    if by_tap(spec, depth):
+    if spec.by_tap(depth):
         deep = -(-ci // depth) * depth
         packed = np.zeros((groups, taps, deep, wide), np.float32)
         packed[:, :, :ci, :co] = w.transpose(0, 3, 2, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from secateur.codegen.kernels.conv.transposed import folded, phase_pairs
 from secateur.codegen.kernels.matmul.plan import matmul as computed
 from secateur.codegen.kernels.matmul.plan import operands
 from secateur.codegen.kernels.post_ops.plan import Epilogue, per_lane, plan_epilogue
-from secateur.codegen.plan.family import Head
+from secateur.codegen.plan.family import Alternative, Head, Workload, choices
 from secateur.codegen.plan.fusion import Chain
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
@@ -23,7 +24,7 @@ from secateur.codegen.plan.strides import Strides
 from secateur.codegen.plan.tensors import Address, Blocked
 
 from .packing import pack
-from .spec import GpuConvChoice, GpuConvSpec
+from .spec import GpuConvSpec
 
 
 def conv(placement: Placement, chain: Chain) -> Blocked:
@@ -90,12 +91,24 @@ def _write(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogu
     more, alive = epilogue.arguments(placement, 0, len(out.blocks))
     bias = per_lane(placement, work.bias, out.channels)
 
-    def write(choice: GpuConvChoice) -> tuple[GpuConvSpec, list[Argument]]:
-        weight = placement.program.weight(pack(work.weight, spec, choice))
-        room = [Address(placement.program.arena.new(choice.parts * spec.outputs))] if choice.parts > 1 else []
-        return spec, [source, weight, bias, *table, *more, out.offset(0), *room]
+    others: dict[Workload, Alternative] = {}
+    for family in placement.offering(work.node):
+        if family.alternative is not None:
+            found = family.alternative.alternatives(spec, x, x.places(), work.weight, placement.target)
+            others |= dict.fromkeys(found, family.alternative)
+    kinds = choices(placement.families)
 
-    placement.program.tiled([spec], write, work.node.label, [b for b, _ in x.blocks] + alive)
+    def write(choice: Any) -> tuple[Workload, list[Argument]]:
+        kernel = next((s for s in others if kinds[type(s)] is type(choice)), spec)
+        if kernel is spec:
+            weight = placement.program.weight(pack(work.weight, spec, choice))
+            begin: list[Argument] = [source, weight, bias, *table]
+        else:
+            begin = others[kernel].arguments(placement, kernel, choice, x, x.places(), work.weight, bias, 0)
+        room = [Address(placement.program.arena.new(choice.parts * spec.outputs))] if choice.parts > 1 else []
+        return kernel, [*begin, *more, out.offset(0), *room]
+
+    placement.program.tiled([spec, *others], write, work.node.label, [b for b, _ in x.blocks] + alive)
     return out
 
 

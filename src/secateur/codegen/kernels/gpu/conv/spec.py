@@ -1,13 +1,19 @@
-"""A convolution or linear layer on planes: what it computes, and how it is shared among work items."""
+"""A convolution or linear layer on planes: what it computes, and how it can be shared among work items."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
+
+from .tiles import PARTS, GpuConvChoice, sum_time, tile_time, tiles
+
+NARROW = 8  # outputs a group up to which each work item computes all of them for its pixel
+FEW = 8  # pixels up to which a group of work items shares the sum of an output
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,21 @@ class GpuConvSpec:
         return found[0], found[1], found[2], found[3]
 
     @property
+    def few(self) -> bool:
+        """Is it a product with so few pixels that groups of work items share the sum of an output?"""
+        return self.pixels <= FEW and self.taps == self.groups == 1 and not any(self.checks)
+
+    def by_tap(self, depth: int) -> bool:
+        """Is a slice of the reduction many channels of one tap? Else it goes through channels, and taps inside."""
+        return self.taps > 1 and self.ci >= 2 * depth
+
+    def slices(self, depth: int) -> int:
+        """Slices of the reduction; where they are of one tap each, the last of a tap may be filled up."""
+        if self.by_tap(depth):
+            return self.taps * -(-self.ci // depth)
+        return -(-self.ci * self.taps // depth)
+
+    @property
     def computes(self) -> Hashable:
         """Equal for specs that compute the same."""
         return self
@@ -78,38 +99,24 @@ class GpuConvSpec:
         return f"{groups}{self.ci}>{self.co} {self.kernel[0]}x{self.kernel[1]} {self.h}x{self.w}"
 
     def estimate(self, target: Target) -> float:
-        """Multiply-accumulates."""
-        return float(self.macs)
+        """Time in multiply-accumulates of a multiprocessor, counted."""
+        choice = next(space(self, target))
+        if choice.kind == "direct":
+            return self.macs / target.cores
+        if choice.kind == "sum":
+            return sum_time(self.co, self.ci * (1 + self.pixels), target)
+        return tile_time(choice, self.co, self.pixels, self.groups, target, self.slices(choice.depth))
 
-    def workload(self) -> GpuConvSpec:
+    def workload(self) -> Self:
         """The same without its epilogue."""
         return replace(self, post_ops=())
 
 
-@dataclass(frozen=True)
-class GpuConvChoice:
-    """How a convolution is shared among work items.
-
-    ``kind``: "tile", a group computes ``outputs`` x ``pixels`` from slices of ``depth`` in shared memory, each work
-    item ``rows`` x ``columns`` of them; "direct", a work item computes ``rows`` outputs of one pixel; "sum", a group
-    of work items shares the sum of one output, for ``columns`` pixels. ``parts``: the reduction of a tile is shared
-    among so many groups, and a kernel after it adds what they found, in order.
-    """
-
-    kind: str
-    outputs: int = 1
-    pixels: int = 1
-    depth: int = 1
-    rows: int = 1
-    columns: int = 1
-    parts: int = 1
-
-    @property
-    def items(self) -> int:
-        """Work items of a group."""
-        return self.outputs * self.pixels // (self.rows * self.columns) if self.kind == "tile" else 128
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory: two slices of weights and of inputs."""
-        return 2 * 4 * self.depth * (self.outputs + self.pixels) if self.kind == "tile" else 4 * self.items
+def space(spec: GpuConvSpec, target: Target) -> Iterator[GpuConvChoice]:
+    """The choices, the default first."""
+    if spec.groups > 1 and spec.co <= NARROW:
+        yield GpuConvChoice("direct", rows=spec.co)
+    elif spec.few:
+        yield GpuConvChoice("sum", columns=spec.pixels)
+    else:
+        yield from tiles(spec.co, spec.pixels, spec.groups, target, spec.slices, PARTS)

@@ -7,17 +7,16 @@ from types import MappingProxyType
 
 from tvm import tirx
 
-from secateur.codegen.emit.gpu.builder import GpuBuilder, Pointer, div, each, flat, integer, mod
+from secateur.codegen.emit.gpu.builder import GpuBuilder, div, each, flat, integer, mod
 from secateur.codegen.emit.types import Expr, Function
-from secateur.codegen.kernels.gpu.post_ops import Operand, apply, operands, position
 from secateur.codegen.kernels.gpu.reductions import plus
 from secateur.codegen.kernels.gpu.tile import Side, multiply, own_column, own_row
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .packing import by_tap, slices
-from .space import space
-from .spec import GpuConvChoice, GpuConvSpec
+from .operands import Conv, every, join
+from .spec import GpuConvSpec, space
+from .tiles import GpuConvChoice
 
 REVISION = 2
 
@@ -27,75 +26,15 @@ def build(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function:
     return {"tile": _by_tiles, "direct": _direct, "sum": _sum}[choice.kind](spec, choice)
 
 
-def join(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function | None:
-    """The kernel of the same operands that adds the parts of each sum, in order; None where sums are whole."""
-    if choice.parts == 1:
-        return None
-    k = flat(spec.outputs)
-    conv = _Conv(k, spec, choice)
-
-    def one(i: Expr) -> None:
-        assert conv.parts is not None
-        total = k.local(1, k.load(conv.parts, i))
-        for part in range(1, choice.parts):
-            k.add(total, 0, k.load(conv.parts, part * spec.outputs + i))
-        conv.write(k.bind(div(i, spec.pixels)), k.bind(mod(i, spec.pixels)), k.load(total, 0))
-
-    each(k, spec.outputs, one)
-    return k.finish()
-
-
-class _Conv:
-    """Operands, and where inputs lie."""
-
-    def __init__(self, k: GpuBuilder, spec: GpuConvSpec, choice: GpuConvChoice) -> None:
-        self.k, self.spec = k, spec
-        self.x, self.weight, self.bias = k.pointer("x"), k.pointer("w"), k.pointer("bias")
-        self.table: Pointer | None = k.pointer("table", "int32") if spec.table else None
-        self.pointers: list[Operand] = operands(k, spec.post_ops)
-        self.y = k.pointer("y")
-        self.parts: Pointer | None = k.pointer("parts") if choice.parts > 1 else None
-
-    def channel(self, c: Expr) -> Expr:
-        """Where an input channel begins."""
-        return c * self.spec.x.block if self.table is None else self.k.load(self.table, c)
-
-    def first_tap(self, pixel: Expr) -> tuple[Expr, Expr, Expr]:
-        """Of an output pixel: where its image begins, and row and column of its first tap."""
-        k, spec = self.k, self.spec
-        at = position(k, spec, integer(0), pixel)
-        top, left = at.row * spec.stride[0] - spec.pad[0], at.column * spec.stride[1] - spec.pad[1]
-        return k.bind(at.image * spec.x.image), k.bind(top), k.bind(left)
-
-    def tap(self, first: tuple[Expr, Expr, Expr], tap: Expr) -> tuple[Expr | None, Expr]:
-        """Whether a tap lies in the input (None: all do), and where in a channel."""
-        k, spec = self.k, self.spec
-        image, top, left = first
-        row = k.bind(top + div(tap, spec.kernel[1]) * spec.dilation[0])
-        column = k.bind(left + mod(tap, spec.kernel[1]) * spec.dilation[1])
-        above, below, before, after = spec.checks
-        checks = [
-            *([row >= 0] if above else []), *([row < spec.size[0]] if below else []),
-            *([column >= 0] if before else []), *([column < spec.size[1]] if after else []),
-        ]  # fmt: skip
-        place = k.bind(image + row * spec.x.row + column * spec.x.column)
-        return _all(checks), place
-
-    def write(self, output: Expr, pixel: Expr, value: Expr) -> None:
-        """Bias, what comes after, and the store."""
-        at = position(self.k, self.spec, output, pixel)
-        done = apply(self.k, value + self.k.load(self.bias, output), self.spec.post_ops, self.pointers, at)
-        self.k.store(self.y, at.place(self.spec.y), done)
-
-
-def _all(checks: list[Expr]) -> Expr | None:
-    return tirx.all(*checks) if len(checks) > 1 else checks[0] if checks else None
+def joined(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function | None:
+    """The kernel of the same operands that adds the parts of each sum; None where sums are whole."""
+    return None if choice.parts == 1 else join(spec, choice.parts)
 
 
 def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     wide = -(-spec.co // choice.outputs)
     k = GpuBuilder((-(-spec.pixels // choice.pixels), wide, spec.groups * choice.parts), choice.items)
-    conv, depth, count = _Conv(k, spec, choice), choice.depth, slices(spec, choice.depth)
+    conv, depth, count = Conv(k, spec, parts=choice.parts), choice.depth, spec.slices(choice.depth)
     group, part = k.bind(div(k.group[2], choice.parts)), k.bind(mod(k.group[2], choice.parts))
     first_output, first_pixel = k.group[1] * choice.outputs, k.group[0] * choice.pixels
     lanes = wide * choice.outputs
@@ -108,7 +47,7 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
         return k.load(conv.weight, from_weights + (s * depth + row) * lanes + output)
 
     def inputs(s: Expr, row: Expr, _: Expr) -> Expr:
-        if by_tap(spec, depth):
+        if spec.by_tap(depth):
             blocks = -(-spec.ci // depth)
             channel, tap = k.bind(mod(s, blocks) * depth + row), div(s, blocks)
             checks = [channel < spec.ci] if spec.ci % depth else []
@@ -118,17 +57,11 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
             checks = [at < spec.ci * spec.taps] if spec.ci * spec.taps % depth else []
         inside, place = conv.tap(first, tap)
         checks += [] if inside is None else [inside]
-        return k.load_if(_all(checks), conv.x, conv.channel(group * spec.ci + channel) + place)
+        return k.load_if(every(checks), conv.x, conv.channel(group * spec.ci + channel) + place)
 
-    own = -(-count // choice.parts)  # slices of a part; the last may have fewer
+    own = -(-count // choice.parts)  # the last part may have fewer slices
     several = own if count % choice.parts == 0 else k.bind(tirx.min(integer(own), count - part * own))
     sums = multiply(k, choice, several, Side(choice.outputs, weights), Side(choice.pixels, inputs), part * own)
-
-    def write(output: Expr, pixel: Expr, value: Expr) -> None:
-        if conv.parts is None:
-            conv.write(output, pixel, value)
-        else:
-            k.store(conv.parts, part * spec.outputs + output * spec.pixels + pixel, value)
 
     def column(j: Expr) -> None:
         at = k.bind(first_pixel + own_column(k, choice, j))
@@ -137,7 +70,7 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
             output = k.bind(first_output + own_row(k, choice, i))
             value = k.load(sums, i * choice.columns + j)
             k.branch(output < spec.co if spec.co % choice.outputs else None,
-                     lambda: write(k.bind(group * spec.co + output), at, value))  # fmt: skip
+                     lambda: conv.write(k.bind(group * spec.co + output), at, value, part))  # fmt: skip
 
         k.branch(at < spec.pixels if spec.pixels % choice.pixels else None,
                  lambda: k.loop(choice.rows, row, unroll=True))  # fmt: skip
@@ -149,7 +82,7 @@ def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
 def _direct(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     """Each work item all outputs of a group for one pixel: every input is read once, weights are the same for many."""
     k = flat(spec.groups * spec.pixels)
-    conv = _Conv(k, spec, choice)
+    conv = Conv(k, spec, parts=choice.parts)
 
     def one(i: Expr) -> None:
         group, pixel = k.bind(div(i, spec.pixels)), k.bind(mod(i, spec.pixels))
@@ -177,7 +110,7 @@ def _direct(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
 def _sum(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
     """A group of work items for each output: they share its sum, over weights that follow each other."""
     k = GpuBuilder((spec.co,), choice.items)
-    conv, output = _Conv(k, spec, choice), k.group[0]
+    conv, output = Conv(k, spec, parts=choice.parts), k.group[0]
     sums = k.local(spec.pixels, 0.0)
     places = [
         n * spec.x.image + (r * spec.stride[0] - spec.pad[0]) * spec.x.row
@@ -191,8 +124,8 @@ def _sum(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
             k.add(sums, p, weight * k.load(conv.x, begin + place))
 
     k.strided(spec.ci, channel, "c")
-    scratch = k.shared(k.items)
-    totals = [k.combine(k.load(sums, p), scratch, plus) for p in range(spec.pixels)]
+    scratch = k.shared(k.items * spec.pixels)
+    totals = k.combine_all([k.load(sums, p) for p in range(spec.pixels)], scratch, plus)
 
     def write() -> None:
         for p, total in enumerate(totals):
@@ -203,5 +136,5 @@ def _sum(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
 
 
 TEMPLATES: Mapping[type, Template] = MappingProxyType(
-    {GpuConvSpec: Template(build, space, revision=REVISION, then=join)}
+    {GpuConvSpec: Template(build, space, revision=REVISION, then=joined)}
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.codegen.kernels.gpu.conv.space import PARTS, in_parts, tile_time, tiles
-from secateur.codegen.kernels.gpu.conv.spec import GpuConvChoice
+from secateur.codegen.kernels.gpu.conv.tiles import PARTS, GpuConvChoice, in_parts, tile_time, tiles
 from secateur.codegen.targets import GPUS
 
 H200 = GPUS["cuda:sm_90"]
@@ -14,7 +13,7 @@ SMALL = GpuConvChoice("tile", 32, 32, 16, 2, 4)
 
 def test_time_is_rounds_times_the_work_of_a_tile() -> None:
     """Two rounds of groups of 128 work items hide all latency; one round hides half of it."""
-    tile = 32 * 32 + 8 * (32 + 32)
+    tile = 128 * (4 * (1 + 4)) + 8 * (32 + 32)  # of a work item: 8 products, 4 outputs in one read and 4 pixels
     assert tile_time(SMALL, 32 * 200, 32, 1, H200, 9) == 2 * tile * 16 * 10
     assert tile_time(SMALL, 32 * 132, 32, 1, H200, 9) == 1 * tile * 16 * 10 * 2
     half = GpuConvChoice("tile", 32, 32, 16, 2, 4, parts=2)
@@ -26,7 +25,7 @@ def test_time_is_rounds_times_the_work_of_a_tile() -> None:
     ("outputs", "pixels", "depth", "shared"),
     [
         (512, 49, 4608, True),  # the last 3x3 of ResNet-18
-        (64, 3136, 576, False),  # its first: enough tiles
+        (256, 3136, 64, False),  # the first expansion of ResNet-50: enough tiles
         (512, 49, 16, False),  # few tiles, and too little in each for another kernel
     ],
 )

@@ -5,32 +5,49 @@ Time is in multiply-accumulates of one multiprocessor at its peak.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from secateur.codegen.targets import Target
 
-from .packing import slices
-from .spec import GpuConvChoice, GpuConvSpec
-
-NARROW = 8  # outputs a group up to which each work item computes all of them for its pixel
-FEW = 8  # pixels up to which a group of work items shares the sum of an output
 EDGES = (128, 64, 32)  # outputs and pixels of a tile
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # groups that may share a reduction
 READ = 8.0  # products in the time in which a multiprocessor reads or writes a number of memory
+SHARERS = 128  # work items that share a sum
 HIDING = 256  # work items of a multiprocessor from which on its multipliers wait for nothing
 
 Slices = Callable[[int], int]  # the depth of a slice -> slices of a reduction
 
 
-def space(spec: GpuConvSpec, target: Target) -> Iterator[GpuConvChoice]:
-    """The choices, the default first."""
-    if spec.groups > 1 and spec.co <= NARROW:
-        yield GpuConvChoice("direct", rows=spec.co)
-    elif spec.pixels <= FEW and spec.taps == spec.groups == 1 and not any(spec.checks):
-        yield GpuConvChoice("sum", columns=spec.pixels)
-    else:
-        yield from tiles(spec.co, spec.pixels, spec.groups, target, lambda depth: slices(spec, depth), PARTS)
+@dataclass(frozen=True)
+class GpuConvChoice:
+    """How a convolution is shared among work items.
+
+    ``kind``: "tile", a group computes ``outputs`` x ``pixels`` from slices of ``depth`` in shared memory, each work
+    item ``rows`` x ``columns`` of them; "direct", a work item computes ``rows`` outputs of one pixel; "sum", a group
+    of work items shares the sum of one output, for ``columns`` pixels. ``parts``: the reduction of a tile is shared
+    among so many groups, and a kernel after it adds what they found, in order.
+    """
+
+    kind: str
+    outputs: int = 1
+    pixels: int = 1
+    depth: int = 1
+    rows: int = 1
+    columns: int = 1
+    parts: int = 1
+
+    @property
+    def items(self) -> int:
+        """Work items of a group."""
+        return self.outputs * self.pixels // (self.rows * self.columns) if self.kind == "tile" else SHARERS
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: two slices of weights and of inputs; of a sum, that of each work item."""
+        if self.kind == "tile":
+            return 2 * 4 * self.depth * (self.outputs + self.pixels)
+        return 4 * self.items * self.columns
 
 
 def tiles(outputs: int, pixels: int, batch: int, target: Target, reduction: Slices,
@@ -55,12 +72,31 @@ def tile_time(choice: GpuConvChoice, outputs: int, pixels: int, batch: int, targ
     multiprocessor at once, all wait. Parts of sums are written and read again, by a kernel more.
     """
     groups = batch * -(-outputs // choice.outputs) * -(-pixels // choice.pixels) * choice.parts
+    work = READ * (choice.outputs + choice.pixels)
+    work += choice.items * slots(choice.rows * choice.columns, -(-choice.rows // 4) + choice.columns)
+    each = work * choice.depth * (1 + -(-count // choice.parts))
+    return in_rounds(groups, choice.items, each, target) + joining(choice.parts, batch * outputs * pixels, target)
+
+
+def slots(products: int, reads: int) -> int:
+    """Of a scheduler, for a work item's products and the reads next to them, of which one takes four of products."""
+    return max(products + reads, 4 * reads)
+
+
+def in_rounds(groups: int, items: int, each: float, target: Target) -> float:
+    """The time of groups of so many work items that take ``each`` on a multiprocessor that has enough to do."""
     rounds = -(-groups // target.cores)
-    work = choice.outputs * choice.pixels + READ * (choice.outputs + choice.pixels)
-    found = rounds * work * choice.depth * (1 + -(-count // choice.parts)) / min(1.0, rounds * choice.items / HIDING)
-    if choice.parts == 1:
-        return found
-    return found + target.sharing + READ * 2 * choice.parts * batch * outputs * pixels / target.cores
+    return rounds * each / min(1.0, rounds * items / HIDING)
+
+
+def joining(parts: int, outputs: int, target: Target) -> float:
+    """The time of the kernel that adds ``parts`` of each sum, which are written and read."""
+    return target.sharing + READ * 2 * parts * outputs / target.cores if parts > 1 else 0.0
+
+
+def sum_time(groups: int, numbers: int, target: Target) -> float:
+    """The time of groups that share one sum each, of which each reads so many numbers."""
+    return in_rounds(groups, SHARERS, READ * numbers, target)
 
 
 def in_parts(choice: GpuConvChoice, count: int, parts: tuple[int, ...]) -> list[GpuConvChoice]:
