@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from bench.data.material import ROOT, MaterialError
 from bench.lib import common
-from bench.nets.criteria_nets import NETS
+from bench.nets.criteria_nets import EVERY, NETS
 from secateur.passes.train import Hook, attach
 
 PACKAGE = "dataset-fashion-mnist"
@@ -128,7 +128,7 @@ def accuracy(module: nn.Module, data: Data) -> float:
 def fresh(name: str, seed: int) -> nn.Module:
     """The network with weights drawn from the seed."""
     torch.manual_seed(seed)
-    return NETS[name]()
+    return EVERY[name]()
 
 
 def trained(name: str, seed: int, train: Data, epochs: float = EPOCHS, root: Path = ROOT) -> nn.Module:

@@ -118,6 +118,27 @@ def mobile() -> nn.Module:
     return classifier([conv(1, 16, 3, 2), *(block(*shape) for shape in shapes), conv(40, 128, 1)], 128)
 
 
+class Concatenated(nn.Module):
+    """A layer of DenseNet: what it computes is put after what it read."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(
+            nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.layer(x)], 1)
+
+
+def dense() -> nn.Module:
+    """Two blocks of DenseNet, four layers each that add 12 channels: every layer reads what all before it made."""
+    first, second = ([Concatenated(inputs + 12 * k, 12) for k in range(4)] for inputs in (16, 32))
+    narrower = [nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 32, 1, bias=False), nn.AvgPool2d(2)]
+    return classifier([conv(1, 16, 3, 2), *first, *narrower, *second, nn.BatchNorm2d(80), nn.ReLU()], 80)
+
+
 NETS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {"plain": plain, "residual": residual, "resnext": resnext, "shuffle": shuffle, "mobile": mobile}
 )
+EVERY = MappingProxyType({**NETS, "dense": dense})  # with a network whose tensors all have many readers

@@ -36,7 +36,7 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import check
 from secateur.passes.pipeline import options_of, split_outside
 from secateur.passes.recipe import Recipe
-from secateur.passes.recipe.mask import keep_mask
+from secateur.passes.recipe.mask import with_mask
 from secateur.passes.recipe.schema import read_steps
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.replay import rewritten
@@ -189,7 +189,7 @@ def of_recipe(number: int, quick: bool = False) -> str:
     def use() -> str:
         known = Recipe.from_json(text)
         if quick:
-            keep_mask(known, coupled(known.rewrites))
+            with_mask(known, coupled(known.rewrites))
         done = secateur.apply(known, network())
         found = check(rewritten(known, network()), done.graph, known, run=Runner())
         widths = all(

@@ -29,7 +29,7 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe, Steps
 from secateur.passes.recipe.digests import digest
-from secateur.passes.recipe.mask import keep_mask
+from secateur.passes.recipe.mask import mask_of, with_mask
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import slim
 from secateur.replay import rewritten
@@ -159,7 +159,7 @@ def _other_cut(done: secateur.Compiled, rng: np.random.Generator) -> tuple[Graph
     coupled = Pipeline((Canonicalize(), Couple()))(rewritten(done.recipe, network()))
     coupling = coupled.note(Coupling)
     assert coupling is not None
-    keep = keep_mask(done.recipe, coupled)
+    keep = mask_of(with_mask(done.recipe, coupled)).copy()
     for cell in rng.permutation(np.unique(coupling.cell)):
         units = np.flatnonzero(coupling.cell == cell)
         kept, gone = units[keep[units]], units[~keep[units]]

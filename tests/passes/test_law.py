@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from secateur.ir import Graph, PassError, parse_graph, print_graph, verify
+from secateur.ir import Array, Graph, PassError, parse_graph, print_graph, verify
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.numeric import random_inputs, relative_error
+from secateur.passes.allocate.own_readers import closed
 from secateur.passes.coupling.couple import couple
+from secateur.passes.coupling.own import readers, untied
 from secateur.passes.law import check
 from secateur.passes.masked import masked
+from secateur.passes.notes import Coupling
 from secateur.passes.recipe import Recipe
 from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -86,6 +88,19 @@ def _spatial_gate(net: Net, x: str) -> str:
     return str(net.node("mul", x, net.conv(str(net.node("concat", mean, top, axis=1)), 1)))
 
 
+def _dense(net: Net, x: str) -> str:
+    """A block of DenseNet: the second layer reads what the first read and what it made."""
+    for _ in range(2):
+        x = str(net.node("concat", x, net.conv(net.relu(net.bn(x)), 4), axis=1))
+    return x
+
+
+def _branches(net: Net, x: str) -> str:
+    """Three readers of one tensor, and what goes by."""
+    x = net.relu(net.conv(x, 8))
+    return str(net.node("concat", net.conv(x, 4), net.conv(x, 4, 1), net.conv(x, 2, 1), x, axis=1))
+
+
 BLOCKS: dict[str, Block] = {
     "conv": lambda n, x: n.relu(n.bn(n.conv(x, 7))),
     "residual": _residual,
@@ -107,6 +122,8 @@ BLOCKS: dict[str, Block] = {
     "flip": lambda n, x: str(n.node("flip", x, axes=(1,))),
     "crop": lambda n, x: n.conv(_padded(n, n.conv(x, 8), -2, 1), 4),
     "crop at the end": lambda n, x: n.conv(_padded(n, n.conv(x, 8), 3, -5), 4),
+    "dense": _dense,
+    "branches": _branches,
     "channel softmax": lambda n, x: str(n.node("softmax", x, axis=1)),
     "lrn": lambda n, x: str(n.node("lrn", x, size=3, alpha=0.1, beta=0.75, bias=1.0)),
     "group norm": lambda n, x: str(
@@ -129,11 +146,21 @@ def build(blocks: list[str], seed: int) -> Graph:
     return net.graph(net.head(x))
 
 
-def assert_law(graph: Graph, seed: int) -> Graph:
+def random_own(graph: Graph, rng: np.random.Generator) -> tuple[Coupling, Array]:
+    """The coupling in which readers keep their own channels, and a mask of it."""
+    tied = couple(graph)
+    coupling = untied(tied, list(readers(graph, tied).values()))
+    keep = closed(coupling, random_keep(coupling, rng))
+    if not all(coupling.live(slot.units, keep).any() for slot in coupling.slots):
+        keep[:] = True
+    return coupling, keep
+
+
+def assert_law(graph: Graph, seed: int, own: bool = False) -> Graph:
     graph = Canonicalize()(graph)
-    coupled = graph.with_note(couple(graph))
-    coupling: Any = couple(graph)
-    keep = random_keep(coupling, np.random.default_rng(seed))
+    coupling, rng = couple(graph), np.random.default_rng(seed)
+    coupling, keep = random_own(graph, rng) if own else (coupling, random_keep(coupling, rng))
+    coupled = graph.with_note(coupling)
     try:
         small = verify(slim(coupled, keep), interface=graph)
     except PassError as error:  # of a part that was cropped and split again a mask may keep nothing: refused by name
@@ -172,6 +199,22 @@ def _pruned(small: Graph) -> bool:
 @given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=6), st.integers(0, 1000))
 def test_random_networks_obey_the_law(blocks: list[str], seed: int) -> None:
     assert_law(build(blocks, seed), seed)
+
+
+SHARED = ["branches", "dense", "residual", "split", "squeeze excite", "shuffle unit", "spatial gate"]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from(SHARED), max_size=2), st.integers(0, 1000))
+def test_readers_with_channels_of_their_own_obey_the_law(blocks: list[str], seed: int) -> None:
+    """Each reader goes without other channels; the recipe alone says which, and is read back as the same removal."""
+    graph = Canonicalize()(build(["branches", *blocks], seed))
+    small = assert_law(graph, seed, own=True)
+    recipe = Recipe.from_json(_recipe(small).to_json())
+    assert recipe.own == _recipe(small).own
+    again = replayed(recipe, graph)
+    assert again.nodes == small.nodes
+    assert all(np.array_equal(again.weights[name], weight) for name, weight in small.weights.items())
 
 
 @settings(max_examples=30)

@@ -69,7 +69,8 @@ class Mixing:
 
     ``mode``: "sum" (exact on the kept channels), "mean" (exact once rescaled), "kept" (statistics over
     the kept channels: inexact), "expand" (the node sees zeros at full width), "pick" (an operand that has all channels
-    is read where the others live), "select" (the same, and what is not read has to be zero).
+    is read where the others live), "select" (the same, and what is not read has to be zero), "own" (a layer that keeps
+    its own channels of what it reads: its weight lists them).
     """
 
     node: str
@@ -99,7 +100,8 @@ class Coupling:
     ``cell`` numbers, inside a domain, the sets that must keep equally many units: cells with the same
     ``orbit`` keep the same count, or stand on the same level where ``levels`` lists their orbit.
     Unconstrained units have a cell of their own domain and orbit. ``channels`` has the axis of each value that carries
-    some, ``seconds`` a second one: of weights that are computed, rows and columns.
+    some, ``seconds`` a second one: of weights that are computed, rows and columns. ``own`` (``coupling.own``): the last
+    units are those of readers that keep their own channels, and this says for each which unit is read there.
     """
 
     size: int
@@ -115,6 +117,7 @@ class Coupling:
     blocked: Mapping[str, str]  # nodes whose own output channels have no unit, with the reason
     levels: Mapping[int, Levels] = field(default_factory=dict)
     seconds: Mapping[str, Channels] = field(default_factory=dict)
+    own: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def lines(self) -> list[str]:
         """One paragraph a group for the text form: size, slots, and why they are tied or frozen."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 from secateur.ir import Graph, InputError, PassError
 
 from .coupling.couple import couple
-from .notes import Coupling, KeepMask
-from .recipe.mask import keep_mask
+from .notes import Coupling
+from .recipe.mask import mask_of, with_mask
 from .recipe.recipe import Recipe
 from .rewrite.portable import Portable
 from .rewrite.slim import slim
@@ -26,13 +26,14 @@ class Replay:
         """Raises InputError where the recipe does not fit the graph."""
         if graph.note(Coupling) is None:
             raise PassError("a recipe needs the coupling: run couple before it")
-        return graph.with_note(KeepMask(keep_mask(self.recipe, graph)))
+        return with_mask(self.recipe, graph)
 
 
 def replayed(recipe: Recipe, graph: Graph) -> Graph:
-    """The cut, on a graph of the same network, whatever its weights are now. Raises InputError as ``keep_mask``."""
+    """The cut, on a graph of the same network, whatever its weights are now. Raises InputError as ``with_mask``."""
     coupled = graph if graph.note(Coupling) is not None else graph.with_note(couple(graph))
-    cut = slim(coupled, keep_mask(recipe, coupled))
+    masked = with_mask(recipe, coupled)
+    cut = slim(masked, mask_of(masked))
     return in_order(recipe, Portable()(cut)) if recipe.portable else cut
 
 

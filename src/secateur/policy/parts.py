@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from secateur.passes.allocate import Global
 from secateur.passes.allocate.amount import TIMED, Allocator, check_amount, takes_budget
 from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass, with_options
 from secateur.passes.score import L1, Criterion, check_criterion
+from secateur.passes.score.criterion import ByReader, Exchanging
 
 SCORE, METHOD = L1(), Global()  # what a policy does that says nothing else
 BUDGETS = ("macs", "params", "bytes", "channels", *TIMED)
@@ -62,10 +64,28 @@ def check_parts(parts: Parts) -> None:
         check_numbers(check_criterion(parts.criterion))
         _of_kind(parts.method, ALLOCATORS, "allocation method")
         check_numbers(parts.allocator())
+        if getattr(parts.method, "readers", None) == "own":
+            per_reader(parts)
     for step in parts.rewrites:
         _of_kind(step, REWRITES, "rewrite")
     for step in parts.compensate:
         _of_kind(step, AFTER_CUT, "compensation")
+
+
+def per_reader(parts: Parts) -> ByReader:
+    """The criterion, of a policy in which readers keep their own channels. Raises InputError where that cannot be."""
+    what, score = f"{parts.method.name}{{readers=own}}", typing.cast(object, parts.criterion)
+    if not isinstance(score, ByReader):
+        known = ", ".join(name for name, kind in CRITERIA.items() if issubclass(kind, ByReader))
+        raise InputError(
+            f"{what} needs a criterion that says what a channel is worth to each layer that reads it ({known}); "
+            f"'{parts.criterion.name if parts.criterion else 'none'}' gives one number for all"
+        )
+    if isinstance(score, Exchanging) and score.swaps:
+        raise InputError(f"{what}: channels that differ by reader cannot be exchanged; leave swaps=true out")
+    if parts.method.rounds != 1 or parts.budget[0] in TIMED:
+        raise InputError(f"{what} meets a budget of macs, params or bytes, in one round; give one of these")
+    return score
 
 
 def criterion_of(given: Criterion | str | None) -> Criterion | None:

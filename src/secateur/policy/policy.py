@@ -14,6 +14,7 @@ from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes.allocate import Knapsack, Rounds, Timed
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
+from secateur.passes.allocate.own_readers import OwnReaders
 from secateur.passes.allocate.swap import Swap
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
@@ -24,7 +25,19 @@ from secateur.passes.score import Criterion
 from secateur.passes.score.criterion import Exchanging
 from secateur.passes.sweep.gather import Gather
 
-from .parts import ALREADY, NOTHING, UNMET, Parts, amount, check_parts, criterion_of, method_of, of_texts, passes_of
+from .parts import (
+    ALREADY,
+    NOTHING,
+    UNMET,
+    Parts,
+    amount,
+    check_parts,
+    criterion_of,
+    method_of,
+    of_texts,
+    passes_of,
+    per_reader,
+)
 from .spec import read_spec, write_spec
 from .toml import read_toml, write_toml
 
@@ -99,6 +112,8 @@ class Policy(Parts):
         if not takes_budget(method):
             return method
         once = with_options(method, rounds=1, **dict.fromkeys(TIMED))
+        if isinstance(once, Knapsack) and once.readers == "own":
+            return OwnReaders(with_options(once, readers="tied"), per_reader(self))
         step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
         if not self.timed:
             return step

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from secateur.ir import Array, BudgetError, Graph, InputError
+from secateur.ir import Array, BudgetError, Graph, InputError, PassError
 from secateur.passes.notes import Coupling, KeepMask
 
 from .amount import Allocation, Amount, Budgeted
@@ -43,7 +43,8 @@ class Knapsack(Budgeted):
     ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
     whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
     network is shared out, where layers can be timed, and multiply-accumulates as well: of the two networks that meet
-    the budget as measured, the one that loses less is taken.
+    the budget as measured, the one that loses less is taken. ``readers`` "own": layers that read the same tensor may
+    each go without other channels of it, where the network then loses less (UPSCALE, ICML 2023; ``OwnReaders``).
     """
 
     name: ClassVar[str] = "knapsack"
@@ -51,6 +52,7 @@ class Knapsack(Budgeted):
     floor: float = 0.1
     loss: Literal["share", "sum"] = "share"
     by: Literal["macs", "time"] = "macs"
+    readers: Literal["tied", "own"] = "tied"
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError for senseless options, BudgetError that states the least that can be reached."""
@@ -75,6 +77,10 @@ class Knapsack(Budgeted):
             raise InputError(f"knapsack{{loss={self.loss}}}: the loss is share or sum")
         if self.by not in ("macs", "time"):
             raise InputError(f"knapsack{{by={self.by}}}: by macs or time")
+        if self.readers not in ("tied", "own"):
+            raise InputError(f"knapsack{{readers={self.readers}}}: readers are tied, or keep their own channels (own)")
+        if self.readers != "tied":
+            raise PassError("'knapsack{readers=own}': an allocation ties readers; a policy unties them (OwnReaders)")
         coupling, importance = notes_of(graph, self.name, self.rounds)
         ladder = climb(coupling, importance.scores, self.floor)
         table = stops(coupling, ladder, roundings(graph, self.round_to)[0], work_of_weights(graph, "macs"))

@@ -12,6 +12,11 @@ def check_keep(coupling: Coupling, keep: Array) -> None:
     """Raise PassError unless the mask can be carried out."""
     if keep.shape != (coupling.size,) or keep.dtype != bool:
         raise PassError(f"keep mask is {keep.dtype}{keep.shape}, expected bool[{coupling.size}]")
+    missing = np.flatnonzero(keep[coupling.size - len(coupling.own) :] & ~keep[coupling.own])
+    if len(missing):
+        unit = coupling.size - len(coupling.own) + int(missing[0])
+        slot = next(s for s in coupling.slots if (s.units == unit).any())
+        raise PassError(f"{slot} of {slot.node} would keep a channel of its own that is gone where it comes from")
     for group in coupling.groups:
         if group.frozen and not keep[group.units].all():
             raise PassError(f"group {group.id} ({', '.join(group.slots[:3])}) is frozen: {group.frozen}")

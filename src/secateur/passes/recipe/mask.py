@@ -13,10 +13,11 @@ import numpy as np
 from secateur.ir import Array, Graph, InputError, PassError
 from secateur.ir.near import did_you_mean
 from secateur.passes.coupling.keep import check_keep
-from secateur.passes.notes import Coupling, Slot
+from secateur.passes.coupling.own import readers, untied
+from secateur.passes.notes import Coupling, KeepMask, Slot
 
+from . import places
 from .build import recipe_of
-from .places import readers
 from .recipe import Indices, Recipe, groups_of
 
 FEW = 5  # channels that a message lists
@@ -36,7 +37,7 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
                 f"the recipe was made for {tuple(stated)}"
             )
     for m in recipe.mixing:
-        read, found = readers(graph, m)
+        read, found = places.readers(graph, m)
         if not found:
             nodes = [node.name for node in graph.nodes]
             raise InputError(f"recipe: '{graph.name}' has no node '{m.node}'{did_you_mean(m.node, nodes)}")
@@ -48,15 +49,16 @@ def check_names(recipe: Recipe, graph: Graph) -> None:
             )
 
 
-def keep_mask(recipe: Recipe, graph: Graph) -> Array:
-    """The mask over the units of a coupled graph that this recipe spells out: bool[coupling.size].
+def with_mask(recipe: Recipe, graph: Graph) -> Graph:
+    """The coupled graph with the ``KeepMask`` that this recipe spells out.
 
-    Raises InputError where names or shapes do not fit, and where the recipe is not all of a removal that the coupling
-    allows.
+    Its coupling is that in which the readers under ``own`` keep their own channels. Raises InputError where names or
+    shapes do not fit, and where the recipe is not all of a removal that the coupling allows.
     """
     coupling = graph.note(Coupling)
     assert coupling is not None
     check_names(recipe, graph)
+    coupling = _with_own(recipe, graph, coupling)
     recipe = recipe.rising()
     keep = np.ones(coupling.size, bool)
     slots = {(slot.weight, slot.axis): slot for slot in coupling.slots}
@@ -64,12 +66,34 @@ def keep_mask(recipe: Recipe, graph: Graph) -> Array:
         for axis, lists in kept.items():
             dropped = _dropped(slots.get((name, axis)), name, axis, lists, graph)
             keep[dropped] = False
+    keep[coupling.size - len(coupling.own) :] &= keep[coupling.own]
     _complete(recipe, recipe_of(graph, coupling, keep), slots, coupling, keep)
     try:
         check_keep(coupling, keep)
     except PassError as error:
         raise InputError(f"recipe: '{graph.name}' does not allow it: {error}") from error
-    return keep
+    return graph.with_note(coupling, KeepMask(keep))
+
+
+def mask_of(graph: Graph) -> Array:
+    """bool[units]: the mask that ``with_mask`` left."""
+    note = graph.note(KeepMask)
+    assert note is not None
+    return note.mask
+
+
+def _with_own(recipe: Recipe, graph: Graph, coupling: Coupling) -> Coupling:
+    """The coupling with the readers that the recipe unties. Raises InputError for one that there is not."""
+    if not recipe.own:
+        return coupling
+    known = readers(graph, coupling)
+    for name in recipe.own:
+        if name not in known:
+            raise InputError(
+                f"recipe: weight '{name}' stands under 'own', but no layer of '{graph.name}' reads channels with it "
+                f"that others need{did_you_mean(name, known)}"
+            )
+    return untied(coupling, [known[name] for name in dict.fromkeys(recipe.own)])
 
 
 def _dropped(slot: Slot | None, name: str, axis: int, lists: Indices, graph: Graph) -> Array:
@@ -114,6 +138,12 @@ def _complete(
                 f"recipe: weight '{name}', axis {axis} keeps channels that it loses with "
                 f"{_partner(recipe, slot, slots, coupling, keep)}: without channel {_some(gone)} it would fit"
             )
+    if set(recipe.own) != set(whole.own):
+        name = sorted(set(recipe.own) ^ set(whole.own))[0]
+        raise InputError(
+            f"recipe: weight '{name}' stands under 'own', but keeps all that is left of what it reads; take it out of "
+            "that list"
+        )
     if set(recipe.mixing) != set(whole.mixing):
         nodes = sorted({m.node for m in set(recipe.mixing) ^ set(whole.mixing)})
         raise InputError(

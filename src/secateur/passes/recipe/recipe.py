@@ -71,6 +71,7 @@ class Recipe:
 
     They rise, unless ``portable`` put channels into another order after the cut: then they stand as in the slim weight.
 
+    ``own``: weights whose columns are not all that is left of what flows in, as their layers read their own channels.
     ``mixing``: what nodes keep that read across channels without a weight. ``steps``: what was done before the cut and
     what repaired weights after it. ``digests``: the SHA-256 of each weight of the slim network that is not a cut of the
     original's: what a rewrite made and what a compensation changed.
@@ -85,6 +86,7 @@ class Recipe:
     steps: Steps = Steps()
     digests: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)  # of weights and values that the file calls otherwise
+    own: tuple[str, ...] = ()
 
     @property
     def rewrites(self) -> tuple[str, ...]:
@@ -120,6 +122,8 @@ class Recipe:
             "mixing": [dataclasses.asdict(m) for m in told.mixing],
             "rewrites": list(self.rewrites),
         }
+        if told.own:
+            body["own"] = list(told.own)
         if told.digests:
             body["digests"] = dict(told.digests)
         return json.dumps(body, indent=1)
@@ -138,10 +142,10 @@ class Recipe:
             return {names.get(name, name): value for name, value in table.items()}
 
         mixing = tuple(dataclasses.replace(m, node=names.get(m.node, m.node)) for m in self.mixing)
-        removed = tuple(names.get(name, name) for name in self.removed_nodes)
+        removed, own = (tuple(names.get(name, name) for name in of) for of in (self.removed_nodes, self.own))
         return dataclasses.replace(
             self, shapes=keys(self.shapes), weights=keys(self.weights), digests=keys(self.digests), mixing=mixing,
-            removed_nodes=removed,
+            removed_nodes=removed, own=own,
         )  # fmt: skip
 
     @staticmethod

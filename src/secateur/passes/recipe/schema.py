@@ -1,7 +1,7 @@
 """The schema of a recipe file: its structure, and what must hold of its numbers before any network is at hand.
 
 Everything that can be said of a recipe from the file alone is checked here and nowhere else: kinds, ranges, order, and
-that each rewrite is one. What needs the network (names, shapes, completeness) is checked by ``mask.keep_mask``.
+that each rewrite is one. What needs the network (names, shapes, completeness) is checked by ``mask.with_mask``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class _Body(msgspec.Struct):
     mixing: list[msgspec.Raw]
     rewrites: list[str]
     digests: dict[str, str] = {}
+    own: list[str] = []
 
 
 def read(text: str, where: str) -> Recipe:
@@ -67,6 +68,9 @@ def read(text: str, where: str) -> Recipe:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{where}: not a secateur recipe: {_plainly(error)}") from error
     _digest(body.original.sha256, where, "'sha256' of the original", empty=True)
+    for name in body.own:
+        if name not in weights:
+            raise InputError(f"{where}: 'own' names weight '{name}', which is not listed under 'weights'")
     for name, digest in body.digests.items():
         _digest(digest, where, f"'digests' of weight '{name}'")
     return Recipe(
@@ -77,6 +81,7 @@ def read(text: str, where: str) -> Recipe:
         tuple(body.removed_nodes),
         read_steps(body.rewrites, where),
         body.digests,
+        own=tuple(body.own),
     )
 
 

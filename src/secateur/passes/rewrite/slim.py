@@ -222,8 +222,24 @@ def _pick(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     return [*before, gather, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
 
 
+def _own(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
+    """Hand a reader its own channels out of those that some reader keeps; nothing where these are the same."""
+    *before, node = pieces
+    name = node.inputs[m.input]
+    track = widths.track(name)
+    assert track is not None
+    there, mine = widths.live_units(track.units), widths.live_units(m.units)
+    if np.array_equal(there, mine):
+        return pieces
+    few = Value(f"{node.name}.own{m.input}", (), "f32")
+    kept = widths.constant(few.name, (np.cumsum(there) - 1)[mine], "i64")
+    gather = Node("gather", (name, kept), (few,), {"axis": m.axis}, Source(f"{node.label}.own"))
+    inputs = tuple(few.name if i == m.input else n for i, n in enumerate(node.inputs))
+    return [*before, gather, Node(node.op, inputs, node.outputs, node.attrs, node.source)]
+
+
 def _as_is(widths: Widths, pieces: list[Node], m: Mixing) -> list[Node]:
     return pieces
 
 
-_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand, "pick": _pick, "select": _pick}
+_MODES = {"sum": _as_is, "kept": _as_is, "mean": _mean, "expand": _expand, "pick": _pick, "select": _pick, "own": _own}

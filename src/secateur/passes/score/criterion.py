@@ -39,6 +39,14 @@ class Exchanging(Protocol):
         """Every group of every layer that reads units of a domain, which loses by what is left out."""
 
 
+@runtime_checkable
+class ByReader(Protocol):
+    """A criterion that says what channels are worth to each layer that reads them (``knapsack{readers=own}``)."""
+
+    def by_reader(self, graph: Graph) -> Iterator[tuple[str, Read]]:
+        """(node, what it reads of all units), of every layer and each of its groups."""
+
+
 class OfWeights:
     """What criteria that look at weights alone have in common: they need no data."""
 

@@ -24,6 +24,9 @@ from .positions import by_order, domains
 from .reconstruction import moment_needs
 from .slots import coupling_of, statistics_of
 
+# node, units of columns, second moments, weight [outputs, columns], means if there is a bias, energy if known
+_Part = tuple[str, Array, Array, Array, Array | None, float | None]
+
 
 @dataclass(frozen=True)
 class OBS:
@@ -79,23 +82,31 @@ class OBS:
 
     def reads(self, graph: Graph, domain: int) -> Iterator[Read]:
         """Every group of every layer that reads units of a domain, in float64, for ``swapped``."""
-        for units, second, weight, means, energy in self._parts(graph, domain):
+        yield from (read for _, read in self._reads(graph, domain))
+
+    def by_reader(self, graph: Graph) -> Iterator[tuple[str, Read]]:
+        """(node, each group of it) of every layer whose inputs were measured, with all units that it reads."""
+        yield from self._reads(graph, None)
+
+    def _reads(self, graph: Graph, domain: int | None) -> Iterator[tuple[str, Read]]:
+        for node, units, second, weight, means, energy in self._parts(graph, domain):
             damped, own = moments(second, weight, means, self.ridge, np.float64)
-            yield Read(units, damped, weight.T, energy if energy is not None and own > 0 else own)
+            yield node, Read(units, damped, weight.T, energy if energy is not None and own > 0 else own)
 
     def _readers(self, graph: Graph, domain: int) -> Iterator[Reader]:
-        for units, second, weight, means, energy in self._parts(graph, domain):
+        for _, units, second, weight, means, energy in self._parts(graph, domain):
             found = Reader.of(units, second, weight, means, self.ridge)
             found.energy = energy if energy is not None and found.energy > 0 else found.energy
             yield found
 
-    def _parts(self, graph: Graph, domain: int) -> Iterator[tuple[Array, Array, Array, Array | None, float | None]]:
-        """(units of columns, second moments, weight [outputs, columns], means if there is a bias, energy if known)."""
+    def _parts(self, graph: Graph, domain: int | None) -> Iterator[_Part]:
+        """Of the units of a domain that may go, or of all units."""
         coupling, statistics = coupling_of(graph, self.name), statistics_of(graph, self.name)
         for need in moment_needs(graph, coupling):
             _, units = units_at(graph, coupling, need.site)
             node = graph.producer[need.site.node]
-            mine = np.where((units >= 0) & (coupling.domain[units] == domain) & ~coupling.frozen[units], units, -1)
+            free = (coupling.domain[units] == domain) & ~coupling.frozen[units]
+            mine = units if domain is None else np.where((units >= 0) & free, units, -1)
             if (mine < 0).all():
                 continue
             seen = statistics.of(need, Moments)
@@ -111,7 +122,7 @@ class OBS:
                 row = mine.reshape(groups, -1)[g]
                 if (row >= 0).any():
                     centre = means[g] if len(node.inputs) > 2 and node.inputs[2] is not None else None
-                    yield np.repeat(row, seen.taps), second[g], w, centre, energy
+                    yield node.name, np.repeat(row, seen.taps), second[g], w, centre, energy
 
 
 def _is_read(graph: Graph, coupling: Coupling, domain: int) -> bool:

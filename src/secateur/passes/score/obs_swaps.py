@@ -43,6 +43,17 @@ class Read:
         return found
 
 
+def repaired(read: Read, left: Array) -> tuple[float, Array]:
+    """(what a choice of columns costs, f64[left, outputs]: the best weights of these). ``left``: bool[columns]."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    if left.all():
+        return 0.0, read.weight
+    weight = cho_solve(cho_factor(read.damped[np.ix_(left, left)], lower=True), read.product[left])
+    lacking = read.product[~left] - read.damped[np.ix_(~left, left)] @ weight
+    return float(np.einsum("co,co->", read.weight[~left], lacking)), weight
+
+
 def swapped(units: Array, reads: Sequence[Read], kept: Array, allowed: Array) -> tuple[Array, list[float]]:
     """(bool per unit after all swaps that help, what the choice cost at first and after each round).
 
