@@ -8,7 +8,14 @@ from secateur.codegen.plan.family import Family
 from .bf16 import plan as bf16
 from .bf16.spec import Bf16Choice, Bf16ConvSpec
 from .block_sparse import plan as block_sparse
-from .block_sparse.spec import BlockSparseChoice, BlockSparseSpec, PanelChoice, PanelSpec
+from .block_sparse.spec import (
+    BlockSparseChoice,
+    BlockSparseSpec,
+    PanelChoice,
+    PanelSpec,
+    UnstructuredChoice,
+    UnstructuredSpec,
+)
 from .conv import plan as conv
 from .conv import transposed
 from .conv.spec import ConvChoice, ConvSpec
@@ -38,7 +45,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("strassen", {StrassenSpec: StrassenChoice}, alternative=strassen, exact=False, sums_pixels=True),
     Family(
         "block_sparse",
-        {BlockSparseSpec: BlockSparseChoice, PanelSpec: PanelChoice},
+        {BlockSparseSpec: BlockSparseChoice, PanelSpec: PanelChoice, UnstructuredSpec: UnstructuredChoice},
         alternative=block_sparse,
         sparse=True,
     ),

@@ -37,11 +37,16 @@ class Packed:
 
     def shares(self, workers: int) -> Ints:
         """The output block at which each worker begins, and the end: with about as many kept blocks for each."""
-        done = self.starts[::PIECES]
-        wanted = np.arange(workers + 1) * (done[-1] / workers)
-        found: Ints = np.searchsorted((done[1:] + done[:-1]) / 2, wanted)
-        found[0], found[-1] = 0, len(done) - 1
-        return found
+        return even_shares(np.diff(self.starts[::PIECES]), workers)
+
+
+def even_shares(kept: Ints, workers: int) -> Ints:
+    """The output block at which each worker begins, and the end; ``kept``: what each output block has to do."""
+    done = np.concatenate([[0], np.cumsum(kept)])
+    wanted = np.arange(workers + 1) * (done[-1] / workers)
+    found: Ints = np.searchsorted((done[1:] + done[:-1]) / 2, wanted)
+    found[0], found[-1] = 0, len(kept)
+    return found
 
 
 def piece(inputs: int, lanes: int) -> int:

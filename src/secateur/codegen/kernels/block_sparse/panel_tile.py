@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -15,7 +16,7 @@ from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointe
 
 from .packing import PIECES
 from .pixels import LINE
-from .spec import PanelChoice, PanelSpec
+from .spec import PanelChoice, PanelSpec, UnstructuredSpec
 
 UNROLLED = 4  # kept blocks in a round of the loop
 Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
@@ -33,11 +34,14 @@ class Vector:
 class PanelKernel:
     """What kernels from panels have in common: their parameters, and what is done with a packed strip.
 
-    ``each``: vectors that a row of outputs takes.
+    ``each``: vectors that a row of outputs takes; ``wide``: that there is room for in the results of a tile.
     """
 
-    def __init__(self, spec: PanelSpec, choice: PanelChoice, each: int) -> None:
-        self.spec, self.choice, self.each = spec, choice, each
+    def __init__(self, spec: PanelSpec, choice: PanelChoice, each: int, wide: int) -> None:
+        self.spec, self.choice, self.each, self.wide = spec, choice, each, wide
+        self.alone = isinstance(spec, UnstructuredSpec)  # does each output read inputs of its own?
+        self.groups = spec.blocks * spec.lanes // choice.rows  # of outputs in registers
+        self.shares = 1 + (choice.parts * self.groups if self.alone else spec.blocks * PIECES)  # in ``starts``
         self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
         self.places, self.offsets, self.starts = (k.pointer(name, "int32") for name in ("places", "offsets", "starts"))
@@ -80,6 +84,20 @@ class PanelKernel:
         k.loop(self.choice.parts, lambda part: self.sums(block, part, vectors, kept), name="part")
         self.write(image, block, vectors, kept)
 
+    def own(self, worker: Expr) -> Span:
+        """The output blocks of a worker, which have about as many kept blocks as another's."""
+        at = self.shares + worker
+        return self.number(self.starts, at), self.number(self.starts, at + 1)
+
+    def grouped(self, first: Expr, end: Expr) -> Span:
+        """The groups of outputs that are in the place of these output blocks."""
+        each = self.spec.lanes // self.choice.rows
+        return self.k.bind(first * each, INT), self.k.bind(end * each, INT)
+
+    def results(self, kept: Expr, block: Expr) -> Expr:
+        """Where the results of an output block of a tile wait; ``kept``: those of the first."""
+        return self.k.bind(kept + block * (self.spec.lanes * self.wide * self.spec.lanes), INT)
+
     def ask(self, image: Expr, block: Expr, vectors: list[Vector]) -> None:
         """Ask for what will be written."""
         v = self.spec.lanes
@@ -101,7 +119,7 @@ class PanelKernel:
         k, v = self.k, self.spec.lanes
         bias = k.vector(k.load(self.bias, block * v))
         for j, vector in enumerate(vectors):
-            outputs = [kept + (r * len(vectors) + j) * v for r in range(v)]
+            outputs = [kept + (r * self.wide + j) * v for r in range(v)]
             for i, pixel in enumerate(load_transposed(k, self.memory, outputs)):
                 at = At(block, image, vector.row, vector.column + i)
                 k.store(self.y, y_index(self.spec, at), apply(k, pixel + bias, self.spec.post_ops, self.operands, at))
@@ -110,37 +128,58 @@ class PanelKernel:
                  kept: Expr) -> None:  # fmt: skip
         """The sums of some outputs of a block over a part of its kept blocks, stored in rows of pixels."""
         k, v, rows, (first, end) = self.k, self.spec.lanes, self.choice.rows, every
-        sums = [k.accumulators(len(vectors)) for _ in range(rows)]
-        flat = [(total, r, j) for r in range(rows) for j, total in enumerate(sums[r])]
         weights = k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
+        places = [kept + ((number * rows + r) * self.wide) * v for r in range(rows)]
+        with self.summed(part, vectors, places) as sums:
+            self.unrolled(span, lambda i: self.multiply(sums, vectors, self.number(self.offsets, i), weights + i * rows))
 
-        def place(r: int, j: int) -> Expr:
-            return kept + ((number * rows + r) * len(vectors) + j) * v
+    def group(self, part: Expr, number: Expr, vectors: list[Vector], kept: Expr) -> None:
+        """The sums of outputs that read inputs of their own, over a part of the inputs; ``kept``: of a tile's results."""
+        k, v, rows = self.k, self.spec.lanes, self.choice.rows
+        at = k.bind(part * self.groups + number, INT)
+        span = self.number(self.starts, at), self.number(self.starts, at + 1)
+        outputs = self.shares + self.spec.threads + 1 + at * rows
+        places = [k.bind(kept + self.number(self.starts, outputs + r) * (self.wide * v), INT) for r in range(rows)]
+
+        def step(i: Expr) -> None:
+            for r in range(rows):
+                at = k.bind(i * rows + r, INT)
+                self.multiply(sums[r : r + 1], vectors, self.number(self.offsets, at), at)
+
+        with self.summed(part, vectors, places) as sums:
+            k.span(*span, step, name="kept")
+
+    @contextmanager
+    def summed(self, part: Expr, vectors: list[Vector], places: list[Expr]) -> Iterator[list[list[Buffer]]]:
+        """Sums of some vectors of pixels of outputs, which wait at ``places`` from one part of the inputs to the next."""
+        k, v = self.k, self.spec.lanes
+        sums = [k.accumulators(len(vectors)) for _ in places]
+        flat = [(total, to + j * v) for row, to in zip(sums, places, strict=True) for j, total in enumerate(row)]
 
         def begin() -> None:
-            for total, _, _ in flat:
+            for total, _ in flat:
                 k.set(total, k.splat(0.0))
 
         def resume() -> None:
-            for total, r, j in flat:
-                k.set(total, k.load(self.memory, place(r, j)))
+            for total, to in flat:
+                k.set(total, k.load(self.memory, to))
 
         if self.choice.parts == 1:
             begin()
         else:
             k.branch(part == 0, begin, resume)
+        yield sums
+        for total, to in flat:
+            k.store(self.memory, to, k.get(total))
 
-        def one(i: Expr) -> None:
-            offset = self.number(self.offsets, i)
-            xs = [k.vector(k.load(self.memory, vector.at + offset)) for vector in vectors]
-            for r in range(rows):
-                w = k.vector(k.splat(k.scalar(self.w, weights + (i * rows + r))))
-                for total, x in zip(sums[r], xs, strict=True):
-                    k.add(total, x * w)
-
-        self.unrolled(span, one)
-        for total, r, j in flat:
-            k.store(self.memory, place(r, j), k.get(total))
+    def multiply(self, sums: list[list[Buffer]], vectors: list[Vector], offset: Expr, weights: Expr) -> None:
+        """Add a kept block, or a single weight: vectors of pixels, times a number for each output."""
+        k = self.k
+        xs = [k.vector(k.load(self.memory, vector.at + offset)) for vector in vectors]
+        for r, row in enumerate(sums):
+            w = k.vector(k.splat(k.scalar(self.w, weights + r)))
+            for total, x in zip(row, xs, strict=True):
+                k.add(total, x * w)
 
     def unrolled(self, span: Span, body: Callable[[Expr], None]) -> None:
         """``body`` of all kept blocks, some in each round: the ends of short loops are foreseen, those of long not."""

@@ -12,8 +12,9 @@ import numpy as np
 from secateur.codegen.plan.tensors import Ints
 from secateur.codegen.targets import Target
 
+from .lists import Lists
 from .packing import Packed
-from .pixels import in_registers, pixels_of
+from .pixels import in_registers, pixels_of, waiting
 from .pixels import room_of as room_of_pixels
 from .spec import PanelSpec
 
@@ -33,7 +34,7 @@ class Panel:
     pitch: int
     channel: int
 
-    def offsets(self, spec: PanelSpec, packed: Packed, places: Ints) -> Ints:
+    def offsets(self, spec: PanelSpec, packed: Packed | Lists, places: Ints) -> Ints:
         """Where each kept block's input is in the panel; ``places``: the lane of each input channel of the weights."""
         row, column = np.divmod(packed.tap, spec.kernel[1])
         inside: Ints = row * spec.dilation[0] * self.pitch + column * spec.dilation[1]
@@ -62,14 +63,15 @@ def scratch(spec: PanelSpec, target: Target) -> int:
 
 
 def room_of(spec: PanelSpec, target: Target) -> int:
-    """Floats of one thread: its panel, then a tile of results."""
+    """Floats of one thread: its panel, then a tile of results; of all output blocks where they wait."""
     if spec.kernel == (1, 1):
         return room_of_pixels(spec, target)
     found = panel(spec, target)
-    return spec.ci * found.channel + spec.lanes * min(found.vectors, in_registers(spec, target)[1]) * spec.lanes
+    results = spec.lanes * min(found.vectors, in_registers(spec, target)[1]) * spec.lanes
+    return spec.ci * found.channel + results * (spec.blocks if waiting(spec, 1) else 1)
 
 
-def offsets_in(spec: PanelSpec, packed: Packed, places: Ints, target: Target) -> Ints:
+def offsets_in(spec: PanelSpec, packed: Packed | Lists, places: Ints, target: Target) -> Ints:
     """Where each kept block's input is in what is packed; ``places``: the lane of each input channel of the weights."""
     found = pixels_of(spec, target) if spec.kernel == (1, 1) else panel(spec, target)
-    return found.offsets(spec, packed, places)
+    return found.offsets(spec, packed, places).reshape(-1)

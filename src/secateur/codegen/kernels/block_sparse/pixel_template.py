@@ -18,7 +18,6 @@ from secateur.codegen.emit.builder import INT, const
 from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.targets import Target
 
-from .packing import PIECES
 from .panel_tile import PanelKernel, Vector
 from .pixels import LINE, pixels_of, room_of
 from .spec import PanelChoice, PanelSpec
@@ -31,7 +30,7 @@ class PixelKernel(PanelKernel):
 
     def __init__(self, spec: PanelSpec, choice: PanelChoice, target: Target) -> None:
         self.found = pixels_of(spec, target)
-        super().__init__(spec, choice, self.found.each)
+        super().__init__(spec, choice, self.found.each, self.found.vectors)
         self.room = room_of(spec, target)
         self.each_strip = self.found.strip(choice.tiles, spec.threads)
         self.strips = -(-self.found.tiles // self.each_strip)
@@ -51,9 +50,7 @@ class PixelKernel(PanelKernel):
 
     def own_blocks(self, worker: Expr) -> None:
         """All strips of the output blocks of one worker, which have about as many kept blocks as another's."""
-        at = self.spec.blocks * PIECES + 1 + worker
-        first, end = self.number(self.starts, at), self.number(self.starts, at + 1)
-        self.over_images(const(0), const(self.strips), worker, first, end)
+        self.over_images(const(0), const(self.strips), worker, *self.own(worker))
 
     def over_images(self, start: Expr, stop: Expr, worker: Expr, first: Expr, end: Expr) -> None:
         """Some strips of every image, some output blocks of them."""
@@ -87,20 +84,33 @@ class PixelKernel(PanelKernel):
 
                 self.tiles(start, begin, stop, one)
 
+            def results(tile: Expr) -> Expr:
+                return k.bind(kept + (tile - begin) * (spec.blocks * found.sums(spec)), INT)
+
             def block(number: Expr) -> None:
                 def one(tile: Expr, vectors: list[Vector]) -> None:
                     if parts == 1:
                         self.tile(image, number, vectors, kept)
                         return
-                    which = (number - first) * self.each_strip + (tile - begin)
-                    place = k.bind(kept + which * found.sums(spec), INT)
+                    place = self.results(results(tile), number)
                     self.sums(number, p, vectors, place)
                     k.branch(p == parts - 1, lambda: self.write(image, number, vectors, place))
 
                 self.tiles(start, begin, stop, one)
 
+            def group(number: Expr) -> None:
+                self.tiles(start, begin, stop, lambda tile, vectors: self.group(p, number, vectors, results(tile)))
+
+            def written(number: Expr) -> None:
+                self.tiles(start, begin, stop, lambda tile, vectors: self.write(
+                    image, number, vectors, self.results(results(tile), number)))  # fmt: skip
+
             k.span(low, high, pack, name="cb")
-            k.span(first, end, block, name="co")
+            if not self.alone:
+                k.span(first, end, block, name="co")
+                return
+            k.span(*self.grouped(first, end), group, name="group")
+            k.branch(p == parts - 1, lambda: k.span(first, end, written, name="co"))
 
         k.loop(parts, part, name="part")
 

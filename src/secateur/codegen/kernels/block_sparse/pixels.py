@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from secateur.codegen.plan.tensors import Ints
 from secateur.codegen.targets import Target
 
+from .lists import Lists
 from .packing import PIECES, Packed, piece
-from .spec import PanelSpec
+from .spec import PanelSpec, UnstructuredSpec
 
 LINE = 16  # float32 in a cache line
 
@@ -49,11 +50,11 @@ class Pixels:
         return spec.lanes * self.vectors * spec.lanes
 
     def room(self, spec: PanelSpec, tiles: int, parts: int) -> int:
-        """Floats of a thread: the tiles of a strip, then results; of all output blocks where they wait for parts."""
-        results = self.sums(spec) * (tiles * spec.blocks if parts > 1 else 1)
+        """Floats of a thread: the tiles of a strip, then results; of all output blocks where they wait."""
+        results = self.sums(spec) * (tiles * spec.blocks if waiting(spec, parts) else 1)
         return tiles * self.packed(spec, parts) + results
 
-    def offsets(self, spec: PanelSpec, packed: Packed, places: Ints) -> Ints:
+    def offsets(self, spec: PanelSpec, packed: Packed | Lists, places: Ints) -> Ints:
         """Where each kept block's input is in a tile; ``places``: the lane of each input channel of the weights."""
         found: Ints = places[packed.channel] * (self.vectors * spec.lanes)
         return found
@@ -74,34 +75,58 @@ def tilings(spec: PanelSpec, target: Target) -> list[tuple[int, int]]:
     Parts such that what the kept blocks of one read of a tile lies in the first cache, or twice as many. All
     tiles in parts are a strip where they and their results fit the second cache: then weights are read once.
     """
-    found, parts = pixels_of(spec, target), parts_of(spec, in_registers(spec, target)[1], target)
-    wanted = [(1, parts), (1, 1), (2, 1)]
-    more = [p for p in (max(2, parts), max(4, 2 * parts)) if p <= PIECES]
+    found, vectors = pixels_of(spec, target), in_registers(spec, target)[1]
+    parts, *other = parts_tried(spec, vectors, target)
+    wanted = [(1, parts), *((1, p) for p in other), (2, min(parts, *other) if other else parts)]
+    more = [parts] if isinstance(spec, UnstructuredSpec) else [p for p in (max(2, parts), max(4, 2 * parts)) if p <= PIECES]
     whole = [(found.tiles, p) for p in more if 4 * found.room(spec, found.tiles, p) <= target.l2]
     return list(dict.fromkeys((found.strip(tiles, spec.threads), parts) for tiles, parts in [*wanted, *whole]))
 
 
+def waiting(spec: PanelSpec, parts: int) -> bool:
+    """Do the results of all output blocks of a tile wait until the last of them are there?"""
+    return parts > 1 or isinstance(spec, UnstructuredSpec)
+
+
+def parts_tried(spec: PanelSpec, vectors: int, target: Target) -> list[int]:
+    """What is worth trying: one number where lists are packed by parts, since all choices are timed on the same."""
+    parts = parts_of(spec, vectors, target)
+    return [parts] if isinstance(spec, UnstructuredSpec) else list(dict.fromkeys((parts, 1)))
+
+
 def parts_of(spec: PanelSpec, vectors: int, target: Target) -> int:
-    """Such that what the kept blocks of a part read for some vectors of pixels lies in the first cache."""
+    """Such that what the kept blocks of a part read for some vectors of pixels lies in the first cache.
+
+    What one output block reads; or all that is packed of a tile, where each output has inputs of its own.
+    """
     read, parts = spec.taps * spec.percent // 100 * (vectors * spec.lanes + LINE) * 4, 1
+    if isinstance(spec, UnstructuredSpec):
+        (kh, kw), (dh, dw), each = spec.kernel, spec.dilation, -(-spec.w // spec.lanes)
+        rows = min(spec.h, -(-vectors // each)) + (kh - 1) * dh
+        read = spec.ci * 4 * (vectors * spec.lanes if kh == kw == 1 else rows * (spec.w + (kw - 1) * dw))
     while parts < PIECES and read > parts * target.l1 * 3 // 4:
         parts *= 2
     return parts
 
 
 def in_registers(spec: PanelSpec, target: Target) -> tuple[int, int]:
-    """Outputs, and vectors of pixels, that a kernel has in registers."""
+    """Outputs, and vectors of pixels, that a kernel has in registers.
+
+    Of outputs that read inputs of their own two: six products for each load of a weight, in as much of the first cache
+    as two vectors more would take, and half as many loops whose end is not foreseen as with one output.
+    """
+    if isinstance(spec, UnstructuredSpec):
+        return 2, 6
     rows = min(spec.lanes, 4 if target.registers < 32 else 8)
     return rows, 3 if target.registers < 32 or rows == 8 else 6
 
 
 def divided(vectors: int, most: int) -> list[tuple[int, int]]:
-    """Tiles of ``most`` vectors and of one less, with how many there are of each: few registers stay empty."""
+    """Tiles of at most ``most`` vectors and of one less, with how many there are of each: few registers stay empty."""
     count = -(-vectors // most)
-    less = count * most - vectors
-    if less > count:  # fewer vectors than two tiles
-        return [(vectors // count, 1)] if count == 1 else [(most, vectors // most), (vectors % most, 1)]
-    return [(size, times) for size, times in ((most, count - less), (most - 1, less)) if size and times]
+    size = -(-vectors // count)
+    less = count * size - vectors
+    return [(wide, times) for wide, times in ((size, count - less), (size - 1, less)) if times]
 
 
 def room_of(spec: PanelSpec, target: Target) -> int:

@@ -14,9 +14,17 @@ from secateur.codegen.plan.tensors import Address, Blocked, Floats, Ints
 from secateur.codegen.targets import Target
 
 from .areas import tile_area
+from .lists import Lists, pack_lists
 from .packing import Packed, by_rows, nonzero_blocks, pack_blocks
 from .panels import offsets_in, scratch
-from .spec import BlockSparseChoice, BlockSparseSpec, PanelChoice, PanelSpec
+from .spec import (
+    BlockSparseChoice,
+    BlockSparseSpec,
+    PanelChoice,
+    PanelSpec,
+    UnstructuredChoice,
+    UnstructuredSpec,
+)
 
 MOST = 90  # per cent of the blocks: with more, nothing is gained
 QUARTER = 4  # lanes from which on vectors can be transposed
@@ -33,26 +41,27 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
     """
     if not weight.size or spec.lanes < QUARTER:
         return ()
-    percent = density(weight, spec.lanes)
-    if percent > MOST:
-        return ()
+    percent, alone = density(weight, spec.lanes), density(weight, 1)
     blocks = _blocks(x, reads)
-    works: list[BlockSparseSpec | PanelSpec] = [BlockSparseSpec(
-        spec.lanes, spec.n, len(reads), len(blocks), spec.blocks, spec.h, spec.w, spec.kernel, spec.stride,
-        spec.dilation, spec.x, spec.y, percent, spec.post_ops, spec.threads,
-    )]  # fmt: skip
+    works: list[BlockSparseSpec | PanelSpec] = []
+    if percent <= MOST:
+        works.append(BlockSparseSpec(
+            spec.lanes, spec.n, len(reads), len(blocks), spec.blocks, spec.h, spec.w, spec.kernel, spec.stride,
+            spec.dilation, spec.x, spec.y, percent, spec.post_ops, spec.threads,
+        ))  # fmt: skip
     if spec.w >= spec.lanes == x.extent.lanes and (spec.stride == (1, 1) or spec.kernel == (1, 1)):
         follow = replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous
         sampled = replace(spec.x, row=spec.x.row * spec.stride[0], column=spec.x.column * spec.stride[1])
-        works.append(PanelSpec(
+        kinds = [(PanelSpec, percent)] * (percent <= MOST) + [(UnstructuredSpec, alone)] * (alone < min(percent, MOST))
+        works += [kind(
             spec.lanes, spec.n, len(blocks), spec.blocks, spec.h, spec.w, spec.kernel, spec.dilation, sampled, spec.y,
-            not follow, percent, spec.post_ops, spec.threads,
-        ))  # fmt: skip
+            not follow, share, spec.post_ops, spec.threads,
+        ) for kind, share in kinds]  # fmt: skip
     return tuple(work for work in works if work.estimate(target) <= WORTH * spec.estimate(target))
 
 
 def density(weight: Floats, lanes: int) -> int:
-    """Per cent of the blocks that hold something, rounded up to what records are kept for."""
+    """Per cent of the blocks of so many outputs that hold something, rounded up to what records are kept for."""
     share = 100 * float(nonzero_blocks(weight, lanes).mean())
     return max(1, int(np.ceil(share)) if share < COARSE else int(np.ceil(share / COARSE)) * COARSE)
 
@@ -62,26 +71,33 @@ def arguments(placement: Placement, spec: BlockSparseSpec | PanelSpec, choice: B
     """What the call begins with. ``corner``: from the first pixel to the first tap."""
     used = _blocks(x, reads)
     lane = np.searchsorted(used, reads // x.extent.lanes) * x.extent.lanes + reads % x.extent.lanes
-    packed = pack_blocks(weight, spec.lanes, lane, len(used) * x.extent.lanes)
-    starts = Table(np.concatenate([packed.starts, packed.shares(spec.threads)]))
-    places = tuple(x.offset(int(b) * x.extent.lanes) for b in used)
-    weights, target = packed.weight.reshape(-1), placement.target
-    if isinstance(spec, BlockSparseSpec):
-        assert isinstance(choice, BlockSparseChoice)
-        area = tile_area(spec, target)
-        room = placement.program.arena.new(spec.threads * area.floats if choice.copied else spec.lanes)
-        inside = _offsets(spec, x, packed, places, lane, corner)
-        offsets = Table(area.offsets(spec, packed, lane)[: len(packed.weight) if choice.copied else 0])
-        starting = tuple(Address(p.buffer, p.delta + corner) for p in places)
-        tables = [Table((*starting, Address(room))), inside, offsets]
+    places, room = tuple(x.offset(int(b) * x.extent.lanes) for b in used), len(used) * x.extent.lanes
+    target, arena = placement.target, placement.program.arena
+    starting = tuple(Address(p.buffer, p.delta + corner) for p in places)
+    weights, starts, packed = _packed(weight, spec, choice, lane, room)
+    if isinstance(spec, PanelSpec):
+        starting = starting if spec.table else starting[:1]
+        tables = [Table((*starting, Address(arena.new(scratch(spec, target))))),
+                  Table(offsets_in(spec, packed, lane, target))]  # fmt: skip
     else:
-        assert isinstance(choice, PanelChoice)
-        weights = by_rows(packed, choice.rows)
-        starting = tuple(Address(p.buffer, p.delta + corner) for p in (places if spec.table else places[:1]))
-        room = placement.program.arena.new(scratch(spec, target))
-        tables = [Table((*starting, Address(room))), Table(offsets_in(spec, packed, lane, target))]
+        assert isinstance(packed, Packed) and isinstance(choice, BlockSparseChoice)
+        area = tile_area(spec, target)
+        copies = arena.new(spec.threads * area.floats if choice.copied else spec.lanes)
+        offsets = Table(area.offsets(spec, packed, lane)[: len(packed.weight) if choice.copied else 0])
+        tables = [Table((*starting, Address(copies))), _offsets(spec, x, packed, places, lane, corner), offsets]
     w = placement.program.weight(weights if weights.size else np.zeros(spec.lanes, np.float32))
-    return [placement.start, w, bias, *tables, starts]
+    return [placement.start, w, bias, *tables, Table(starts)]
+
+
+def _packed(weight: Floats, spec: BlockSparseSpec | PanelSpec, choice: BlockSparseChoice | PanelChoice, lane: Ints,
+            room: int) -> tuple[Floats, Ints, Packed | Lists]:  # fmt: skip
+    """What is kept, as the kernel reads it: weights, where they begin, and of which inputs they are."""
+    if isinstance(choice, UnstructuredChoice):
+        lists = pack_lists(weight, spec.lanes, choice.rows, choice.parts, spec.threads, lane, room)
+        return lists.weight.reshape(-1), lists.table, lists
+    packed = pack_blocks(weight, spec.lanes, lane, room)
+    weights = by_rows(packed, choice.rows) if isinstance(choice, PanelChoice) else packed.weight.reshape(-1)
+    return weights, np.concatenate([packed.starts, packed.shares(spec.threads)]), packed
 
 
 def _offsets(spec: BlockSparseSpec, x: Blocked, packed: Packed, places: tuple[Address, ...], lane: Ints,

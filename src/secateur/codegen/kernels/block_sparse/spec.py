@@ -1,12 +1,13 @@
 """A convolution or linear layer whose weights are zero in whole blocks: what it computes, and how it can be tiled.
 
-Two kernels: one reads channels where they lie, the other packs strips of the input with pixels side by side.
+Three kernels: one reads channels where they lie, the others pack strips of the input with pixels side by side; of
+these one is for zeros that make no blocks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from secateur.codegen.kernels.dense_spec import DenseConvolution, DenseShape, title_of
 from secateur.codegen.plan.post_ops import PostOp
@@ -155,7 +156,7 @@ class PanelSpec(_Kept):
         moved = whole * pixels * (TURN * self.ci + WRITE * self.blocks * self.lanes)
         return max(whole * self.macs / REACHED, self.macs / pixels * target.load) + moved
 
-    def workload(self) -> PanelSpec:
+    def workload(self) -> Self:
         """The same without its epilogue."""
         return replace(self, post_ops=())
 
@@ -172,3 +173,17 @@ class PanelChoice:
     outer: str = "strips"
     parts: int = 1
     tiles: int = 1
+
+
+@dataclass(frozen=True)
+class UnstructuredSpec(PanelSpec):
+    """The same from panels with zeros anywhere: ``percent`` of the single weights are kept, each with its own input."""
+
+    def estimate(self, target: Target) -> float:
+        """Time in multiply-accumulates at the peak, as ``PanelSpec``'s; a weight comes with its offset."""
+        return super().estimate(target)
+
+
+@dataclass(frozen=True)
+class UnstructuredChoice(PanelChoice):
+    """As ``PanelChoice``, ``rows`` outputs that read inputs of their own."""

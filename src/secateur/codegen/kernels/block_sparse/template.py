@@ -24,7 +24,7 @@ from secateur.codegen.targets import Target
 from . import panel_template
 from .areas import tile_area, tile_of
 from .packing import PIECES, random_pattern
-from .spec import BlockSparseChoice, BlockSparseSpec, PanelSpec
+from .spec import BlockSparseChoice, BlockSparseSpec, PanelSpec, UnstructuredSpec
 
 REVISION = 3  # raise it with every change of the code or the space: tuning records of before are then not used
 Pixels = Callable[[Expr, Expr, Expr, int, int], None]
@@ -256,5 +256,8 @@ TEMPLATES = {
     BlockSparseSpec: Template(build, space, arrays, REVISION),
     PanelSpec: Template(
         panel_template.build, panel_template.space, panel_template.arrays, panel_template.PANEL_REVISION
+    ),
+    UnstructuredSpec: Template(
+        panel_template.build, panel_template.space, panel_template.unstructured_arrays, panel_template.PANEL_REVISION
     ),
 }
