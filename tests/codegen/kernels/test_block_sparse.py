@@ -19,7 +19,7 @@ from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_
 from secateur.codegen.kernels.block_sparse.panels import panel
 from secateur.codegen.kernels.block_sparse.pixels import divided, pixels_of, tilings
 from secateur.codegen.kernels.block_sparse.plan import density
-from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
+from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec, UnstructuredSpec
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import workload_of
 from secateur.codegen.targets import TARGETS, native
@@ -30,6 +30,7 @@ from support.kernels import CONTINUOUS, DRAWN, check, conv, outputs
 from support.network import Net
 
 NARROW = TARGETS["x86-avx2"]
+KINDS = (BlockSparseSpec, PanelSpec, UnstructuredSpec)
 
 
 def sparsify(net: Net, lanes: int, keep: float, seed: int = 0) -> None:
@@ -121,7 +122,7 @@ def test_strips_hold_every_pixel(h: int, w: int, inputs: int, kernel: int, dilat
 
 @DRAWN
 @given(
-    st.sampled_from([BlockSparseSpec, PanelSpec]), st.integers(1, 2), st.integers(1, 30), st.integers(1, 30),
+    st.sampled_from(KINDS), st.integers(1, 2), st.integers(1, 30), st.integers(1, 30),
     st.tuples(st.integers(1, 11), st.integers(1, 20)), st.sampled_from([1, 2, 3]), st.integers(1, 2), st.integers(1, 2),
     st.sampled_from(CONTINUOUS), st.integers(1, 3), st.integers(0, 63), st.sampled_from([0.0, 0.2, 0.6]),
 )  # fmt: skip
@@ -135,21 +136,21 @@ def test_any_shape(kind: type, n: int, ci: int, co: int, size: tuple[int, int], 
     pad = dilation * (kernel - 1) // 2 + 1
     y = conv(net, before, co, (kernel, kernel), stride=(stride,) * 2, dilation=(dilation,) * 2, pad=(pad,) * 4)
     y = net.node("add", net.node(activation, y, **ACTIVATIONS[activation]), y)
-    sparsify(net, native().lanes, keep)
+    sparsify(net, 1 if kind is UnstructuredSpec else native().lanes, keep)
     with always(kind, which):
         check(outputs(net, y), threads=threads)
 
 
-@pytest.mark.parametrize("kind", [BlockSparseSpec, PanelSpec])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_each_choice(kind: type, kernel: int, threads: int) -> None:
     """Every way of tiling, on channels that come from two places."""
-    for which in range(4 if kind is BlockSparseSpec else 5 if kernel == 1 else 2):
+    for which in range(4 if kind is BlockSparseSpec else 5 if kernel == 1 and kind is PanelSpec else 2):
         net = Net(1, 3, 9, 17)
         parts = [conv(net, "x", width, (1, 1)) for width in (24, 16)]
         y = conv(net, net.node("concat", *parts, axis=1), 32, (kernel, kernel), pad=(kernel // 2,) * 4)
-        sparsify(net, native().lanes, 0.3)
+        sparsify(net, 1 if kind is UnstructuredSpec else native().lanes, 0.3)
         with always(kind, which) as taken:
             check(outputs(net, y), threads=threads)
         assert taken

@@ -69,10 +69,11 @@ class RowKernel(PanelKernel):
         begin = k.bind(tirx.min(number * found.rows, const(spec.h - found.rows)), INT)
         base = self.scratch(worker, self.room)
         k.loop(spec.inputs, lambda b: self.pack(image, begin, b, base), name="cb")
-        if self.alone:
-            self.tiles(begin, base, lambda vectors, kept: self.alone_in(image, first, end, vectors, kept))
+        if self.apart:
+            self.tiles(begin, base, lambda vectors, kept: self.tile_apart(image, first, end, vectors, kept))
             return
-        k.span(first, end, lambda b: self.tiles(begin, base, lambda vectors, kept: self.tile(image, b, vectors, kept)), name="co")
+        k.span(first, end, lambda b: self.tiles(begin, base, lambda vectors, kept: self.tile(
+            image, b, vectors, kept)), name="co")  # fmt: skip
 
     def pack(self, image: Expr, begin: Expr, block: Expr, base: Expr) -> None:
         """One block of inputs of a strip."""
@@ -87,12 +88,11 @@ class RowKernel(PanelKernel):
 
         k.loop(rows, lambda r: k.loop(-(-found.pitch // v), lambda t: part(r, t), name="t"), name="r")
 
-    def alone_in(self, image: Expr, first: Expr, end: Expr, vectors: list[Vector], kept: Expr) -> None:
+    def tile_apart(self, image: Expr, first: Expr, end: Expr, vectors: list[Vector], kept: Expr) -> None:
         """A tile of some output blocks whose outputs read inputs of their own."""
-        k = self.k
-        start, stop = self.grouped(first, end)
+        k, groups = self.k, self.grouped(first, end)
         k.loop(self.choice.parts, lambda part: k.span(
-            start, stop, lambda number: self.group(part, number, vectors, kept), name="group"), name="part")  # fmt: skip
+            *groups, lambda number: self.group(part, number, vectors, kept), name="group"), name="part")  # fmt: skip
         k.span(first, end, lambda b: self.write(image, b, vectors, self.results(kept, b)), name="co")
 
     def tiles(self, begin: Expr, base: Expr, body: Callable[[list[Vector], Expr], None]) -> None:

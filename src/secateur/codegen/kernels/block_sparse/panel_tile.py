@@ -39,9 +39,9 @@ class PanelKernel:
 
     def __init__(self, spec: PanelSpec, choice: PanelChoice, each: int, wide: int) -> None:
         self.spec, self.choice, self.each, self.wide = spec, choice, each, wide
-        self.alone = isinstance(spec, UnstructuredSpec)  # does each output read inputs of its own?
+        self.apart = isinstance(spec, UnstructuredSpec)  # does each output read inputs of its own?
         self.groups = spec.blocks * spec.lanes // choice.rows  # of outputs in registers
-        self.shares = 1 + (choice.parts * self.groups if self.alone else spec.blocks * PIECES)  # in ``starts``
+        self.shares = 1 + (choice.parts * self.groups if self.apart else spec.blocks * PIECES)  # in ``starts``
         self.k = k = KernelBuilder(spec.lanes, spec.threads)
         self.memory, self.w, self.bias = k.pointer("memory"), k.pointer("w"), k.pointer("bias")
         self.places, self.offsets, self.starts = (k.pointer(name, "int32") for name in ("places", "offsets", "starts"))
@@ -131,10 +131,11 @@ class PanelKernel:
         weights = k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
         places = [kept + ((number * rows + r) * self.wide) * v for r in range(rows)]
         with self.summed(part, vectors, places) as sums:
-            self.unrolled(span, lambda i: self.multiply(sums, vectors, self.number(self.offsets, i), weights + i * rows))
+            self.unrolled(span, lambda i: self.multiply(
+                sums, vectors, self.number(self.offsets, i), weights + i * rows))  # fmt: skip
 
     def group(self, part: Expr, number: Expr, vectors: list[Vector], kept: Expr) -> None:
-        """The sums of outputs that read inputs of their own, over a part of the inputs; ``kept``: of a tile's results."""
+        """The sums of outputs that read inputs of their own, over a part of the inputs; ``kept``: a tile's results."""
         k, v, rows = self.k, self.spec.lanes, self.choice.rows
         at = k.bind(part * self.groups + number, INT)
         span = self.number(self.starts, at), self.number(self.starts, at + 1)
@@ -151,7 +152,7 @@ class PanelKernel:
 
     @contextmanager
     def summed(self, part: Expr, vectors: list[Vector], places: list[Expr]) -> Iterator[list[list[Buffer]]]:
-        """Sums of some vectors of pixels of outputs, which wait at ``places`` from one part of the inputs to the next."""
+        """Sums of vectors of pixels of some outputs; from one part of the inputs to the next they wait at ``places``."""
         k, v = self.k, self.spec.lanes
         sums = [k.accumulators(len(vectors)) for _ in places]
         flat = [(total, to + j * v) for row, to in zip(sums, places, strict=True) for j, total in enumerate(row)]

@@ -10,6 +10,7 @@ all tiles of a small image in the second, so that weights are read once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from tvm import tirx
@@ -23,6 +24,21 @@ from .pixels import LINE, pixels_of, room_of
 from .spec import PanelChoice, PanelSpec
 
 AHEAD = 2  # blocks of inputs: so early they are asked for while tiles are packed
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Tiles of an image from ``begin`` to ``stop``, and a part of the inputs.
+
+    They are packed so that the first block of all inputs would be at ``start``; results wait from ``kept`` on.
+    """
+
+    image: Expr
+    part: Expr
+    start: Expr
+    begin: Expr
+    stop: Expr
+    kept: Expr
 
 
 class PixelKernel(PanelKernel):
@@ -60,66 +76,78 @@ class PixelKernel(PanelKernel):
 
     def strip(self, image: Expr, worker: Expr, number: Expr, first: Expr, end: Expr) -> None:
         """Pack some tiles, then write their pixels of some output blocks; one part of the inputs after the other."""
-        k, spec, v, found, parts = self.k, self.spec, self.spec.lanes, self.found, self.choice.parts
+        k, spec, found, parts = self.k, self.spec, self.found, self.choice.parts
         begin = k.bind(number * self.each_strip, INT)
         stop = k.bind(tirx.min(begin + self.each_strip, const(found.tiles)), INT)
         base = self.scratch(worker, self.room)
-        step, blocks = found.vectors * v, found.part(spec, parts)
+        blocks = found.part(spec, parts)
         kept = k.bind(base + self.each_strip * self.packed, INT)
 
         def part(p: Expr) -> None:
             low = k.bind(tirx.min(p * blocks, const(spec.inputs)), INT)
             high = k.bind(tirx.min((p + 1) * blocks, const(spec.inputs)), INT)
-            start = k.bind(base - low * (v * step), INT)
-
-            def pack(block: Expr) -> None:
-                source = self.source(image, block)
-
-                def one(_: Expr, vectors: list[Vector]) -> None:
-                    for vector in vectors:
-                        at = k.bind(source + vector.row * spec.x.row + vector.column * spec.x.column, INT)
-                        for pixel in range(0, v, max(1, LINE // v)):
-                            k.prefetch(self.memory, at + (AHEAD * spec.x.block + pixel * spec.x.column))
-                        self.turn(at, vector.at + block * (v * step), step)
-
-                self.tiles(start, begin, stop, one)
-
-            def results(tile: Expr) -> Expr:
-                return k.bind(kept + (tile - begin) * (spec.blocks * found.sums(spec)), INT)
-
-            def block(number: Expr) -> None:
-                def one(tile: Expr, vectors: list[Vector]) -> None:
-                    if parts == 1:
-                        self.tile(image, number, vectors, kept)
-                        return
-                    place = self.results(results(tile), number)
-                    self.sums(number, p, vectors, place)
-                    k.branch(p == parts - 1, lambda: self.write(image, number, vectors, place))
-
-                self.tiles(start, begin, stop, one)
-
-            def group(number: Expr) -> None:
-                self.tiles(start, begin, stop, lambda tile, vectors: self.group(p, number, vectors, results(tile)))
-
-            def written(number: Expr) -> None:
-                self.tiles(start, begin, stop, lambda tile, vectors: self.write(
-                    image, number, vectors, self.results(results(tile), number)))  # fmt: skip
-
-            k.span(low, high, pack, name="cb")
-            if not self.alone:
-                k.span(first, end, block, name="co")
-                return
-            k.span(*self.grouped(first, end), group, name="group")
-            k.branch(p == parts - 1, lambda: k.span(first, end, written, name="co"))
+            start = k.bind(base - low * (spec.lanes * found.vectors * spec.lanes), INT)
+            strip = Strip(image, p, start, begin, stop, kept)
+            k.span(low, high, partial(self.pack, strip), name="cb")
+            (self.groups_of if self.apart else self.blocks_of)(strip, first, end)
 
         k.loop(parts, part, name="part")
 
-    def tiles(self, base: Expr, begin: Expr, stop: Expr, body: Callable[[Expr, list[Vector]], None]) -> None:
+    def pack(self, strip: Strip, block: Expr) -> None:
+        """One block of inputs of all tiles."""
+        k, spec, v = self.k, self.spec, self.spec.lanes
+        source, step = self.source(strip.image, block), self.found.vectors * v
+
+        def one(_: Expr, vectors: list[Vector]) -> None:
+            for vector in vectors:
+                at = k.bind(source + vector.row * spec.x.row + vector.column * spec.x.column, INT)
+                for pixel in range(0, v, max(1, LINE // v)):
+                    k.prefetch(self.memory, at + (AHEAD * spec.x.block + pixel * spec.x.column))
+                self.turn(at, vector.at + block * (v * step), step)
+
+        self.tiles(strip, one)
+
+    def blocks_of(self, strip: Strip, first: Expr, end: Expr) -> None:
+        """What a part adds to some output blocks, each written as soon as it is whole."""
+
+        def one(block: Expr, tile: Expr, vectors: list[Vector]) -> None:
+            if self.choice.parts == 1:
+                self.tile(strip.image, block, vectors, strip.kept)
+                return
+            place = self.results(self.kept(strip, tile), block)
+            self.sums(block, strip.part, vectors, place)
+            self.k.branch(self.last(strip), lambda: self.write(strip.image, block, vectors, place))
+
+        self.k.span(first, end, lambda block: self.tiles(strip, partial(one, block)), name="co")
+
+    def groups_of(self, strip: Strip, first: Expr, end: Expr) -> None:
+        """What a part adds to the outputs of some blocks, which are written after all: groups are of any of them."""
+        k = self.k
+
+        def add(number: Expr, tile: Expr, vectors: list[Vector]) -> None:
+            self.group(strip.part, number, vectors, self.kept(strip, tile))
+
+        def write(block: Expr, tile: Expr, vectors: list[Vector]) -> None:
+            self.write(strip.image, block, vectors, self.results(self.kept(strip, tile), block))
+
+        k.span(*self.grouped(first, end), lambda i: self.tiles(strip, partial(add, i)), name="group")
+        k.branch(self.last(strip), lambda: k.span(
+            first, end, lambda block: self.tiles(strip, partial(write, block)), name="co"))  # fmt: skip
+
+    def last(self, strip: Strip) -> Expr:
+        """Is it the last part?"""
+        return strip.part == self.choice.parts - 1
+
+    def kept(self, strip: Strip, tile: Expr) -> Expr:
+        """Where the results of a tile wait."""
+        return self.k.bind(strip.kept + (tile - strip.begin) * (self.spec.blocks * self.found.sums(self.spec)), INT)
+
+    def tiles(self, strip: Strip, body: Callable[[Expr, list[Vector]], None]) -> None:
         """``body`` of all tiles of a strip: of those of as many vectors as there is room for, then of narrower ones."""
-        k, found, v = self.k, self.found, self.spec.lanes
+        k, found, v, begin, stop = self.k, self.found, self.spec.lanes, strip.begin, strip.stop
 
         def one(first: int, size: int, tile: Expr) -> None:
-            at = k.bind(base + (tile - begin) * self.packed, INT)
+            at = k.bind(strip.start + (tile - begin) * self.packed, INT)
             start = first + tile * size
             body(tile, [Vector(*self.split(start + j), at + j * v) for j in range(size)])
 

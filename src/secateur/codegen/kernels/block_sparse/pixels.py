@@ -9,7 +9,7 @@ from secateur.codegen.targets import Target
 
 from .lists import Lists
 from .packing import PIECES, Packed, piece
-from .spec import PanelSpec, UnstructuredSpec
+from .spec import APART_VECTORS, PanelSpec, UnstructuredSpec
 
 LINE = 16  # float32 in a cache line
 
@@ -75,10 +75,10 @@ def tilings(spec: PanelSpec, target: Target) -> list[tuple[int, int]]:
     Parts such that what the kept blocks of one read of a tile lies in the first cache, or twice as many. All
     tiles in parts are a strip where they and their results fit the second cache: then weights are read once.
     """
-    found, vectors = pixels_of(spec, target), in_registers(spec, target)[1]
-    parts, *other = parts_tried(spec, vectors, target)
-    wanted = [(1, parts), *((1, p) for p in other), (2, min(parts, *other) if other else parts)]
-    more = [parts] if isinstance(spec, UnstructuredSpec) else [p for p in (max(2, parts), max(4, 2 * parts)) if p <= PIECES]
+    found, tried = pixels_of(spec, target), parts_tried(spec, in_registers(spec, target)[1], target)
+    wanted, more = [*((1, parts) for parts in tried), (2, tried[-1])], tried
+    if not isinstance(spec, UnstructuredSpec):
+        more = [p for p in (max(2, tried[0]), max(4, 2 * tried[0])) if p <= PIECES]
     whole = [(found.tiles, p) for p in more if 4 * found.room(spec, found.tiles, p) <= target.l2]
     return list(dict.fromkeys((found.strip(tiles, spec.threads), parts) for tiles, parts in [*wanted, *whole]))
 
@@ -116,7 +116,7 @@ def in_registers(spec: PanelSpec, target: Target) -> tuple[int, int]:
     as two vectors more would take, and half as many loops whose end is not foreseen as with one output.
     """
     if isinstance(spec, UnstructuredSpec):
-        return 2, 6
+        return 2, APART_VECTORS
     rows = min(spec.lanes, 4 if target.registers < 32 else 8)
     return rows, 3 if target.registers < 32 or rows == 8 else 6
 

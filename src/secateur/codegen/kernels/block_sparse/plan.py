@@ -41,7 +41,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
     """
     if not weight.size or spec.lanes < QUARTER:
         return ()
-    percent, alone = density(weight, spec.lanes), density(weight, 1)
+    percent, single = density(weight, spec.lanes), density(weight, 1)
     blocks = _blocks(x, reads)
     works: list[BlockSparseSpec | PanelSpec] = []
     if percent <= MOST:
@@ -52,7 +52,9 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
     if spec.w >= spec.lanes == x.extent.lanes and (spec.stride == (1, 1) or spec.kernel == (1, 1)):
         follow = replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous
         sampled = replace(spec.x, row=spec.x.row * spec.stride[0], column=spec.x.column * spec.stride[1])
-        kinds = [(PanelSpec, percent)] * (percent <= MOST) + [(UnstructuredSpec, alone)] * (alone < min(percent, MOST))
+        kinds = [(PanelSpec, percent)] * (percent <= MOST) + [(UnstructuredSpec, single)] * (
+            single < min(percent, MOST)
+        )
         works += [kind(
             spec.lanes, spec.n, len(blocks), spec.blocks, spec.h, spec.w, spec.kernel, spec.dilation, sampled, spec.y,
             not follow, share, spec.post_ops, spec.threads,

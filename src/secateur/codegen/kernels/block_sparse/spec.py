@@ -23,6 +23,10 @@ WRITE = 8.6  # an output that is transposed and written
 READ = 1.7  # an input that is read where it lies
 RESUME = 7.4  # a sum that is read and written again, for each part of the inputs
 REACHED = 0.86  # of what loads and registers would allow
+APART = 0.625  # of the peak, where each weight has its own input: more loads than products
+APART_WINDOW = 0.55  # the same of windows, whose vectors lie across cache lines
+APART_RESUME = 4.8  # a sum that is read and written again, and the end of its loop, which is not foreseen
+APART_VECTORS = 6  # of pixels in registers
 PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel
 
 
@@ -180,8 +184,16 @@ class UnstructuredSpec(PanelSpec):
     """The same from panels with zeros anywhere: ``percent`` of the single weights are kept, each with its own input."""
 
     def estimate(self, target: Target) -> float:
-        """Time in multiply-accumulates at the peak, as ``PanelSpec``'s; a weight comes with its offset."""
-        return super().estimate(target)
+        """Time in multiply-accumulates at the peak, as of panels with blocks; of each weight an offset is read, too.
+
+        Sums are taken up again for each part of the inputs that the first cache holds of a tile.
+        """
+        pixels, outputs = self.n * self.h * self.w, self.blocks * self.lanes
+        each = -(-self.w // self.lanes) * self.lanes
+        parts = max(1.0, self.ci * APART_VECTORS * self.lanes * 4 / (target.l1 * 3 / 4))
+        reached = APART if self.kernel == (1, 1) else APART_WINDOW
+        moved = pixels * (TURN * self.ci + (WRITE + APART_RESUME * parts) * outputs)
+        return max(each / self.w * (self.macs / reached + moved), 2 * self.macs / pixels * target.load)
 
 
 @dataclass(frozen=True)
