@@ -114,26 +114,32 @@ def voices() -> str:
 def kernels() -> str:
     """What block-sparse kernels gain over the fastest dense one, by the share of blocks that are kept."""
     found = [r for r in common.read(common.RESULTS / "sparse.jsonl") if "layer" in r]
-    mine = list({(r["part"], r["layer"], r["threads"], r["density"]): r for r in found}.values())
+    mine = list({(_layers(r), r["layer"], r["threads"], r["density"]): r for r in found}.values())
     if not mine:
         return ""
     loads = [r["load"] for r in mine]
     lines = [
-        "**Block-sparse kernels**: geometric means over layers, against the fastest of the dense kernels (direct,",
-        "Strassen's, Winograd's) and the direct one; share of the peak of fused multiply-adds, counted on what is",
-        f"multiplied. {'Minima' if mine[0]['least'] else 'Medians'} of kernels by turns, on a machine with a load of "
+        "**Block-sparse kernels**, and those for zeros that make no blocks (*irregular*): geometric means over layers,",
+        "against the fastest of the dense kernels (direct, Strassen's, Winograd's) and the direct one; share of the",
+        "peak of fused multiply-adds, counted on what is multiplied. "
+        f"{'Minima' if mine[0]['least'] else 'Medians'} of kernels by turns, on a machine with a load of "
         f"{min(loads):.0f} to {max(loads):.0f}.",
         "",
         "| layers | threads | kept | gain | over direct | share of the peak |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for part, threads in sorted({(r["part"], r["threads"]) for r in mine}):
-        of = [r for r in mine if (r["part"], r["threads"]) == (part, threads)]
+    for part, threads in sorted({(_layers(r), r["threads"]) for r in mine}):
+        of = [r for r in mine if (_layers(r), r["threads"]) == (part, threads)]
         for density in sorted({r["density"] for r in of}, reverse=True):
             at = [r for r in of if r["density"] == density]
             cells = [f"{_mean([r[k] for r in at]):.2f}" for k in ("gain", "gain_direct", "share_of_peak")]
             lines.append(f"| {len(at)} of {part} | {threads} | {density:.0%} | {' | '.join(cells)} |")
     return "\n".join([*lines, *_whole(), "", f"`python -m bench.speed.sparse`; {common.where(*mine)}."])
+
+
+def _layers(row: common.Row) -> str:
+    """The kernel of its layers, and their zeros where these make no blocks."""
+    return f"{row['part']}, {row['zeros']}" if "zeros" in row else str(row["part"])
 
 
 def _whole() -> list[str]:

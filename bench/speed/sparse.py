@@ -2,14 +2,17 @@
 
     python -m bench.speed.sparse layers        1x1 layers of ResNet-50 and MobileNet v1 with 256 channels or more
     python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
+    python -m bench.speed.sparse irregular     the same 1x1 layers with zeros that make no blocks
+    python -m bench.speed.sparse irregular3    and those of the 3x3 layers that have eight columns or more
     python -m bench.speed.sparse lstm          LSTM layers at batch 1: balanced blocks, DARB's rows, irregular zeros
     python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries; with
                                                --block 9999x1 whole columns of kernels (an input's tap, for all outputs)
 
 Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
-Winograd's) and the block-sparse ones (in place or copied, and from panels). A row states the best of each kind, the
-gain over the fastest dense kernel, and the share of the machine's peak of fused multiply-adds, counted on what is
-multiplied. Weights come from memory, as when a network runs. ``--least``: the minimum of the rounds instead of the
+Winograd's) and the sparse ones: for blocks in place or copied, and from panels; for single weights from panels. A row
+states the best of each kind, the gain over the fastest dense kernel, and the share of the machine's peak of fused
+multiply-adds, counted on what is multiplied; of layers with irregular zeros also what the estimates, by which kernels
+are chosen that nobody measured, say of the gain. Weights come from memory, as when a network runs. ``--least``: the minimum of the rounds instead of the
 median, for machines that others use at the same time.
 """
 
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +29,7 @@ import numpy as np
 from bench.lib import common
 from bench.nets.networks import capture
 from secateur import codegen
-from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec
+from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec, UnstructuredSpec
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
@@ -73,11 +76,19 @@ def sparse_specs(size: tuple[int, int, int], kernel: int, percent: int, target: 
     found: list[Workload] = [BlockSparseSpec(
         v, 1, ci, ci // v, co // v, h, w, (kernel, kernel), (1, 1), (1, 1), plane, plane, percent, threads=threads
     )]  # fmt: skip
-    if w >= v:
-        found.append(PanelSpec(
-            v, 1, ci // v, co // v, h, w, (kernel, kernel), (1, 1), plane, plane, False, percent, threads=threads
-        ))  # fmt: skip
-    return found
+    return [*found, *([_panels(PanelSpec, size, kernel, percent, target, threads)] if w >= v else [])]
+
+
+def single_specs(size: tuple[int, int, int], kernel: int, percent: int, target: Target, threads: int) -> list[Workload]:
+    """The kernel of a layer of which ``percent`` of the single weights are kept."""
+    return [_panels(UnstructuredSpec, size, kernel, percent, target, threads)]
+
+
+def _panels(kind: type[PanelSpec], size: tuple[int, int, int], kernel: int, percent: int, target: Target,
+            threads: int) -> PanelSpec:  # fmt: skip
+    (ci, co, rows), v, plane = size, target.lanes, plane_of(size[2], kernel, target)
+    return kind(v, 1, ci // v, co // v, *extent_of(rows, kernel), (kernel, kernel), (1, 1), plane, plane, False, percent,
+                threads=threads)  # fmt: skip
 
 
 def extent_of(rows: int, kernel: int) -> tuple[int, int]:
@@ -127,13 +138,14 @@ def minima(calls: Mapping[int, Callable[[], None]], rounds: int) -> dict[int, fl
     return found
 
 
-def rows_of(options: Any, kernel: int, sizes: tuple[tuple[int, int, int], ...]) -> Iterator[common.Row]:
-    """A row for each layer and density."""
+def rows_of(options: Any, kernel: int, sizes: Sequence[tuple[int, int, int]], zeros: str = "") -> Iterator[common.Row]:
+    """A row for each layer and density; of ``zeros`` in balanced blocks, unless they are named."""
     target = codegen.get_target("native")
     use_threads(options.threads)
     for size in sizes[:: 3 if options.quick else 1]:
         dense = dense_specs(size, kernel, target, options.threads)
-        sparse = {p: sparse_specs(size, kernel, p, target, options.threads) for p in options.densities}
+        offered = single_specs if zeros else sparse_specs
+        sparse = {p: offered(size, kernel, p, target, options.threads) for p in options.densities}
         every = [*dense, *(s for each in sparse.values() for s in each)]
         peak = max(timing.peak(target) for _ in range(3)) * options.threads
         found = measured(every, target, options.rounds, options.least)
@@ -149,7 +161,12 @@ def rows_of(options: Any, kernel: int, sizes: tuple[tuple[int, int, int], ...]) 
                 "gain_direct": seconds["ConvSpec"] / taken, "share_of_peak": 2 * best.macs / taken / peak,
                 "direct_share": 2 * dense[0].macs / seconds["ConvSpec"] / peak, "least": options.least,
                 "load": os.getloadavg()[0], "choice": found[best][1],
+                **({"zeros": zeros, "estimated": _estimated(dense, best, target)} if zeros else {}),
             }  # fmt: skip
+
+
+def _estimated(dense: Sequence[Workload], sparse: Workload, target: Target) -> float:
+    return min(spec.estimate(target) for spec in dense) / sparse.estimate(target)
 
 
 def means(rows: list[common.Row]) -> str:
@@ -176,6 +193,17 @@ def layers(options: Any) -> Iterator[common.Row]:
 def layers3(options: Any) -> Iterator[common.Row]:
     """3x3 layers."""
     yield from rows_of(options, 3, THREE)
+
+
+def irregular(options: Any) -> Iterator[common.Row]:
+    """1x1 layers with zeros that make no blocks."""
+    yield from rows_of(options, 1, POINTWISE, "irregular")
+
+
+def irregular3(options: Any) -> Iterator[common.Row]:
+    """3x3 layers with zeros that make no blocks."""
+    lanes = codegen.get_target("native").lanes
+    yield from rows_of(options, 3, [size for size in THREE if size[2] >= lanes], "irregular")
 
 
 def networks(options: Any) -> Iterator[common.Row]:
@@ -237,7 +265,14 @@ def recurrent(layers: int, hidden: int, steps: int, seed: int) -> Graph:
     return Graph("lstm", (Value("x", (steps, 1, hidden), "f32"),), tuple(nodes), (names[-1],), weights)
 
 
-PARTS = {"layers": layers, "layers3": layers3, "networks": networks, "lstm": lstm}
+PARTS = {
+    "layers": layers,
+    "layers3": layers3,
+    "irregular": irregular,
+    "irregular3": irregular3,
+    "networks": networks,
+    "lstm": lstm,
+}
 
 
 def main() -> None:
@@ -260,7 +295,7 @@ def main() -> None:
         for row in PARTS[part](options):
             common.append(options.output, [{**around, **row}])
             rows.append(row)
-        print(means(rows) if part.startswith("layers") else whole(rows), flush=True)
+        print(whole(rows) if part in ("networks", "lstm") else means(rows), flush=True)
 
 
 if __name__ == "__main__":

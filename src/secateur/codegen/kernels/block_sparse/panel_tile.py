@@ -152,7 +152,7 @@ class PanelKernel:
 
     @contextmanager
     def summed(self, part: Expr, vectors: list[Vector], places: list[Expr]) -> Iterator[list[list[Buffer]]]:
-        """Sums of vectors of pixels of some outputs; from one part of the inputs to the next they wait at ``places``."""
+        """Sums of pixels of some outputs; they wait at ``places`` from one part of the inputs to the next."""
         k, v = self.k, self.spec.lanes
         sums = [k.accumulators(len(vectors)) for _ in places]
         flat = [(total, to + j * v) for row, to in zip(sums, places, strict=True) for j, total in enumerate(row)]
