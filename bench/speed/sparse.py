@@ -12,8 +12,8 @@ Of each layer and density all choices of all kernels are timed in one run, by tu
 Winograd's) and the sparse ones: for blocks in place or copied, and from panels; for single weights from panels. A row
 states the best of each kind, the gain over the fastest dense kernel, and the share of the machine's peak of fused
 multiply-adds, counted on what is multiplied; of layers with irregular zeros also what the estimates, by which kernels
-are chosen that nobody measured, say of the gain. Weights come from memory, as when a network runs. ``--least``: the minimum of the rounds instead of the
-median, for machines that others use at the same time.
+are chosen that nobody measured, say of the gain. Weights come from memory, as when a network runs. ``--least``: the
+minimum of the rounds instead of the median, for machines that others use at the same time.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def single_specs(size: tuple[int, int, int], kernel: int, percent: int, target: 
 def _panels(kind: type[PanelSpec], size: tuple[int, int, int], kernel: int, percent: int, target: Target,
             threads: int) -> PanelSpec:  # fmt: skip
     (ci, co, rows), v, plane = size, target.lanes, plane_of(size[2], kernel, target)
-    return kind(v, 1, ci // v, co // v, *extent_of(rows, kernel), (kernel, kernel), (1, 1), plane, plane, False, percent,
-                threads=threads)  # fmt: skip
+    shape = (ci // v, co // v, *extent_of(rows, kernel), (kernel, kernel))
+    return kind(v, 1, *shape, (1, 1), plane, plane, False, percent, threads=threads)
 
 
 def extent_of(rows: int, kernel: int) -> tuple[int, int]:
