@@ -129,6 +129,8 @@ def test_a_layer_that_would_gain_nothing_stays_dense() -> None:
     assert "unstructured" in show_plan(layer(0.05, 3))
     for dense in (layer(1), layer(0.7), layer(0.3, 3)):  # Winograd's kernel is faster at 30 % of 3x3
         assert "block_sparse" not in show_plan(dense)
+    narrow = Net(1, 256, 28, 28)  # one output of a block, whose others are no zeros of the network's
+    assert "block_sparse" not in show_plan(outputs(narrow, conv(narrow, "x", 1, (1, 1))))
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

@@ -68,6 +68,12 @@ def density(weight: Floats, lanes: int) -> int:
     return max(1, int(np.ceil(share)) if share < COARSE else int(np.ceil(share / COARSE)) * COARSE)
 
 
+def _scattered(weight: Floats) -> bool:
+    """Are there zeros enough in outputs that hold something? Those that do not may be there to fill a block."""
+    held = weight[weight.any((1, 2, 3))]
+    return 100 * np.count_nonzero(held) <= MOST * held.size
+
+
 def arguments(placement: Placement, spec: BlockSparseSpec | PanelSpec, choice: BlockSparseChoice | PanelChoice,
               x: Blocked, reads: Ints, weight: Floats, bias: Weight, corner: int) -> list[Argument]:  # fmt: skip
     """What the call begins with. ``corner``: from the first pixel to the first tap."""
