@@ -52,9 +52,9 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
     if spec.w >= spec.lanes == x.extent.lanes and (spec.stride == (1, 1) or spec.kernel == (1, 1)):
         follow = replace(x, blocks=tuple(x.blocks[b] for b in blocks)).contiguous
         sampled = replace(spec.x, row=spec.x.row * spec.stride[0], column=spec.x.column * spec.stride[1])
-        kinds = [(PanelSpec, percent)] * (percent <= MOST) + [(UnstructuredSpec, single)] * (
-            single < min(percent, MOST)
-        )
+        kinds = [(PanelSpec, percent)] if percent <= MOST else []
+        if single < percent and _scattered(weight):
+            kinds.append((UnstructuredSpec, single))
         works += [kind(
             spec.lanes, spec.n, len(blocks), spec.blocks, spec.h, spec.w, spec.kernel, spec.dilation, sampled, spec.y,
             not follow, share, spec.post_ops, spec.threads,
@@ -71,7 +71,7 @@ def density(weight: Floats, lanes: int) -> int:
 def _scattered(weight: Floats) -> bool:
     """Are there zeros enough in outputs that hold something? Those that do not may be there to fill a block."""
     held = weight[weight.any((1, 2, 3))]
-    return 100 * np.count_nonzero(held) <= MOST * held.size
+    return bool(100 * np.count_nonzero(held) <= MOST * held.size)
 
 
 def arguments(placement: Placement, spec: BlockSparseSpec | PanelSpec, choice: BlockSparseChoice | PanelChoice,
