@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from bench.accuracy import criteria_tables, keep_tables, lottery_tables, zeros_tables
+from bench.accuracy import criteria_tables, keep_tables, lottery_tables, own_tables, zeros_tables
 from bench.docs import (
     readme_arm,
     readme_bf16,
@@ -117,7 +117,8 @@ def main() -> int:
         "coverage": coverage, "latency": readme_speed.latency, "several": readme_speed.several,
         "pays": readme_speed.pays,
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
-        "repair": lambda: criteria_tables.repair(common.where), "keep": lambda: keep_tables.keep(common.where),
+        "repair": lambda: criteria_tables.repair(common.where), "own": lambda: own_tables.own(common.where),
+        "keep": lambda: keep_tables.keep(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "boards": readme_boards.boards, "allocation": readme_boards.allocation,
         "command": command, "rewrites": readme_rewrites.block,
