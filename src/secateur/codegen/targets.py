@@ -34,7 +34,8 @@ class Target:
     and ``permute_cycles`` what one vector takes.
     Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
     the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
-    item, ``cores`` the multiprocessors; ``sharing`` is what one kernel more costs, for one multiprocessor.
+    item, ``cores`` the multiprocessors, to all of whose peak ``load`` refers; ``sharing`` is what launching a kernel
+    takes, in multiply-accumulates of one of them.
     """
 
     name: str
@@ -123,22 +124,23 @@ _ROWS = (
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _ROWS})
 
 
-LAUNCH = 256 << 10  # multiply-accumulates of a multiprocessor: about a microsecond, which nobody measured
+def _gpu(name: str, triple: str, arch: str, cores: int, group: int, shared: int, load: float, rate: int) -> Target:
+    """``shared`` in KiB, as much as a kernel gets that does not ask for more; ``rate``: 1e9 multiply-adds a second.
 
-
-def _gpu(name: str, triple: str, arch: str, cores: int, group: int, shared: int) -> Target:
-    """``shared`` in KiB, as much as a kernel gets that does not ask for more."""
-    return Target(name, triple, arch, 1, 255, cores, warp=32, group=group, shared=shared << 10, sharing=LAUNCH)
+    The rate of one multiprocessor: a launch takes about a microsecond, which nobody measured.
+    """
+    return Target(name, triple, arch, 1, 255, cores, load=load, warp=32, group=group, shared=shared << 10,
+                  sharing=1000 * rate)  # fmt: skip
 
 
 # Of CUDA's architectures the board with the most multiprocessors that is common: T4, A100, Jetson Orin, H200. OpenCL
 # runs on anything: 256 work items a group and 32 KiB are what GPUs of telephones have too (Adreno, Mali).
 _GPUS = (
-    _gpu("opencl", "opencl", "", 16, 256, 32),
-    _gpu("cuda:sm_75", "cuda", "sm_75", 40, 1024, 48),
-    _gpu("cuda:sm_80", "cuda", "sm_80", 108, 1024, 48),
-    _gpu("cuda:sm_87", "cuda", "sm_87", 16, 1024, 48),
-    _gpu("cuda:sm_90", "cuda", "sm_90", 132, 1024, 48),
+    _gpu("opencl", "opencl", "", 16, 256, 32, 50.0, 100),
+    _gpu("cuda:sm_75", "cuda", "sm_75", 40, 1024, 48, 51.0, 101),
+    _gpu("cuda:sm_80", "cuda", "sm_80", 108, 1024, 48, 25.0, 90),
+    _gpu("cuda:sm_87", "cuda", "sm_87", 16, 1024, 48, 52.0, 166),
+    _gpu("cuda:sm_90", "cuda", "sm_90", 132, 1024, 48, 28.0, 254),
 )
 GPUS: Mapping[str, Target] = MappingProxyType({target.name: target for target in _GPUS})
 

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.codegen.kernels.gpu.conv.tiles import PARTS, GpuConvChoice, in_parts, tile_time, tiles
+from secateur.codegen.kernels.gpu.conv.tiles import PARTS, GpuConvChoice, Products, in_parts, tile_time, tiles
 from secateur.codegen.targets import GPUS
 
-H200 = GPUS["cuda:sm_90"]
+H200, ORIN = GPUS["cuda:sm_90"], GPUS["cuda:sm_87"]
 SMALL = GpuConvChoice("tile", 32, 32, 16, 2, 4)
 
 
-def test_time_is_rounds_times_the_work_of_a_tile() -> None:
-    """Two rounds of groups of 128 work items hide all latency; one round hides half of it."""
-    tile = 128 * (4 * (1 + 4)) + 8 * (32 + 32)  # of a work item: 8 products, 4 outputs in one read and 4 pixels
-    assert tile_time(SMALL, 32 * 200, 32, 1, H200, 9) == 2 * tile * 16 * 10
-    assert tile_time(SMALL, 32 * 132, 32, 1, H200, 9) == 1 * tile * 16 * 10 * 2
+def products(outputs: int, pixels: int, depth: int, moved: int = 0) -> Products:
+    return Products(outputs, pixels, 1, lambda d: -(-depth // d), moved)
+
+
+def test_time_is_rounds_of_groups_each_with_slots_of_its_multipliers() -> None:
+    """A slice of 16: 8 products of a work item take the slots of 5 reads, of which one takes four."""
+    step = 128 * max(8 + 5, 4 * 5)
+    two = tile_time(SMALL, products(32 * 200, 32, 144), H200)
+    assert two == 2 * step * 16 * (9 + 1)  # two groups of 128 work items hide that they wait
+    assert tile_time(SMALL, products(32 * 132, 32, 144), H200) == 1 * step * 16 * (9 + 1) * 2
     half = GpuConvChoice("tile", 32, 32, 16, 2, 4, parts=2)
-    added = H200.sharing + 8 * 2 * 2 * (32 * 32) / 132
-    assert tile_time(half, 32, 32, 1, H200, 9) == pytest.approx(1 * tile * 16 * 6 * 2 + added)
+    halved = max(1 * step * 16 * (5 + 1) * 2, 2 * 32 * 32 * 0.6 * H200.sharing / (2 * 128 * 2))  # or parts are written
+    added = tile_time(half, products(32, 32, 144), H200) - halved
+    # Another launch, and three numbers of memory for each sum, of which 4 x 256 work items read 2 at once.
+    assert added == pytest.approx(H200.sharing + 3 * 32 * 32 * 0.6 * H200.sharing / (4 * 256 * 2))
+
+
+def test_memory_is_waited_for_where_there_is_little_to_multiply() -> None:
+    """52 multiply-accumulates of all 16 multiprocessors a number, once enough work items wait for some."""
+    assert tile_time(SMALL, products(32 * 16 * 9, 32, 1, 10**8), ORIN) == pytest.approx(10**8 * 52 / 16)
+    few = tile_time(SMALL, products(32, 32, 1, 10**6), H200)
+    assert few == pytest.approx(10**6 * 0.6 * H200.sharing / (128 * 2))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +46,7 @@ def test_time_is_rounds_times_the_work_of_a_tile() -> None:
 def test_reductions_are_shared_where_tiles_are_few_and_deep(
     outputs: int, pixels: int, depth: int, shared: bool
 ) -> None:
-    best = tiles(outputs, pixels, 1, H200, lambda d: -(-depth // d), PARTS)[0]
+    best = tiles(products(outputs, pixels, depth), H200, PARTS)[0]
     assert (best.parts > 1) is shared
     if shared:
         groups = -(-outputs // best.outputs) * -(-pixels // best.pixels)

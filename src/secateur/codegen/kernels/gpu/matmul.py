@@ -13,14 +13,16 @@ from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .conv.tiles import GpuConvChoice, tiles
+from .conv.tiles import GpuConvChoice, Products, tiles
 from .post_ops import At, apply, operands
 from .tile import Side, multiply, own_column, own_row
 
 
 def tile_of(spec: MatmulSpec, target: Target) -> GpuConvChoice:
     """How a product is tiled."""
-    return tiles(spec.blocks, spec.w, spec.n * spec.h, target, lambda depth: -(-spec.k // depth))[0]
+    batch = spec.n * spec.h
+    moved = batch * (spec.k * (spec.blocks + spec.w) + spec.blocks * spec.w)
+    return tiles(Products(spec.blocks, spec.w, batch, lambda depth: -(-spec.k // depth), moved), target)[0]
 
 
 def build(spec: MatmulSpec, choice: None, target: Target) -> Function:

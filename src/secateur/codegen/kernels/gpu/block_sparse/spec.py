@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, fields
 
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
-from secateur.codegen.kernels.gpu.conv.tiles import PARTS, READ, SHARERS, in_rounds, joining, slots
+from secateur.codegen.kernels.gpu.conv.tiles import PARTS, SHARERS, joining, kernel_time, slots
 from secateur.codegen.targets import Target
 
 HEIGHTS = (32, 16, 8, 4)  # outputs of a block
@@ -97,13 +97,15 @@ def space(spec: GpuSparseSpec, target: Target) -> Iterator[GpuSparseChoice]:
 
 
 def time(spec: GpuSparseSpec, choice: GpuSparseChoice, target: Target) -> float:
-    """Rounds of groups times the work of a row of mean length, and what the longest has more."""
-    reads = choice.columns + 1 + -(-spec.height // 4)  # a block's inputs, its place and its weights
-    if choice.kind == "sum":
-        return in_rounds(spec.rows, choice.items, READ * spec.longest * (spec.height + 1 + choice.columns), target)
-    block = READ * (choice.items * choice.columns + spec.height + 1)
-    block += choice.items * slots(spec.height * choice.columns, reads)
-    groups = spec.rows * -(-spec.pixels // (choice.items * choice.columns)) * choice.parts
-    whole = in_rounds(groups, choice.items, block * (1 + spec.mean / choice.parts), target)
-    more = block * (spec.longest - spec.mean) / choice.parts
-    return whole + more + joining(choice.parts, spec.outputs, target)
+    """As of a tile; rows are of mean length, but for the longest ones, which one round waits for."""
+    columns, height, together = choice.columns, spec.height, choice.kind == "sum"
+    pixels = 1 if together else choice.items * columns
+    groups = spec.rows * (1 if together else -(-spec.pixels // pixels)) * choice.parts
+    blocks = (spec.mean + (spec.longest - spec.mean) / -(-groups // target.cores)) / choice.parts
+    own = blocks / choice.items if together else blocks  # of a work item
+    each = (1 + own) * choice.items * slots(height * columns, columns + 1 + -(-height // 4))
+    read = blocks * (columns if together else pixels) + blocks * (height + 1)
+    moved = spec.products.moved - spec.co * spec.ci * spec.taps + spec.kept * height
+    moved += choice.parts * spec.outputs if choice.parts > 1 else 0
+    found = kernel_time(groups, choice.items, height * columns, each, read, moved, target)
+    return found + joining(choice.parts, spec.outputs, target)

@@ -10,7 +10,7 @@ from secateur.codegen.plan.post_ops import PostOp
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.targets import Target
 
-from .tiles import PARTS, GpuConvChoice, sum_time, tile_time, tiles
+from .tiles import PARTS, SHARERS, GpuConvChoice, Products, kernel_time, tile_time, tiles
 
 NARROW = 8  # outputs a group up to which each work item computes all of them for its pixel
 FEW = 8  # pixels up to which a group of work items shares the sum of an output
@@ -104,8 +104,17 @@ class GpuConvSpec:
         if choice.kind == "direct":
             return self.macs / target.cores
         if choice.kind == "sum":
-            return sum_time(self.co, self.ci * (1 + self.pixels), target)
-        return tile_time(choice, self.co, self.pixels, self.groups, target, self.slices(choice.depth))
+            read = self.ci * (1 + self.pixels)
+            return kernel_time(self.co, SHARERS, self.pixels, 2.0 * read, read, self.products.moved, target)
+        return tile_time(choice, self.products, target)
+
+    @property
+    def products(self) -> Products:
+        """As an implicit product of matrices."""
+        read = (
+            self.n * self.size[0] * self.size[1] * self.groups * self.ci + self.groups * self.co * self.ci * self.taps
+        )
+        return Products(self.co, self.pixels, self.groups, self.slices, read + self.outputs)
 
     def workload(self) -> Self:
         """The same without its epilogue."""
@@ -119,4 +128,4 @@ def space(spec: GpuConvSpec, target: Target) -> Iterator[GpuConvChoice]:
     elif spec.few:
         yield GpuConvChoice("sum", columns=spec.pixels)
     else:
-        yield from tiles(spec.co, spec.pixels, spec.groups, target, spec.slices, PARTS)
+        yield from tiles(spec.products, target, PARTS)

@@ -12,9 +12,12 @@ from secateur.codegen.targets import Target
 
 EDGES = (128, 64, 32)  # outputs and pixels of a tile
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # groups that may share a reduction
-READ = 8.0  # products in the time in which a multiprocessor reads or writes a number of memory
+READ = 8.0  # products in the time in which a multiprocessor gets a number of the second cache
 SHARERS = 128  # work items that share a sum
 HIDING = 256  # work items of a multiprocessor from which on its multipliers wait for nothing
+IN_FLIGHT = 2  # numbers that a work item waits for at once
+WAIT = 0.6  # of the time of a launch, until a number of memory is there
+FILE, MOST = 65536, 16  # registers of a multiprocessor, and groups that are on it at once
 
 Slices = Callable[[int], int]  # the depth of a slice -> slices of a reduction
 
@@ -50,32 +53,45 @@ class GpuConvChoice:
         return 4 * self.items * self.columns
 
 
-def tiles(outputs: int, pixels: int, batch: int, target: Target, reduction: Slices,
-          parts: tuple[int, ...] = (1,)) -> list[GpuConvChoice]:  # fmt: skip
-    """Tiles for ``batch`` products onto outputs x pixels that a device has room for, the best first.
+@dataclass(frozen=True)
+class Products:
+    """``batch`` products of matrices onto outputs x pixels, with so many slices of a depth.
+
+    ``moved``: numbers of all operands, each once.
+    """
+
+    outputs: int
+    pixels: int
+    batch: int
+    reduction: Slices
+    moved: int
+
+
+def tiles(work: Products, target: Target, parts: tuple[int, ...] = (1,)) -> list[GpuConvChoice]:
+    """Tiles that a device has room for, the best first.
 
     ``parts``: how many groups may share a reduction; of each tile there is the best number of them.
     """
 
     def time(choice: GpuConvChoice) -> float:
-        return tile_time(choice, outputs, pixels, batch, target, reduction(choice.depth))
+        return tile_time(choice, work, target)
 
     fitting = [c for c in (_tile(m, n) for m in EDGES for n in EDGES)
                if c.items <= target.group and c.shared <= target.shared]  # fmt: skip
-    return sorted((min(in_parts(c, reduction(c.depth), parts), key=time) for c in fitting), key=time)
+    return sorted((min(in_parts(c, work.reduction(c.depth), parts), key=time) for c in fitting), key=time)
 
 
-def tile_time(choice: GpuConvChoice, outputs: int, pixels: int, batch: int, target: Target, count: int) -> float:
-    """Rounds of groups on all multiprocessors, times the work of a tile on ``count`` slices and the wait for the first.
-
-    A tile reads its slices once for all its products, so small ones wait for memory; where few work items are on a
-    multiprocessor at once, all wait. Parts of sums are written and read again, by a kernel more.
-    """
-    groups = batch * -(-outputs // choice.outputs) * -(-pixels // choice.pixels) * choice.parts
-    work = READ * (choice.outputs + choice.pixels)
-    work += choice.items * slots(choice.rows * choice.columns, -(-choice.rows // 4) + choice.columns)
-    each = work * choice.depth * (1 + -(-count // choice.parts))
-    return in_rounds(groups, choice.items, each, target) + joining(choice.parts, batch * outputs * pixels, target)
+def tile_time(choice: GpuConvChoice, work: Products, target: Target) -> float:
+    """The time of all tiles, and of the kernel that adds parts of sums; a tile waits for its first slice."""
+    groups = work.batch * -(-work.outputs // choice.outputs) * -(-work.pixels // choice.pixels) * choice.parts
+    products, reads = choice.rows * choice.columns, -(-choice.rows // 4) + choice.columns
+    own = choice.depth * -(-work.reduction(choice.depth) // choice.parts)
+    written = work.batch * work.outputs * work.pixels * (choice.parts if choice.parts > 1 else 0)
+    found = kernel_time(
+        groups, choice.items, products, (own + choice.depth) * choice.items * slots(products, reads),
+        own * (choice.outputs + choice.pixels), work.moved + written, target,
+    )  # fmt: skip
+    return found + joining(choice.parts, work.batch * work.outputs * work.pixels, target)
 
 
 def slots(products: int, reads: int) -> int:
@@ -83,20 +99,24 @@ def slots(products: int, reads: int) -> int:
     return max(products + reads, 4 * reads)
 
 
-def in_rounds(groups: int, items: int, each: float, target: Target) -> float:
-    """The time of groups of so many work items that take ``each`` on a multiprocessor that has enough to do."""
+def kernel_time(groups: int, items: int, sums: int, each: float, read: float, moved: float, target: Target) -> float:
+    """Rounds of groups on all multiprocessors, or the time of memory if that is longer.
+
+    Of a group: ``each``, its slots of multipliers, longer where too few work items are there to hide that they wait;
+    ``read``, numbers of the second cache. ``sums``: of a work item, by which others find room next to it.
+    """
     rounds = -(-groups // target.cores)
-    return rounds * each / min(1.0, rounds * items / HIDING)
+    room = max(1, min(MOST, FILE // (min(128, 40 + 3 * sums // 2) * items)))
+    computed = rounds * max(each / min(1.0, min(rounds, room) * items / HIDING), READ * read)
+    waiting = min(groups, target.cores * room) * items * IN_FLIGHT
+    return max(computed, moved * max(target.load / target.cores, WAIT * target.sharing / waiting))
 
 
 def joining(parts: int, outputs: int, target: Target) -> float:
-    """The time of the kernel that adds ``parts`` of each sum, which are written and read."""
-    return target.sharing + READ * 2 * parts * outputs / target.cores if parts > 1 else 0.0
-
-
-def sum_time(groups: int, numbers: int, target: Target) -> float:
-    """The time of groups that share one sum each, of which each reads so many numbers."""
-    return in_rounds(groups, SHARERS, READ * numbers, target)
+    """The time of the kernel that adds ``parts`` of each sum."""
+    if parts == 1:
+        return 0.0
+    return target.sharing + kernel_time(-(-outputs // HIDING), HIDING, 1, 0.0, 0.0, (parts + 1) * outputs, target)
 
 
 def in_parts(choice: GpuConvChoice, count: int, parts: tuple[int, ...]) -> list[GpuConvChoice]:
