@@ -180,11 +180,10 @@ def repair(where: Where) -> str:
         return ""
     cells = {repair_cell(r): r for r in measured}
     dense = {key[1:3]: r["top1"] for key, r in cells.items() if r["criterion"] == "dense"}
-    steps = max(r.get("steps", 0) for r in measured)
     lines = [
         f"**Repair without labels**: {len(dense)} networks of the five kinds above, judged on 10,000 test pictures;",
-        f"dense: {spread(list(dense.values()))}. `distill` takes {steps:,} steps. *kept*: the same answer as the",
-        "original's; means and standard deviations over networks.",
+        f"dense: {spread(list(dense.values()))}. *kept*: the same answer as the original's; means and standard",
+        "deviations over networks.",
         "",
         "| pictures | multiply-accumulates left | chosen by | repair | networks | top-1 | kept | CPU s |",
         "|--:|--:|---|---|--:|--:|--:|--:|",
@@ -195,7 +194,8 @@ def repair(where: Where) -> str:
             kinds.setdefault((pictures, *what), []).append(r)
     for (pictures, criterion, left, mended), of in kinds.items():
         top1, kept = (spread([r[name] for r in of]) for name in ("top1", "agreement"))
-        mending = {"distill": "`refit`, `distill`", "refit": "`refit`"}.get(mended, mended)
+        steps = max(r.get("steps", 0) for r in of)
+        mending = {"distill": f"`refit`, `distill{{steps={steps}}}`", "refit": "`refit`"}.get(mended, mended)
         chosen = "`obs`, `knapsack{loss=sum}`" if criterion == "obs" else f"`{criterion}`, `global`"
         spent = statistics.fmean(r["cpu_s"] for r in of)
         lines.append(

@@ -78,9 +78,7 @@ def fashion_small(name: str, seed: int) -> Subject:
 def pretrained(name: str, seed: int) -> Subject:
     """open_nsfw or MobileNetV2 up to its logits, and the photos."""
     if name == "open_nsfw":
-        graph = load(material.path("open-nsfw.onnx"))
-        last = graph.producer[graph.outputs[0]]
-        graph = graph.rewrite(outputs=[str(last.inputs[0])]) if last.op == "softmax" else graph
+        graph = open_nsfw()
     else:
         graph = trace(photos.mobilenet_v2(), (torch.zeros(1, 3, 224, 224),))
     labelled = torch.stack([photos.load(path) for path, _ in material.photos()])
@@ -94,6 +92,13 @@ def pretrained(name: str, seed: int) -> Subject:
             fashion.Data(part, torch.cat([original(x) for x in torch.split(part, 1)])) for part in sets
         )
     return Subject(graph, train, choose, test, False)
+
+
+def open_nsfw() -> Graph:
+    """The network up to its logits."""
+    graph = load(material.path("open-nsfw.onnx"))
+    last = graph.producer[graph.outputs[0]]
+    return graph.rewrite(outputs=[str(last.inputs[0])]) if last.op == "softmax" else graph
 
 
 def crops(pictures: Tensor, seed: int) -> Tensor:

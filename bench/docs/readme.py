@@ -12,7 +12,14 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from bench.accuracy import criteria_tables, keep_tables, lottery_tables, own_tables, zeros_tables
+from bench.accuracy import (
+    criteria_tables,
+    keep_tables,
+    lottery_tables,
+    own_tables,
+    pretrained_tables,
+    zeros_tables,
+)
 from bench.docs import (
     readme_arm,
     readme_bf16,
@@ -119,6 +126,7 @@ def main() -> int:
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "repair": lambda: criteria_tables.repair(common.where), "own": lambda: own_tables.own(common.where),
         "keep": lambda: keep_tables.keep(common.where),
+        "pretrained": lambda: pretrained_tables.pretrained(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "boards": readme_boards.boards, "allocation": readme_boards.allocation,
         "command": command, "rewrites": readme_rewrites.block,

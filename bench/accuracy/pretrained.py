@@ -1,0 +1,145 @@
+"""Networks that come with their weights and without data: pruned, mended without labels, and judged by what they do.
+
+    python -m bench.accuracy.pretrained [--only mobilenet_v2,open_nsfw,ppocr_rec] [--examples 256]
+    python -m bench.accuracy.pretrained --only ppocr_rec --policy SPEC [--left 0.7]
+        another policy than those of CELLS
+
+MobileNetV2 on foolbox's twenty labelled photos: how many are right, and on how many it says what the dense one says.
+open_nsfw on the same photos: how far its two logits are off, as norms. PP-OCR's recogniser on 200 rendered lines: wrong
+characters of a hundred (lines.py). None is calibrated on what judges it: the first two see crops of scikit-image's ten
+natural photos, the third other lines. Tuning takes so many steps and no clock; `cpu_s` is what all of it cost on one
+thread. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import nn
+
+import secateur
+from bench.data import imagenet, lines, material
+from bench.data.trained_subjects import bgr, open_nsfw
+from bench.lib import common
+from secateur.ir import Array, Graph
+
+EXAMPLES, JUDGED, TOGETHER = 256, 200, 16
+DENSE = "none"  # the policy that prunes nothing
+Run = Callable[[Array], Array]  # examples to the first output
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, unlabelled examples to calibrate with, and how what is left of it is judged."""
+
+    model: nn.Module | Graph
+    examples: Array
+    judge: Callable[[Run], common.Row]
+
+
+def mobilenet_v2(count: int) -> Subject:
+    """ImageNet's classes of the twenty photos."""
+    network = imagenet.NETWORKS["mobilenet_v2"]
+    module = network.make()
+    pixels, labels = imagenet.judged()
+    x, labelled = network.preparation(pixels).numpy(), labels.numpy()
+    wanted = _dense(module, x)
+
+    def judge(run: Run) -> common.Row:
+        found = run(x)
+        right, same = (float((found.argmax(1) == of).mean()) for of in (labelled, wanted.argmax(1)))
+        return {"right": right, "agreement": same, "logit_error": _apart(found, wanted)}
+
+    return Subject(module, network.preparation(imagenet.crops(count, 0)).numpy(), judge)
+
+
+def nsfw(count: int) -> Subject:
+    """The two logits of the twenty photos."""
+    graph, (judged, crops) = open_nsfw(), (_bgr(p) for p in (imagenet.judged()[0], imagenet.crops(count, 0)))
+    wanted = _dense(graph, judged)
+    return Subject(graph, crops, lambda run: {"logit_error": _apart(run(judged), wanted)})
+
+
+def recogniser(count: int) -> Subject:
+    """What lines say."""
+    (judged, said), (others, _) = lines.lines(JUDGED, 0), lines.lines(count, 1)
+    graph = secateur.load(material.path(lines.FILE))
+    return Subject(graph, others, lambda run: {"character_error": lines.error_rate(run(judged), said)})
+
+
+SUBJECTS: Mapping[str, Callable[[int], Subject]] = MappingProxyType(
+    {"mobilenet_v2": mobilenet_v2, "open_nsfw": nsfw, "ppocr_rec": recogniser}
+)
+CELLS: Mapping[str, tuple[tuple[float, ...], tuple[str, ...]]] = MappingProxyType({
+    "mobilenet_v2": ((0.85, 0.7), ("group_lasso,slim,refit{ridge=10%}",)),
+    "open_nsfw": ((0.5,), ("group_lasso,slim,refit",)),
+    "ppocr_rec": ((0.7,), ("group_lasso,slim,refit",)),
+})  # fmt: skip
+
+
+def row(subject: Subject, policy: str, left: float) -> common.Row:
+    """Prune, mend and judge."""
+    batches = [subject.examples[i : i + TOGETHER] for i in range(0, len(subject.examples), TOGETHER)]
+    start = time.process_time()
+    slim = secateur.compile(
+        subject.model, policy, example_inputs=(torch.from_numpy(subject.examples[:1]),), calibration=batches,
+        macs=None if policy == DENSE else left, round_to=None if policy == DENSE else 1, holdout=0,
+    )  # fmt: skip
+    spent, report = time.process_time() - start, slim.report
+    left_of = 1.0 if report.after is None else report.after.macs / report.before.macs
+    done = {"macs_left": left_of, "cpu_s": round(spent, 1)}
+    return done | subject.judge(_batched(slim))
+
+
+def _batched(run: Run) -> Run:
+    """A few examples at a time."""
+    return lambda x: np.concatenate([run(x[i : i + TOGETHER]) for i in range(0, len(x), TOGETHER)])
+
+
+def _dense(model: nn.Module | Graph, x: Array) -> Array:
+    """What the network as it is says."""
+    return _batched(secateur.compile(model, DENSE, example_inputs=(torch.from_numpy(x[:1]),), verify=False))(x)
+
+
+def _bgr(pixels: torch.Tensor) -> Array:
+    """As open_nsfw was trained, of pixels in [0, 1]."""
+    return bgr(imagenet.NETWORKS["mobilenet_v2"].preparation(pixels)).numpy()
+
+
+def _apart(found: Array, wanted: Array) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def main() -> int:
+    """Measure what is missing."""
+    parser = common.parser(__doc__, "pretrained.jsonl")
+    parser.add_argument("--only", default=",".join(SUBJECTS), help="networks (default all)")
+    parser.add_argument("--policy", help="one policy in place of the table's")
+    parser.add_argument("--left", type=float, help="one share of the multiply-accumulates in place of the table's")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help=f"to calibrate with (default {EXAMPLES})")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    done = {(r["network"], r["left"], r["policy"]) for r in common.read(options.output)}
+    for name in options.only.split(","):
+        shares, policies = CELLS[name]
+        lefts = [options.left] if options.left else shares
+        pruned = [(left, policy) for left in lefts for policy in ([options.policy] if options.policy else policies)]
+        missing = [c for c in [(1.0, DENSE), *pruned] if (name, *c) not in done]
+        subject = SUBJECTS[name](options.examples) if missing else None
+        for left, policy in missing:
+            assert subject is not None
+            asked = {"network": name, "left": left, "policy": policy, "examples": options.examples}
+            found = common.circumstances(0) | asked | row(subject, policy, left)
+            common.append(options.output, [found])
+            print({k: v for k, v in found.items() if k not in common.circumstances(0)}, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
