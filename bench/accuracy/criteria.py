@@ -1,6 +1,6 @@
 """Every criterion next to the others: what stays of the accuracy, without repair, with compensation, with training.
 
-    python -m bench.accuracy.criteria [--seeds 3] [--workers 2] [--quick]
+    python -m bench.accuracy.criteria [--seeds 3] [--parts fashion,imagenet,trained] [--workers 2] [--quick]
 
 Five small networks trained on Fashion-MNIST (fashion.py), 25, 50 and 70 % of the multiply-accumulates removed, judged
 on the first 5,000 test pictures; one epoch of training at 50 % on two of them, next to the same shapes trained from
@@ -32,7 +32,6 @@ from bench.data import fashion, imagenet
 from bench.lib import common
 from bench.nets.criteria_nets import NETS
 from secateur.ir.exporters.torch.module import to_module
-from secateur.passes import CRITERIA
 
 SHARES = (0.25, 0.5, 0.7)
 LARGE_SHARES = (0.15, 0.25, 0.5)
@@ -62,7 +61,7 @@ class Setting:
     shares: tuple[float, ...] = SHARES
     large: tuple[str, ...] = tuple(imagenet.NETWORKS)
     large_shares: tuple[float, ...] = LARGE_SHARES
-    criteria: tuple[str, ...] = tuple(CRITERIA)
+    criteria: tuple[str, ...] = measured.NAMES
     tuned: tuple[str, ...] = TRAINED
     train: int = 60000
     test: int = 10000
@@ -170,6 +169,7 @@ def main() -> int:
     """Measure what is missing."""
     parser = common.parser(__doc__, "criteria.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
+    parser.add_argument("--parts", default="fashion,imagenet,trained", help="of the plan (default all three)")
     parser.add_argument("--workers", type=int, default=2, help="processes, each on one thread (default 2)")
     parser.add_argument("--quick", action="store_true", help="a few cells in five minutes, to see that all runs")
     arguments = parser.parse_args()
@@ -180,7 +180,8 @@ def main() -> int:
     context = multiprocessing.get_context("spawn")
     jobs: SimpleQueue[Job | None] = context.SimpleQueue()
     workers = [context.Process(target=work, args=(setting, output, jobs)) for _ in range(arguments.workers)]
-    for job in (*plan(setting, seeds), *(None for _ in workers)):
+    parts = arguments.parts.split(",")
+    for job in (*(job for job in plan(setting, seeds) if job.part in parts), *(None for _ in workers)):
         jobs.put(job)
     for worker in workers:
         worker.start()

@@ -30,6 +30,8 @@ from secateur.passes.score import Criterion
 from secateur.passes.sweep.gather import Gather
 
 REPAIR = {"fashion": "refit", "imagenet": "refit{ridge=10%},reestimate_bn"}
+OBD, ALIKE = "taylor{form=second}", "l2, alike"  # by what the table calls them
+NAMES = (*CRITERIA, OBD, ALIKE)
 Judge = Callable[[nn.Module], common.Row]
 
 
@@ -50,8 +52,9 @@ class Subject:
 
 
 def criteria(seed: int) -> dict[str, Criterion]:
-    """Every criterion by name; ``random`` draws from the seed."""
+    """Every criterion by name; ``random`` draws from the seed. ALIKE scores as l2 and is allocated otherwise."""
     made: dict[str, Any] = {name: kind() for name, kind in CRITERIA.items()}
+    made |= {OBD: CRITERIA["taylor"](form="second"), ALIKE: CRITERIA["l2"]()}  # type: ignore[call-arg]
     made["random"] = CRITERIA["random"](seed=seed)  # type: ignore[call-arg]
     return made
 
@@ -105,10 +108,10 @@ def scored(subject: Subject, name: str) -> tuple[Graph | None, common.Row]:
     return graph, {"score_s": time.perf_counter() - start}
 
 
-def slim(graph: Graph, removed: float, repair: str = "") -> Graph:
+def slim(graph: Graph, name: str, removed: float, repair: str = "") -> Graph:
     """The slim network with this share of the multiply-accumulates removed, mended by the passes of ``repair``."""
     mend = parse_spec(repair, PASSES) if repair else ()
-    return Pipeline((Global(macs=1 - removed, round_to=1), Slim(), *mend))(graph)
+    return Pipeline((Global(macs=1 - removed, round_to=1, alike=name == ALIKE), Slim(), *mend))(graph)
 
 
 def cells(subject: Subject, name: str, shares: Sequence[float]) -> Iterator[common.Row]:
@@ -118,7 +121,7 @@ def cells(subject: Subject, name: str, shares: Sequence[float]) -> Iterator[comm
         yield from ({"removed": r, "repair": m} | found for r in shares for m in ("none", "compensation"))
         return
     for removed in shares:
-        cut = slim(graph, removed)
+        cut = slim(graph, name, removed)
         left = totals(cut).macs / subject.macs
         start = time.perf_counter()
         mended = Pipeline(parse_spec(REPAIR[subject.kind], PASSES))(cut)
@@ -133,7 +136,7 @@ def tuned(subject: Subject, name: str, removed: float, train: fashion.Data, rate
     graph, found = scored(subject, name)
     if graph is None:
         return found
-    module = to_module(slim(graph, removed, REPAIR[subject.kind]))
+    module = to_module(slim(graph, name, removed, REPAIR[subject.kind]))
     fashion.fit(module, train, 1, subject.seed, rate)
     return subject.judge(module)
 
@@ -143,7 +146,7 @@ def from_scratch(subject: Subject, name: str, removed: float, train: fashion.Dat
     graph, found = scored(subject, name)
     if graph is None:
         return found
-    module = to_module(slim(graph, removed))
+    module = to_module(slim(graph, name, removed))
     torch.manual_seed(subject.seed + 1000)
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.BatchNorm2d):

@@ -85,10 +85,16 @@ def table(where: Where) -> str:
         cells += [photos(found, network, name) for network in LARGE]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     refusals = dict.fromkeys(f"`{r['criterion']}` on {r['network']}: {r['refused']}" for r in found if "refused" in r)
-    lines += ["", *(["Refused: " + "; ".join(refusals) + "."] if refusals else []), _trained(found)]
+    fewer = [f"`{name}`" for name in criteria(found) if len(_seeds(found, name)) < seeds]
+    lines += ["", *([f"Of fewer seeds: {', '.join(fewer)}."] if fewer and seeds > 1 else [])]
+    lines += [*(["Refused: " + "; ".join(refusals) + "."] if refusals else []), _trained(found)]
     last = [r for r in found if r["part"] == "imagenet"][-1:]
     lines.append(f"`python -m bench.accuracy.criteria`; [what to choose when](criteria.md); {where(found[0], *last)}.")
     return "\n".join(line for line in lines if line is not None)
+
+
+def _seeds(found: Iterable[common.Row], criterion: str) -> set[int]:
+    return {r["seed"] for r in found if r["part"] == "fashion" and r["criterion"] == criterion and "top1" in r}
 
 
 def _dense_photos(found: Sequence[common.Row]) -> str:
