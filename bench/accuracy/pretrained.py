@@ -1,6 +1,6 @@
 """Networks that come with their weights and without data: pruned, mended without labels, and judged by what they do.
 
-    python -m bench.accuracy.pretrained [--only mobilenet_v2,open_nsfw,ppocr_rec] [--examples 256]
+    python -m bench.accuracy.pretrained [--only mobilenet_v2,open_nsfw,ppocr_rec] [--examples 128]
     python -m bench.accuracy.pretrained --only ppocr_rec --policy SPEC [--left 0.7]
         another policy than those of CELLS
 
@@ -29,7 +29,8 @@ from bench.data.trained_subjects import bgr, open_nsfw
 from bench.lib import common
 from secateur.ir import Array, Graph
 
-EXAMPLES, JUDGED, TOGETHER = 256, 200, 16
+EXAMPLES, JUDGED, TOGETHER = 128, 200, 16
+SOLVED = "obs,knapsack{loss=sum},slim,refit{ridge=auto}"
 DENSE = "none"  # the policy that prunes nothing
 Run = Callable[[Array], Array]  # examples to the first output
 
@@ -78,8 +79,8 @@ SUBJECTS: Mapping[str, Callable[[int], Subject]] = MappingProxyType(
 )
 CELLS: Mapping[str, tuple[tuple[float, ...], tuple[str, ...]]] = MappingProxyType({
     "mobilenet_v2": ((0.85, 0.7), ("group_lasso,slim,refit{ridge=10%}",)),
-    "open_nsfw": ((0.5,), ("group_lasso,slim,refit",)),
-    "ppocr_rec": ((0.7,), ("group_lasso,slim,refit",)),
+    "open_nsfw": ((0.5,), ("group_lasso,slim,refit", SOLVED)),
+    "ppocr_rec": ((0.7,), ("group_lasso,slim,refit", SOLVED)),
 })  # fmt: skip
 
 
