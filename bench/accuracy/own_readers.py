@@ -25,9 +25,10 @@ from bench.lib import common
 from secateur.ir import Graph
 from secateur.passes import PASSES, Pipeline, parse_spec
 from secateur.passes.allocate import Knapsack
-from secateur.passes.allocate.own_readers import OwnReaders, allocation_of, coupling_of
+from secateur.passes.allocate.own_readers import OwnReaders, allocation_of
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score.obs import OBS
+from secateur.passes.score.slots import coupling_of
 from secateur.timing.runtimes import measure
 
 NETWORKS = ("dense", "shuffle", "residual")
@@ -50,7 +51,7 @@ def pair(graph: Graph, wanted: Tensor, test: fashion.Data, left: float) -> Itera
         rows.append(
             {
                 "readers": readers, "left": left, "macs": allocation_of(chosen).reached, "cpu_s": round(spent, 1),
-                "layers": sum(m.mode == "own" for m in coupling_of(chosen).mixing),
+                "layers": sum(m.mode == "own" for m in coupling_of(chosen, "bench").mixing),
                 "lost": OwnReaders(method).lost(chosen), "cut": judged(cut, test, wanted),
                 **judged(network, test, wanted),
             }

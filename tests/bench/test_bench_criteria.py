@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import secateur
-from bench.accuracy import criteria, criteria_tables, keep_tables
+from bench.accuracy import criteria, criteria_tables, keep_tables, own_tables
 from bench.lib import common
-from bench.nets.criteria_nets import NETS
+from bench.nets.criteria_nets import EVERY
 
 WHERE = {"machine": {"cpu": "x", "cores": 1}, "versions": {"python": "3", "torch": "2"}, "git": "abc"}
 
@@ -22,10 +22,10 @@ def row(part: str, criterion: str, repair: str, top1: float, **more: Any) -> dic
     return WHERE | base | {"top1": top1} | more
 
 
-@pytest.mark.parametrize("name", list(NETS))
+@pytest.mark.parametrize("name", list(EVERY))
 def test_every_network_is_small_and_shrinks(name: str) -> None:
     torch.manual_seed(0)
-    module = NETS[name]().eval()
+    module = EVERY[name]().eval()
     assert sum(p.numel() for p in module.parameters()) <= 110_000
     slim = secateur.compile(module, "l2", example_inputs=(torch.randn(1, 1, 28, 28),), macs=0.5, round_to=1)
     assert slim.report.budget is not None
@@ -65,6 +65,21 @@ def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monke
     text = criteria_tables.table(lambda *rows: "here")
     assert "| `l1` | – | – | 20.0 | 80.0 | 88.0 |" in text
     assert "no ReLU" in text
+
+
+def test_own_readers_stand_next_to_tied_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(readers: str, seed: int, layers: int, top1: float, ms: float) -> dict[str, Any]:
+        times = {"secateur": ms, "onnxruntime": 1.0}
+        return WHERE | {
+            "network": "dense", "seed": seed, "left": 0.3, "readers": readers, "layers": layers, "lost": top1 / 2,
+            "dense_top1": 0.9, "top1": top1, "agreement": top1, "ms": times,
+        }  # fmt: skip
+
+    rows = [of("tied", 0, 0, 0.8, 2.0), of("own", 0, 3, 0.82, 1.0), of("tied", 1, 0, 0.6, 2.0), of("own", 1, 4, 0.7, 3)]
+    (tmp_path / "own_readers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(own_tables, "RESULTS", tmp_path)
+    line = "| DenseNet | 30% | 2 | 3.5 | 0.350 → 0.380 | 90.0 | 70.0 | 76.0 | 70.0 | 76.0 | 1.00 | 1.00 |"
+    assert line in own_tables.own(lambda *rows: "here").splitlines()
 
 
 def test_what_criteria_cost_is_told_in_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.ir.numeric import random_inputs, relative_error
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Knapsack
-from secateur.passes.allocate.own_readers import OwnReaders, allocation_of, closed, coupling_of, mask_of
+from secateur.passes.allocate.own_readers import OwnReaders, allocation_of, closed
 from secateur.passes.analysis.cost import totals
 from secateur.passes.compensate import Refit
 from secateur.passes.context import Calibration, in_context
@@ -21,9 +21,11 @@ from secateur.passes.law import check
 from secateur.passes.notes import KeepMask
 from secateur.passes.pipeline import print_pass
 from secateur.passes.recipe import Recipe
+from secateur.passes.recipe.mask import mask_of
 from secateur.passes.rewrite.slim import Slim, slim
 from secateur.passes.score.obs import OBS
 from secateur.passes.score.obs_swaps import repaired
+from secateur.passes.score.slots import coupling_of
 from secateur.passes.sweep.gather import Gather
 from secateur.policy import Policy
 from support.network import Net
@@ -75,13 +77,13 @@ def test_the_tied_network_stays_where_it_loses_less() -> None:
         weights[name][:, :4] = 0
     graph = scored(graph.rewrite(weights=weights))
     found = OwnReaders(HALF)(graph)
-    assert not len(coupling_of(found).own)
+    assert not len(coupling_of(found, "test").own)
     np.testing.assert_array_equal(mask_of(found), mask_of(HALF(graph)))
 
 
 def test_an_index_must_save_more_than_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.passes.allocate.own_readers.COPY", 1000)
-    assert not len(coupling_of(OwnReaders(HALF)(scored(two_readers()))).own)
+    assert not len(coupling_of(OwnReaders(HALF)(scored(two_readers())), "test").own)
 
 
 def test_bytes_count_the_index() -> None:
@@ -89,7 +91,7 @@ def test_bytes_count_the_index() -> None:
     graph = scored(two_readers(outputs=16))
     step = Knapsack(bytes=0.7, round_to=1, loss="sum", floor=0.0)
     found = OwnReaders(step)(graph)
-    assert len(coupling_of(found).own)
+    assert len(coupling_of(found, "test").own)
     assert totals(Slim()(found)).bytes == allocation_of(found).reached <= 0.7 * totals(graph).bytes
 
 
@@ -144,7 +146,7 @@ def test_the_repair_of_a_choice_is_least_squares() -> None:
 def test_refit_repairs_readers_with_their_own_channels() -> None:
     """Of channels that they need, each reader goes without two others: what it has left makes up for some of it."""
     graph = scored(two_readers())
-    tied = coupling_of(graph)
+    tied = coupling_of(graph, "test")
     coupling = untied(tied, list(readers(graph, tied).values()))
     keep = np.ones(coupling.size, bool)
     channel = {m.node: m.units for m in coupling.mixing if m.mode == "own"}

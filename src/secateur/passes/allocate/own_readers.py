@@ -13,11 +13,14 @@ from secateur.ir import Array, Graph
 from secateur.passes.coupling.own import Reader, readers, untied
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import with_options
+from secateur.passes.recipe.build import recipe_of
+from secateur.passes.recipe.mask import mask_of
 from secateur.passes.score.criterion import ByReader
 from secateur.passes.score.obs import OBS
 from secateur.passes.score.obs_reader import Reader as Leaving
 from secateur.passes.score.obs_reader import removal
 from secateur.passes.score.obs_swaps import Read, repaired
+from secateur.passes.score.slots import coupling_of
 
 from .amount import Allocation, Allocator
 from .budget import CLOSE, FILL_TRIES, before, counter, notes_of
@@ -69,15 +72,15 @@ class OwnReaders:
         usual = self.lost(tied) if best is not None else 0.0
         if best is None or loss >= usual:
             return tied
-        number, of = sum(m.mode == "own" for m in coupling_of(best).mixing), allocation_of(best)
-        remark = f"{number} layers keep their own channels of what they read, which costs {1 - loss / usual:.1%} less"
+        own, of = recipe_of(best, coupling_of(best, self.name), mask_of(best)).own, allocation_of(best)
+        remark = f"{len(own)} layers keep their own channels of what they read, which costs {1 - loss / usual:.1%} less"
         return best.with_note(
             dataclasses.replace(of, amount=done.amount, before=done.before, gap=None, remarks=(*of.remarks, remark))
         )
 
     def lost(self, graph: Graph) -> float:
         """What layers get wrong without what the graph's mask leaves out, each as a share of what it puts out."""
-        coupling, mask = coupling_of(graph), mask_of(graph)
+        coupling, mask = coupling_of(graph, self.name), mask_of(graph)
         own = {m.node: m.units for m in coupling.mixing if m.mode == "own"}
         total = 0.0
         for node, read in self.score.by_reader(graph):
@@ -91,20 +94,6 @@ def allocation_of(graph: Graph) -> Allocation:
     note = graph.note(Allocation)
     assert note is not None
     return note
-
-
-def coupling_of(graph: Graph) -> Coupling:
-    """The coupling that an allocation left."""
-    note = graph.note(Coupling)
-    assert note is not None
-    return note
-
-
-def mask_of(graph: Graph) -> Array:
-    """bool[units]: the mask that an allocation left."""
-    note = graph.note(KeepMask)
-    assert note is not None
-    return note.mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +163,7 @@ class _Spent:
     def _untied(self, steps: Sequence[_Steps], taken: Sequence[int]) -> Graph:
         """The network in which readers have units of their own and do without those of the steps that are taken."""
         which = [(s, number) for s, number in zip(steps, taken, strict=True) if number]
-        coupling = untied(coupling_of(self.graph), [s.reader for s, _ in which])
+        coupling = untied(coupling_of(self.graph, OwnReaders.name), [s.reader for s, _ in which])
         keep = np.concatenate([mask_of(self.graph), np.ones(len(coupling.own), bool)])
         units = {m.node: m.units for m in coupling.mixing if m.mode == "own"}
         for s, number in which:
@@ -184,7 +173,8 @@ class _Spent:
     def _steps(self) -> Iterator[_Steps]:
         from secateur.passes.rewrite.slim import slim_shapes
 
-        coupling, mask, lanes = coupling_of(self.graph), mask_of(self.graph), allocation_of(self.graph).round_to
+        coupling, mask = coupling_of(self.graph, OwnReaders.name), mask_of(self.graph)
+        lanes = allocation_of(self.graph).round_to
         shapes = slim_shapes(self.graph, mask)
         work, macs = (work_of_weights(shapes, kind) for kind in (self.kind, "macs"))
         by_node = {reader.node.name: reader for reader in self.known}

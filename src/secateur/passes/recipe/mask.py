@@ -76,7 +76,7 @@ def with_mask(recipe: Recipe, graph: Graph) -> Graph:
 
 
 def mask_of(graph: Graph) -> Array:
-    """bool[units]: the mask that ``with_mask`` left."""
+    """bool[units]: the graph's mask. The caller has seen to it that there is one."""
     note = graph.note(KeepMask)
     assert note is not None
     return note.mask
