@@ -143,7 +143,7 @@ def _layers(row: common.Row) -> str:
 
 
 def _whole() -> list[str]:
-    """Whole networks and recurrent layers over our dense libraries."""
+    """Whole networks, recurrent and linear layers over our dense libraries."""
     found = [r for r in common.read(common.RESULTS / "sparse.jsonl") if "network" in r]
     mine = {(r["part"], r["network"], r.get("block", "auto"), r["threads"]): r for r in found}
     if not mine:
@@ -151,7 +151,7 @@ def _whole() -> list[str]:
     lines = ["", "| network | threads | zeros | dense, ms | ms | gain | load |", "|---|--:|---|--:|--:|--:|--:|"]
     for (_, network, block, threads), r in mine.items():
         cells = [*(f"{r[k]:.2f}" for k in ("dense_ms", "sparse_ms", "gain")), f"{r['load']:.0f}"]
-        what = f"LSTM {network}" if r["part"] == "lstm" else network.removeprefix("ref/")
+        what = {"lstm": "LSTM ", "linear": "linear "}.get(r["part"], "") + network.removeprefix("ref/")
         names = NAMES | {"auto": "balanced blocks", COLUMNS: "whole columns"}
         zeros = f"{r['sparsity']:.0%} {names.get(block, block)}"
         lines.append(f"| {what} | {threads} | {zeros} | {' | '.join(cells)} |")

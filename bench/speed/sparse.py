@@ -5,6 +5,7 @@
     python -m bench.speed.sparse irregular     the same 1x1 layers with zeros that make no blocks
     python -m bench.speed.sparse irregular3    and those of the 3x3 layers that have eight columns or more
     python -m bench.speed.sparse lstm          LSTM layers at batch 1: balanced blocks, DARB's rows, irregular zeros
+    python -m bench.speed.sparse linear        the same in linear layers on one row or a few
     python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries; with
                                                --block 9999x1 whole columns of kernels (an input's tap, for all outputs)
 
@@ -49,6 +50,7 @@ POINTWISE = (  # inputs, outputs, rows
 )  # fmt: skip
 THREE = ((128, 128, 28), (256, 256, 14), (512, 512, 7))
 LSTMS = ((3, 256), (1, 1500))  # layers, and their width
+LINEARS = ((1, 256, 1024), (1, 1500, 6000), (1, 4096, 4096), (20, 1500, 6000))  # rows, inputs, outputs
 LSTM_BLOCKS = ("auto", "darb", "irregular")
 NETWORKS = ("ref/mobilenet_v1", "ref/resnet50")
 DENSITIES = (90, 70, 50, 40, 30, 20, 10, 5)  # per cent of the blocks that are kept
@@ -230,24 +232,41 @@ def networks(options: Any) -> Iterator[common.Row]:
 
 def lstm(options: Any) -> Iterator[common.Row]:
     """Recurrent layers at batch 1, twenty steps, in several patterns; the sums of all steps' inputs are part of it."""
-    target, steps = codegen.get_target("native"), 20
-    rng = np.random.default_rng(options.seed)
+    steps = 20
     for layers, hidden in LSTMS:
         graph = recurrent(layers, hidden, steps, options.seed)
-        made = {block: Sparsify(options.lstm_sparsity, block, lanes=target.lanes)(graph) for block in LSTM_BLOCKS}
-        libraries = {"dense": codegen.build(graph), **{block: codegen.build(g) for block, g in made.items()}}
-        x = rng.standard_normal((steps, 1, hidden)).astype(np.float32)
-        calls = {i: partial(library, x) for i, library in enumerate(libraries.values())}
-        times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
-        for i, (block, sparse) in enumerate(made.items(), 1):
-            want = evaluate(sparse, {"x": x})[0]
-            yield {
-                "part": "lstm", "network": f"{layers} x {hidden}", "block": block, "threads": 1,
-                "sparsity": options.lstm_sparsity, "dense_ms": times[0] * 1e3, "sparse_ms": times[i] * 1e3,
-                "gain": times[0] / times[i],
-                "error": float(np.abs(libraries[block](x) - want).max() / np.abs(want).max()),
-                "weights_mb": 32 * layers * hidden**2 / 2**20, "least": options.least, "load": os.getloadavg()[0],
-            }  # fmt: skip
+        yield from in_patterns("lstm", f"{layers} x {hidden}", graph, (steps, 1, hidden), options)
+
+
+def linear(options: Any) -> Iterator[common.Row]:
+    """Linear layers on one row or a few, in several patterns."""
+    rng = np.random.default_rng(options.seed)
+    for rows, inputs, outputs in LINEARS:
+        weight = (rng.standard_normal((outputs, inputs)) / inputs**0.5).astype(np.float32)
+        y = Value("y", (rows, outputs), "f32")
+        node = Node("linear", ("x", "w", None), (y,), {"transposed": False}, Source("y"))
+        graph = Graph("linear", (Value("x", (rows, inputs), "f32"),), (node,), ("y",), {"w": weight})
+        yield from in_patterns("linear", f"{inputs}>{outputs}, {rows} rows", graph, (rows, inputs), options)
+
+
+def in_patterns(part: str, name: str, graph: Graph, shape: tuple[int, ...], options: Any) -> Iterator[common.Row]:
+    """A row for each pattern of zeros in the weights of a graph, all timed by turns with the dense library."""
+    target, share = codegen.get_target("native"), options.lstm_sparsity
+    made = {block: Sparsify(share, block, lanes=target.lanes)(graph) for block in LSTM_BLOCKS}
+    libraries = {"dense": codegen.build(graph), **{block: codegen.build(g) for block, g in made.items()}}
+    x = np.random.default_rng(options.seed).standard_normal(shape).astype(np.float32)
+    calls = {i: partial(library, x) for i, library in enumerate(libraries.values())}
+    times = minima(calls, options.rounds) if options.least else timing.interleaved(calls, options.rounds)
+    for i, (block, sparse) in enumerate(made.items(), 1):
+        want = evaluate(sparse, {"x": x})[0]
+        yield {
+            "part": part, "network": name, "block": block, "threads": 1, "sparsity": share,
+            "dense_ms": times[0] * 1e3, "sparse_ms": times[i] * 1e3, "gain": times[0] / times[i],
+            "error": float(np.abs(libraries[block](x) - want).max() / np.abs(want).max()),
+            "kernels": dict(libraries[block].metadata.kernels),
+            "weights_mb": sum(w.nbytes for w in graph.weights.values()) / 2**20, "least": options.least,
+            "load": os.getloadavg()[0],
+        }  # fmt: skip
 
 
 def recurrent(layers: int, hidden: int, steps: int, seed: int) -> Graph:
@@ -272,6 +291,7 @@ PARTS = {
     "irregular3": irregular3,
     "networks": networks,
     "lstm": lstm,
+    "linear": linear,
 }
 
 
@@ -285,7 +305,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--sparsity", type=float, default=0.8, help="of whole networks")
     parser.add_argument("--block", default="auto", help="of whole networks; 9999x1: whole columns, as SSL leaves them")
-    parser.add_argument("--lstm-sparsity", type=float, default=0.9)
+    parser.add_argument("--lstm-sparsity", type=float, default=0.9, help="of recurrent and linear layers")
     parser.add_argument("--quick", action="store_true", help="every third layer")
     parser.add_argument("--least", action="store_true", help="minima instead of medians")
     options = parser.parse_args()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from secateur.codegen.backends import CPU
-from secateur.codegen.kernels.recurrent.packing import Rows, keep, keep_rows
-from secateur.codegen.kernels.recurrent.powers import Power, choose_rows, largest_powers
+from secateur.codegen.kernels.recurrent.packing import keep
 from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
+from secateur.codegen.kernels.row_sparse.packing import Rows, keep_rows
+from secateur.codegen.kernels.row_sparse.powers import Power, choose_rows, largest_powers
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.program import Program
 from secateur.codegen.targets import TARGETS, Target
@@ -23,23 +24,13 @@ from secateur.codegen.tune.tuner import default_choice
 from secateur.ir import Graph
 from support.kernels import DRAWN, check
 from support.network import Net
+from support.rows import darb
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
 AVX2, AVX512 = TARGETS["x86-avx2"], TARGETS["x86-avx512"]
 Matrix = NDArray[np.float32]
 powers_of_rows = st.lists(st.integers(-1, 7), min_size=1, max_size=12)  # -1: a row without weights
-
-
-def darb(powers: list[int], rows: int, hidden: int, seed: int) -> Matrix:
-    """Rows of these powers, again and again: a weight somewhere in each block of 2^power, with a few left out."""
-    rng, found = np.random.default_rng(seed), np.zeros((rows, hidden), np.float32)
-    for row in range(rows):
-        power = powers[row % len(powers)]
-        for start in range(0, hidden, 1 << power) if power >= 0 else ():
-            if rng.random() < 0.95:
-                found[row, start + rng.integers(0, min(1 << power, hidden - start))] = rng.uniform(0.1, 0.4)
-    return found
 
 
 def unpacked(rows: Rows, lanes: int, shape: tuple[int, int]) -> Matrix:

@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from secateur import codegen
 from secateur.capture import load
 from secateur.codegen.backends import backend_for
-from secateur.codegen.kernels.recurrent.packing import Kept, Rows, keep, keep_blocks, keep_rows
+from secateur.codegen.kernels.recurrent.packing import Kept, keep, keep_blocks
 from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
+from secateur.codegen.kernels.row_sparse.packing import Rows, keep_rows
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.targets import Target
 from secateur.codegen.tune.tuner import default_choice

@@ -30,6 +30,8 @@ from .recurrent import plan as recurrent
 from .recurrent.spec import RecurrentSpec
 from .resize import plan as resize
 from .resize.spec import ResizeSpec
+from .row_sparse import plan as row_sparse
+from .row_sparse.spec import RowSparseChoice, RowSparseSpec
 from .rows import plan as rows
 from .rows.spec import RowSpec
 from .strassen import plan as strassen
@@ -49,6 +51,7 @@ FAMILIES: tuple[Family, ...] = (
         alternative=block_sparse,
         sparse=True,
     ),
+    Family("row_sparse", {RowSparseSpec: RowSparseChoice}, alternative=row_sparse, sparse=True),
     Family("bf16", {Bf16ConvSpec: Bf16Choice}, alternative=bf16, dtype="bf16"),
     Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),

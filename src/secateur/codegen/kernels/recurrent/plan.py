@@ -10,13 +10,15 @@ import numpy as np
 from secateur.codegen.kernels.conv.fold import Folded
 from secateur.codegen.kernels.conv.plan import write_dense
 from secateur.codegen.kernels.post_ops.plan import Epilogue
+from secateur.codegen.kernels.row_sparse.packing import Rows
+from secateur.codegen.kernels.row_sparse.plan import row_arguments
 from secateur.codegen.plan.family import Standalone
 from secateur.codegen.plan.placement import Placement, strides
 from secateur.codegen.plan.program import Argument, Table
 from secateur.codegen.plan.tensors import Address, Blocked, Extent, Floats, natural_channels
 from secateur.ir import Node
 
-from .packing import Kept, Rows, keep
+from .packing import Kept, keep
 from .spec import RecurrentSpec
 
 GATES = {"lstm": 4, "gru": 3}
@@ -94,16 +96,9 @@ def _recurrent_weights(placement: Placement, r: Floats, kept: Kept | Rows | None
     weight, lanes = placement.program.weight, placement.lanes
     if kept is None:
         return [weight(r.T)]
-    found: list[Argument] = [
-        weight(kept.weight),
-        Table(kept.unit // lanes * block + kept.unit % lanes),
-        Table(kept.starts),
-    ]
     if isinstance(kept, Rows):
-        found.append(Table(kept.place))
-        if kept.powers.powers:
-            found += [weight(kept.powers.weight), Table(kept.powers.words), Table(kept.powers.starts)]
-    return found
+        return row_arguments(placement, kept, block)
+    return [weight(kept.weight), Table(kept.unit // lanes * block + kept.unit % lanes), Table(kept.starts)]
 
 
 def _part(x: Blocked, way: int, step: int) -> Address:

@@ -14,8 +14,8 @@ class RecurrentSpec:
 
     ``first``, ``y`` and ``state`` are the strides of the first state, the results (images are steps) and the last
     state. ``reset_after``: a GRU's reset gate scales the products, not the state. ``sparse``: recurrent weights that
-    are zero are left out, in "blocks" (``packing.Kept``) or in any pattern in "rows" (``packing.Rows``), of which some
-    lie by ``powers``.
+    are zero are left out, in "blocks" (``packing.Kept``) or in any pattern in "rows" (``row_sparse.packing.Rows``), of
+    which some lie by ``powers``.
     """
 
     kind: str

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from secateur.codegen.emit.builder import INT, KernelBuilder, segments
+from secateur.codegen.emit.builder import INT, KernelBuilder, const, segments
 from secateur.codegen.emit.maths import sigmoid, tanh
 from secateur.codegen.emit.types import Buffer, Expr, Function
+from secateur.codegen.kernels.row_sparse.products import RowProducts, Shape
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
 from .packing import PAIR
-from .rows_template import RowProducts
 from .spec import RecurrentSpec
 
 
@@ -35,7 +35,9 @@ class _Recurrent:
         self.width = spec.blocks * spec.lanes
         self.gates = k.pointer("gates")
         if spec.sparse == "rows":
-            self.rows = RowProducts(k, spec, target)
+            count = (4 if spec.kind == "lstm" else 3) * spec.blocks
+            shape = Shape(count, spec.hidden, spec.state.block, spec.powers)
+            self.rows = RowProducts(k, shape, target.permute)
         else:
             self.r = k.pointer("r")
         if spec.sparse == "blocks":
@@ -61,7 +63,8 @@ class _Recurrent:
 
             def element(b: Expr) -> None:
                 if spec.sparse == "rows":
-                    self.rows.multiply(self.h, k.bind(b * spec.state.column, INT), self.scratch)
+                    state = k.bind(b * spec.state.column, INT)
+                    self.rows.multiply(self.h, self.scratch, lambda one: one(state, const(0)))
                 (self.lstm if spec.kind == "lstm" else self.gru)(t, b)
 
             k.loop(spec.batch, element, name="b")
@@ -129,7 +132,10 @@ class _Recurrent:
     def of_state(self, sums: list[list[Buffer]], first: Expr, b: Expr) -> None:
         """Add what all gates have of the state."""
         if self.spec.sparse == "rows":
-            self.rows.add(sums, first, self.scratch)
+            for gate, row in enumerate(sums):
+                for j, total in enumerate(row):
+                    at = gate * self.spec.blocks + first + j
+                    self.k.add(total, self.rows.product(self.scratch, const(0), at))
         elif self.spec.sparse == "blocks":
             self.kept_products(sums, first, b)
         else:

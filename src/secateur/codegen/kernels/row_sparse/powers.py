@@ -1,7 +1,7 @@
-"""Rows that keep one weight of each 2^b hidden units, as DARB leaves them: where it is takes four bits, not an address.
+"""Rows that keep one weight of each 2^b columns, as DARB leaves them: where it is takes four bits, not an address.
 
-Rows of one power stand side by side, one a lane, so that the next weight of each meets the same few hidden units: one
-vector of them, two or four. These are in registers, and each lane takes its own.
+Rows of one power stand side by side, one a lane, so that the next weight of each meets the same few inputs: one vector
+of them, two or four. These are in registers, and each lane takes its own.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import numpy as np
 from secateur.codegen.plan.tensors import Floats, Ints
 
 WORD = 32  # bits
-WIDEST = 4  # vectors of hidden units, of which a weight meets one: each takes an instruction
+WIDEST = 4  # vectors of inputs, of which a weight meets one: each takes an instruction
 
 
 @dataclass(frozen=True)
 class Power:
-    """How ``lanes`` rows lie that keep at most one weight of each block of 2^``power`` of the ``hidden`` units."""
+    """How ``lanes`` rows lie that keep at most one weight of each block of 2^``power`` of the ``columns``."""
 
     power: int
     lanes: int
-    hidden: int
+    columns: int
 
     @property
     def vectors(self) -> int:
         """Weights of a row: one of each block. The last block may not be whole."""
-        return -(-self.hidden // (1 << self.power))
+        return -(-self.columns // (1 << self.power))
 
     @property
     def wide(self) -> int:
-        """Vectors of hidden units that a vector of weights meets."""
+        """Vectors of inputs that a vector of weights meets."""
         return max(1, (1 << self.power) // self.lanes)
 
     @property
     def bits(self) -> int:
-        """Of a place among these units: as many as make whole words. Where each unit has its weight there are none."""
+        """Of a place among these inputs: as many as make whole words. Where each has its weight there are none."""
         if not self.power:
             return 0
         return 4 if self.wide * self.lanes <= 16 else 8
@@ -71,7 +71,7 @@ class Powers:
 
 
 def largest_powers(r: Floats, most: int) -> Ints:
-    """Of each row of [rows, hidden]: the largest power up to ``most`` of which no block keeps more than one weight."""
+    """Of each row of [rows, columns]: the largest power up to ``most`` of which no block keeps more than one weight."""
     kept = np.pad((r != 0).astype(np.uint8), ((0, 0), (0, -r.shape[1] % (1 << most))))  # 64 in a block at most
     found = np.zeros(len(r), np.int64)
     for power in range(1, most + 1):
@@ -101,7 +101,7 @@ def choose_rows(r: Floats, lanes: int, pays: Callable[[Power, int], bool]) -> di
 
 
 def keep_powers(r: Floats, lanes: int, chosen: Mapping[int, Ints]) -> Powers:
-    """The ``chosen`` rows of [rows, hidden] by their power, as ``choose_rows`` finds them."""
+    """The ``chosen`` rows of [rows, columns] by their power, as ``choose_rows`` finds them."""
     weights, words = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
     for power, rows in chosen.items():
         weight, word = _packed(r[rows], Power(power, lanes, r.shape[1]))
@@ -115,11 +115,11 @@ def keep_powers(r: Floats, lanes: int, chosen: Mapping[int, Ints]) -> Powers:
 def _packed(r: Floats, how: Power) -> tuple[Floats, Ints]:
     """Weights and words of rows of one power, flat."""
     block, rows, groups = 1 << how.power, len(r), len(r) // how.lanes
-    blocks = np.pad(r, ((0, 0), (0, how.vectors * block - how.hidden))).reshape(rows, how.vectors, block)
-    inside = (blocks != 0).argmax(2)  # the first unit of a block that keeps none, which there always is
+    blocks = np.pad(r, ((0, 0), (0, how.vectors * block - how.columns))).reshape(rows, how.vectors, block)
+    inside = (blocks != 0).argmax(2)  # the first column of a block that keeps none, which there always is
     weight = np.take_along_axis(blocks, inside[:, :, None], 2)[:, :, 0]
     turned = weight.reshape(groups, how.lanes, how.vectors).swapaxes(1, 2)
-    first = np.arange(how.vectors) * block % (how.wide * how.lanes)  # of the block, among the units in registers
+    first = np.arange(how.vectors) * block % (how.wide * how.lanes)  # of the block, among the inputs in registers
     places = np.zeros((rows, how.words * how.each), np.int64)
     if how.bits:
         places[:, : how.vectors] = inside + first
