@@ -16,7 +16,6 @@ from secateur.codegen.targets import Target
 from .packing import Rows, choose, keep_rows
 from .spec import RowSparseChoice, RowSparseSpec
 
-PIXELS = 64  # at most: products of all lie in the cache
 MOST = 0.5  # of the weights: with more, nothing is gained
 COARSE = 5  # per cent: records are kept for shares this far apart
 
@@ -26,8 +25,9 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
 
     ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 1, 1].
     """
-    plain = spec.kernel == spec.stride == (1, 1) and spec.threads == 1 and spec.n * spec.h * spec.w <= PIXELS
-    if not (plain and target.permute and weight.size and spec.lanes == x.extent.lanes and _in_order(x, reads)):
+    plain = spec.kernel == spec.stride == (1, 1) and spec.threads == 1
+    few = spec.n * spec.h * spec.w < spec.lanes  # pixels that fill a vector are better side by side: ``block_sparse``
+    if not (plain and few and target.permute and weight.size and spec.lanes == x.extent.lanes and _in_order(x, reads)):
         return ()
     if np.count_nonzero(weight) > MOST * weight.size:
         return ()
