@@ -83,8 +83,8 @@ def per_reader(parts: Parts) -> ByReader:
         )
     if isinstance(score, Exchanging) and score.swaps:
         raise InputError(f"{what}: channels that differ by reader cannot be exchanged; leave swaps=true out")
-    if parts.method.rounds != 1 or parts.budget[0] in TIMED:
-        raise InputError(f"{what} meets a budget of macs, params or bytes, in one round; give one of these")
+    if parts.method.rounds != 1 or getattr(parts.method, "by", "macs") != "macs":
+        raise InputError(f"{what} goes by multiply-accumulates, in one round; leave rounds= and by= out")
     return score
 
 

@@ -113,7 +113,10 @@ class Policy(Parts):
             return method
         once = with_options(method, rounds=1, **dict.fromkeys(TIMED))
         if isinstance(once, Knapsack) and once.readers == "own":
-            return OwnReaders(with_options(once, readers="tied"), per_reader(self))
+            tied = with_options(once, readers="tied")
+            own = OwnReaders(tied, per_reader(self))
+            at, others = functools.partial(at_share, own), (functools.partial(at_share, tied),)
+            return Timed(Amount(*self.budget), at, False, own.lost, once.floor, others) if self.timed else own
         step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
         if not self.timed:
             return step

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,28 @@ def test_the_tied_network_stays_where_it_loses_less() -> None:
 def test_an_index_must_save_more_than_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.passes.allocate.own_readers.COPY", 1000)
     assert not len(coupling_of(OwnReaders(HALF)(scored(two_readers())), "test").own)
+
+
+@pytest.mark.parametrize(("price", "untied"), [(0.0, True), (2.0, False)])
+def test_under_a_budget_of_time_what_loses_less_as_measured_is_taken(price: float, untied: bool) -> None:
+    """An index that takes a fifth of the whole network's time costs more than it spares."""
+    graph = scored(two_readers())
+    whole = totals(graph).macs
+
+    class Machine:
+        def __call__(self, *graphs: Graph) -> list[float]:
+            return [10 * totals(g).macs / whole + price * sum(n.op == "gather" for n in g.nodes) for g in graphs]
+
+        def layers(self, graph: Graph) -> dict[str, float]:
+            return {}
+
+    tied = dataclasses.replace(HALF, macs=None)
+    policy = Policy(OBS(), dataclasses.replace(tied, readers="own", round_to="auto"), ("latency_ms", 6.0), round_to=1)
+    (step,) = (s for s in policy.passes() if s.name == "timed")
+    done = step(in_context(graph, latency=Machine()))
+    assert bool(len(coupling_of(done, "test").own)) == untied
+    assert Machine()(Slim()(done))[0] == pytest.approx(allocation_of(done).reached)
+    assert allocation_of(done).reached <= 6.0
 
 
 def test_bytes_count_the_index() -> None:
@@ -177,8 +201,8 @@ def test_a_wrong_index_is_noticed_by_the_law() -> None:
             r"says what a channel is worth to each layer that reads it \(obs\); 'l1'",
         ),
         ("obs{swaps=true},knapsack{macs=50%,readers=own}", "leave swaps=true out"),
-        ("obs,knapsack{macs=50%,readers=own,rounds=2}", "in one round"),
-        ("obs,knapsack{latency_ms=5,readers=own}", "budget of macs, params or bytes"),
+        ("obs,knapsack{macs=50%,readers=own,rounds=2}", "leave rounds= and by= out"),
+        ("obs,knapsack{latency_ms=5,readers=own,by=time}", "goes by multiply-accumulates, in one round"),
     ],
 )
 def test_policies_that_cannot_be_are_refused(policy: str, message: str) -> None:

@@ -19,6 +19,7 @@ from .amount import Allocation, Allocator, Amount, Trial
 from .budget import notes_of
 from .estimate import Prices
 from .knapsack import Knapsack
+from .own_readers import OwnReaders
 from .prices import prices
 from .rounds import Rounds
 from .select import climb
@@ -39,7 +40,7 @@ class Timed:
     by side with the original; the one that is taken is measured twice, and the second time counts, as the best of
     several noisy figures is too good. With ``lost``, what a mask gives up, a search by time is followed by one by
     multiply-accumulates, and of what they find the network that gives up less is taken: prices are lines, and time
-    goes in steps.
+    goes in steps. Likewise with what ``others`` find, further ways to leave a share.
     """
 
     name: ClassVar[str] = "timed"
@@ -48,6 +49,7 @@ class Timed:
     by_time: bool = False
     lost: Callable[[Graph], float] | None = field(default=None, repr=False)
     floor: float = 0.0  # the share of every set of channels that the allocation leaves whatever its scores
+    others: tuple[Callable[[float], Pass], ...] = field(default=(), repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
@@ -66,7 +68,8 @@ class Timed:
             return everything.with_note(Allocation(self.budget, whole, whole, 1, (remark,)))
         priced = self._priced(graph, context.latency) if self.by_time else graph
         starts = [priced] if priced is graph or self.lost is None else [priced, graph]
-        searches = [_Search(start, context.latency, self.at, self.budget, whole) for start in starts]
+        ways = [(start, self.at) for start in starts] + [(graph, at) for at in self.others]
+        searches = [_Search(start, context.latency, at, self.budget, whole) for start, at in ways]
         met = [found for search in searches if (found := search.run()) is not None]
         best = self._best(met) if met else searches[0].narrowest(self.floor)
         if best is None:
@@ -172,7 +175,7 @@ class _Search:
         mask = allocated.note(KeepMask)
         assert mask is not None
         context_of(self.graph).progress(len(self.tried) + 1, MEASUREMENTS + 1, MEASURE)
-        small = slim(self.graph, mask.mask)
+        small = slim(allocated, mask.mask)
         whole, took = self.latency(self.graph, small)
         widths = {row.label: row.widths for row in cost(small).layers if row.widths is not None}
         self.tried.append(_Found(allocated, share, took, whole, widths))
@@ -198,10 +201,10 @@ class _OfTime:
         return self.step.within(graph, Amount("time", self.share))
 
 
-def at_share(step: Allocator | Rounds, share: float) -> Pass:
+def at_share(step: Allocator | Rounds | OwnReaders, share: float) -> Pass:
     """The same allocation, leaving this share of the multiply-accumulates, or of the time of layers."""
     if isinstance(step, Knapsack):
         return _OfTime(step, float(share))
-    if isinstance(step, Rounds):
+    if isinstance(step, Rounds | OwnReaders):
         return dataclasses.replace(step, allocator=with_options(step.allocator, macs=float(share)))
     return with_options(step, macs=float(share))
