@@ -119,9 +119,10 @@ def kernels() -> str:
         return ""
     loads = [r["load"] for r in mine]
     lines = [
-        "**Block-sparse kernels**, and those for zeros that make no blocks (*irregular*): geometric means over layers,",
+        "**Block-sparse kernels**, those for zeros that make no blocks (*irregular*), and for 3x3 kernels that are",
+        "zero as a whole for a block of outputs (*whole kernels*, by Winograd's algorithm): means over layers,",
         "against the fastest of the dense kernels (direct, Strassen's, Winograd's) and the direct one; share of the",
-        "peak of fused multiply-adds, counted on what is multiplied. "
+        "peak of fused multiply-adds, counted on what is multiplied (of the convolution: Winograd's multiplies less). "
         f"{'Minima' if mine[0]['least'] else 'Medians'} of kernels by turns, on a machine with a load of "
         f"{min(loads):.0f} to {max(loads):.0f}.",
         "",

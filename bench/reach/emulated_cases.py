@@ -106,15 +106,21 @@ def conv(i: int, o: int, kernel: int = 3, groups: int = 1, stride: int = 1) -> C
     )
 
 
-def sparse(module: Callable[[], nn.Module], share: float = 0.8, block: int = 4) -> Callable[[], nn.Module]:
-    """The same with zeros in blocks of some outputs, in all weights of at least 32 outputs and inputs."""
+def sparse(
+    module: Callable[[], nn.Module], share: float = 0.8, block: int = 4, whole: bool = False
+) -> Callable[[], nn.Module]:
+    """The same with zeros in blocks of some outputs, in all weights of at least 32 outputs and inputs.
+
+    ``whole``: blocks of all taps of an input.
+    """
 
     def made() -> nn.Module:
         found = module()
         with torch.no_grad():
             for weight in found.parameters():
                 if weight.dim() > 1 and min(weight.shape[:2]) >= 32:
-                    kept = torch.rand(-(-weight.shape[0] // block), *weight.shape[1:]) >= share
+                    taps = [1] * (weight.dim() - 2) if whole else weight.shape[2:]
+                    kept = torch.rand(-(-weight.shape[0] // block), weight.shape[1], *taps) >= share
                     weight.mul_(kept.repeat_interleave(block, 0)[: weight.shape[0]])
         return found
 
@@ -152,6 +158,8 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "block-sparse 3x3": Case(sparse(conv(48, 48)), ((1, 3, 9, 12),), ("block_sparse",)),
         "block-sparse, stride 2": Case(sparse(conv(48, 48, 3, 1, 2)), ((2, 3, 9, 12),), ("block_sparse",)),
         "zeros that make no blocks": Case(sparse(conv(64, 64, 1), 0.9, 1), ((1, 3, 12, 12),), ("block_sparse",)),
+        "Winograd without kernels of zeros": Case(sparse(conv(64, 64), 0.8, whole=True), ((1, 3, 14, 14),),
+                                                  ("sparse_winograd",)),
         "transposed": Case(lambda: nn.ConvTranspose2d(6, 10, 4, 2, 1), ((1, 6, 7, 5),), ("conv",)),
         "pools": Case(
             sequence(lambda: nn.MaxPool2d(3, 2, 1), lambda: nn.AvgPool2d(2), lambda: nn.AdaptiveAvgPool2d(1)),

@@ -86,11 +86,14 @@ def _attention(x: Tensor, qkv: nn.Module) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
-def _sparse(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with one block of 16 outputs in five kept for each input and tap, so that whole registers are zero."""
+def _sparse(layer: nn.Conv2d | nn.Linear, whole: bool = False) -> nn.Module:
+    """The layer with one block of 16 outputs in five kept for each input and tap, so that whole registers are zero;
+    or for each input, with all taps, if ``whole``.
+    """  # fmt: skip
     with torch.no_grad():
         blocks = layer.weight.reshape(-1, 16, *layer.weight.shape[1:])
-        kept = torch.arange(blocks[:, :1].numel()).view_as(blocks[:, :1]) % 5 == 0
+        each = blocks[:, :1, :, :1, :1] if whole else blocks[:, :1]
+        kept = torch.arange(each.numel()).view_as(each) % 5 == 0
         layer.weight *= kept.expand_as(blocks).flatten(0, 1)
     return layer
 
@@ -148,6 +151,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "block-sparse": Family(lambda: _sparse(nn.Linear(512, 512)), (512,), ("BlockSparseSpec",)),
         "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(512, 512, 1)), nn.ReLU()), (512, 9, 9),
                                       ("PanelSpec",)),
+        "Winograd without kernels of zeros": Family(
+            lambda: nn.Sequential(_sparse(nn.Conv2d(64, 64, 3, padding=1), whole=True), nn.ReLU()), (64, 9, 9),
+            ("SparseWinogradSpec",),
+        ),
         "bfloat16": Family(lambda: nn.Sequential(nn.Conv2d(24, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 24, 1)),
                            (24, 7, 9), ("Bf16ConvSpec",), precision=Precision("bf16")),
         "without a template": Family(lambda: nn.Sequential(nn.Conv3d(3, 6, 3), nn.BatchNorm3d(6), nn.ReLU()),

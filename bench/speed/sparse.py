@@ -4,13 +4,15 @@
     python -m bench.speed.sparse layers3       3x3 layers of ResNet-50 with 128 channels or more
     python -m bench.speed.sparse irregular     the same 1x1 layers with zeros that make no blocks
     python -m bench.speed.sparse irregular3    and those of the 3x3 layers that have eight columns or more
+    python -m bench.speed.sparse kernels3      3x3 layers with zeros in whole kernels, for a block of outputs
     python -m bench.speed.sparse lstm          LSTM layers at batch 1: balanced blocks, DARB's rows, irregular zeros
     python -m bench.speed.sparse linear        the same in linear layers on one row or a few
     python -m bench.speed.sparse networks      whole networks with zeros in blocks, over our dense libraries; with
                                                --block 9999x1 whole columns of kernels (an input's tap, for all outputs)
 
 Of each layer and density all choices of all kernels are timed in one run, by turns: the dense ones (direct, Strassen's,
-Winograd's) and the sparse ones: for blocks in place or copied, and from panels; for single weights from panels. A row
+Winograd's) and the sparse ones: for blocks in place or copied, and from panels; for single weights from panels; for
+whole kernels Winograd's as well. A row
 states the best of each kind, the gain over the fastest dense kernel, and the share of the machine's peak of fused
 multiply-adds, counted on what is multiplied; of layers with irregular zeros also what the estimates, by which kernels
 are chosen that nobody measured, say of the gain. Weights come from memory, as when a network runs. ``--least``: the
@@ -32,6 +34,7 @@ from bench.nets.networks import capture
 from secateur import codegen
 from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec, UnstructuredSpec
 from secateur.codegen.kernels.conv.spec import ConvSpec
+from secateur.codegen.kernels.sparse_winograd.spec import SparseWinogradSpec
 from secateur.codegen.kernels.strassen.spec import StrassenSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec
 from secateur.codegen.plan.family import Workload
@@ -79,6 +82,15 @@ def sparse_specs(size: tuple[int, int, int], kernel: int, percent: int, target: 
         v, 1, ci, ci // v, co // v, h, w, (kernel, kernel), (1, 1), (1, 1), plane, plane, percent, threads=threads
     )]  # fmt: skip
     return [*found, *([_panels(PanelSpec, size, kernel, percent, target, threads)] if w >= v else [])]
+
+
+def kernel_specs(size: tuple[int, int, int], kernel: int, percent: int, target: Target, threads: int) -> list[Workload]:
+    """The kernels of a layer of which whole kernels are zero for a block of outputs: these are blocks, too."""
+    (ci, co, rows), v = size, target.lanes
+    plane = plane_of(rows, kernel, target)
+    shape = (v, 1, ci, ci // v, co // v, *extent_of(rows, kernel), plane, plane, False)
+    winograd = SparseWinogradSpec(*shape, threads=threads, percent=percent)
+    return [winograd, *sparse_specs(size, kernel, percent, target, threads)]
 
 
 def single_specs(size: tuple[int, int, int], kernel: int, percent: int, target: Target, threads: int) -> list[Workload]:
@@ -146,8 +158,7 @@ def rows_of(options: Any, kernel: int, sizes: Sequence[tuple[int, int, int]], ze
     use_threads(options.threads)
     for size in sizes[:: 3 if options.quick else 1]:
         dense = dense_specs(size, kernel, target, options.threads)
-        offered = single_specs if zeros else sparse_specs
-        sparse = {p: offered(size, kernel, p, target, options.threads) for p in options.densities}
+        sparse = {p: OFFERED[zeros](size, kernel, p, target, options.threads) for p in options.densities}
         every = [*dense, *(s for each in sparse.values() for s in each)]
         peak = max(timing.peak(target) for _ in range(3)) * options.threads
         found = measured(every, target, options.rounds, options.least)
@@ -165,6 +176,9 @@ def rows_of(options: Any, kernel: int, sizes: Sequence[tuple[int, int, int]], ze
                 "load": os.getloadavg()[0], "choice": found[best][1],
                 **({"zeros": zeros, "estimated": _estimated(dense, best, target)} if zeros else {}),
             }  # fmt: skip
+
+
+OFFERED = {"": sparse_specs, "irregular": single_specs, "whole kernels": kernel_specs}
 
 
 def _estimated(dense: Sequence[Workload], sparse: Workload, target: Target) -> float:
@@ -206,6 +220,11 @@ def irregular3(options: Any) -> Iterator[common.Row]:
     """3x3 layers with zeros that make no blocks."""
     lanes = codegen.get_target("native").lanes
     yield from rows_of(options, 3, [size for size in THREE if size[2] >= lanes], "irregular")
+
+
+def kernels3(options: Any) -> Iterator[common.Row]:
+    """3x3 layers with zeros in whole kernels."""
+    yield from rows_of(options, 3, THREE, "whole kernels")
 
 
 def networks(options: Any) -> Iterator[common.Row]:
@@ -289,6 +308,7 @@ PARTS = {
     "layers3": layers3,
     "irregular": irregular,
     "irregular3": irregular3,
+    "kernels3": kernels3,
     "networks": networks,
     "lstm": lstm,
     "linear": linear,

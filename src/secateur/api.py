@@ -130,10 +130,10 @@ def compile(
     of them.
     ``process`` is where files run that nobody has run before, given where several calls are to share one.
     ``sparsity`` (0.7, "70%") is the share of zeros that the weights of each wide enough layer get after the cut, in the
-    pattern ``block``: "auto" (blocks of a vector of outputs, where our kernels gain by them), "irregular", "darb",
-    "bmwm", "2:4" or "8x1". With calibration data second moments choose them and what remains is fitted, else magnitude.
-    Which layers gain by "auto" is estimated; ``records``, a file, has measured seconds, and with ``tune`` ("60s")
-    kernels are measured so long.
+    pattern ``block``: "auto" (blocks of a vector of outputs, where our kernels gain by them), "kernels" (such blocks
+    with all taps of an input, for Winograd's algorithm), "irregular", "darb", "bmwm", "2:4" or "8x1". With calibration
+    data second moments choose them and what remains is fitted, else magnitude. Which layers gain by "auto" is
+    estimated; ``records``, a file, has measured seconds, and with ``tune`` ("60s") kernels are measured so long.
     Raises InputError, Unsupported, BudgetError, and LawError or SlowerError where the result is not what it must be.
     """
     if recipe is not None:

@@ -12,6 +12,7 @@ from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.passes.pipeline import Pass, number, print_pass
 from secateur.passes.sparsify import Sparsified, Sparsify
+from secateur.passes.sparsify.balanced import Balanced, Kernels
 from secateur.passes.sparsify.layers import places
 from secateur.passes.sparsify.packed import read
 
@@ -37,7 +38,7 @@ def sparse_of(
     if isinstance(share, str | bool) or not 0 <= share < 1:
         raise InputError(f"sparsity {sparsity}: the share of weights that become zero, as 70% or 0.7, below 100%")
     spelled = "x".join(map(str, block)) if isinstance(block, tuple) else block or "auto"
-    width = lanes if spelled == "auto" else 0
+    width = lanes if spelled in (Balanced.name, Kernels.name) else 0
     return Sparsify(float(share), spelled, "moments" if data else "magnitude", width)
 
 

@@ -101,7 +101,7 @@ def compile_command(
         str | None, typer.Option(metavar="70%", help="Zeros in the weights of each layer, after the cut.")
     ] = None,
     block: Annotated[
-        str | None, typer.Option(metavar="B", help="Where zeros stand: auto, irregular, darb, bmwm, 2:4, 8x1.")
+        str | None, typer.Option(metavar="B", help="Where zeros stand: auto, kernels, irregular, darb, bmwm, 2:4, 8x1.")
     ] = None,
     precision: Precision = "f32",
     checkpoint: Annotated[

@@ -11,7 +11,7 @@ import pytest
 
 from secateur.codegen.kernels.families import FAMILIES
 from secateur.codegen.kernels.templates import templates
-from secateur.codegen.plan.family import Family, heads
+from secateur.codegen.plan.family import Family, choices, heads
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
@@ -139,6 +139,13 @@ def test_two_families_cannot_claim_an_operator() -> None:
     conv = next(f for f in FAMILIES if "conv" in f.heads)
     with pytest.raises(ValueError, match="two kernel families compute 'conv'"):
         heads((conv, Family("other", {}, {"conv": conv.heads["conv"]})))
+
+
+def test_two_kinds_of_spec_cannot_share_a_kind_of_choice() -> None:
+    """A plan knows the kernel by the type of the choice that was made."""
+    with pytest.raises(ValueError, match="one kind of choice"):
+        choices((Family("a", {int: str}), Family("b", {float: str})))
+    assert len(choices(FAMILIES)) > 5
 
 
 def test_a_missing_template_is_named() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from secateur.ir import InputError
-from secateur.passes.sparsify.balanced import Balanced
+from secateur.passes.sparsify.balanced import Balanced, Kernels
 from secateur.passes.sparsify.blocks import pattern_of
 from secateur.passes.sparsify.bmwm import BMWM, block_max
 from secateur.passes.sparsify.darb import DARB, masks, sizes
@@ -18,7 +18,7 @@ from secateur.passes.sparsify.pattern import Pattern
 from secateur.passes.sparsify.rectangles import Rectangles
 
 ROW = np.array([[0.9, 0.8, 0.1, 0.0, 0.7, 0.05, 0.2, 0.6]])
-PATTERNS: tuple[Pattern, ...] = (Irregular(), Balanced(4), BMWM(), DARB(), Rectangles(3, 2))
+PATTERNS: tuple[Pattern, ...] = (Irregular(), Balanced(4), Balanced(4, 3), BMWM(), DARB(), Rectangles(3, 2))
 
 
 def kept(mask: np.ndarray) -> list[int]:
@@ -81,6 +81,16 @@ def test_balanced_by_hand() -> None:
     np.testing.assert_array_equal(found, [[0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
 
 
+def test_whole_kernels_by_hand() -> None:
+    """Kernels of two taps, eight of them: sums are 3, 4, 5 .. in one row of blocks, the reverse in the other."""
+    first = np.repeat(np.arange(1.0, 9), 2)[None] + np.array([[0.5], [0.5]])
+    importance = np.concatenate([first, first[:, ::-1]])
+    found = Kernels(2).of(2, 16).mask(importance, 0.7)
+    np.testing.assert_array_equal(found[:2], np.tile(np.repeat(np.arange(8) >= 6, 2), (2, 1)))
+    np.testing.assert_array_equal(found[2:], found[:2, ::-1])
+    assert Kernels(2).of(9, 27) == Balanced(2)  # three kernels: a share of them is too coarse
+
+
 def test_darb_gives_dense_rows_smaller_blocks() -> None:
     """One row has its weight in one number, the other in all: with half of 16 the other stays nearly whole."""
     importance = np.array([[16.0, 0, 0, 0, 0, 0, 0, 0], [2.0] * 8])
@@ -122,6 +132,7 @@ def test_darb_across_layers_takes_from_the_layer_that_needs_less() -> None:
 def test_at_least_the_share_goes_and_scale_does_not_matter(
     pattern: Pattern, rows: int, columns: int, permille: int, seed: int
 ) -> None:
+    columns *= pattern.columns if isinstance(pattern, Balanced) else 1  # the taps of each input
     importance, sparsity = np.random.default_rng(seed).exponential(size=(rows, columns)), permille / 1000
     try:
         found = pattern.mask(importance, sparsity)
@@ -145,6 +156,7 @@ def test_rows_and_layers_of_zeros(pattern: Pattern) -> None:
 
 def test_how_patterns_are_spelled() -> None:
     assert pattern_of("auto", 16) == Balanced(16)
+    assert pattern_of("kernels", 16) == Kernels(16)
     assert pattern_of("2:4", 8) == NOfM(2, 4)
     assert pattern_of("8x1", 8) == Rectangles(8, 1)
     for wrong in ("", "4", "x", "2:", "0x4", "4:2", "0:3", "balanced", "99999x1"):

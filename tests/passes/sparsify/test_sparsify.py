@@ -137,7 +137,7 @@ def test_a_budget_takes_from_the_layer_that_reaches_least() -> None:
 # --- the pass -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", ["auto", "irregular", "darb", "bmwm", "8x1", "4x4"])
+@pytest.mark.parametrize("block", ["auto", "kernels", "irregular", "darb", "bmwm", "8x1", "4x4"])
 def test_each_layer_loses_its_share(block: str) -> None:
     graph = small()
     found = Sparsify(0.75, block, lanes=8)(graph)
@@ -156,10 +156,41 @@ def test_the_share_zero_changes_nothing() -> None:
     assert Sparsify(0.0)(graph) is graph
 
 
-@pytest.mark.parametrize("block", ["auto", "irregular", "2:4"])
-def test_second_moments_lose_less_than_magnitude(block: str) -> None:
+def test_columns_that_go_together_cost_what_their_removal_costs() -> None:
+    """Against the solution without them; one by one, each of two alike columns would seem to cost nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 6))
+    x[:, 1] = x[:, 0] + 0.01 * rng.standard_normal(200)
+    second, weight = (x.T @ x / 200)[None], rng.standard_normal((1, 3, 6))
+    loss = Quadratic(second, weight @ second)
+    found = loss.importance(weight, 2)
+    for block in range(3):
+        mask = np.ones_like(weight, bool)
+        mask[..., 2 * block : 2 * block + 2] = False
+        rise = loss.loss(loss.solve(weight, mask)) - loss.loss(weight)
+        assert found[..., 2 * block : 2 * block + 2].sum() == pytest.approx(2 * rise, rel=1e-6)
+    assert loss.importance(weight)[..., :2].sum() < 0.01 * found[..., :2].sum()
+    np.testing.assert_allclose(loss.remaining(weight, np.ones_like(weight, bool), 3, 2), found)
+
+
+@pytest.mark.parametrize("by", ["magnitude", "moments"])
+def test_whole_kernels_go_in_as_many_of_each_block(by: str) -> None:
+    """Of sixteen inputs of 3x3 kernels each block of eight outputs keeps four, with all nine taps; 1x1 the same."""
     graph = in_context(small(), calibration=Calibration(data()))
-    fresh = np.random.default_rng(9).standard_normal((2, 16, 6, 6)).astype(np.float32)
+    found = Sparsify(0.75, "kernels", by, lanes=8)(graph)
+    for node in found.nodes:
+        if node.op == "conv":
+            w = found.weights[node.inputs[1] or ""]
+            kept = (w != 0).reshape(len(w) // 8, 8, w.shape[1], -1)
+            assert np.array_equal(kept.any((1, 3)), kept.all((1, 3)))
+            assert set(kept.any((1, 3)).sum(1)) == {w.shape[1] // 4}
+
+
+@pytest.mark.parametrize("block", ["auto", "kernels", "irregular", "2:4"])
+def test_second_moments_lose_less_than_magnitude(block: str) -> None:
+    """On inputs that were not seen, of which there are more than the classifier has columns."""
+    graph = in_context(small(), calibration=Calibration(data(24)))
+    fresh = np.random.default_rng(9).standard_normal((8, 16, 6, 6)).astype(np.float32)
     want = evaluate(graph, {"x": fresh})[0]
     errors = {}
     for by in ("magnitude", "moments"):

@@ -34,6 +34,8 @@ from .row_sparse import plan as row_sparse
 from .row_sparse.spec import RowSparseChoice, RowSparseSpec
 from .rows import plan as rows
 from .rows.spec import RowSpec
+from .sparse_winograd import plan as sparse_winograd
+from .sparse_winograd.spec import SparseWinogradChoice, SparseWinogradSpec
 from .strassen import plan as strassen
 from .strassen.spec import StrassenChoice, StrassenSpec
 from .window import plan as window
@@ -52,6 +54,14 @@ FAMILIES: tuple[Family, ...] = (
         sparse=True,
     ),
     Family("row_sparse", {RowSparseSpec: RowSparseChoice}, alternative=row_sparse, sparse=True),
+    Family(
+        "sparse_winograd",
+        {SparseWinogradSpec: SparseWinogradChoice},
+        alternative=sparse_winograd,
+        exact=False,
+        sums_pixels=True,
+        sparse=True,
+    ),
     Family("bf16", {Bf16ConvSpec: Bf16Choice}, alternative=bf16, dtype="bf16"),
     Family("grouped", {GroupedConvSpec: GroupedConvChoice}),
     Family("window", {WindowSpec: WindowChoice}, window.HEADS),

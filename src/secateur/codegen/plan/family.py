@@ -137,8 +137,14 @@ class Family:
 
 
 def choices(families: Iterable[Family]) -> Mapping[type, type]:
-    """The kinds of spec that are tuned, each with the kind of its choice."""
-    return MappingProxyType({s: c for family in families for s, c in family.choices.items() if c is not None})
+    """The kinds of spec that are tuned, each with the kind of its choice.
+
+    Raises ValueError where two kinds of spec share one kind of choice, by which a kernel is known once it is chosen.
+    """
+    found = {s: c for family in families for s, c in family.choices.items() if c is not None}
+    if len(set(found.values())) < len(found):
+        raise ValueError("two kinds of spec have one kind of choice: it would not say which of them was chosen")
+    return MappingProxyType(found)
 
 
 def heads(families: Iterable[Family]) -> Mapping[str, Head]:

@@ -1,4 +1,7 @@
-"""Balanced blocks of V outputs x 1 input, as many in each row of blocks: what the block-sparse kernels run."""
+"""Balanced blocks of V outputs, as many in each row of blocks: of single columns, or of all taps of an input.
+
+The first are what the block-sparse kernels run, the second what Winograd's algorithm leaves out.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from secateur.ir import Array, InputError
 from .pattern import Mask, Pattern, kept_of, largest
 from .rectangles import spread, sums
 
+FEW = 8  # kernels of an output: with fewer a share of them is too coarse
+
 
 @dataclass(frozen=True)
 class Balanced(Pattern):
-    """V is ``outputs``, the width of the target's vectors.
+    """V is ``outputs``, the width of the target's vectors; ``columns`` follow each other and go together.
 
     Each row of blocks keeps as many (Yao et al., Balanced sparsity, AAAI 2019, for blocks), so that threads and
     registers are as busy in one as in another.
@@ -21,12 +26,36 @@ class Balanced(Pattern):
 
     name: ClassVar[str] = "auto"
     outputs: int
+    columns: int = 1
 
     def __post_init__(self) -> None:
-        if self.outputs < 1:
+        if self.outputs < 1 or self.columns < 1:
             raise InputError(f"balanced blocks of {self.outputs} outputs: a block has one at least")
 
     def mask(self, importance: Array, sparsity: float) -> Mask:
         """The weights that stay."""
-        found = sums(importance, self.outputs, 1)
-        return spread(largest(found, kept_of(found.shape[1], sparsity)), self.outputs, 1, importance.shape)
+        found = sums(importance, self.outputs, self.columns)
+        kept = largest(found, kept_of(found.shape[1], sparsity))
+        return spread(kept, self.outputs, self.columns, importance.shape)
+
+
+@dataclass(frozen=True)
+class Kernels(Pattern):
+    """Whole kernels: a block is all taps of an input for ``outputs`` outputs, in every row of blocks as many.
+
+    Where a layer has fewer than ``FEW`` inputs a block is a single tap.
+    """
+
+    name: ClassVar[str] = "kernels"
+    outputs: int
+
+    def __post_init__(self) -> None:
+        self.of(1, 1)
+
+    def of(self, taps: int, columns: int) -> Balanced:
+        """The blocks of a layer."""
+        return Balanced(self.outputs, taps if columns >= FEW * taps else 1)
+
+    def mask(self, importance: Array, sparsity: float) -> Mask:
+        """The weights that stay, of a layer with one tap."""
+        return self.of(1, importance.shape[1]).mask(importance, sparsity)

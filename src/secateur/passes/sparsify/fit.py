@@ -26,17 +26,16 @@ class Quadratic:
     second: Array
     pull: Array
 
-    def importance(self, weight: Array) -> Array:
+    def importance(self, weight: Array, together: int = 1) -> Array:
         """What the loss rises by, at most twice, if a weight goes and the others of its output make up for it.
 
-        w^2 / [S^-1]_jj, from Optimal Brain Surgeon (Hassibi and Stork, 1993), with one S for all outputs of a group.
+        w^2 / [S^-1]_jj, from Optimal Brain Surgeon (Hassibi and Stork, 1993), with one S for all outputs of a group. Of
+        so many columns that go ``together`` each has its part of what the whole costs, w' ([S^-1]_BB)^-1 w.
         """
         inverse = np.linalg.inv(self.second)
-        diagonal = np.maximum(np.einsum("gcc->gc", inverse), TINY)
-        found: Array = weight.astype(np.float64) ** 2 / diagonal[:, None, :]
-        return found
+        return np.stack([_worth(w, i, together) for w, i in zip(weight.astype(np.float64), inverse, strict=True)])
 
-    def remaining(self, weight: Array, left: Mask, alike: int) -> Array:
+    def remaining(self, weight: Array, left: Mask, alike: int, together: int = 1) -> Array:
         """``importance`` under a mask: the others that make up for a weight are those that are left.
 
         ``alike``: outputs that follow each other and have the same mask share an inverse of S on their columns.
@@ -47,8 +46,7 @@ class Quadratic:
                 rows = slice(first, first + alike)
                 columns = np.flatnonzero(left[g, first])
                 inverse = np.linalg.inv(self.second[g][np.ix_(columns, columns)])
-                diagonal = np.maximum(np.diag(inverse), TINY)
-                found[g, rows, columns] = (weight[g, rows][:, columns] ** 2 / diagonal).T
+                found[g, rows, columns] = _worth(weight[g, rows][:, columns], inverse, together).T
         return found
 
     def loss(self, weight: Array) -> float:
@@ -77,3 +75,15 @@ class Quadratic:
             size = np.einsum("goc,goc->go", residual, near)
             step = near + np.divide(size, before, out=np.zeros_like(size), where=before > 0)[..., None] * step
         return w
+
+
+def _worth(weight: Array, inverse: Array, together: int) -> Array:
+    """What each of [outputs, columns] costs that goes, with S^-1 of the columns; those that go together share it."""
+    if together == 1:
+        single: Array = weight**2 / np.maximum(np.diag(inverse), TINY)
+        return single
+    count = len(inverse) // together
+    corners = inverse.reshape(count, together, count, together)[np.arange(count), :, np.arange(count)]
+    blocks = weight.reshape(-1, count, together)
+    found: Array = np.einsum("obi,bij,obj->ob", blocks, np.linalg.inv(corners), blocks, optimize=True)
+    return np.repeat(found / together, together, axis=1)

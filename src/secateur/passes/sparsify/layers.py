@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +26,10 @@ class Place:
         """[outputs, inputs and taps]; of a recurrent layer, [directions, gates and units]."""
         wide = array.T if self.transposed else array
         return wide.reshape(-1, wide.shape[-1]) if self.node.op in RECURRENT else wide.reshape(len(wide), -1)
+
+    def taps(self, array: Array) -> int:
+        """Columns of an input, which follow each other."""
+        return math.prod(array.shape[2:]) if self.node.op == "conv" else 1
 
     def shaped(self, rows: Array, like: Array) -> Array:
         """The inverse, in the shape and type of the weight."""

@@ -29,6 +29,10 @@ class Pattern(Protocol):
         """
         ...
 
+    def of(self, taps: int, columns: int) -> Pattern:
+        """The pattern in a layer of so many ``columns``, in which the ``taps`` of an input follow each other."""
+        return self
+
     def toward(self, importance: Array, share: float, sparsity: float) -> Mask:
         """The weights that stay while ``share`` has gone, of the share ``sparsity`` that goes in the end."""
         return self.mask(importance, share)

@@ -28,7 +28,7 @@ def prune(loss: Quadratic, weight: Array, pattern: Pattern, sparsity: float, rou
     rounds = max(rounds, FINE) if _exact(weight, pattern) else rounds
     shares = [1 - (1 - sparsity) ** (number / rounds) for number in range(1, rounds)]
     *_, (now, left) = path(loss, weight, pattern, [*shares, sparsity])
-    if isinstance(pattern, Balanced) and _exact(weight, pattern):
+    if isinstance(pattern, Balanced) and pattern.columns == 1 and _exact(weight, pattern):
         left = exchange(loss, left, pattern.outputs)
         now = loss.solve(now, left)
     return now, left
@@ -42,9 +42,9 @@ def path(loss: Quadratic, weight: Array, pattern: Pattern, shares: Sequence[floa
     """
     shape, left, now = weight.shape, np.ones(weight.shape, bool), weight.astype(np.float64)
     exact = _exact(weight, pattern)
-    alike = pattern.outputs if isinstance(pattern, Balanced) else 1
+    alike, together = (pattern.outputs, pattern.columns) if isinstance(pattern, Balanced) else (1, 1)
     for share in shares:
-        worth = loss.remaining(now, left, alike) if exact else loss.importance(now)
+        worth = loss.remaining(now, left, alike, together) if exact else loss.importance(now, together)
         important = np.where(left, worth, 0.0).reshape(-1, shape[-1])
         left = left & pattern.toward(important, share, shares[-1]).reshape(shape)
         now = loss.solve(now, left)

@@ -13,7 +13,7 @@ from secateur.passes.compensate.original import EXAMPLES, kept_rows, noted
 from secateur.passes.context import context_of, in_context
 from secateur.passes.recipe import Recipe
 
-from .balanced import Balanced
+from .balanced import Balanced, Kernels
 from .blocks import pattern_of
 from .budget import divided
 from .darb import DARB, masks
@@ -37,7 +37,8 @@ class Sparsify:
     """Set a share of each layer's weights to zero, in a pattern that kernels can use.
 
     ``sparsity``: the share of zeros in each layer that takes part (see ``layers.places``), at least. ``block``: the
-    pattern, as ``--block`` spells it; ``auto`` are balanced blocks of ``lanes`` outputs, a vector of the target.
+    pattern, as ``--block`` spells it; ``auto`` are balanced blocks of ``lanes`` outputs, a vector of the target, and
+    ``kernels`` such blocks with all taps of an input, which Winograd's algorithm can leave out.
     ``by``: "magnitude"; "shares": squares as shares of their row's sum, so that quiet outputs, and quiet units of
     recurrent layers, keep as much of what they have as loud ones; or "moments": the second moments of each layer's
     inputs in calibration data say what a weight is worth, and what remains is solved for the original's outputs, layer
@@ -112,7 +113,7 @@ class Sparsify:
             weights, kept = self._by_magnitude(graph, chosen, pattern)
         rows = tuple(SparseRow(p.node.name, p.weight, float(1 - kept[p.weight].mean())) for p in chosen)
         found = noted(graph.rewrite(weights={**graph.weights, **weights}), self)
-        outputs = {Balanced: "outputs", Rectangles: "rows"}.get(type(pattern))
+        outputs = {Balanced: "outputs", Kernels: "outputs", Rectangles: "rows"}.get(type(pattern))
         return found.with_note(Sparsified(self.block, rows, getattr(pattern, outputs) if outputs else 1))
 
     def _by_magnitude(
@@ -125,7 +126,7 @@ class Sparsify:
         if self.across and self.by != "moments":
             kept = masks(squares, self.sparsity)
         else:
-            kept = [pattern.mask(s, self.sparsity) for s in squares]
+            kept = [_in(pattern, p, graph).mask(s, self.sparsity) for p, s in zip(chosen, squares, strict=True)]
         named = {p.weight: m for p, m in zip(chosen, kept, strict=True)}
         return {p.weight: _masked(p, graph.weights[p.weight], named[p.weight]) for p in chosen}, named
 
@@ -150,12 +151,13 @@ class Sparsify:
 
         shares = dict.fromkeys((p.weight for p in by_node.values()), self.sparsity)
         if self.across:
-            curves = {p.weight: self._normal(s, p, recipe, reach).curve(pattern) for s, p in steps()}
+            curves = {p.weight: self._normal(s, p, recipe, reach).curve(_in(pattern, p, graph)) for s, p in steps()}
             shares = divided(curves, self.sparsity)
         for step, place in steps():
             step.slim.weights.update(weights)
             normal = self._normal(step, place, recipe, reach)
-            weights[place.weight], shift, kept[place.weight] = normal.pruned(pattern, shares[place.weight], self.rounds)
+            own = _in(pattern, place, graph)
+            weights[place.weight], shift, kept[place.weight] = normal.pruned(own, shares[place.weight], self.rounds)
             if normal.bias is not None:
                 weights[normal.bias] = shift
             step.slim.weights.update(weights)
@@ -173,6 +175,12 @@ class Sparsify:
         from secateur.passes.compensate.refit import Refit
 
         return frozenset(p.weight for p in places(graph)) | Refit.may_change(graph)
+
+
+def _in(pattern: Pattern, place: Place, graph: Graph) -> Pattern:
+    """The pattern as it is in one layer."""
+    array = graph.weights[place.weight]
+    return pattern.of(place.taps(array), place.rows(array).shape[1])
 
 
 def _squares(place: Place, array: Array) -> Array:

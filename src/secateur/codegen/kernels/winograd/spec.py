@@ -36,6 +36,14 @@ class WinogradSpec(DenseConvolution):
 
     kernel = (3, 3)
     stride = dilation = (1, 1)
+    reached = 0.9  # of the peak, by products
+    moved = 6  # multiply-accumulates that it takes to transform a number
+    several = True  # may output blocks be computed at once, that multiply the same channels?
+
+    @property
+    def kept(self) -> float:
+        """Channels that an output block is multiplied with."""
+        return self.ci
 
     @property
     def full(self) -> bool:
@@ -54,9 +62,9 @@ class WinogradSpec(DenseConvolution):
     def estimate_of(self, m: int, target: Target) -> float:
         """Time with tiles of m x m outputs, in multiply-accumulates at the peak: products, weights, transforms."""
         outputs, points, tiles = self.blocks * self.lanes, (m + 2) ** 2, self.tiles(m)
-        products = tiles * points * self.ci * outputs / 0.9
-        weights = points * self.ci * outputs * target.load
-        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * 6
+        products = tiles * points * self.kept * outputs / self.reached
+        weights = points * self.kept * outputs * target.load
+        return max(products, weights) + tiles * points * (self.inputs * self.lanes + outputs) * self.moved
 
     def tiles(self, m: int) -> int:
         """Tiles of m x m outputs, those that hang over included."""

@@ -39,10 +39,12 @@ Body = Callable[..., None]
 
 def build(spec: WinogradSpec, choice: WinogradChoice, target: Target) -> Function:
     """The kernel ``(x, w, bias, [blocks of x], [channels], scratch, operands.., y)``."""
-    return _Winograd(spec, choice, target).build()
+    return WinogradKernel(spec, choice, target).build()
 
 
-class _Winograd:
+class WinogradKernel:
+    """Builds the kernel. One that leaves products out says which channels a block has, and where their weights are."""
+
     def __init__(self, spec: WinogradSpec, choice: WinogradChoice, target: Target) -> None:
         self.spec, self.choice, self.strip = spec, choice, strip(spec, choice)
         self.together = spec.lanes if target.by_lane and spec.full else 1  # channels a step
@@ -75,6 +77,11 @@ class _Winograd:
                 block, inputs + (block * strip.tiles + i) * v, *at)), name="tile")  # fmt: skip
 
         k.loop(spec.inputs, transform, name="cb")
+        self.outputs(worker, first, inputs)
+
+    def outputs(self, worker: Expr, first: Expr, inputs: Expr) -> None:
+        """All output blocks of a strip, or those of one worker."""
+        spec, k, v, strip = self.spec, self.k, self.spec.lanes, self.strip
         for start, count, nb in segments(spec.blocks, min(self.choice.nb, spec.blocks)):
             k.loop(count, lambda tile: self.blocks(
                 first, start + tile * nb, nb, inputs, inputs + strip.inputs * v),  # noqa: B023
@@ -160,8 +167,8 @@ class _Winograd:
 
     def point(self, point: Expr, block: Expr, nb: int, inputs: Expr, products: Expr) -> None:
         """The matrix product at a point: inputs of all tiles times the weights of ``nb`` output blocks."""
-        spec, k, v, tiles = self.spec, self.k, self.spec.lanes, self.strip.tiles
-        weights = k.bind((block * self.points + point * nb) * (spec.ci * v), INT)
+        k, v, tiles = self.k, self.spec.lanes, self.strip.tiles
+        weights = k.bind(self.weights(point, block, nb), INT)
 
         def some(first: Expr, columns: int) -> None:
             sums = k.accumulators(columns * nb, k.splat(0.0))
@@ -169,9 +176,9 @@ class _Winograd:
             def channel(number: Expr, place: Expr) -> None:
                 source = inputs + first * v + place
                 multiply(k, self.scratch, [source + q * v for q in range(columns)], self.w, weights + number * (nb * v),
-                         nb, sums, self.together, spec.ci * nb * v)  # fmt: skip  # and fetch those of the next point
+                         nb, sums, self.together, self.ahead(nb))  # fmt: skip
 
-            self.reduce(channel)
+            self.reduce(block, channel)
             for q in range(columns):
                 for j in range(nb):
                     to = products + (j * tiles + first + q) * (self.strip.tile * v)
@@ -180,8 +187,16 @@ class _Winograd:
         for start, count, columns in segments(tiles, self.choice.columns):
             k.loop(count, lambda q: some(start + q * columns, columns), name="q")  # noqa: B023
 
-    def reduce(self, channel: Body) -> None:
-        """``channel(number, where it lies)`` for each; empty lanes may hold anything, and are left out."""
+    def weights(self, point: Expr, block: Expr, nb: int) -> Expr:
+        """Where the weights of ``nb`` output blocks begin at a point."""
+        return (block * self.points + point * nb) * (self.spec.ci * self.spec.lanes)
+
+    def ahead(self, nb: int) -> int:
+        """How far the weights of the next point are, which are asked for; 0: nothing is."""
+        return self.spec.ci * nb * self.spec.lanes
+
+    def reduce(self, block: Expr, channel: Body) -> None:
+        """``channel(number, where it lies)`` for each of a block; empty lanes may hold anything, and are left out."""
         spec, k, v = self.spec, self.k, self.spec.lanes
         if self.channels is not None:
             k.loop(spec.ci, lambda c: channel(c, k.bind(k.scalar(self.channels, c).astype(INT), INT)), name="c")
@@ -227,6 +242,8 @@ def space(spec: WinogradSpec, target: Target) -> Iterator[WinogradChoice]:
 
 def _blocks(spec: WinogradSpec, tiles: int, most: Mapping[int, int], target: Target) -> tuple[int, ...]:
     """Output blocks at a time, the default first; ``most``: as many tiles are in registers with them."""
+    if not spec.several:
+        return (1,)
     if most[2] < tiles <= most[1] and 8 * spec.ci * spec.lanes > target.l1 // 2:
         return 1, 2, 3  # weights that overflow the first cache are best read once, by registers that hold all tiles
     return (3, 2, 1) if spec.blocks % 2 and spec.blocks % 3 == 0 else (2, 1, 3)
