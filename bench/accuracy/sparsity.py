@@ -42,7 +42,8 @@ from secateur.passes.sparsify import Sparsified, Sparsify
 from secateur.passes.train import Masks
 
 NETWORK, PASSES, RATE, TUNED_RATE = "residual", 5, 0.1, 0.05
-BLOCKS = ("irregular", "auto", "darb", "bmwm", "4x4")  # auto: balanced blocks of LANES outputs
+# auto: balanced blocks of LANES outputs; kernels: of as many outputs and all taps of an input
+BLOCKS = ("irregular", "auto", "darb", "bmwm", "4x4", "kernels")
 LANES, SHARES, KNOWN, FIRST = 8, (0.5, 0.7, 0.8), 512, "conv2d"
 KEY = ("seed", "block", "sparsity", "by")
 WAYS: Mapping[str, tuple[str, bool, Literal["layers", "outputs"]]] = {  # options of `sparsify`: by, across, of
@@ -50,7 +51,8 @@ WAYS: Mapping[str, tuple[str, bool, Literal["layers", "outputs"]]] = {  # option
     "budget": ("moments", True, "layers"), "outputs": ("moments", True, "outputs"),
 }  # fmt: skip
 PICTURE = common.ROOT / "docs" / "sparsity.svg"
-NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4"}
+NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4",
+         "kernels": "8 kernels, balanced"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def draw(rows: Sequence[common.Row]) -> None:
 
 
 def _panel(axes: Any, rows: Sequence[common.Row], field: str) -> None:
-    for block, marker in zip(BLOCKS, "os^Dx", strict=True):
+    for block, marker in zip(BLOCKS, "os^Dx+", strict=True):
         points = []
         for share in SHARES:
             mine = [r for r in rows if r["block"] == block and r["sparsity"] == share]
@@ -194,6 +196,7 @@ def main() -> int:
     parser = common.parser(__doc__, "sparsity.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="networks (default 3)")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES), help="of zeros")
+    parser.add_argument("--blocks", nargs="*", default=list(BLOCKS), choices=BLOCKS, help="patterns")
     parser.add_argument("--quick", action="store_true", help="one seed, 1,500 pictures")
     parser.add_argument("--plot", action="store_true", help="draw, measure nothing")
     arguments = parser.parse_args()
@@ -206,7 +209,8 @@ def main() -> int:
         seeds, examples, output = 1, 1500, common.ROOT / "out" / "sparsity-quick.jsonl"
     bench = Bench(small(fashion.load("train").first(examples)), small(fashion.load("t10k")), output)
     for job in plan(seeds, arguments.shares):
-        bench.run(job)
+        if job.block in (*arguments.blocks, "dense"):
+            bench.run(job)
     return 0
 
 
