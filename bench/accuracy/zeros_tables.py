@@ -152,7 +152,9 @@ def _whole() -> list[str]:
     lines = ["", "| network | threads | zeros | dense, ms | ms | gain | load |", "|---|--:|---|--:|--:|--:|--:|"]
     for (_, network, block, threads), r in mine.items():
         cells = [*(f"{r[k]:.2f}" for k in ("dense_ms", "sparse_ms", "gain")), f"{r['load']:.0f}"]
-        what = {"lstm": "LSTM ", "linear": "linear "}.get(r["part"], "") + network.removeprefix("ref/")
+        what = {"lstm": "LSTM ", "linear": "linear "}.get(r["part"], "") + network.removeprefix("ref/").replace(
+            ", 1 rows", ", 1 row"
+        )
         names = NAMES | {"auto": "balanced blocks", COLUMNS: "whole columns"}
         zeros = f"{r['sparsity']:.0%} {names.get(block, block)}"
         lines.append(f"| {what} | {threads} | {zeros} | {' | '.join(cells)} |")

@@ -335,7 +335,7 @@ def main() -> None:
         for row in PARTS[part](options):
             common.append(options.output, [{**around, **row}])
             rows.append(row)
-        print(whole(rows) if part in ("networks", "lstm") else means(rows), flush=True)
+        print(whole(rows) if part in ("networks", "lstm", "linear") else means(rows), flush=True)
 
 
 if __name__ == "__main__":
