@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.lib import common
 
-FAMILIES = ("conv", "window", "elementwise", "copies", "all")
+FAMILIES = ("conv", "block_sparse", "tf32", "f16", "window", "elementwise", "copies", "all")
 
 
 def gpu() -> str:
@@ -39,7 +39,8 @@ def _table(rows: list[common.Row]) -> list[str]:
     lines = [
         "",
         "Predicted, by counting and not measured: the share of the roofline of a family's kernels together, and "
-        "microseconds of all kernels of a network, float32, 224x224, without launches.",
+        "microseconds of all kernels of a network, 224x224, without launches but those of a call's second kernel; in "
+        "float32 where nothing else is said. Tensor cores are counted at half of the rate that NVIDIA states.",
         "",
         f"| network | board | batch | {' | '.join(FAMILIES)} | µs |",
         f"|---|---|--:|{'--:|' * len(FAMILIES)}--:|",

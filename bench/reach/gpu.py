@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ NETWORKS: dict[str, float] = {  # the share of multiply-accumulates that is left
 }  # fmt: skip
 ZEROS: dict[str, float] = {"tv/resnet50, 70 % zeros": 0.7}  # in blocks of 32 outputs
 PREDICTED = ("tv/resnet50", *ZEROS, "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d")
+PRECISE, PRECISIONS = "tv/resnet50", ("f32", "tf32", "f16")
 LOCAL = "131072"  # Oclgrind counts the shared memory of a group more than once
 INTERPRET = """
 import sys, numpy as np
@@ -170,6 +173,7 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
     from secateur.codegen.emit.gpu.assemble import calls
     from secateur.codegen.plan.family import family_of
     from secateur.codegen.plan.lower import lower
+    from secateur.codegen.plan.precision import Precision
     from secateur.codegen.records import Records
     from secateur.codegen.targets import GPUS
     from secateur.codegen.tune.tuner import Tuner
@@ -177,17 +181,18 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
     for name in PREDICTED:
         for batch in (1, 16) if fnmatch.fnmatch(name, only) else ():
             graph, _ = network(name, seed, 224, batch)
-            for title, board in BOARDS.items():
-                target = GPUS[board.target]
-                program = lower(graph, target, 1, Tuner(target, 1, Records()).choose, GPU)
-                code = GPU.assemble(program, graph, target).code
+            for mode, (title, board) in product(PRECISIONS if name == PRECISE else ("f32",), BOARDS.items()):
+                target, backend = GPUS[board.target], replace(GPU, precision=Precision(mode))
+                program = lower(graph, target, 1, Tuner(target, 1, Records()).choose, backend)
+                code = backend.assemble(program, graph, target).code
                 _, resources = nvcc.compile_cubin(code.source, target.mcpu)
                 launches = []
                 for call, of_call in zip(program.calls, calls(code.launches), strict=True):
                     family = family_of(call.spec, GPU.families)
                     kernels = [(code.kernels[one.kernel], resources[one.kernel]) for one in of_call]
                     launches.append(Launched(family.name if family else "copies", call.spec, call.choice, kernels))
-                yield {"kind": "prediction", "case": f"{name} on {title}, batch {batch}", "network": name,
+                shown = name if mode == "f32" else f"{name}, {mode}"
+                yield {"kind": "prediction", "case": f"{shown} on {title}, batch {batch}", "network": shown,
                        "board": title, "batch": batch, "families": by_family(launches, board),
                        "status": "predicted"}  # fmt: skip
 

@@ -7,8 +7,10 @@ bandwidth of its memory. The prediction takes longer for what can be counted wit
 * slots of the schedulers that read shared memory, and shared memory's own bandwidth: 32 numbers a cycle;
 * too few work items at once to hide latency, by the registers and the shared memory that ptxas says a kernel takes.
 
-A kernel that adds parts of sums counts its launch and the bytes of all parts, which another kernel wrote. Left out:
-the time to launch the first kernel of a call, the second cache, bank conflicts, instructions that compute addresses.
+A kernel that adds parts of sums counts its launch and the bytes of all parts, which another kernel wrote. Tensor cores
+have the rate that kernels are chosen by (``mma/spec``), half of what NVIDIA states for A100 and H200, also in the
+roofline. Left out: the time to launch the first kernel of a call, the second cache, bank conflicts, instructions that
+compute addresses.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from types import MappingProxyType
 from typing import Any
 
 from secateur.codegen.devices.code import Kernel, Resources
+from secateur.codegen.emit.gpu.matrices import DEPTH, LEFT, RIGHT
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice, GpuSparseSpec
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
 from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, slots
 from secateur.codegen.kernels.gpu.matmul import tile_of
+from secateur.codegen.kernels.gpu.mma.spec import MmaChoice, MmaConvSpec
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.targets import GPUS
 
@@ -84,11 +88,12 @@ def predicted(one: Launched, board: Board) -> Prediction:
     groups, warps = groups_of(kernel), -(-kernel.items // 32)
     busy = groups / (board.cores * -(-groups // board.cores))
     hiding = min(1.0, there * warps / HIDING)
-    compute = flops * overhang / (board.peak * share * busy * hiding)
+    peak = board.peak * getattr(one.spec, "rate", 1)
+    compute = flops * overhang / (peak * share * busy * hiding)
     time = max(compute, moving(kernel, used, board, number + parts))
     for more, taken in one.kernels[1:]:
         time += LAUNCH + moving(more, taken, board, parts + 4.0 * outputs_of(one.spec))
-    least = max(flops / board.peak, number / board.bandwidth)
+    least = max(flops / peak, number / board.bandwidth)
     return Prediction(least, max(time, least), there * warps / board.warps)
 
 
@@ -126,6 +131,8 @@ def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
     """Of the multipliers' slots the share that multiplies, and how many products are computed for each that counts."""
     if isinstance(spec, GpuSparseSpec):
         return of_blocks(spec, choice)
+    if isinstance(spec, MmaConvSpec):
+        return of_words(spec, choice)
     if isinstance(spec, MatmulSpec):
         choice = tile_of(spec, GPUS[board.target])
         outputs, pixels = spec.blocks, spec.w
@@ -147,6 +154,14 @@ def of_blocks(spec: GpuSparseSpec, choice: GpuSparseChoice) -> tuple[float, floa
     wide = 1 if choice.kind == "sum" else choice.items * choice.columns
     whole = spec.longest * spec.rows * spec.height * -(-spec.pixels // wide) * wide
     return products / slots(products, reads), whole / max(1, spec.macs)
+
+
+def of_words(spec: MmaConvSpec, choice: MmaChoice) -> tuple[float, float]:
+    """The same on tensor cores, of the products that these compute; a warp reads the words of its small matrices."""
+    products = choice.outputs * choice.pixels * spec.joined / spec.rate
+    reads = choice.items * 4 * (choice.rows * LEFT + choice.columns * RIGHT) / DEPTH
+    whole = -(-spec.co // choice.outputs) * choice.outputs * -(-spec.pixels // choice.pixels) * choice.pixels
+    return min(1.0, products / reads), whole / (spec.co * spec.pixels)
 
 
 def work(spec: Any) -> float:

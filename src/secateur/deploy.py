@@ -47,8 +47,9 @@ def build(
     of plain sums. ``compact`` does so for the size of the file, which then is that of the weights, and the library's
     notes say what it costs.
     ``precision`` "bf16": layers multiply in bfloat16 and add up in float32, where they have such a kernel and are not
-    too coarse; "auto": where that is faster, on a target that can. The notes say which do not, and how far the outputs
-    are from float32, on random inputs and on ``calibration``, batches as ``compile`` takes them.
+    too coarse; "auto": where that is faster, on a target that can; "tf32" and "f16" the same on tensor cores of GPUs.
+    The notes say which do not, and how far the outputs are from float32, on random inputs and on ``calibration``,
+    batches as ``compile`` takes them.
     Raises InputError, LawError where the two disagree, and Unsupported where TVM is missing or an operator has no code.
     """
     _need_tvm()

@@ -1,4 +1,4 @@
-"""Libraries that multiply in bfloat16: how far that moves the outputs, and layers that are too coarse for it.
+"""Libraries that multiply in bfloat16, TF32 or FP16: how far that moves outputs, and layers that are too coarse for it.
 
 A library is judged by its kernels on this machine, or where it lacks the instructions, by the same kernels with their
 products in plain arithmetic, which round their inputs alike. If the outputs move by more than ``LIMIT``, each layer is
@@ -45,15 +45,20 @@ class Names(Protocol):
 
 def narrowed(graph: Graph, library: Library, threads: int, records: Records, fast: bool, precision: Precision,
              calibration: Iterable[object] | None) -> Library:  # fmt: skip
-    """A library in bfloat16 without it in the layers that are too coarse, and with notes of how far it is off.
+    """A library in bfloat16, TF32 or FP16 without it in layers that are too coarse, with notes of how far it is off.
 
-    One that is left in float32 altogether comes back without such notes. Raises LawError where the outputs move too far
-    even then, and InputError for calibration data that the network cannot take.
+    One that is left in float32 altogether comes back without such notes, one for a GPU that is not here with a note of
+    that. Raises LawError where the outputs move too far even then, and InputError for calibration data that the network
+    cannot take.
     """
     from secateur import codegen
 
     target = library.metadata.target
-    mine = codegen.for_here(target)
+    if target.gpu and (lacking := codegen.missing_features(target)):
+        said = f"not compared with f32, as this machine lacks {', '.join(lacking)}"
+        library.metadata = dataclasses.replace(library.metadata, notes=(*library.metadata.notes, said))
+        return library
+    mine = target if target.gpu else codegen.for_here(target)
 
     def made(part: Graph, plain: Collection[str] | None, where: Target = mine) -> Library:
         kept = codegen.Precision("f32") if plain is None else dataclasses.replace(precision, plain=frozenset(plain))
@@ -112,7 +117,8 @@ def noted(library: Library, error: float, graph: Graph, here: Library, calibrati
 
     ``here`` computes the same on this machine. Raises InputError for data that the network cannot take.
     """
-    said = [f"outputs in bf16 differ from those in f32 by {error:.1e} of their largest, on random inputs"]
+    kind = library.metadata.precision
+    said = [f"outputs in {kind} differ from those in f32 by {error:.1e} of their largest, on random inputs"]
     if calibration is not None:
         said.append(_on_data(graph, here, calibration))
     notes = (*library.metadata.notes, *said)

@@ -27,7 +27,7 @@ def test_the_command_line_refuses_what_cannot_be_and_builds_what_can(call: Call,
     assert "target x86-avx2 has no instructions that multiply bfloat16" in done.err
     done = call("build", model, lib, "--precision", "bf61")
     assert done.code == 2
-    assert "unknown precision 'bf61' (did you mean bf16?)" in done.err
+    assert "unknown precision 'bf61' (did you mean bf16, f16?)" in done.err
     assert not lib.exists()
     done = call("build", model, lib, "--target", "x86-avx512-bf16", "--precision", "bf16")
     assert done.code == 0, done.err

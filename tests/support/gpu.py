@@ -20,10 +20,12 @@ from secateur.codegen.gpu_library import GpuLibrary
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
 from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, in_parts
+from secateur.codegen.kernels.gpu.mma.spec import MmaChoice, MmaConvSpec
 from secateur.codegen.metadata import Metadata
 from secateur.codegen.plan.lower import lower
+from secateur.codegen.plan.precision import Precision
 from secateur.codegen.plan.program import Choice, Spec
-from secateur.codegen.targets import GPUS
+from secateur.codegen.targets import Target, get_target
 from secateur.ir import Graph
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +42,7 @@ def missing() -> str | None:
     return f"GPU kernels need {', '.join(lacking)}" if lacking else None
 
 
-def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
+def every_choice(target: str | Target, first: int = 0) -> Callable[..., Choice | None]:
     """A choice of tiles that takes another one for each layer that has several, the ``first`` of the space at first.
 
     Reductions are whole, and in up to three parts, in turn. Alternatives to dense kernels are taken where they fit.
@@ -55,7 +57,7 @@ def every_choice(target: str, first: int = 0) -> Callable[..., Choice | None]:
     return choose
 
 
-def in_halves(target: str) -> Callable[..., Choice | None]:
+def in_halves(target: str | Target) -> Callable[..., Choice | None]:
     """The first choice of each layer; the reductions of every second one are in two parts."""
     numbers = count()
 
@@ -66,10 +68,10 @@ def in_halves(target: str) -> Callable[..., Choice | None]:
     return choose
 
 
-def candidates(spec: Spec, target: str) -> list[Choice | None]:
+def candidates(spec: Spec, target: str | Target) -> list[Choice | None]:
     """The space of a spec; None where there is nothing to choose."""
     space = GPU.templates[type(spec)].space
-    return [None] if space is None else list(space(spec, GPUS[target]))
+    return [None] if space is None else list(space(spec, get_target(target)))
 
 
 def shared(spec: Spec, choice: Choice | None, parts: int) -> Choice | None:
@@ -77,17 +79,23 @@ def shared(spec: Spec, choice: Choice | None, parts: int) -> Choice | None:
     if isinstance(choice, GpuConvChoice) and choice.kind == "tile":
         assert isinstance(spec, GpuConvSpec)
         return in_parts(choice, spec.slices(choice.depth), (*range(parts, 0, -1),))[0]
+    if isinstance(choice, MmaChoice):
+        assert isinstance(spec, MmaConvSpec)
+        return in_parts(choice, spec.slices(spec.depth), (*range(parts, 0, -1),))[0]
     if isinstance(choice, GpuSparseChoice) and choice.kind == "pixels":
         return replace(choice, parts=parts)
     return choice
 
 
-def built(graph: Graph, target: str, choose: Callable[..., Choice | None]) -> GpuLibrary:
+def built(
+    graph: Graph, target: str | Target, choose: Callable[..., Choice | None], precision: str = "f32"
+) -> GpuLibrary:
     """A library in which every layer is tiled as ``choose`` says."""
-    program = lower(graph, GPUS[target], 1, choose, GPU)
-    compiled = GPU.assemble(program, graph, GPUS[target])
+    chosen, backend = get_target(target), replace(GPU, precision=Precision(precision))
+    program = lower(graph, chosen, 1, choose, backend)
+    compiled = backend.assemble(program, graph, chosen)
     inputs, outputs = ([port(graph, n) for n in names] for names in ([v.name for v in graph.inputs], graph.outputs))
-    metadata = Metadata(graph.name, GPUS[target], 1, tuple(inputs), tuple(outputs), compiled.arena_words, {})
+    metadata = Metadata(graph.name, chosen, 1, tuple(inputs), tuple(outputs), compiled.arena_words, {})
     library = compiled.library(metadata)
     assert isinstance(library, GpuLibrary)
     return library

@@ -12,8 +12,9 @@ Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Precision = Annotated[
     str,
     typer.Option(
-        metavar="f32|bf16|auto",
-        help="What a library multiplies in: bf16 where the target has instructions for it, auto where that is faster.",
+        metavar="f32|bf16|tf32|f16|auto",
+        help="What a library multiplies in: bf16 where the target has instructions for it, auto where that is faster; "
+        "tf32 or f16 on a GPU's tensor cores.",
     ),
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Do not run the files next to what was read from them.")]

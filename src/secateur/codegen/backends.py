@@ -87,6 +87,7 @@ class GpuBackend:
     """
 
     families: tuple[Family, ...] = GPU_FAMILIES
+    precision: Precision = F32
 
     @property
     def templates(self) -> Mapping[type, Template]:
@@ -101,7 +102,7 @@ class GpuBackend:
 
     def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
         """Planes in an arena whose buffers begin at the 256 bytes that memory is read by."""
-        return Placement(graph, target, 1, choose, self.families, Arena(64))
+        return Placement(graph, target, 1, choose, self.families, Arena(64), precision=self.precision)
 
     def by_library(self, spec: TensorSpec) -> bool:
         """Copies to the caller's memory alone."""
@@ -130,4 +131,5 @@ def backend_for(target: Target, precision: Precision = F32) -> Backend:
             f"target {target.name}: no backend generates code for {architecture}; there are {', '.join(BACKENDS)}"
         )
     backend = BACKENDS[architecture]
-    return replace(backend, precision=precision) if isinstance(backend, CpuBackend) else backend
+    assert isinstance(backend, CpuBackend | GpuBackend)
+    return replace(backend, precision=precision)

@@ -221,9 +221,11 @@ def _in_float32(graph: Graph, program: Program, backend: Backend, precision: Pre
     plain = dict.fromkeys(n.label for n in graph.nodes if n.op in PRODUCTS and n.label not in narrow)
     kept = [label for label in plain if label in precision.plain]
     rest = [label for label in plain if label not in precision.plain]
-    why = "f32 is as fast or they have no bf16 kernel" if precision.mode == "auto" else "they have no bf16 kernel"
-    said = [f"bf16: {len(narrow)} layers multiply in bf16 and add up in f32"]
-    said += [f"in f32, as bf16 is too coarse for them: {', '.join(kept)}"] if kept else []
+    kind = "bf16" if precision.mode == "auto" else precision.mode
+    why = f"they have no {kind} kernel"
+    why = f"f32 is as fast or {why}" if precision.mode == "auto" else why
+    said = [f"{kind}: {len(narrow)} layers multiply in {kind} and add up in f32"]
+    said += [f"in f32, as {kind} is too coarse for them: {', '.join(kept)}"] if kept else []
     return said + ([f"in f32, as {why}: {', '.join(rest)}"] if rest else [])
 
 

@@ -37,7 +37,7 @@ def inexact_layers(
 def narrow_layers(
     graph: Graph, target: Target, threads: int, records: Records, precision: Precision
 ) -> tuple[str, ...]:
-    """Labels of the layers that a library in this precision multiplies in bfloat16. Raises as ``build`` does."""
+    """Labels of the layers that a library in this precision does not multiply in float32. Raises as ``build`` does."""
     return _layers(graph, target, threads, records, precision, lambda family: family.dtype != "f32")
 
 

@@ -35,7 +35,7 @@ class Target:
     Of a GPU, whose values lie in planes (``lanes`` 1): ``warp`` work items run in step (0: a processor), ``group`` is
     the most that share a group, ``shared`` the bytes of shared memory that a group has, ``registers`` those of a work
     item, ``cores`` the multiprocessors, to all of whose peak ``load`` refers; ``sharing`` is what launching a kernel
-    takes, in multiply-accumulates of one of them.
+    takes, in multiply-accumulates of one of them. ``tensor_cores``: a warp multiplies matrices in TF32 and FP16.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Target:
     warp: int = 0
     group: int = 0
     shared: int = 0
+    tensor_cores: bool = False
 
     @property
     def gpu(self) -> bool:
@@ -81,7 +82,8 @@ class Target:
         return target
 
 
-PRECISIONS = ("f32", "bf16", "auto")
+PRECISIONS = ("f32", "bf16", "tf32", "f16", "auto")
+TENSOR_CORES = ("tf32", "f16")  # precisions of theirs
 _X86, _ARM, _MAC = "x86_64-linux-gnu", "aarch64-linux-gnu", "aarch64-apple-darwin"
 _V82 = ("asimd", "asimddp", "asimdrdm", "atomics", "fphp", "lrcpc")  # what LLVM may use on a core of ARMv8.2
 
@@ -130,7 +132,7 @@ def _gpu(name: str, triple: str, arch: str, cores: int, group: int, shared: int,
     The rate of one multiprocessor: a launch takes about a microsecond, which nobody measured.
     """
     return Target(name, triple, arch, 1, 255, cores, load=load, warp=32, group=group, shared=shared << 10,
-                  sharing=1000 * rate)  # fmt: skip
+                  sharing=1000 * rate, tensor_cores=arch >= "sm_80")  # fmt: skip
 
 
 # Of CUDA's architectures the board with the most multiprocessors that is common: T4, A100, Jetson Orin, H200. OpenCL
@@ -197,8 +199,14 @@ def target_for(target: str | Target, precision: str) -> Target:
         near = did_you_mean(precision, PRECISIONS)
         raise InputError(f"unknown precision '{precision}'{near}: choose one of {', '.join(PRECISIONS)}")
     chosen = get_target(target)
-    if precision == "f32":
+    if precision == "f32" or (precision in TENSOR_CORES and chosen.tensor_cores):
         return chosen
+    if precision in TENSOR_CORES:
+        able_gpus = ", ".join(t.name for t in GPUS.values() if t.tensor_cores)
+        raise InputError(
+            f"precision {precision}: target {chosen.name} has no tensor cores that multiply in it; build with "
+            f"precision f32, or for one of {able_gpus}"
+        )
     able = [chosen] if target != "native" else [chosen, *TARGETS.values()]
     for one in able:
         full = _needing_bf16(one)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Precision:
     """``mode`` "f32"; "bf16": every layer that has such a kernel; "auto": where it is faster, measured or estimated.
 
+    "tf32" and "f16" on tensor cores of GPUs, every layer that has such a kernel; "auto" takes neither.
+
     ``plain``: labels of layers that stay in float32 nevertheless, because they would be too coarse.
     """
 
@@ -17,7 +19,8 @@ class Precision:
 
     def takes(self, dtype: str, label: str) -> bool:
         """May a kernel that multiplies in ``dtype`` compute this layer?"""
-        return dtype == "f32" or (self.mode != "f32" and label not in self.plain)
+        asked = "bf16" if self.mode == "auto" else self.mode
+        return dtype == "f32" or (dtype == asked and label not in self.plain)
 
 
 F32 = Precision()

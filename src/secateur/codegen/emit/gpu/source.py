@@ -11,6 +11,8 @@ from tvm import tirx
 from secateur.codegen.emit.types import Function
 from secateur.codegen.targets import Target
 
+from .fragments import prelude
+
 RESIDENT = 512  # work items of a multiprocessor that there must be registers for: all have 65,536
 
 
@@ -36,8 +38,8 @@ def source(functions: Mapping[str, Function], target: Target) -> str:
     )
     module = tvm.ir.transform.Sequential([t.FlattenBuffer(), t.LowerIntrin()])(module)
     made = tvm.get_global_func(f"target.build.{device.kind.name}")(module, device)
-    text = str(made.inspect_source())
-    return re.sub(r"__launch_bounds__\((\d+)\)", _bounds, text) if target.triple == "cuda" else text
+    cuda, text = target.triple == "cuda", str(made.inspect_source())
+    return prelude(re.sub(r"__launch_bounds__\((\d+)\)", _bounds, text) if cuda else text, cuda)
 
 
 def _bounds(found: re.Match[str]) -> str:

@@ -10,11 +10,13 @@ from secateur.codegen.plan.family import Template
 from . import matmul, pointwise, reductions
 from .block_sparse import template as block_sparse
 from .conv import template as conv
+from .mma import template as mma
 
 GPU_TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
         **conv.TEMPLATES,
         **block_sparse.TEMPLATES,
+        **mma.TEMPLATES,
         **matmul.TEMPLATES,
         **pointwise.TEMPLATES,
         **reductions.TEMPLATES,

@@ -7,7 +7,7 @@ them: neighbours read and write neighbouring numbers. Their outputs follow each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from secateur.codegen.emit.gpu.builder import GpuBuilder, div, integer, mod
@@ -16,15 +16,28 @@ from secateur.codegen.emit.types import Buffer, Expr
 from .conv.tiles import GpuConvChoice
 
 Fetch = Callable[[Expr, Expr, Expr], Expr]  # (slice, row of the slice, output or pixel of the tile) -> a number
+Step = Callable[[Sequence[Buffer], Sequence[Expr], Expr], None]
 
 
 @dataclass(frozen=True)
 class Side:
-    """An operand of a tile: how wide it is, what is loaded of it, and whether neighbours load along the reduction."""
+    """An operand of a tile: how wide it is, what is loaded of it, and whether neighbours load along the reduction.
+
+    ``joined``: of so many rows that follow each other ``join`` makes one word of shared memory. ``gap``: words that are
+    left free after each row there.
+    """
 
     wide: int
     fetch: Fetch
     deep: bool = False
+    joined: int = 1
+    join: Callable[..., Expr] | None = None
+    gap: int = 0
+
+    @property
+    def pitch(self) -> int:
+        """Words from one row to the next."""
+        return self.wide + self.gap
 
 
 def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: Expr, outputs: Side, pixels: Side,
@@ -33,47 +46,63 @@ def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: Expr, outputs: Side, 
 
     Of ``slices`` slices, one at least, from the ``first`` on; all of a group have the same.
     """
-    depth, items = choice.depth, choice.items
     sums = k.local(choice.rows * choice.columns, 0.0)
-    sides = (outputs, pixels)
-    halves = [k.shared(2 * depth * side.wide) for side in sides]
-    waiting = [k.local(depth * side.wide // items) for side in sides]
     left, right = k.local(choice.rows), k.local(choice.columns)
 
+    def step(halves: Sequence[Buffer], starts: Sequence[Expr], d: Expr) -> None:
+        # No name for this: TVM sees by the factors in it that four numbers at once are aligned.
+        from_left = starts[0] + d * outputs.pitch + own_row(k, choice, 0)
+        from_right = k.bind(starts[1] + d * pixels.pitch + own_column(k, choice, 0))
+        apart = choice.pixels // choice.columns
+        k.copy(left, halves[0], from_left, choice.rows)
+        k.loop(choice.columns, lambda j: k.store(right, j, k.load(halves[1], from_right + j * apart)), unroll=True)
+
+        def row(i: Expr) -> None:
+            def product(j: Expr) -> None:
+                k.add(sums, i * choice.columns + j, k.load(left, i) * k.load(right, j))
+
+            k.loop(choice.columns, product, unroll=True)
+
+        k.loop(choice.rows, row, unroll=True)
+
+    through(k, choice.depth, slices, (outputs, pixels), step, first)
+    return sums
+
+
+def through(k: GpuBuilder, depth: int, slices: Expr, sides: Sequence[Side], step: Step, first: Expr = 0,
+            stride: int = 1) -> None:  # fmt: skip
+    """``step(both operands in shared memory, where their slices begin, row)`` for each ``stride``-th row of all slices.
+
+    Slices have ``depth`` rows of words.
+    """
+    items = k.items
+    sizes = [depth * side.pitch for side in sides]
+    halves = [k.shared(2 * size) for size in sizes]
+    counts = [depth * side.wide // items for side in sides]
+    waiting = [k.local(count * side.joined) for count, side in zip(counts, sides, strict=True)]
+
     def place(side: Side, i: Expr) -> tuple[Expr, Expr]:
-        """(row of the slice, place in the tile) of a work item's i-th number."""
+        """(row of the slice, place in the tile) of a work item's i-th word."""
         at = k.item + i * items
         return (mod(at, depth), div(at, depth)) if side.deep else (div(at, side.wide), mod(at, side.wide))
 
     def fetch(s: Expr) -> None:
-        for side, kept in zip(sides, waiting, strict=True):
-            for i in range(depth * side.wide // items):
-                k.store(kept, i, side.fetch(k.bind(first + s), *place(side, i)))
+        for side, kept, count in zip(sides, waiting, counts, strict=True):
+            for i in range(count):
+                row, at = place(side, i)
+                for j in range(side.joined):
+                    k.store(kept, i * side.joined + j, side.fetch(k.bind(first + s), row * side.joined + j, at))
 
     def keep(half: Expr) -> None:
-        for side, kept, memory in zip(sides, waiting, halves, strict=True):
-            for i in range(depth * side.wide // items):
+        for side, kept, memory, size, count in zip(sides, waiting, halves, sizes, counts, strict=True):
+            for i in range(count):
                 row, at = place(side, i)
-                k.store(memory, half * (depth * side.wide) + row * side.wide + at, k.load(kept, i))
+                numbers = [k.load(kept, i * side.joined + j) for j in range(side.joined)]
+                word = numbers[0] if side.join is None else side.join(*numbers)
+                k.store(memory, half * size + row * side.pitch + at, word)
 
     def products(half: Expr) -> None:
-        def step(d: Expr) -> None:
-            # No name for this: TVM sees by the factors in it that four numbers at once are aligned.
-            from_left = half * (depth * outputs.wide) + d * outputs.wide + own_row(k, choice, 0)
-            from_right = k.bind(half * (depth * pixels.wide) + d * pixels.wide + own_column(k, choice, 0))
-            apart = choice.pixels // choice.columns
-            k.copy(left, halves[0], from_left, choice.rows)
-            k.loop(choice.columns, lambda j: k.store(right, j, k.load(halves[1], from_right + j * apart)), unroll=True)
-
-            def row(i: Expr) -> None:
-                def product(j: Expr) -> None:
-                    k.add(sums, i * choice.columns + j, k.load(left, i) * k.load(right, j))
-
-                k.loop(choice.columns, product, unroll=True)
-
-            k.loop(choice.rows, row, unroll=True)
-
-        k.loop(depth, step, "d", unroll=True)
+        k.loop(depth // stride, lambda d: step(halves, [half * size for size in sizes], d * stride), "d", unroll=True)
 
     def turn(s: Expr) -> None:
         fetch(k.bind(s + 1))
@@ -90,7 +119,6 @@ def multiply(k: GpuBuilder, choice: GpuConvChoice, slices: Expr, outputs: Side, 
     else:
         k.span(integer(0), slices - 1, turn, "s")
         products(k.bind(mod(slices - 1, 2)))
-    return sums
 
 
 def own_row(k: GpuBuilder, choice: GpuConvChoice, i: Expr) -> Expr:

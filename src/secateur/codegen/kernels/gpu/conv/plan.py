@@ -92,10 +92,12 @@ def _write(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogu
     bias = per_lane(placement, work.bias, out.channels)
 
     others: dict[Workload, Alternative] = {}
+    rounded: list[Workload] = []  # these are taken wherever they are offered
     for family in placement.offering(work.node):
         if family.alternative is not None:
             found = family.alternative.alternatives(spec, x, x.places(), work.weight, placement.target)
             others |= dict.fromkeys(found, family.alternative)
+            rounded += found if family.dtype != "f32" else ()
     kinds = choices(placement.families)
 
     def write(choice: Any) -> tuple[Workload, list[Argument]]:
@@ -108,7 +110,7 @@ def _write(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogu
         room = [Address(placement.program.arena.new(choice.parts * spec.outputs))] if choice.parts > 1 else []
         return kernel, [*begin, *more, out.offset(0), *room]
 
-    placement.program.tiled([spec, *others], write, work.node.label, [b for b, _ in x.blocks] + alive)
+    placement.program.tiled(rounded or [spec, *others], write, work.node.label, [b for b, _ in x.blocks] + alive)
     return out
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tvm import tirx
-
 from secateur.codegen.emit.gpu.builder import GpuBuilder, div, each, flat, integer, mod
 from secateur.codegen.emit.types import Expr, Function
 from secateur.codegen.kernels.gpu.reductions import plus
@@ -14,7 +12,8 @@ from secateur.codegen.kernels.gpu.tile import Side, multiply, own_column, own_ro
 from secateur.codegen.plan.family import Template
 from secateur.codegen.targets import Target
 
-from .operands import Conv, every, join
+from .implicit import Implicit
+from .operands import Conv, join
 from .spec import GpuConvSpec, space
 from .tiles import GpuConvChoice
 
@@ -32,48 +31,19 @@ def joined(spec: GpuConvSpec, choice: GpuConvChoice, target: Target) -> Function
 
 
 def _by_tiles(spec: GpuConvSpec, choice: GpuConvChoice) -> Function:
-    wide = -(-spec.co // choice.outputs)
-    k = GpuBuilder((-(-spec.pixels // choice.pixels), wide, spec.groups * choice.parts), choice.items)
-    conv, depth, count = Conv(k, spec, parts=choice.parts), choice.depth, spec.slices(choice.depth)
-    group, part = k.bind(div(k.group[2], choice.parts)), k.bind(mod(k.group[2], choice.parts))
-    first_output, first_pixel = k.group[1] * choice.outputs, k.group[0] * choice.pixels
-    lanes = wide * choice.outputs
-    # The last pixels of a tile that hangs over are computed like the last one, and not written.
-    pixel = k.bind(tirx.min(first_pixel + mod(k.item, choice.pixels), spec.pixels - 1))
-    first = conv.first_tap(pixel)
-    from_weights = k.bind(group * (count * depth * lanes) + first_output)
-
-    def weights(s: Expr, row: Expr, output: Expr) -> Expr:
-        return k.load(conv.weight, from_weights + (s * depth + row) * lanes + output)
-
-    def inputs(s: Expr, row: Expr, _: Expr) -> Expr:
-        if spec.by_tap(depth):
-            blocks = -(-spec.ci // depth)
-            channel, tap = k.bind(mod(s, blocks) * depth + row), div(s, blocks)
-            checks = [channel < spec.ci] if spec.ci % depth else []
-        else:
-            at = k.bind(s * depth + row)
-            channel, tap = k.bind(div(at, spec.taps)), mod(at, spec.taps)
-            checks = [at < spec.ci * spec.taps] if spec.ci * spec.taps % depth else []
-        inside, place = conv.tap(first, tap)
-        checks += [] if inside is None else [inside]
-        return k.load_if(every(checks), conv.x, conv.channel(group * spec.ci + channel) + place)
-
-    own = -(-count // choice.parts)  # the last part may have fewer slices
-    several = own if count % choice.parts == 0 else k.bind(tirx.min(integer(own), count - part * own))
-    sums = multiply(k, choice, several, Side(choice.outputs, weights), Side(choice.pixels, inputs), part * own)
+    tile = Implicit(spec, choice, choice.depth, choice.depth)
+    k = tile.k
+    sides = Side(choice.outputs, tile.weights), Side(choice.pixels, tile.inputs)
+    sums = multiply(k, choice, tile.several, *sides, tile.begin)
 
     def column(j: Expr) -> None:
-        at = k.bind(first_pixel + own_column(k, choice, j))
+        def rows(at: Expr) -> None:
+            def row(i: Expr) -> None:
+                tile.write(own_row(k, choice, i), at, k.load(sums, i * choice.columns + j))
 
-        def row(i: Expr) -> None:
-            output = k.bind(first_output + own_row(k, choice, i))
-            value = k.load(sums, i * choice.columns + j)
-            k.branch(output < spec.co if spec.co % choice.outputs else None,
-                     lambda: conv.write(k.bind(group * spec.co + output), at, value, part))  # fmt: skip
+            k.loop(choice.rows, row, unroll=True)
 
-        k.branch(at < spec.pixels if spec.pixels % choice.pixels else None,
-                 lambda: k.loop(choice.rows, row, unroll=True))  # fmt: skip
+        tile.column(own_column(k, choice, j), rows)
 
     k.loop(choice.columns, column, unroll=True)
     return k.finish()

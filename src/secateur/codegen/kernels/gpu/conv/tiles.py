@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from secateur.codegen.targets import Target
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 EDGES = (128, 64, 32)  # outputs and pixels of a tile
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # groups that may share a reduction
@@ -19,6 +23,7 @@ IN_FLIGHT = 2  # numbers that a work item waits for at once
 WAIT = 0.6  # of the time of a launch, until a number of memory is there
 FILE, MOST = 65536, 16  # registers of a multiprocessor, and groups that are on it at once
 
+T = TypeVar("T", bound="DataclassInstance")  # a choice with a number of ``parts``
 Slices = Callable[[int], int]  # the depth of a slice -> slices of a reduction
 
 
@@ -119,8 +124,8 @@ def joining(parts: int, outputs: int, target: Target) -> float:
     return target.sharing + kernel_time(-(-outputs // HIDING), HIDING, 1, 0.0, 0.0, (parts + 1) * outputs, target)
 
 
-def in_parts(choice: GpuConvChoice, count: int, parts: tuple[int, ...]) -> list[GpuConvChoice]:
-    """A tile with its reduction of ``count`` slices in so many parts, none of which is empty."""
+def in_parts(choice: T, count: int, parts: tuple[int, ...]) -> list[T]:
+    """A choice with its reduction of ``count`` slices in so many parts, none of which is empty."""
     even = dict.fromkeys(-(-count // -(-count // p)) for p in parts if p <= count)
     return [replace(choice, parts=p) for p in even]
 
