@@ -17,45 +17,6 @@ TILES = ((128, 128, 2, 4), (128, 64, 2, 4), (64, 128, 2, 4), (64, 64, 2, 4), (32
 
 
 @dataclass(frozen=True)
-class MmaConvSpec(GpuConvSpec):
-    """A convolution by tiles. ``joined`` numbers make up a word.
-
-    ``rate``: products in the time of one in float32: half of what NVIDIA states for A100 and H200, since on the latter
-    ``mma.sync`` is not the fastest instruction.
-    """
-
-    joined: int = 1
-    rate: int = 4
-
-    @classmethod
-    def of(cls, dense: GpuConvSpec) -> Self:
-        """The dense convolution."""
-        return cls(**{f.name: getattr(dense, f.name) for f in fields(GpuConvSpec)})
-
-    @property
-    def depth(self) -> int:
-        """Numbers of the reduction, of a slice."""
-        return WORDS * self.joined
-
-    def estimate(self, target: Target) -> float:
-        """Time in multiply-accumulates of a multiprocessor in float32, counted."""
-        return time(self, next(space(self, target)), target)
-
-
-@dataclass(frozen=True)
-class Tf32ConvSpec(MmaConvSpec):
-    """Of numbers rounded to TF32: ten bits after the first, and the exponents of float32."""
-
-
-@dataclass(frozen=True)
-class F16ConvSpec(MmaConvSpec):
-    """Of numbers rounded to FP16: ten bits after the first, up to 65504."""
-
-    joined: int = 2
-    rate: int = 8
-
-
-@dataclass(frozen=True)
 class MmaChoice:
     """A group computes ``outputs`` x ``pixels``, each of its warps ``rows`` x ``columns`` small matrices of them.
 
@@ -84,9 +45,63 @@ class MmaChoice:
         return 2 * 4 * WORDS * (self.outputs + self.pixels + 2 * GAP)
 
 
+@dataclass(frozen=True)
+class Tf32Choice(MmaChoice):
+    """Of numbers in TF32."""
+
+
+@dataclass(frozen=True)
+class F16Choice(MmaChoice):
+    """Of numbers in FP16."""
+
+
+@dataclass(frozen=True)
+class MmaConvSpec(GpuConvSpec):
+    """A convolution by tiles. ``joined`` numbers make up a word.
+
+    ``rate``: products in the time of one in float32: half of what NVIDIA states for A100 and H200, since on the latter
+    ``mma.sync`` is not the fastest instruction.
+    """
+
+    joined: int = 1
+    rate: int = 4
+
+    @classmethod
+    def of(cls, dense: GpuConvSpec) -> Self:
+        """The dense convolution."""
+        return cls(**{f.name: getattr(dense, f.name) for f in fields(GpuConvSpec)})
+
+    @property
+    def depth(self) -> int:
+        """Numbers of the reduction, of a slice."""
+        return WORDS * self.joined
+
+    @property
+    def choice(self) -> type[MmaChoice]:
+        """The kind of its choices, by which its type of numbers is known."""
+        return F16Choice if self.joined == 2 else Tf32Choice
+
+    def estimate(self, target: Target) -> float:
+        """Time in multiply-accumulates of a multiprocessor in float32, counted."""
+        return time(self, next(space(self, target)), target)
+
+
+@dataclass(frozen=True)
+class Tf32ConvSpec(MmaConvSpec):
+    """Of numbers rounded to TF32: ten bits after the first, and the exponents of float32."""
+
+
+@dataclass(frozen=True)
+class F16ConvSpec(MmaConvSpec):
+    """Of numbers rounded to FP16: ten bits after the first, up to 65504."""
+
+    joined: int = 2
+    rate: int = 8
+
+
 def space(spec: MmaConvSpec, target: Target) -> Iterator[MmaChoice]:
     """The choices, the default first: each tile with the best number of parts."""
-    tiles = (MmaChoice(*sizes) for sizes in TILES)
+    tiles = (spec.choice(*sizes) for sizes in TILES)
     fitting = [tile for tile in tiles if tile.items <= target.group and tile.shared <= target.shared]
     shared = [in_parts(tile, spec.slices(spec.depth), PARTS) for tile in fitting]
     best = [min(choices, key=lambda c: time(spec, c, target)) for choices in shared]
