@@ -43,8 +43,9 @@ class Knapsack(Budgeted):
     ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
     whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
     network is shared out, where layers can be timed, and multiply-accumulates as well: of the two networks that meet
-    the budget as measured, the one that loses less is taken. ``readers`` "own": layers that read the same tensor may
-    each go without other channels of it, where the network then loses less (UPSCALE, ICML 2023; ``OwnReaders``).
+    the budget as measured, the one that loses less is taken. ``readers`` "own", with
+    ``obs``: layers that read the same tensor may each go without other channels of it, where the network then loses
+    less (UPSCALE, ICML 2023; ``OwnReaders``).
     """
 
     name: ClassVar[str] = "knapsack"

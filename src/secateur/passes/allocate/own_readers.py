@@ -28,14 +28,8 @@ from .estimate import work_of_weights
 from .rounds import budget_of
 from .select import axes
 
-LOOSER = (
-    1.05,
-    1.1,
-    1.2,
-    1.4,
-)  # budgets, as multiples of the real one, that channels gone for everybody are chosen under
+LOOSER = (1.05, 1.1, 1.2, 1.4)  # budgets, of the real one, under which channels are chosen that go for everybody
 COPY = 4  # multiply-accumulates that a number counts as which is copied for a reader
-FLOOR = 0.1  # the share of what flows in that every reader keeps
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class OwnReaders:
     ``score`` says of each reader, best repaired, of all that it goes without (Optimal Brain Surgeon), in sum. Of the
     network whose readers are tied and those that ``LOOSER`` budgets, or none, begin, the one that loses least is
     taken. A reader keeps channels of its own only where the multiply-accumulates that this saves are worth the copy
-    (``COPY``).
+    (``COPY``), and of what flows in the share that is the allocator's ``floor``, if it has one.
     """
 
     name: ClassVar[str] = "own_readers"
@@ -62,11 +56,10 @@ class OwnReaders:
         assert done.amount is not None
         limit = done.amount.limit(before(graph, kind))
         most = min(before(graph, kind), counter(graph, kind)(np.ones(coupling.size, bool)))
-        best: Graph | None = None
-        loss = np.inf
+        floor, best, loss = float(getattr(self.allocator, "floor", 0.0)), None, np.inf
         for budget in sorted({most, *(min(int(limit * more), most) for more in LOOSER)}) if known else ():
             loose = with_options(self.allocator, **{kind: budget})(graph)
-            found = _Spent(loose, kind, limit, list(known.values()), self.score).network()
+            found = _Spent(loose, kind, limit, list(known.values()), self.score, floor).network()
             lost = np.inf if found is None else self.lost(found)
             best, loss = (found, lost) if lost < loss else (best, loss)
         usual = self.lost(tied) if best is not None else 0.0
@@ -127,6 +120,7 @@ class _Spent:
     limit: int
     known: Sequence[Reader]
     score: ByReader
+    floor: float
 
     def network(self) -> Graph | None:
         """The network that uses the budget best; None where readers cannot give up as much.
@@ -187,7 +181,7 @@ class _Spent:
             kept = int(live.sum())
             size = np.bincount(number[number >= 0], minlength=len(order))[order]
             after = kept - np.cumsum(size)
-            ends = np.flatnonzero((after % lanes == 0) & (after >= max(1, int(np.ceil(FLOOR * kept)))))
+            ends = np.flatnonzero((after % lanes == 0) & (after >= max(1, int(np.ceil(self.floor * kept)))))
             if not len(ends):
                 continue
             parts = np.split(np.arange(ends[-1] + 1), ends[:-1] + 1)
