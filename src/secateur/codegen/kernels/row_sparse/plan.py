@@ -25,7 +25,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
 
     ``reads``: the lanes of x that the convolution reads; ``weight`` [outputs, reads, 1, 1].
     """
-    plain = spec.kernel == spec.stride == (1, 1) and spec.threads == 1
+    plain = spec.kernel == spec.stride == (1, 1)
     few = spec.n * spec.h * spec.w < spec.lanes  # pixels that fill a vector are better side by side: ``block_sparse``
     if not (plain and few and target.permute and weight.size and spec.lanes == x.extent.lanes and _in_order(x, reads)):
         return ()
@@ -38,7 +38,7 @@ def alternatives(spec: ConvSpec, x: Blocked, reads: Ints, weight: Floats, target
     percent = _coarse(np.count_nonzero(others) / others.size) if others.size else 0
     work = RowSparseSpec(
         spec.lanes, spec.n, len(reads), spec.blocks, spec.h, spec.w, spec.x, spec.y, tuple(chosen), tuple(shares),
-        percent, spec.post_ops,
+        percent, spec.post_ops, spec.threads,
     )  # fmt: skip
     return (work,) if work.estimate(target) <= WORTH * spec.estimate(target) else ()
 

@@ -17,8 +17,9 @@ REACHED = 0.8  # of what loads, permutations and memory would allow
 
 @dataclass(frozen=True)
 class RowSparseSpec(DenseConvolution):
-    """A 1x1 convolution or linear layer, for one thread: many weights are zero, and most rows lie by ``powers``.
+    """A 1x1 convolution or linear layer of which many weights are zero, and most rows lie by ``powers``.
 
+    Of all ``threads`` one computes it: results are put together from products of all rows, and no kernel has a barrier.
     ``shares``: per cent of the vectors of rows that are of each of ``powers``; those that are left keep ``percent`` of
     their weights, by which records are looked up. The ``ci`` channels lie in blocks in order.
     """
@@ -62,12 +63,12 @@ class RowSparseSpec(DenseConvolution):
         return self.pixels * (own + self.others) * self.lanes
 
     def estimate(self, target: Target) -> float:
-        """Time in multiply-accumulates at the peak: a vector of rows meets all pixels, so weights are read once."""
+        """Time in multiply-accumulates at the peak of all threads: a vector of rows meets all pixels at once."""
         cycles = Cycles(self.lanes, 0.0, target.permute_cycles)
         own = sum(count * cycles.permuted(how) for how, count in self.counts())
         every = own + cycles.looked_up(self.others + self.blocks, self.lanes)  # and each sum, from where it is
         read = sum(count * how.vectors * (1 + how.bits / WORD) for how, count in self.counts()) + 2 * self.others
-        return max(self.pixels * every * target.fmas, read * target.load) * self.lanes / REACHED
+        return self.threads * max(self.pixels * every * target.fmas, read * target.load) * self.lanes / REACHED
 
     def workload(self) -> RowSparseSpec:
         """The same without its epilogue."""
