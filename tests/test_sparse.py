@@ -49,8 +49,9 @@ def test_zeros_alone() -> None:
     assert done.recipe.rewrites == ("sparsify{sparsity=75%,block=8x1}",)
 
 
-def test_auto_follows_the_target() -> None:
-    done = secateur.compile(network(), "none", sparsity=0.5, target="x86-avx512", verify=False)
+@pytest.mark.parametrize("block", [None, "auto", "kernels"])
+def test_blocks_follow_the_target(block: str | None) -> None:
+    done = secateur.compile(network(), "none", sparsity=0.5, block=block, target="x86-avx512", verify=False)
     assert "lanes=16" in done.report.policy
     w = done.graph.weights[next(n.inputs[1] or "" for n in done.graph.nodes if n.op == "conv")]
     gone = (w.reshape(2, 16, -1) == 0).all(1)
