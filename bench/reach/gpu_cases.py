@@ -50,7 +50,7 @@ GPU_CASES: Mapping[str, Case] = MappingProxyType(
             lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(5, 33, 3, 2)), ((1, 5, 8, 8),), ("conv",)
         ),
         "tiles of 128x128": Case(conv(136, 130, 1), ((1, 3, 12, 12),), ("conv",)),
-        "block-sparse linear": Case(sparse(lambda: nn.Linear(256, 66)), ((3, 256),), ("block_sparse",)),
+        "block-sparse linear": Case(sparse(lambda: nn.Linear(1024, 518)), ((3, 1024),), ("block_sparse",)),
         "few tiles, deep": Case(
             sequence(lambda: nn.Conv2d(190, 40, 3, padding=1), nn.ReLU), ((1, 190, 4, 5),), ("conv",)
         ),
@@ -82,7 +82,7 @@ TINY: Mapping[str, Case] = MappingProxyType(
         "block-sparse, 1x1": Case(
             sparse(lambda: nn.Conv2d(32, 32, 1, bias=False)), ((2, 32, 3, 2),), ("block_sparse",)
         ),
-        "block-sparse sum": Case(sparse(lambda: nn.Linear(140, 34)), ((2, 140),), ("block_sparse",)),
+        "block-sparse sum": Case(sparse(lambda: nn.Linear(500, 98), 0.9), ((2, 500),), ("block_sparse",)),
         "transposed": Case(lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), ((1, 4, 3, 3),), ("conv",)),
         "mean": Case(lambda: nn.AdaptiveAvgPool2d(1), ((1, 3, 7, 6),), ("elementwise",)),
         "pools": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.reach.gpu_cases import GPU_CASES, TINY
+from secateur import codegen
 from secateur.codegen.kernels.gpu.block_sparse.plan import SURE, alternatives, in_fours
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseSpec
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.plan.tensors import Arena, Blocked, Extent
 from secateur.codegen.targets import GPUS
+from secateur.ir.frontends.torch.trace import trace
+
+pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
 H200 = GPUS["cuda:sm_90"]
 
@@ -72,3 +78,11 @@ def test_rows_are_filled_up_to_fours_with_their_last_block(counts: list[int]) ->
         assert len(here) == -(-count // 4) * 4
         assert here[:count] == list(range(begins[row], begins[row] + count))
         assert set(here[count:]) <= {begins[row] + count - 1}
+
+
+@pytest.mark.parametrize("name", [n for n, case in {**GPU_CASES, **TINY}.items() if "block_sparse" in case.families])
+def test_cases_that_are_there_for_these_kernels_have_them(name: str) -> None:
+    """Or what runs them would check dense ones."""
+    case = GPU_CASES.get(name) or TINY[name]
+    graph = trace(case.module(), case.inputs(), name=name)
+    assert re.search(r"^ *\d+ +block_sparse\{", codegen.show_plan(graph, "opencl"), re.MULTILINE)
