@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ import pytest
 # NumPy reads this when it is loaded, here and in the processes of tests: workers share the cores, and threads of a
 # product of small matrices spin while they wait for each other.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+# Where Python was told to keep no bytecode, each of the processes that tests start would compile torch's modules anew,
+# which takes longer than what most of them do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

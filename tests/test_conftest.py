@@ -45,3 +45,11 @@ def test_what_needs_tools_may_be_skipped_only_where_they_are_missing(tmp_path: P
     skips = "pytest.skip('emulation needs qemu-aarch64-static: install it')", "pytest.skip('GPU kernels need nvcc')"
     options: tuple[tuple[str, ...], ...] = ((), ("--emulated",), ("--gpu",))
     assert [outcome(tmp_path, *skips, options=given)[0] for given in options] == [0, 1, 1]
+
+
+def test_processes_of_tests_keep_bytecode_and_use_one_thread() -> None:
+    """Whatever the environment that the tests were started in says."""
+    ask = "import os, sys; print(sys.dont_write_bytecode, os.environ['OPENBLAS_NUM_THREADS'])"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
+    assert not sys.dont_write_bytecode
