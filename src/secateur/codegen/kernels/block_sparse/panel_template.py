@@ -36,7 +36,8 @@ def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:
     """The kernel ``(memory, w, bias, places, offsets, starts, operands.., y)``.
 
     ``places``: where in ``memory`` the input's blocks begin (the first, if they follow each other), then the scratch.
-    ``offsets``: where in the panel the input of each kept block is. ``starts``: as for ``BlockSparseSpec``.
+    ``offsets``: where in the panel the input of each kept block is. ``starts``: as for ``BlockSparseSpec``; of single
+    weights ``Lists.table``.
     """
     return (PixelKernel if spec.kernel == (1, 1) else RowKernel)(spec, choice, target).build()
 
