@@ -81,14 +81,22 @@ def test_balanced_by_hand() -> None:
     np.testing.assert_array_equal(found, [[0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
 
 
+def test_blocks_begin_anew_with_each_gate() -> None:
+    """Two gates of three rows: blocks of two rows, then of one, which is in no block of the next gate."""
+    importance = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    found = Balanced(2).of(1, 2, 3).mask(importance, 0.5)
+    np.testing.assert_array_equal(found, importance > 0)
+    assert not np.array_equal(Balanced(2).mask(importance, 0.5), found)
+
+
 def test_whole_kernels_by_hand() -> None:
     """Kernels of two taps, eight of them: sums are 3, 4, 5 .. in one row of blocks, the reverse in the other."""
     first = np.repeat(np.arange(1.0, 9), 2)[None] + np.array([[0.5], [0.5]])
     importance = np.concatenate([first, first[:, ::-1]])
-    found = Kernels(2).of(2, 16).mask(importance, 0.7)
+    found = Kernels(2).of(2, 16, 4).mask(importance, 0.7)
     np.testing.assert_array_equal(found[:2], np.tile(np.repeat(np.arange(8) >= 6, 2), (2, 1)))
     np.testing.assert_array_equal(found[2:], found[:2, ::-1])
-    assert Kernels(2).of(9, 27) == Balanced(2)  # three kernels: a share of them is too coarse
+    assert Kernels(2).of(9, 27, 4) == Balanced(2, 1, 4)  # three kernels: a share of them is too coarse
 
 
 def test_darb_gives_dense_rows_smaller_blocks() -> None:

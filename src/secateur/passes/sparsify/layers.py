@@ -31,6 +31,10 @@ class Place:
         """Columns of an input, which follow each other."""
         return math.prod(array.shape[2:]) if self.node.op == "conv" else 1
 
+    def units(self, array: Array) -> int:
+        """Rows of a gate of a recurrent layer, of others all."""
+        return int(self.node.attrs["hidden"]) if self.node.op in RECURRENT else len(self.rows(array))
+
     def shaped(self, rows: Array, like: Array) -> Array:
         """The inverse, in the shape and type of the weight."""
         whole = rows.reshape(like.shape[::-1] if self.transposed else like.shape)

@@ -29,8 +29,11 @@ class Pattern(Protocol):
         """
         ...
 
-    def of(self, taps: int, columns: int) -> Pattern:
-        """The pattern in a layer of so many ``columns``, in which the ``taps`` of an input follow each other."""
+    def of(self, taps: int, columns: int, units: int) -> Pattern:
+        """The pattern in a layer of so many ``columns``, in which the ``taps`` of an input follow each other.
+
+        ``units``: the rows of a gate of a recurrent layer, all rows of others.
+        """
         return self
 
     def toward(self, importance: Array, share: float, sparsity: float) -> Mask:

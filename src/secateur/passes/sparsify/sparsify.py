@@ -180,7 +180,7 @@ class Sparsify:
 def _in(pattern: Pattern, place: Place, graph: Graph) -> Pattern:
     """The pattern as it is in one layer."""
     array = graph.weights[place.weight]
-    return pattern.of(place.taps(array), place.rows(array).shape[1])
+    return pattern.of(place.taps(array), place.rows(array).shape[1], place.units(array))
 
 
 def _squares(place: Place, array: Array) -> Array:
