@@ -30,6 +30,7 @@ from bench.lib import common
 from secateur.ir import Array, Graph
 
 EXAMPLES, JUDGED, TOGETHER = 128, 200, 16
+RESIDUAL = "group_lasso,slim,refit{ridge=10%,residual=true}"
 SOLVED = "obs,knapsack{loss=sum},slim,refit{ridge=auto}"
 DENSE = "none"  # the policy that prunes nothing
 Run = Callable[[Array], Array]  # examples to the first output
@@ -78,7 +79,7 @@ SUBJECTS: Mapping[str, Callable[[int], Subject]] = MappingProxyType(
     {"mobilenet_v2": mobilenet_v2, "open_nsfw": nsfw, "ppocr_rec": recogniser}
 )
 CELLS: Mapping[str, tuple[tuple[float, ...], tuple[str, ...]]] = MappingProxyType({
-    "mobilenet_v2": ((0.85, 0.7), ("group_lasso,slim,refit{ridge=10%}",)),
+    "mobilenet_v2": ((0.85, 0.7), ("group_lasso,slim,refit{ridge=10%}", RESIDUAL)),
     "open_nsfw": ((0.5,), ("group_lasso,slim,refit", SOLVED)),
     "ppocr_rec": ((0.7,), ("group_lasso,slim,refit", SOLVED)),
 })  # fmt: skip
