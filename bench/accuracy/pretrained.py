@@ -7,8 +7,8 @@
 MobileNetV2 on foolbox's twenty labelled photos: how many are right, and on how many it says what the dense one says.
 open_nsfw on the same photos: how far its two logits are off, as norms. PP-OCR's recogniser on 200 rendered lines: wrong
 characters of a hundred (lines.py). None is calibrated on what judges it: the first two see crops of scikit-image's ten
-natural photos, the third other lines. Tuning takes so many steps and no clock; `cpu_s` is what all of it cost on one
-thread. A run that was stopped goes on where it was.
+natural photos, the third other lines. `cpu_s` is what a row cost on one thread. A run that was stopped goes on where it
+was.
 """
 
 from __future__ import annotations
