@@ -143,6 +143,25 @@ def test_auto_leaves_layers_dense_that_would_gain_nothing() -> None:
     assert min(zeros(asked.graph)) >= 0.1
 
 
+def test_auto_takes_whole_kernels_where_single_taps_gain_nothing() -> None:
+    """A 3x3 layer that Winograd's algorithm computes, at half; at 90 % single taps gain. 1x1 layers have no others."""
+    net = Net(1, 16, 28, 28)
+    y = net.relu(net.conv(net.relu(net.conv("x", 128, 1)), 128))
+    graph = net.graph(net.conv(net.relu(y), 256, 1))
+    name = next(n.name for n in graph.nodes if n.op == "conv" and graph.weights[n.inputs[1] or ""].shape[2] == 3)
+    done = secateur.compile(graph, "none", sparsity=0.5, target="x86-avx2", verify=False)
+    assert f"whole=[{name}]" in done.report.policy
+    assert any("in 1 of 3 layers whole kernels go" in remark for remark in done.report.remarks)
+    w = next(w for w in done.graph.weights.values() if w.shape == (128, 128, 3, 3))
+    kept = (w != 0).reshape(16, 8, 128, 9)
+    assert np.array_equal(kept.any((1, 3)), kept.all((1, 3)))
+    assert set(kept.any((1, 3)).sum(1)) == {64}
+    more = secateur.compile(graph, "none", sparsity=0.9, target="x86-avx2", verify=False)
+    assert "whole" not in more.report.policy
+    again = secateur.apply(done.recipe, graph)
+    assert all(np.array_equal(again.graph.weights[n], w) for n, w in done.graph.weights.items())
+
+
 def test_gains_are_of_layers_with_zeros() -> None:
     graph = wide()
     assert gains(graph, "x86-avx2") == {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from secateur.passes.sparsify import Sparsified, Sparsify
 from secateur.passes.sparsify.balanced import Balanced, Kernels
 from secateur.passes.sparsify.layers import places
 from secateur.passes.sparsify.packed import read
+from secateur.passes.sparsify.zeros import SparseRow
 
 if TYPE_CHECKING:
     from secateur.codegen.advice import Gain
@@ -58,43 +61,86 @@ def advised(
     """The pass without the layers that would gain nothing, and sentences on these for the report.
 
     ``auto`` is for speed: the network is planned with zeros by magnitude, and a layer whose best block-sparse kernel
-    gains less than ``LEAST`` over the fastest dense one keeps its weights: by measured seconds where ``records`` have
-    them or kernels may be measured (``tune``, so long), else by estimates. Other patterns are made as they were asked
+    gains less than ``LEAST`` over the fastest dense one loses whole kernels instead of single taps if that gains, and
+    else keeps its weights: by measured seconds where ``records`` have them or kernels may be measured (``tune``, so
+    long), else by estimates. Other patterns are made as they were asked
     for. Where this network cannot be planned, so are these. Raises InputError for records that cannot be read.
     """
     if step is None or step.block != "auto" or not step.sparsity:
         return (() if step is None else (step,)), ()
-    from secateur.codegen.advice import gains
     from secateur.deploy import seconds
 
-    duration = None if tune is None else seconds(tune)
-    if records is not None and duration is None and not Path(records).exists():
+    end = None if tune is None else time.monotonic() + seconds(tune)
+    if records is not None and end is None and not Path(records).exists():
         raise InputError(f"there are no records '{records}'; check the path, or tune to make them")
-    trial = dataclasses.replace(step, by="magnitude")(graph)
-    note = trial.note(Sparsified)
-    assert note is not None
+    judge = partial(_judged, graph, target or "native", records, end, progress)
     try:
-        found = gains(trial, target or "native", records, duration, progress)
+        known = judge(step)
+        slow = [name for name, gain in known.items() if not _pays(gain)]
+        taps = [name for name in slow if _taps(graph, name) > 1]
+        others = judge(dataclasses.replace(step, whole=tuple(map(_literal, taps)))) if taps else {}
     except Error as error:
         return (step,), (f"sparsity: which layers gain could not be estimated: {error}",)
-    nodes = {node.name: node for node in graph.nodes}
-    rows = [nodes[row.layer] for row in note.rows if nodes[row.layer].op in ("conv", "linear")]
-    known = {node.name: found.get(node.label) for node in rows}
-    slow = {name: gain for name, gain in known.items() if gain is None or gain.times < LEAST}
-    shown = ", ".join(f"{nodes[name].label} ({_said(gain)})" for name, gain in list(slow.items())[:NAMED])
-    more = f" and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
-    measured = sum(gain is not None and gain.measured for gain in known.values())
-    by = f"sparsity: {measured} of {len(known)} layers were judged by measured seconds" if measured else ""
-    remarks = (by,) if by else ()
-    if not slow:
-        return (step,), remarks
-    if len({row.layer for row in note.rows}) == len(slow):
-        why = f"no layer gains {LEAST - 1:.0%} by {step.sparsity:.0%} of zeros on this target, as {shown}"
+    whole = [name for name in taps if _pays(others[name])]
+    dense = [name for name in slow if name not in whole]
+    known |= {name: others[name] for name in whole}
+    named = partial(_named, {node.name: node.label for node in graph.nodes})
+    remarks = []
+    if measured := sum(gain is not None and gain.measured for gain in known.values()):
+        remarks.append(f"sparsity: {measured} of {len(known)} layers were judged by measured seconds")
+    if dense and not any(row.layer not in dense for row in _rows(graph, step)):
+        why = f"no layer gains {LEAST - 1:.0%} by {step.sparsity:.0%} of zeros on this target, as {named(dense, known)}"
         return (), (
             *remarks, f"sparsity: nothing was set to zero: {why}; ask for more, or name a block, as --block 8x1",
         )  # fmt: skip
-    said = f"sparsity: {len(slow)} layers stay dense, whose kernels gain less than {LEAST - 1:.0%}: {shown}{more}"
-    return (dataclasses.replace(step, protect=(*step.protect, *map(_literal, slow))),), (*remarks, said)
+    if whole:
+        remarks.append(
+            f"sparsity: in {len(whole)} of {len(known)} layers whole kernels go, which Winograd's algorithm leaves "
+            f"out, since zeros in single taps would gain nothing: {named(whole, known)}"
+        )
+    if dense:
+        remarks.append(
+            f"sparsity: {len(dense)} layers stay dense, whose kernels gain less than {LEAST - 1:.0%}: "
+            f"{named(dense, known)}"
+        )
+    protect = (*step.protect, *map(_literal, dense))
+    return (dataclasses.replace(step, protect=protect, whole=tuple(map(_literal, whole))),), tuple(remarks)
+
+
+def _rows(graph: Graph, step: Sparsify) -> tuple[SparseRow, ...]:
+    """What loses weights, by magnitude."""
+    note = dataclasses.replace(step, by="magnitude")(graph).note(Sparsified)
+    assert note is not None
+    return note.rows
+
+
+def _judged(graph: Graph, target: str, records: str | Path | None, end: float | None, progress: Progress,
+            step: Sparsify) -> dict[str, Gain | None]:  # fmt: skip
+    """What each layer gains by its zeros; ``end``: until then kernels may be measured."""
+    from secateur.codegen.advice import gains
+
+    left = None if end is None else max(0.0, end - time.monotonic())
+    trial = dataclasses.replace(step, by="magnitude")(graph)
+    found = gains(trial, target, records, left, progress)
+    note, nodes = trial.note(Sparsified), {node.name: node for node in graph.nodes}
+    assert note is not None
+    rows = [nodes[row.layer] for row in note.rows if nodes[row.layer].op in ("conv", "linear")]
+    return {node.name: found.get(node.label) for node in rows}
+
+
+def _pays(gain: Gain | None) -> bool:
+    return gain is not None and gain.times >= LEAST
+
+
+def _taps(graph: Graph, name: str) -> int:
+    place = next(place for place in places(graph) if place.node.name == name)
+    return place.taps(graph.weights[place.weight])
+
+
+def _named(labels: Mapping[str, str], layers: Sequence[str], known: Mapping[str, Gain | None]) -> str:
+    """Some of these layers and what they gain, for people."""
+    shown = ", ".join(f"{labels[name]} ({_said(known[name])})" for name in layers[:NAMED])
+    return f"{shown} and {len(layers) - NAMED} more" if len(layers) > NAMED else shown
 
 
 def _said(gain: Gain | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -38,7 +39,8 @@ class Sparsify:
 
     ``sparsity``: the share of zeros in each layer that takes part (see ``layers.places``), at least. ``block``: the
     pattern, as ``--block`` spells it; ``auto`` are balanced blocks of ``lanes`` outputs, a vector of the target, and
-    ``kernels`` such blocks with all taps of an input, which Winograd's algorithm can leave out.
+    ``kernels`` such blocks with all taps of an input, which Winograd's algorithm can leave out. ``whole``: layers that
+    have the latter where the others have ``auto`` (globs).
     ``by``: "magnitude"; "shares": squares as shares of their row's sum, so that quiet outputs, and quiet units of
     recurrent layers, keep as much of what they have as loud ones; or "moments": the second moments of each layer's
     inputs in calibration data say what a weight is worth, and what remains is solved for the original's outputs, layer
@@ -65,6 +67,7 @@ class Sparsify:
     ridge: float = 1e-2
     positions: int = 64
     examples: int = EXAMPLES
+    whole: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -86,6 +89,8 @@ class Sparsify:
                 "sparsify{across=true} is one budget for all layers: sizes of weights of several layers compare only "
                 "with block=darb; write by=moments"
             )
+        if self.whole and self.block != Balanced.name:
+            raise InputError(f"sparsify{{whole=..}}: layers of whole kernels next to block=auto, not {self.block}")
         if self.across and isinstance(pattern, NOfM):
             raise InputError(f"sparsify{{across=true}}: {self.block} has one share of zeros; leave across out")
 
@@ -126,7 +131,7 @@ class Sparsify:
         if self.across and self.by != "moments":
             kept = masks(squares, self.sparsity)
         else:
-            kept = [_in(pattern, p, graph).mask(s, self.sparsity) for p, s in zip(chosen, squares, strict=True)]
+            kept = [self._in(pattern, p, graph).mask(s, self.sparsity) for p, s in zip(chosen, squares, strict=True)]
         named = {p.weight: m for p, m in zip(chosen, kept, strict=True)}
         return {p.weight: _masked(p, graph.weights[p.weight], named[p.weight]) for p in chosen}, named
 
@@ -151,17 +156,26 @@ class Sparsify:
 
         shares = dict.fromkeys((p.weight for p in by_node.values()), self.sparsity)
         if self.across:
-            curves = {p.weight: self._normal(s, p, recipe, reach).curve(_in(pattern, p, graph)) for s, p in steps()}
+            curves = {
+                p.weight: self._normal(s, p, recipe, reach).curve(self._in(pattern, p, graph)) for s, p in steps()
+            }
             shares = divided(curves, self.sparsity)
         for step, place in steps():
             step.slim.weights.update(weights)
             normal = self._normal(step, place, recipe, reach)
-            own = _in(pattern, place, graph)
+            own = self._in(pattern, place, graph)
             weights[place.weight], shift, kept[place.weight] = normal.pruned(own, shares[place.weight], self.rounds)
             if normal.bias is not None:
                 weights[normal.bias] = shift
             step.slim.weights.update(weights)
         return weights, kept
+
+    def _in(self, pattern: Pattern, place: Place, graph: Graph) -> Pattern:
+        """The pattern as it is in one layer."""
+        array = graph.weights[place.weight]
+        if isinstance(pattern, Balanced) and any(fnmatchcase(place.node.name, glob) for glob in self.whole):
+            pattern = Kernels(pattern.outputs)
+        return pattern.of(place.taps(array), place.rows(array).shape[1], place.units(array))
 
     def _normal(self, step: Step, place: Place, recipe: Recipe | None, reach: Mapping[str, Array]) -> Normal:
         from .normal import Normal
@@ -175,12 +189,6 @@ class Sparsify:
         from secateur.passes.compensate.refit import Refit
 
         return frozenset(p.weight for p in places(graph)) | Refit.may_change(graph)
-
-
-def _in(pattern: Pattern, place: Place, graph: Graph) -> Pattern:
-    """The pattern as it is in one layer."""
-    array = graph.weights[place.weight]
-    return pattern.of(place.taps(array), place.rows(array).shape[1], place.units(array))
 
 
 def _squares(place: Place, array: Array) -> Array:
