@@ -98,6 +98,14 @@ def _sparse(layer: nn.Conv2d | nn.Linear, whole: bool = False) -> nn.Module:
     return layer
 
 
+def _scattered(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The layer with one weight in sixteen kept, in no blocks of outputs: row r keeps those r places further on."""
+    with torch.no_grad():
+        rows, columns = torch.arange(len(layer.weight))[:, None], torch.arange(layer.weight.shape[1])
+        layer.weight *= ((columns - rows) % 16 == 0).view_as(layer.weight)
+    return layer
+
+
 def _resized(**options: Any) -> Callable[[], nn.Module]:
     return lambda: Function(lambda x: f.interpolate(x, **options) * 2)
 
@@ -151,6 +159,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "block-sparse": Family(lambda: _sparse(nn.Linear(512, 512)), (512,), ("BlockSparseSpec",)),
         "block-sparse panels": Family(lambda: nn.Sequential(_sparse(nn.Conv2d(512, 512, 1)), nn.ReLU()), (512, 9, 9),
                                       ("PanelSpec",)),
+        "zeros that make no blocks": Family(
+            lambda: nn.Sequential(_scattered(nn.Conv2d(256, 256, 1)), nn.ReLU()), (256, 9, 9), ("UnstructuredSpec",)
+        ),
+        "zeros in rows": Family(lambda: _scattered(nn.Linear(512, 512)), (512,), ("RowSparseSpec",)),
         "Winograd without kernels of zeros": Family(
             lambda: nn.Sequential(_sparse(nn.Conv2d(64, 64, 3, padding=1), whole=True), nn.ReLU()), (64, 9, 9),
             ("SparseWinogradSpec",),
