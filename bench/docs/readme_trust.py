@@ -118,8 +118,8 @@ def versions() -> str:
     command = f"`python -m bench.speed.versions {before}`; {common.where(first)}."
     said = (
         f"**Next to commit {before}**, by turns, in seconds where nothing else is said. To compile a file now runs it "
-        "in ONNX Runtime as well, and the suite is what tests each had; of those that both have, the seconds are "
-        "added up."
+        "in ONNX Runtime as well, and the suite is what tests each had (with two workers each where nothing is said); "
+        "of those that both have, the seconds are added up."
     )
     return "\n".join([said, "", *lines, "", command])
 
