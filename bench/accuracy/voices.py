@@ -1,12 +1,12 @@
 """Half of the weights of silero-vad and Resemblyzer set to zero without retraining: areas under the ROC curve.
 
-    python -m bench.accuracy.voices [--by magnitude shares] [--quick]
+    python -m bench.accuracy.voices [--by magnitude shares moments] [--quick]
 
 silero-vad (6.2.3, the 16 kHz file that reads a sequence) says whether there is speech in 32 ms. Resemblyzer's encoder
 (0.1.4, three LSTM layers of 256 units) says by cosines whether two recordings are of one speaker. Each pattern sets a
 share of the weights of every layer to zero by magnitude, or by squares as shares of their row's sum: convolutions
 (the fixed Fourier transform is left alone), linear layers and LSTM weights. No data, no labels, nothing is solved or
-trained.
+trained; or, for Resemblyzer by moments, what is left is solved on other prompts, 8 of each set, without labels.
 
 What they are judged on is made of Debian's telephone prompts and music (`bench.data.prompts`: five sets of prompts,
 four speakers, five pieces of music, all at 8 kHz read as 16). *Speech*: 40 prompts of each set, 2 to 8 s long, drawn
@@ -33,11 +33,14 @@ from bench.lib import common
 from bench.nets import voice_nets
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import Session, evaluate
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.sparsify import Sparsified, Sparsify
 
 SILERO, CONTEXT, CHUNK = "silero_vad_16k_sequence", 64, 512
 COUNT, LEVEL, QUIET, MUSIC = 40, 0.0, 30.0, 4.0
 BLOCKS, SHARES, LANES = ("irregular", "darb", "bmwm", "auto", "4x4"), (0.5, 0.7), 8
+BY = ("magnitude", "shares", "moments")
+OTHERS, FEW = 1000, 8  # the seed and the number of the prompts of each set that moments are taken from
 
 
 def area(yes: Array, no: Array) -> float:
@@ -133,39 +136,58 @@ def speakers(graph: Graph, of: tuple[Array, Array]) -> float:
     return area(cosines[same], cosines[~same])
 
 
-def networks(seed: int, count: int) -> Iterator[tuple[str, Graph, tuple[str, ...], Callable[[Graph], float]]]:
-    """(name, graph, layers that stay, how to judge it)."""
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network, its layers that stay, how to judge it, and other recordings, of which nobody says what they hold.
+
+    Of silero-vad there are none: its states have no sample for each chunk, which calibration data need.
+    """
+
+    name: str
+    graph: Graph
+    fixed: tuple[str, ...]
+    judge: Callable[[Graph], float]
+    others: Calibration | None = None
+
+
+def networks(seed: int, count: int) -> Iterator[Subject]:
+    """All of them."""
     heard = clips(seed, count)
     graph = secateur.load(material.path(f"{SILERO}.onnx"))
     fixed = next(n.name for n in graph.nodes if n.op == "conv")
-    yield "silero-vad", graph, (fixed,), lambda g: speech(g, heard)
+    yield Subject("silero-vad", graph, (fixed,), lambda g: speech(g, heard))
     recordings = voices(seed, count)
     encoder = secateur.trace(voice_nets.resemblyzer(), (torch.from_numpy(recordings[0]),))
     first = next(n.name for n in encoder.nodes if n.op == "lstm")
-    yield "Resemblyzer", encoder, (), lambda g: speakers(g, recordings)
-    yield "Resemblyzer, first LSTM layer dense", encoder, (first,), lambda g: speakers(g, recordings)
+    known = Calibration(list(np.array_split(voices(seed + OTHERS, FEW)[0], FEW)))
+    stay: dict[str, tuple[str, ...]] = {"Resemblyzer": (), "Resemblyzer, first LSTM layer dense": (first,)}
+    for name, layers in stay.items():
+        yield Subject(name, encoder, layers, lambda g: speakers(g, recordings), known)
 
 
 def rows(seed: int, count: int, by: str) -> Iterator[Mapping[str, object]]:
     """The dense networks and all patterns; the network's name says ``by`` what weights go, if not by magnitude."""
-    for title, graph, fixed, judge in networks(seed, count):
-        name = title if by == "magnitude" else f"{title}, by {by}"
-        yield {"network": name, "block": "dense", "sparsity": 0.0, "zeros": 0.0, "auc": judge(graph)}
+    for subject in networks(seed, count):
+        name = subject.name if by == "magnitude" else f"{subject.name}, by {by}"
+        if by == "moments" and subject.others is None:
+            continue
+        graph = in_context(subject.graph, calibration=subject.others)
+        yield {"network": name, "block": "dense", "sparsity": 0.0, "zeros": 0.0, "auc": subject.judge(graph)}
         for share in SHARES:
             for block in BLOCKS:
-                found = Sparsify(share, block, by, LANES, fixed)(graph)
+                found = Sparsify(share, block, by, LANES, subject.fixed)(graph)
                 note = found.note(Sparsified)
                 assert note is not None
                 sizes = [found.weights[row.weight].size for row in note.rows]
                 zeros = sum(r.sparsity * n for r, n in zip(note.rows, sizes, strict=True)) / sum(sizes)
-                yield {"network": name, "block": block, "sparsity": share, "zeros": zeros, "auc": judge(found)}
+                yield {"network": name, "block": block, "sparsity": share, "zeros": zeros, "auc": subject.judge(found)}
 
 
 def main() -> int:
     """Append JSON lines, print them."""
     parser = common.parser(__doc__, "voices.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help="draws of prompts and music (default 3)")
-    parser.add_argument("--by", nargs="*", default=["magnitude", "shares"], choices=["magnitude", "shares"])
+    parser.add_argument("--by", nargs="*", default=list(BY), choices=BY)
     parser.add_argument("--quick", action="store_true", help="8 recordings of each set, one draw")
     options = parser.parse_args()
     torch.set_num_threads(1)

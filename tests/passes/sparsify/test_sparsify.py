@@ -220,6 +220,54 @@ def test_recurrent_weights_lose_theirs() -> None:
     assert all((found.weights[name] == 0).mean() >= 0.75 for name in ("w", "r"))
 
 
+def memory(op: str, direction: str) -> Graph:
+    """A recurrent layer of sixteen units on twelve inputs."""
+    net, ways, gates = Net(9, 4, 12), 1 + (direction == "bidirectional"), 4 if op == "lstm" else 3
+    w, r = net.weight("w", ways, gates * 16, 12), net.weight("r", ways, gates * 16, 16)
+    net.weights.update({name: x * np.float32(0.3) for name, x in net.weights.items()})  # it settles
+    more = {"linear_before_reset": True} if op == "gru" else {}
+    states = (None, None) if op == "gru" else (None, None, None)
+    y = net.node(op, "x", w, r, *states, hidden=16, direction=direction, **more)
+    return Graph("net", tuple(net.inputs), tuple(net.nodes), (y,), net.weights)
+
+
+def sequences(count: int) -> list[Array]:
+    """Inputs of which the later half are nearly the earlier one, and the first hardly moves."""
+    rng = np.random.default_rng(3)
+    found = rng.standard_normal((count, 9, 4, 12)).astype(np.float32)
+    found[..., 6:] = found[..., :6] + 0.1 * found[..., 6:]
+    found[..., 0] *= 0.01
+    return list(found)
+
+
+@pytest.mark.parametrize("block", ["irregular", "auto", "darb"])
+@pytest.mark.parametrize(
+    ("op", "direction"), [("lstm", "forward"), ("lstm", "bidirectional"), ("gru", "reverse"), ("gru", "bidirectional")]
+)
+def test_recurrent_weights_go_by_what_enters_the_gates(op: str, direction: str, block: str) -> None:
+    graph = in_context(memory(op, direction), calibration=Calibration(sequences(8)))
+    fresh = sequences(9)[-1]
+    want, errors = evaluate(graph, {"x": fresh})[0], {}
+    for by in ("magnitude", "moments"):
+        found = Sparsify(0.5, block, by, lanes=8)(graph)
+        assert all((found.weights[name] == 0).mean() >= 0.5 for name in ("w", "r"))
+        errors[by] = float(((evaluate(found, {"x": fresh})[0] - want) ** 2).sum())
+    assert errors["moments"] < 0.7 * errors["magnitude"]
+
+
+def test_the_solution_of_a_recurrent_layer_is_that_of_its_states() -> None:
+    """By hand: states from a run step by step; what stays solves the normal equations on its columns."""
+    graph = in_context(memory("lstm", "reverse"), calibration=Calibration(sequences(8)))
+    found = Sparsify(0.5, "irregular", "moments", ridge=0.0)(graph).weights["r"][0].astype(np.float64)
+    y = np.stack([evaluate(graph, {"x": x})[0] for x in sequences(8)])  # [batches, steps, 1, samples, units]
+    before = y[:, 1:, 0].reshape(-1, 16).astype(np.float64)
+    second = before.T @ before / len(before)
+    for row, whole in zip(found[:5], graph.weights["r"][0], strict=False):
+        kept = np.flatnonzero(row)
+        want = np.linalg.solve(second[np.ix_(kept, kept)], (second @ whole)[kept])
+        np.testing.assert_allclose(row[kept], want, rtol=1e-3, atol=1e-4)
+
+
 def test_what_is_protected_stays() -> None:
     graph = small()
     first = next(n for n in graph.nodes if n.op == "conv")

@@ -25,7 +25,12 @@ class Place:
     def rows(self, array: Array) -> Array:
         """[outputs, inputs and taps]; of a recurrent layer, [directions, gates and units]."""
         wide = array.T if self.transposed else array
-        return wide.reshape(-1, wide.shape[-1]) if self.node.op in RECURRENT else wide.reshape(len(wide), -1)
+        return wide.reshape(-1, wide.shape[-1]) if self.recurrent else wide.reshape(len(wide), -1)
+
+    @property
+    def recurrent(self) -> bool:
+        """Is it a matrix of a recurrent layer?"""
+        return self.node.op in RECURRENT
 
     def taps(self, array: Array) -> int:
         """Columns of an input, which follow each other."""
@@ -33,7 +38,7 @@ class Place:
 
     def units(self, array: Array) -> int:
         """Rows of a gate of a recurrent layer, of others all."""
-        return int(self.node.attrs["hidden"]) if self.node.op in RECURRENT else len(self.rows(array))
+        return int(self.node.attrs["hidden"]) if self.recurrent else len(self.rows(array))
 
     def shaped(self, rows: Array, like: Array) -> Array:
         """The inverse, in the shape and type of the weight."""

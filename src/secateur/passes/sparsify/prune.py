@@ -56,4 +56,7 @@ def _exact(weight: Array, pattern: Pattern) -> bool:
     groups, outputs, columns = weight.shape
     if not isinstance(pattern, Balanced) or pattern.outputs == 1:
         return False
+    # Outputs are counted through the gates of a recurrent layer, with each of which blocks begin anew.
+    if pattern.units not in (0, groups * outputs) and pattern.units % pattern.outputs:
+        return False
     return bool(groups * -(-outputs // pattern.outputs) * columns**3 <= AFFORDABLE)

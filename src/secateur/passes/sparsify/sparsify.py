@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from secateur.passes.compensate.lockstep import Step
 
     from .normal import Normal
+    from .recurrent import Recurrent
 
 LANES = 8  # outputs of a balanced block where nobody knows the target's vectors
 
@@ -44,7 +45,7 @@ class Sparsify:
     ``by``: "magnitude"; "shares": squares as shares of their row's sum, so that quiet outputs, and quiet units of
     recurrent layers, keep as much of what they have as loud ones; or "moments": the second moments of each layer's
     inputs in calibration data say what a weight is worth, and what remains is solved for the original's outputs, layer
-    after layer, on the outputs of the layers before it (without labels). Recurrent layers go by magnitude.
+    after layer, on the outputs of the layers before it (without labels); of recurrent layers for what enters the gates.
 
     ``across``: one budget for all layers, so that a layer that needs its weights more keeps more of them: by moments in
     any pattern (``budget``; recurrent layers keep to the share), else with ``darb`` alone. ``of`` "outputs", by
@@ -142,27 +143,33 @@ class Sparsify:
         from secateur.passes.compensate.layers import solvable
         from secateur.passes.compensate.lockstep import lockstep
 
-        by_node = {p.node.name: p for p in chosen if solvable(graph, p.node)}
+        by_node: dict[str, list[Place]] = {}
+        for place in chosen:
+            if solvable(graph, place.node) or (place.recurrent and len(graph.users[place.weight]) == 1):
+                by_node.setdefault(place.node.name, []).append(place)
         weights, kept = self._by_magnitude(graph, [p for p in chosen if p.node.name not in by_node], pattern)
         if not by_node:
             return weights, kept
         start = graph if context_of(graph).original is not None else in_context(graph, original=graph)
         recipe = graph.note(Recipe)
-        reach = reaches(start, list(by_node.values()), self.examples) if self.of == "outputs" else {}
+        single = [place for of in by_node.values() for place in of if not place.recurrent]
+        reach = reaches(start, single, self.examples) if self.of == "outputs" and single else {}
 
         def steps() -> Iterator[tuple[Step, Place]]:
             for step in lockstep(start, self.name, self.examples, lambda n: n.name in by_node):
-                yield step, by_node[step.node.name]
+                yield from ((step, place) for place in by_node[step.node.name])
 
-        shares = dict.fromkeys((p.weight for p in by_node.values()), self.sparsity)
-        if self.across:
+        shares = dict.fromkeys((p.weight for of in by_node.values() for p in of), self.sparsity)
+        if self.across and single:
             curves = {
-                p.weight: self._normal(s, p, recipe, reach).curve(self._in(pattern, p, graph)) for s, p in steps()
+                p.weight: self._normal(s, p, recipe, reach).curve(self._in(pattern, p, graph))
+                for s, p in steps()
+                if not p.recurrent
             }
-            shares = divided(curves, self.sparsity)
+            shares |= divided(curves, self.sparsity)
         for step, place in steps():
             step.slim.weights.update(weights)
-            normal = self._normal(step, place, recipe, reach)
+            normal = self._sums(step, place, recipe, reach)
             own = self._in(pattern, place, graph)
             weights[place.weight], shift, kept[place.weight] = normal.pruned(own, shares[place.weight], self.rounds)
             if normal.bias is not None:
@@ -176,6 +183,14 @@ class Sparsify:
         if isinstance(pattern, Balanced) and any(fnmatchcase(place.node.name, glob) for glob in self.whole):
             pattern = Kernels(pattern.outputs)
         return pattern.of(place.taps(array), place.rows(array).shape[1], place.units(array))
+
+    def _sums(self, step: Step, place: Place, recipe: Recipe | None, reach: Mapping[str, Array]) -> Normal | Recurrent:
+        """What a layer's outputs lack, or what enters the gates of a recurrent one."""
+        if not place.recurrent:
+            return self._normal(step, place, recipe, reach)
+        from .recurrent import Recurrent
+
+        return Recurrent.of(step, place, kept_rows(recipe, place.weight, 2), self.ridge)
 
     def _normal(self, step: Step, place: Place, recipe: Recipe | None, reach: Mapping[str, Array]) -> Normal:
         from .normal import Normal
