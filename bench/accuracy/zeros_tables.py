@@ -18,25 +18,28 @@ def retained() -> str:
     found = rows("retained", ("weight", "one_of"))
     if not found:
         return ""
-    sample, trained = found[0], [r for r in found if r["weight"].startswith("silero")]
+    sample = found[0]
     sizes = sorted({r["one_of"] for r in found})
     lines = [
         "**What patterns keep**: the loss of mean magnitude against irregular pruning that keeps as many, in per cent,",
-        f"mean over the {len({r['weight'] for r in trained})} LSTM weights of two silero-vad files; the deck (DARB, "
-        f"table 2) has {100 * sample['deck']['DARB']:.1f}",
+        "mean over the LSTM weights of two silero-vad files, of Resemblyzer, and of a layer that reads pictures row by",
+        "row and was trained here (`bench/accuracy/retained.py`); the deck (DARB, table 2) has "
+        f"{100 * sample['deck']['DARB']:.1f}",
         f"for DARB and {100 * sample['deck']['4x4']:.1f} for 4x4 blocks. *Exponential*: BMWM on exponential",
         "magnitudes, and what the formula says.",
         "",
-        f"| one of | {' | '.join(PATTERNS)} | exponential | formula |",
-        f"|--:|{'--:|' * (len(PATTERNS) + 2)}",
+        f"| weights | of | one of | {' | '.join(PATTERNS)} | exponential | formula |",
+        f"|---|--:|--:|{'--:|' * (len(PATTERNS) + 2)}",
     ]
-    for size in sizes:
-        mine = [r for r in trained if r["one_of"] == size]
-        random = next((r for r in found if r["weight"] == "exponential" and r["one_of"] == size), None)
-        cells = [f"{100 * statistics.mean(r[name] for r in mine):.1f}" if mine else "–" for name in PATTERNS]
-        cells += ["–", "–"] if random is None else [f"{100 * random['BMWM']:.1f}", f"{100 * random['formula']:.1f}"]
-        lines.append(f"| {size} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"`python -m bench.accuracy.retained`; {common.where(sample)}."])
+    for name, begins in {"silero-vad": "silero", "Resemblyzer": "Resemblyzer", "trained here": "trained"}.items():
+        trained = [r for r in found if r["weight"].startswith(begins)]
+        for size in sizes if trained else ():
+            mine = [r for r in trained if r["one_of"] == size]
+            random = next(r for r in found if r["weight"] == "exponential" and r["one_of"] == size)
+            cells = [f"{100 * statistics.mean(r[p] for r in mine):.1f}" for p in PATTERNS]
+            cells += [f"{100 * random['BMWM']:.1f}", f"{100 * random['formula']:.1f}"]
+            lines.append(f"| {name} | {len(mine)} | {size} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"`python -m bench.accuracy.retained`; {common.where(*found)}."])
 
 
 def patterns() -> str:
