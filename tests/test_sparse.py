@@ -158,6 +158,8 @@ def test_auto_takes_whole_kernels_where_single_taps_gain_nothing() -> None:
     assert set(kept.any((1, 3)).sum(1)) == {64}
     more = secateur.compile(graph, "none", sparsity=0.9, target="x86-avx2", verify=False)
     assert "whole" not in more.report.policy
+    few = secateur.compile(graph, "none", sparsity=0.03, target="x86-avx2", verify=False)
+    assert max(zeros(few.graph)) == 0  # whole kernels would gain nothing either
     again = secateur.apply(done.recipe, graph)
     assert all(np.array_equal(again.graph.weights[n], w) for n, w in done.graph.weights.items())
 

@@ -220,14 +220,14 @@ def test_recurrent_weights_lose_theirs() -> None:
     assert all((found.weights[name] == 0).mean() >= 0.75 for name in ("w", "r"))
 
 
-def memory(op: str, direction: str) -> Graph:
-    """A recurrent layer of sixteen units on twelve inputs."""
+def memory(op: str, direction: str, units: int = 16) -> Graph:
+    """A recurrent layer of so many units on twelve inputs."""
     net, ways, gates = Net(9, 4, 12), 1 + (direction == "bidirectional"), 4 if op == "lstm" else 3
-    w, r = net.weight("w", ways, gates * 16, 12), net.weight("r", ways, gates * 16, 16)
+    w, r = net.weight("w", ways, gates * units, 12), net.weight("r", ways, gates * units, units)
     net.weights.update({name: x * np.float32(0.3) for name, x in net.weights.items()})  # it settles
     more = {"linear_before_reset": True} if op == "gru" else {}
     states = (None, None) if op == "gru" else (None, None, None)
-    y = net.node(op, "x", w, r, *states, hidden=16, direction=direction, **more)
+    y = net.node(op, "x", w, r, *states, hidden=units, direction=direction, **more)
     return Graph("net", tuple(net.inputs), tuple(net.nodes), (y,), net.weights)
 
 
@@ -253,6 +253,18 @@ def test_recurrent_weights_go_by_what_enters_the_gates(op: str, direction: str, 
         assert all((found.weights[name] == 0).mean() >= 0.5 for name in ("w", "r"))
         errors[by] = float(((evaluate(found, {"x": fresh})[0] - want) ** 2).sum())
     assert errors["moments"] < 0.7 * errors["magnitude"]
+
+
+@pytest.mark.parametrize("by", ["magnitude", "moments"])
+def test_blocks_of_recurrent_weights_end_with_each_gate(by: str) -> None:
+    """Of twelve units: blocks of eight rows and of four in each gate, each with six of twelve columns."""
+    graph = in_context(memory("lstm", "bidirectional", 12), calibration=Calibration(sequences(8)))
+    found = Sparsify(0.5, "auto", by, lanes=8)(graph)
+    for name in ("w", "r"):
+        gates = (found.weights[name] != 0).reshape(2, 4, 12, 12)
+        for block in (gates[:, :, :8], gates[:, :, 8:]):
+            assert np.array_equal(block.any(2), block.all(2))
+            assert set(block.any(2).sum(-1).ravel()) == {6}
 
 
 def test_the_solution_of_a_recurrent_layer_is_that_of_its_states() -> None:
