@@ -93,12 +93,14 @@ def voices() -> str:
     if not found:
         return ""
     sample, draws = found[0], len({r["seed"] for r in found})
-    fewer = len({r["seed"] for r in found if r["network"].endswith("by shares")})
+    each = {by: len({r["seed"] for r in found if r["network"].endswith(f"by {by}")}) for by in ("shares", "moments")}
+    fewer = "".join(f", for {by} {count}" for by, count in each.items() if 0 < count < draws)
     lines = [
         "**Zeros in networks that listen, without retraining**: areas under the ROC curve in per cent; the weights of",
-        "least magnitude go, or those of the least share of their row's squares (*by shares*), the same share in each",
+        "least magnitude go, or those of the least share of their row's squares (*by shares*), or those that second",
+        "moments of other prompts say are worth least (*by moments*; what is left is solved), the same share in each",
         f"layer; {sample['recordings']} prompts of each of five sets, drawn {draws} times"
-        f"{f', for shares {fewer}' if 0 < fewer < draws else ''}. silero-vad: speech over",
+        f"{fewer}. silero-vad: speech over",
         "music next to music alone; Resemblyzer: pairs of one speaker next to pairs of two. What the recordings are",
         "stands in `bench/accuracy/voices.py`.",
         "",
