@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,7 @@ from bench.reach.emulated_cases import Case
 from bench.reach.gpu_cases import GPU_CASES, TINY
 from bench.reach.gpu_roofline import BOARDS, Launched, by_family
 from bench.speed.libraries import distance
+from secateur.codegen.devices.code import Launch
 
 SIDE, LIMIT = 64, 1e-4
 NETWORKS: dict[str, float] = {  # the share of multiply-accumulates that is left
@@ -166,11 +167,23 @@ def networks(only: str, seed: int) -> Iterator[Row]:
                    "status": "right" if error <= LIMIT else "wrong"}  # fmt: skip
 
 
+def calls_of(launches: Sequence[Launch]) -> list[list[Launch]]:
+    """The launches of each call of a program: a kernel that is launched after another is named after it."""
+    from secateur.codegen.emit.gpu.assemble import THEN
+
+    found: list[list[Launch]] = []
+    for one in launches:
+        if one.kernel.endswith(THEN):
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
 def predictions(only: str, seed: int) -> Iterator[Row]:
     """The predicted share of each board's roofline, for each family of a network's kernels, images of 224x224."""
     from secateur.codegen.backends import GPU
     from secateur.codegen.devices import nvcc
-    from secateur.codegen.emit.gpu.assemble import calls
     from secateur.codegen.plan.family import family_of
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.plan.precision import Precision
@@ -187,7 +200,7 @@ def predictions(only: str, seed: int) -> Iterator[Row]:
                 code = backend.assemble(program, graph, target).code
                 _, resources = nvcc.compile_cubin(code.source, target.mcpu)
                 launches = []
-                for call, of_call in zip(program.calls, calls(code.launches), strict=True):
+                for call, of_call in zip(program.calls, calls_of(code.launches), strict=True):
                     family = family_of(call.spec, GPU.families)
                     kernels = [(code.kernels[one.kernel], resources[one.kernel]) for one in of_call]
                     launches.append(Launched(family.name if family else "copies", call.spec, call.choice, kernels))

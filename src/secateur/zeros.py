@@ -13,11 +13,10 @@ from secateur.ir import Error, Graph, InputError
 from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.passes.pipeline import Pass, number, print_pass
-from secateur.passes.sparsify import Sparsified, Sparsify
+from secateur.passes.sparsify import Sparsify
 from secateur.passes.sparsify.balanced import Balanced, Kernels
 from secateur.passes.sparsify.layers import places
 from secateur.passes.sparsify.packed import read
-from secateur.passes.sparsify.zeros import SparseRow
 
 if TYPE_CHECKING:
     from secateur.codegen.advice import Gain
@@ -77,7 +76,8 @@ def advised(
     try:
         known = judge(step)
         slow = [name for name, gain in known.items() if not _pays(gain)]
-        taps = [name for name in slow if _taps(graph, name) > 1]
+        taken = {p.node.name: p.taps(graph.weights[p.weight]) for p in places(graph, step.protect)}
+        taps = [name for name in slow if taken[name] > 1]
         others = judge(dataclasses.replace(step, whole=tuple(map(_literal, taps)))) if taps else {}
     except Error as error:
         return (step,), (f"sparsity: which layers gain could not be estimated: {error}",)
@@ -88,7 +88,7 @@ def advised(
     remarks = []
     if measured := sum(gain is not None and gain.measured for gain in known.values()):
         remarks.append(f"sparsity: {measured} of {len(known)} layers were judged by measured seconds")
-    if dense and not any(row.layer not in dense for row in _rows(graph, step)):
+    if dense and taken.keys() <= set(dense):
         why = f"no layer gains {LEAST - 1:.0%} by {step.sparsity:.0%} of zeros on this target, as {named(dense, known)}"
         return (), (
             *remarks, f"sparsity: nothing was set to zero: {why}; ask for more, or name a block, as --block 8x1",
@@ -107,13 +107,6 @@ def advised(
     return (dataclasses.replace(step, protect=protect, whole=tuple(map(_literal, whole))),), tuple(remarks)
 
 
-def _rows(graph: Graph, step: Sparsify) -> tuple[SparseRow, ...]:
-    """What loses weights, by magnitude."""
-    note = dataclasses.replace(step, by="magnitude")(graph).note(Sparsified)
-    assert note is not None
-    return note.rows
-
-
 def _judged(graph: Graph, target: str, records: str | Path | None, end: float | None, progress: Progress,
             step: Sparsify) -> dict[str, Gain | None]:  # fmt: skip
     """What each layer gains by its zeros; ``end``: until then kernels may be measured."""
@@ -122,19 +115,11 @@ def _judged(graph: Graph, target: str, records: str | Path | None, end: float | 
     left = None if end is None else max(0.0, end - time.monotonic())
     trial = dataclasses.replace(step, by="magnitude")(graph)
     found = gains(trial, target, records, left, progress)
-    note, nodes = trial.note(Sparsified), {node.name: node for node in graph.nodes}
-    assert note is not None
-    rows = [nodes[row.layer] for row in note.rows if nodes[row.layer].op in ("conv", "linear")]
-    return {node.name: found.get(node.label) for node in rows}
+    return {p.node.name: found.get(p.node.label) for p in places(graph, step.protect) if not p.recurrent}
 
 
 def _pays(gain: Gain | None) -> bool:
     return gain is not None and gain.times >= LEAST
-
-
-def _taps(graph: Graph, name: str) -> int:
-    place = next(place for place in places(graph) if place.node.name == name)
-    return place.taps(graph.weights[place.weight])
 
 
 def _named(labels: Mapping[str, str], layers: Sequence[str], known: Mapping[str, Gain | None]) -> str:

@@ -27,12 +27,7 @@ from support import gpu
 from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
-pytestmark = [
-    pytest.mark.gpu,
-    # Skipped where PoCL, Oclgrind or nvcc is missing: the README's test command asks for nothing but Python. CI
-    # installs them, and with --gpu a skip of these tests fails there (tests/conftest.py).
-    pytest.mark.skipif(gpu.missing() is not None, reason=str(gpu.missing())),
-]
+pytestmark = gpu.marks()  # skipped where PoCL, Oclgrind or nvcc is missing, which Python alone does not bring
 
 
 def agree(found: tuple[np.ndarray, ...] | list[np.ndarray], graph: Graph, inputs: tuple[np.ndarray, ...],

@@ -19,8 +19,6 @@ from support import gpu
 from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
-# The reason is that of tests/codegen/test_gpu.py.
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(gpu.missing() is not None, reason=str(gpu.missing()))]
 EMULATED = replace(GPUS["opencl"], tensor_cores=True)
 ABLE = [name for name, target in GPUS.items() if target.tensor_cores]
 
@@ -82,7 +80,7 @@ def test_nobody_gets_them_unasked() -> None:
 class TestOnGpus:
     """What takes PoCL, Oclgrind or nvcc."""
 
-    pytestmark = needs_gpu
+    pytestmark = gpu.marks()  # skipped where one of these is missing, which Python alone does not bring
 
     @pytest.mark.parametrize("mode", ROUNDED)
     def test_lanes_have_the_words_that_they_should(self, mode: str) -> None:

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from secateur.codegen.backends import GPU
 from secateur.codegen.build import port
@@ -31,6 +32,16 @@ from secateur.ir import Graph
 ROOT = Path(__file__).parents[2]
 HEADERS = Path("/usr/include/CL/cl.h")
 LOCAL = "131072"  # bytes of shared memory: Oclgrind counts that of a group more than once
+
+
+def marks() -> list[pytest.MarkDecorator]:
+    """Of tests that take PoCL, Oclgrind or nvcc.
+
+    They are skipped where one of these is missing: the README's test command asks for nothing but Python. CI installs
+    them, and with --gpu a skip of these tests fails there (tests/conftest.py).
+    """
+    why = missing()
+    return [pytest.mark.gpu, pytest.mark.skipif(why is not None, reason=str(why))]
 
 
 def missing() -> str | None:

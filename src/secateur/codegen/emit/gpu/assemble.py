@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from secateur.codegen.devices.code import ARENA, TABLES, WEIGHTS, Code, Kernel, Launch
 from secateur.codegen.emit.assemble import Tables, ports
@@ -46,17 +46,6 @@ def assemble(program: Program, graph: Graph, target: Target, templates: Mapping[
     kernels = {name: _shape(function) for name, function in functions.items()}
     given, made = ([port(v.name) for v in values] for values in (inputs, outputs))
     return Code(source(functions, target), kernels, launches, given, made, blob, tables.array(), words)  # fmt: skip
-
-
-def calls(launches: Sequence[Launch]) -> list[list[Launch]]:
-    """The launches of each call."""
-    found: list[list[Launch]] = []
-    for one in launches:
-        if one.kernel.endswith(THEN):
-            found[-1].append(one)
-        else:
-            found.append([one])
-    return found
 
 
 def _functions(spec: Spec, choice: Choice | None, target: Target, templates: Mapping[type, Template],
