@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 
 import secateur
 from secateur import InputError, codegen
+from secateur.checks.coarse import dearest
+from secateur.checks.library import Check
 from secateur.cli.app import app
 from secateur.cli.library import tell_threads
-from secateur.coarse import dearest
 from secateur.deploy import build, seconds
 from secateur.ir import Graph
 from secateur.ir.exporters.onnx.write import save
 from secateur.ir.exporters.torch.module import evaluate
-from secateur.library_check import Check
 from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")

@@ -21,12 +21,12 @@ from bench.data import material, photos
 from bench.data.trained_subjects import CHOOSING, bgr
 from bench.lib import common
 from secateur import codegen
+from secateur.checks.narrow import rows
 from secateur.codegen.targets import target_for
 from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import to_module
 from secateur.ir.frontends.onnx.load import load
 from secateur.ir.frontends.torch.trace import trace
-from secateur.narrow import rows
 from secateur.run import Runner
 
 SUBJECTS = ("mobilenet_v2", "open_nsfw")

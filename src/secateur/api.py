@@ -45,11 +45,11 @@ from .calibration.holdout import SHARE
 from .calibration.images import Preparation
 from .calibration.load import opened, repeatable
 from .capture import capture, check_protect, check_weights, fresh, load, protected, trace
+from .checks.reading import check_reading
 from .compiled import Compiled
 from .inspection import inspect, title_of
 from .policy import Policy
 from .quality import share_of_macs, smallest, too_slow
-from .reading import check_reading
 from .replay import apply, with_baseline
 from .report.collect import Collector, make_report, remarks_of
 from .report.parts import Latency

@@ -19,9 +19,7 @@ from secateur.passes.analysis.cost import cost
 from secateur.passes.context import Context
 from secateur.passes.recipe import Recipe
 from secateur.passes.rewrite.layers import Rewritten
-from secateur.passes.sparsify.zeros import Sparsified
-
-from .zeros import check_zeros
+from secateur.passes.sparsify.zeros import Sparsified, check_zeros
 
 if TYPE_CHECKING:
     from onnx import ModelProto

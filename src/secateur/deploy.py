@@ -14,10 +14,10 @@ from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.ir.symbolic import resized
 
-from .coarse import refined
-from .library_check import Check, differs
-from .library_choices import decided
-from .narrow import narrowed
+from .checks.coarse import refined
+from .checks.library import Check, differs
+from .checks.library_choices import decided
+from .checks.narrow import narrowed
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome, Target

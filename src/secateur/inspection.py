@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.comparison import RandomError, unread
+from secateur.checks.comparison import RandomError, unread
 from secateur.ir import Graph
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.progress import quiet
@@ -14,7 +14,7 @@ from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 
 from .capture import capture, check_protect, fresh, protected
-from .reading import check_reading
+from .checks.reading import check_reading
 from .replay import with_baseline
 from .report.collect import Collector, make_report
 from .report.report import Report

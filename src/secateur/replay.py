@@ -23,8 +23,8 @@ from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sparsify.zeros import notes_of
 
 from .capture import capture, check_weights, fresh
+from .checks.reading import check_reading
 from .compiled import Compiled
-from .reading import check_reading
 from .report.collect import Collector, make_report
 from .restructure import AFTER, restructure
 from .run import Runner

@@ -7,7 +7,7 @@ from pathlib import Path
 from secateur.ir import Graph, InputError
 from secateur.ir.files import write_all
 
-from .reading import checked_jobs
+from .checks.reading import checked_jobs
 
 
 def save_onnx(graph: Graph, path: str | Path, trust: bool = False) -> None:

@@ -30,7 +30,7 @@ from secateur.passes.tables import may_change
 
 from .calibration.load import feeds
 from .capture import capture, check_weights, fresh, reread
-from .reading import check_reading
+from .checks.reading import check_reading
 from .replay import rewritten
 from .restructure import AFTER
 from .run import Runner

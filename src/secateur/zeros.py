@@ -1,4 +1,4 @@
-"""``sparsity=`` and ``block=``: the pass that makes zeros, which layers gain by them, and what files say of them."""
+"""``sparsity=`` and ``block=``: the pass that makes zeros, and which layers gain by them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.ir import Error, Graph, InputError
-from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.passes.pipeline import Pass, number, print_pass
 from secateur.passes.sparsify import Sparsify
 from secateur.passes.sparsify.balanced import Balanced, Kernels
 from secateur.passes.sparsify.layers import places
-from secateur.passes.sparsify.packed import read
 
 if TYPE_CHECKING:
     from secateur.codegen.advice import Gain
@@ -133,25 +131,6 @@ def _said(gain: Gain | None) -> str:
     if gain is None:
         return "no block-sparse kernel fits it, or none is worth a trial"
     return f"{gain.times:.2f} times as fast, {'measured' if gain.measured else 'estimated'}"
-
-
-def check_zeros(graph: Graph, where: str) -> None:
-    """Compare what an ONNX file's metadata say of its zeros with its weights. ``where``: the file, for people.
-
-    What is said of weights that this network does not have is passed over: another tool may have renamed them. Raises
-    InputError where it is damaged, and where a block that is said to be zero is not.
-    """
-    origin = graph.note(OnnxOrigin)
-    if origin is None or ZEROS.encode() not in origin.header:
-        return
-    from onnx import ModelProto
-
-    said = {p.key.removeprefix(ZEROS): p.value for p in ModelProto.FromString(origin.header).metadata_props
-            if p.key.startswith(ZEROS)}  # fmt: skip
-    for place in places(graph):
-        text = said.get(origin.names.get(place.weight, place.weight))
-        if text is not None:
-            read(text, place.rows(graph.weights[place.weight]), f"{where}: weight '{place.weight}'")
 
 
 def _literal(name: str) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from secateur.arguments import lanes_of
 from secateur.capture import load
+from secateur.checks.sizes import Resizing
 from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.parted import load_library
 from secateur.codegen.tune.tracker import Tracker
@@ -24,7 +25,6 @@ from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import OnnxProcess, Refused
 from secateur.ir.numeric import random_inputs
 from secateur.report.collect import capture_remarks
-from secateur.sizes import Resizing
 from secateur.timing.measured_table import Boards, board_table, measured_table
 from secateur.timing.runtimes import Timing, measure, named
 

@@ -59,7 +59,7 @@ def apply_recipe(recipe: Path, source: Path, out: Path, overwrite: bool, trust: 
         raise InputError(f"'{out}' is the recipe itself; name another output")
 
     from secateur import api
-    from secateur.reading import checked_jobs
+    from secateur.checks.reading import checked_jobs
     from secateur.report.text import law
 
     with progress() as tell:

@@ -21,7 +21,7 @@ from .terminal import check_outputs, json_out, json_path, limit_of, progress, sa
 
 if TYPE_CHECKING:
     from secateur.calibration.images import Preparation
-    from secateur.comparison import Reading
+    from secateur.checks.comparison import Reading
     from secateur.compiled import Compiled
     from secateur.policy import Policy
     from secateur.report.report import Report
@@ -213,7 +213,7 @@ def _write(
     Returns the report, which then lists what the library says too, and a line for each file.
     """
     from secateur.calibration.load import load_calibration
-    from secateur.reading import checked_jobs
+    from secateur.checks.reading import checked_jobs
     from secateur.report.html import page
 
     report, writes = done.report, not job.dry_run

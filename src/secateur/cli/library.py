@@ -12,6 +12,7 @@ import typer
 from secateur.calibration.arrays import ArrayFile
 from secateur.calibration.load import load_calibration
 from secateur.capture import load
+from secateur.checks.reading import check_reading
 from secateur.codegen.emit.loading import load_tvm
 from secateur.codegen.library import linker
 from secateur.codegen.runtime import cores
@@ -22,7 +23,6 @@ from secateur.ir import Array, Graph, InputError
 from secateur.ir.files import Job, check_writable, same_file
 from secateur.ir.frontends.onnx.process import OnnxProcess
 from secateur.ir.plain import one_line
-from secateur.reading import check_reading
 from secateur.report.collect import capture_remarks
 from secateur.report.text import reading as shown
 

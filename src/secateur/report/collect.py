@@ -22,7 +22,7 @@ from .report import Report, versions
 from .rows import group_rows, keep_of, layer_rows
 
 if TYPE_CHECKING:
-    from secateur.comparison import Reading
+    from secateur.checks.comparison import Reading
 
 
 NAMED = 4  # nodes of a kind

@@ -16,7 +16,7 @@ from .parts import Budget, Deviation, Group, Latency, Layer, PassRun, Quality, T
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from secateur.comparison import Reading
+    from secateur.checks.comparison import Reading
     from secateur.passes.law import Verification
     from secateur.passes.rewrite.layers import Row
 

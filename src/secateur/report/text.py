@@ -17,7 +17,7 @@ from secateur.passes.allocate.amount import TIMED
 from .table import PLACES, Limit, Signs, layer_lines, pair, short
 
 if TYPE_CHECKING:
-    from secateur.comparison import Reading
+    from secateur.checks.comparison import Reading
     from secateur.passes.law import Verification
 
     from .parts import Deviation, Group, Quality

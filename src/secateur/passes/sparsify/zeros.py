@@ -1,4 +1,4 @@
-"""What ``sparsify`` did, for the report: a note on the graph."""
+"""What ``sparsify`` did, for the report and for files: a note on the graph, and what a file says of its zeros."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Graph
+from secateur.ir.onnx_origin import ZEROS, OnnxOrigin
 
 from .layers import places
-from .packed import pack
+from .packed import pack, read
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,22 @@ def notes_of(graph: Graph) -> tuple[Sparsified, ...]:
     """The note, for a graph that is to keep it."""
     note = graph.note(Sparsified)
     return () if note is None else (note,)
+
+
+def check_zeros(graph: Graph, where: str) -> None:
+    """Compare what an ONNX file's metadata say of its zeros with its weights. ``where``: the file, for people.
+
+    What is said of weights that this network does not have is passed over: another tool may have renamed them. Raises
+    InputError where it is damaged, and where a block that is said to be zero is not.
+    """
+    origin = graph.note(OnnxOrigin)
+    if origin is None or ZEROS.encode() not in origin.header:
+        return
+    from onnx import ModelProto
+
+    said = {p.key.removeprefix(ZEROS): p.value for p in ModelProto.FromString(origin.header).metadata_props
+            if p.key.startswith(ZEROS)}  # fmt: skip
+    for place in places(graph):
+        text = said.get(origin.names.get(place.weight, place.weight))
+        if text is not None:
+            read(text, place.rows(graph.weights[place.weight]), f"{where}: weight '{place.weight}'")

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
 
+from secateur.checks.library import Check
+from secateur.checks.library_choices import as_high, between, decided
 from secateur.codegen.parted import Part, PartedLibrary
 from secateur.deploy import build
 from secateur.ir.frontends.torch.trace import trace
-from secateur.library_check import Check
-from secateur.library_choices import as_high, between, decided
 
 
 class Queries(nn.Module):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.capture import graph_of
 from secateur.ir import Array, Graph
 from secateur.ir.files import Job
 from secateur.ir.frontends.onnx.original import OnnxOriginal
@@ -21,11 +22,10 @@ from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.passes.sweep.batches import batches
 
-from .capture import graph_of
 from .comparison import READ, WRITTEN, Comparison, Original, Reading, unread
 
 if TYPE_CHECKING:
-    from .capture import Model
+    from secateur.capture import Model
 
 GIVEN = 2  # examples of the user's that are run
 

@@ -20,8 +20,8 @@ from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import Refused
 from secateur.ir.numeric import NOISE, difference, doubtful, moved, random_inputs, worst_slice
 from secateur.ir.precision import tolerance
+from secateur.run import Runner
 
-from .run import Runner
 from .sizes import Resizing, Shapes
 
 CHUNK = 1 << 26  # elements of inner values that are looked at in one go

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from secateur.checks.sizes import Resizing  # noqa: E402
 from secateur.ir.frontends.torch.trace import trace  # noqa: E402
-from secateur.sizes import Resizing  # noqa: E402
 
 
 class Halves(nn.Module):

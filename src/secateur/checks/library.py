@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from secateur.ir import Array, Error, Graph, LawError
 from secateur.ir.numeric import doubtful, moved, random_inputs, relative_error, worst_slice
 from secateur.ir.precision import HALF, ROUNDING, doubled, doubled_feed, tolerance, widened, widened_feed
-
-from .run import evaluate
+from secateur.run import evaluate
 
 if TYPE_CHECKING:
     from secateur.codegen import Library

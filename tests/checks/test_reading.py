@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 import secateur
 from bench.reach import mutant_seeds
 from secateur import inspection
+from secateur.checks.comparison import RandomError
+from secateur.checks.reading import check_reading
+from secateur.checks.sizes import Resizing
 from secateur.cli.app import app
-from secateur.comparison import RandomError
 from secateur.ir import Graph, Node
 from secateur.ir.exporters.onnx import write as exporter
 from secateur.ir.frontends.onnx import load as frontend
 from secateur.ir.frontends.onnx.process import WORKER, OnnxProcess
 from secateur.ir.frontends.torch import importer as torch_import
-from secateur.reading import check_reading
-from secateur.sizes import Resizing
 
 RNG = np.random.default_rng(0)
 

@@ -17,10 +17,10 @@ import numpy as np
 from secateur.ir import Array, Graph
 from secateur.ir.numeric import relative_error
 from secateur.passes.sweep.batches import batches, classes_of
+from secateur.run import Runner
 
 from .coarse import costs, dearest
-from .library_check import Check, differs
-from .run import Runner
+from .library import Check, differs
 
 if TYPE_CHECKING:
     from secateur.codegen import Library, Precision, Target

@@ -8,12 +8,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from secateur import narrow
+from secateur.checks import narrow
+from secateur.checks.narrow import rows
 from secateur.codegen.targets import Target, native
 from secateur.deploy import build
 from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
-from secateur.narrow import rows
 from support.network import Net
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")

@@ -19,9 +19,9 @@ from secateur.ir import Array, Error, Graph, Node
 from secateur.ir.graph import numpy_dtype
 from secateur.ir.numeric import relative_error, worst_slice
 from secateur.ir.precision import doubled_feed
+from secateur.run import Runner
 
-from .library_check import FINE, Check
-from .run import Runner
+from .library import FINE, Check
 
 if TYPE_CHECKING:
     from secateur.codegen import Library

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.comparison import READ, Comparison
+from secateur.checks.comparison import READ, Comparison
 from secateur.ir import Array, Graph, LawError
 from secateur.ir.frontends.onnx.original import OnnxOriginal
 from secateur.ir.frontends.onnx.process import Refused

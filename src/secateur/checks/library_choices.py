@@ -16,9 +16,9 @@ import numpy as np
 from secateur.ir import Array, Error, Graph
 from secateur.ir.exporters.onnx.calls import arguments
 from secateur.passes.choices import discrete
+from secateur.run import evaluate
 
-from .library_check import Check
-from .run import evaluate
+from .library import Check
 
 if TYPE_CHECKING:
     from secateur.codegen import Library
