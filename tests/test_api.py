@@ -114,7 +114,7 @@ def test_protected_layers_keep_their_channels() -> None:
         ({"sparsity": "most"}, "share of weights"),
         ({"block": "auto"}, "give sparsity= as well"),
         ({"sparsity": 0.5, "block": "round"}, "not a pattern of zeros"),
-        ({"checkpoint": "states"}, "distill keeps its state, and policy .* has none"),
+        ({"checkpoint": "states"}, r"keep their state \(distill\), and policy .* has none"),
     ],
 )
 def test_mistakes(options: dict[str, object], message: str) -> None:

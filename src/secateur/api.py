@@ -109,7 +109,7 @@ def compile(
     the policy says, with ``macs`` as the most that may remain, and within a budget of time where one is given.
     ``max_error`` ("1%") does the same for outputs that are no classes: in the mean of the held-out examples they differ
     by so much at most, as norms (``report.deviation``).
-    ``checkpoint``: a folder that ``distill`` keeps its state in: after a kill the same call goes on where it was.
+    ``checkpoint``: a folder for the state of ``distill``: after a kill the same call goes on where it was.
     ``latency_table`` is a CSV file of layers' milliseconds (``timing.tables``) that stands for measuring, of any
     machine, and ``runtime`` ("onnxruntime", "openvino", "torch", "secateur") says where a budget of time is measured;
     by default in our own code if TVM is here, else in ONNX

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from secateur.ir import Graph, InputError
+from secateur.passes import COMPENSATION
 from secateur.passes.allocate import LANES
 from secateur.passes.allocate.amount import Amount
 from secateur.passes.analysis.cost import totals
-from secateur.passes.compensate import Distill
+from secateur.passes.pipeline import keeps_state
 
 from .goals import Goal, Keep, Near, kept_share, largest_error
 from .policy import Policy
@@ -91,10 +92,11 @@ def checkpoints_of(folder: str | Path | None, policy: Policy) -> Path | None:
     """
     if folder is None:
         return None
-    if all(step.name != Distill.name for step in policy.compensation()):
+    if not any(keeps_state(type(step)) for step in policy.compensation()):
+        able = ", ".join(name for name, kind in COMPENSATION.items() if keeps_state(kind))
         raise InputError(
-            f"checkpoint={str(folder)!r} is where distill keeps its state, and policy '{policy.spec}' has none; add "
-            "it, as in 'obs,knapsack,refit,distill{time=2m}', or leave the folder out"
+            f"checkpoint={str(folder)!r} is where passes that take long keep their state ({able}), and policy "
+            f"'{policy.spec}' has none; add it, as in 'obs,knapsack,refit,distill{{time=2m}}', or leave the folder out"
         )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

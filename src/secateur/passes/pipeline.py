@@ -29,6 +29,11 @@ class Pass(Protocol):
     def __call__(self, graph: Graph) -> Graph: ...
 
 
+def keeps_state(kind: type[Pass]) -> bool:
+    """Does such a pass keep its state in ``Context.checkpoints`` and go on from there? Its ``keeps_state`` says so."""
+    return getattr(kind, "keeps_state", False)
+
+
 P = TypeVar("P", bound=Pass)
 
 

@@ -31,6 +31,7 @@ class Distill:
     """
 
     name: ClassVar[str] = "distill"
+    keeps_state: ClassVar[bool] = True
     time: float = 120.0
     steps: int = 0
     rate: float = 6e-3
