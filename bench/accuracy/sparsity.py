@@ -9,7 +9,8 @@ to zero, by magnitude and by second moments (512 pictures without their labels, 
 original's outputs), and the network is judged on all 10,000 test pictures: as it is, and after one pass whose masks
 hold the zeros (for `budget` also after one whose loss is half that of the labels, half the divergence from the outputs
 of the dense network, `distilled`). `budget` is by moments with one budget of zeros for all layers, the same for each
-pattern; for `outputs` what layers get wrong counts by how far it moves the network's outputs. A row states the share of
+pattern; for `outputs` what layers get wrong counts by how far it moves the network's outputs, and for `work` the budget
+is one of multiply-accumulates as well. A row states the share of
 zeros that there is, and what is left of the multiply-accumulates of these layers. A run that was stopped goes on where
 it was. `--quick`: one seed, 1,500 pictures, to out/sparsity-quick.jsonl.
 """
@@ -46,10 +47,11 @@ NETWORK, PASSES, RATE, TUNED_RATE = "residual", 5, 0.1, 0.05
 BLOCKS = ("irregular", "auto", "darb", "bmwm", "4x4", "kernels")
 LANES, SHARES, KNOWN, FIRST = 8, (0.5, 0.7, 0.8), 512, "conv2d"
 KEY = ("seed", "block", "sparsity", "by")
-WAYS: Mapping[str, tuple[str, bool, Literal["layers", "outputs"]]] = {  # options of `sparsify`: by, across, of
-    "magnitude": ("magnitude", False, "layers"), "moments": ("moments", False, "layers"),
-    "budget": ("moments", True, "layers"), "outputs": ("moments", True, "outputs"),
-}  # fmt: skip
+WAYS: Mapping[str, tuple[str, bool, Literal["layers", "outputs"], Literal["weights", "macs"]]] = {
+    "magnitude": ("magnitude", False, "layers", "weights"), "moments": ("moments", False, "layers", "weights"),
+    "budget": ("moments", True, "layers", "weights"), "outputs": ("moments", True, "outputs", "weights"),
+    "work": ("moments", True, "outputs", "macs"),
+}  # options of `sparsify`: by, across, of, count  # fmt: skip
 PICTURE = common.ROOT / "docs" / "sparsity.svg"
 NAMES = {"irregular": "irregular", "auto": "8x1, balanced", "darb": "DARB", "bmwm": "BMWM", "4x4": "4x4",
          "kernels": "8 kernels, balanced"}  # fmt: skip
@@ -105,8 +107,8 @@ class Bench:
         module = copy.deepcopy(self._dense(job.seed))
         graph = self._graph(module)
         try:
-            by, across, of = WAYS[job.by]
-            found = Sparsify(job.sparsity, job.block, by, LANES, (FIRST,), across, of)(graph)
+            by, across, of, count = WAYS[job.by]
+            found = Sparsify(job.sparsity, job.block, by, LANES, (FIRST,), across, of, count)(graph)
         except InputError as error:
             return {"refused": str(error)}
         state = {n: torch.from_numpy(np.array(w)) for n, w in found.weights.items() if n in module.state_dict()}

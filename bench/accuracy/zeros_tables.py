@@ -58,11 +58,12 @@ def patterns() -> str:
         "hold the zeros of the latter; then with one budget of zeros for all layers in the place of the same share of",
         "each, as it is, after such a pass, and after one that is distilled from the dense network, and what is left",
         "of the multiply-accumulates; and with a budget that counts what layers get wrong by how far it moves the",
-        "network's outputs (`of=outputs`), as it is, after such a pass, and what is left of the multiply-accumulates.",
+        "network's outputs (`of=outputs`), as it is, after such a pass, and what is left of the multiply-accumulates;",
+        "*by work*: such a budget that is one of multiply-accumulates (`count=macs`).",
         "",
         "| zeros | pattern | by magnitude | by moments | and one pass | one budget | and one pass | distilled | MACs "
-        "| by outputs | and one pass | MACs |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| by outputs | and one pass | MACs | by work | and one pass | MACs |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for share in shares:
         for block, name in {**NAMES, "kernels": "8 kernels, balanced"}.items():
@@ -80,6 +81,9 @@ def patterns() -> str:
                     ("outputs", "top1"),
                     ("outputs", "epoch"),
                     ("outputs", "macs_left"),
+                    ("work", "top1"),
+                    ("work", "epoch"),
+                    ("work", "macs_left"),
                 )
             ]
             if mine:

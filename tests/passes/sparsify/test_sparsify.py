@@ -101,6 +101,22 @@ def test_one_budget_for_all_layers_removes_the_share_and_spares_some(block: str)
     assert len({round(row.sparsity, 2) for row in note.rows}) > 1
 
 
+@pytest.mark.parametrize("block", ["auto", "irregular"])
+def test_a_budget_of_work_counts_multiply_accumulates(block: str) -> None:
+    """By hand: a weight of the first convolution works at 36 pixels, one of the classifier once."""
+    net = Net(2, 16, 6, 6)
+    y = net.node("reshape", net.conv("x", 8), shape=(2, 8 * 36))
+    graph = in_context(net.graph(net.linear(y, 64)), calibration=Calibration(data(40)))
+    work = {"conv": 2 * 36 * 8 * 16 * 9, "linear": 2 * 64 * 8 * 36}
+    left = {}
+    for count in ("weights", "macs"):
+        note = Sparsify(0.6, block, "moments", lanes=8, across=True, count=count)(graph).note(Sparsified)
+        assert note is not None
+        kept = {row.layer.rstrip("0123456789"): 1 - row.sparsity for row in note.rows}
+        left[count] = sum(work[n] * kept[n] for n in work) / sum(work.values())
+    assert left["macs"] <= 0.4 + 1e-6 < left["weights"]
+
+
 # --- how far errors reach -------------------------------------------------------------------------------------------
 
 
@@ -293,7 +309,9 @@ def test_refusals() -> None:
         ({"sparsity": 1.0}, "below 1"), ({"sparsity": -0.1}, "below 1"), ({"block": "3"}, "not a pattern"),
         ({"by": "taste"}, "shares or moments"), ({"across": True}, "block=darb"),
         ({"across": True, "by": "moments", "block": "2:4"}, "one share"), ({"of": "taste"}, "layers or outputs"),
-        ({"of": "outputs"}, "by=moments"),
+        ({"of": "outputs"}, "by=moments"), ({"count": "bytes"}, "weights or macs"),
+        ({"count": "macs", "by": "moments"}, "across=true"),
+        ({"count": "macs", "across": True, "block": "darb"}, "by="),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             Sparsify(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One number of zeros for a whole network: which layer loses how many of its weights."""
+"""One budget of zeros for a whole network: which layer loses how many of its weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STEP = 0.01  # of a layer's weights
 
 @dataclass(frozen=True)
 class Curve:
-    """What a layer of ``size`` weights loses: shares of zeros, from 0 on, and the relative error of its outputs, or how
-    far it moves the network's.
+    """What a layer of ``size`` weights, or of as many multiply-accumulates, loses: shares of zeros, from 0 on, and the
+    relative error of its outputs, or how far it moves the network's.
     """  # fmt: skip
 
     size: int
@@ -47,9 +47,9 @@ def curve(loss: Quadratic, weight: Array, pattern: Pattern, reach: float | None 
 
 
 def divided(curves: Mapping[str, Curve], sparsity: float) -> dict[str, float]:
-    """The share of each layer, such that ``sparsity`` of all weights go and the sum of relative errors is least.
+    """The share of each layer, such that ``sparsity`` of what sizes count goes and the sum of relative errors is least.
 
-    Along the lower convex hulls of the curves in steps of a hundredth, the cheapest for each weight first. Raises
+    Along the lower convex hulls of the curves in steps of a hundredth, the cheapest for its size first. Raises
     InputError where the layers together cannot lose as much.
     """
     steps = [step for name, layer in curves.items() for step in _steps(name, layer)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.passes.analysis.cost import cost
 from secateur.passes.compensate.original import EXAMPLES, kept_rows, noted
 from secateur.passes.context import context_of, in_context
 from secateur.passes.recipe import Recipe
@@ -51,7 +53,8 @@ class Sparsify:
     any pattern (``budget``; recurrent layers keep to the share), else with ``darb`` alone. ``of`` "outputs", by
     moments: what a layer gets wrong counts by how far it moves the network's outputs, output by output (``reach``);
     blocks then keep what those outputs need that matter, and ``across`` compares layers by it, in place of by what each
-    layer's own outputs lose of their energy.
+    layer's own outputs lose of their energy. ``count`` "macs": ``sparsity`` is the share of the multiply-accumulates of
+    these layers, of which early ones have many for each weight, so that the budget is one of work.
 
     Before: ``y = conv(x, w)``. After: the same, with zeros in w.
     """
@@ -64,6 +67,7 @@ class Sparsify:
     protect: tuple[str, ...] = ()
     across: bool = False
     of: Literal["layers", "outputs"] = "layers"
+    count: Literal["weights", "macs"] = "weights"
     rounds: int = 3
     ridge: float = 1e-2
     positions: int = 64
@@ -82,6 +86,13 @@ class Sparsify:
             raise InputError(f"sparsify{{of={self.of}}}: layers or outputs")
         if self.of == "outputs" and self.by != "moments":
             raise InputError("sparsify{of=outputs}: how far errors reach is seen on data; write by=moments as well")
+        if self.count not in ("weights", "macs"):
+            raise InputError(f"sparsify{{count={self.count}}}: weights or macs")
+        if self.count == "macs" and not (self.across and self.by == "moments"):
+            raise InputError(
+                "sparsify{count=macs}: layers share one budget of multiply-accumulates by what they lose; write "
+                "by=moments,across=true as well"
+            )
         if self.rounds < 1 or self.positions < 1 or self.examples < 1 or self.ridge < 0 or self.lanes < 0:
             raise InputError("sparsify: rounds, positions and examples are 1 or more, ridge and lanes 0 or more")
         pattern = pattern_of(self.block, self.lanes or LANES)
@@ -166,6 +177,9 @@ class Sparsify:
                 for s, p in steps()
                 if not p.recurrent
             }
+            if self.count == "macs":
+                work = {row.node: row.macs for row in cost(graph).layers}
+                curves |= {p.weight: dataclasses.replace(curves[p.weight], size=work[p.node.name]) for p in single}
             shares |= divided(curves, self.sparsity)
         for step, place in steps():
             step.slim.weights.update(weights)
