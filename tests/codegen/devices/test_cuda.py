@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ class Driver:
         self.version, self.count, self.memory = version, count, memory
         self.kept: dict[int, Any] = {}
         self.freed = 0
+        self.recording: list[tuple[Any, ...]] | None = None
+        self.graphs: dict[int, list[tuple[Any, ...]]] = {}
+        self.calls: Counter[str] = Counter()
+        self.clock = 0.0
+        self.times: dict[int, float] = {}
 
     def cuInit(self, flags: int) -> int:
         return 0
@@ -58,12 +64,73 @@ class Driver:
         return 0
 
     def cuLaunchKernel(self, function: Any, *rest: Any) -> int:
-        grid, items, parameters = rest[:3], rest[3:6], rest[8]
-        x, w, y = (ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_uint64))[0] for i in range(3))
+        parameters = rest[8]
+        memories = [ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_uint64))[0] for i in range(3)]
         at = [ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_int32))[0] for i in range(3, 6)]
-        data = [ctypes.cast(p, ctypes.POINTER(ctypes.c_float)) for p in (x, w, y)]
-        for i in range(grid[0] * items[0]):
+        return self.done("launch", memories, at, rest[0] * rest[3])
+
+    def done(self, what: str, *values: Any) -> int:
+        """Do it, or record it with the values that it has now."""
+        if self.recording is not None:
+            self.recording.append((what, *values))
+        else:
+            self.calls[what] += 1
+            getattr(self, what)(*values)
+        return 0
+
+    def launch(self, memories: list[int], at: list[int], count: int) -> None:
+        self.clock += count  # a millisecond each
+        data = [ctypes.cast(memory, ctypes.POINTER(ctypes.c_float)) for memory in memories]
+        for i in range(count):
             data[2][at[2] + i] = data[0][at[0] + i] + data[1][at[1]]
+
+    def mark(self, event: int) -> None:
+        self.times[event] = self.clock
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
+        self.recording = []
+        return 0
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        graph._obj.value, self.recording = self.named(self.recording or []), None
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, replay: Any, graph: Any, flags: Any) -> int:
+        replay._obj.value = self.named(self.graphs[graph.value])
+        return 0
+
+    def named(self, graph: list[tuple[Any, ...]]) -> int:
+        self.calls["graphs"] += 1
+        self.graphs[self.calls["graphs"]] = graph
+        return self.calls["graphs"]
+
+    def cuGraphLaunch(self, replay: Any, stream: Any) -> int:
+        self.calls["replays"] += 1
+        for what, *values in self.graphs[replay.value]:
+            getattr(self, what)(*values)
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        del self.graphs[graph.value]
+        return 0
+
+    def cuGraphExecDestroy(self, replay: Any) -> int:
+        del self.graphs[replay.value]
+        return 0
+
+    def cuEventCreate(self, event: Any, flags: int) -> int:
+        self.calls["events"] += 1
+        event._obj.value = self.calls["events"]
+        return 0
+
+    def cuEventRecord(self, event: Any, stream: Any) -> int:
+        return self.done("mark", event.value)
+
+    def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: int) -> int:
+        return self.done("mark", event.value) if flags == 1 else 1
+
+    def cuEventElapsedTime(self, milliseconds: Any, first: Any, last: Any) -> int:
+        milliseconds._obj.value = self.times[last.value] - self.times[first.value]
         return 0
 
     def cuGetErrorString(self, status: int, text: Any) -> int:
@@ -72,6 +139,20 @@ class Driver:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: 0
+
+
+class Old(Driver):
+    """Of the time before graphs."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("cuGraph"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("cuGraph"):
+            raise AttributeError(name)
+        return super().__getattr__(name)
 
 
 CODE = Code(
@@ -93,6 +174,37 @@ def test_launches_pass_memories_and_offsets_in_order() -> None:
     del session
     assert driver.freed == 5
     assert not driver.kept
+
+
+def test_launches_are_recorded_once_and_replayed() -> None:
+    driver = Driver()
+    session = CudaSession(CODE, "sm_90", lambda name: driver)
+    x, y = np.arange(5, dtype=np.float32), np.empty(4, np.float32)
+    for turn in range(3):
+        session.run([x + turn], [y])
+        assert y.tolist() == [7 + turn, 8 + turn, 9 + turn, 10 + turn]
+    assert driver.calls["replays"] == 3
+    assert not driver.calls["launch"]
+    assert len(driver.graphs) == 1
+    long = np.empty(8, np.float32)  # the memory of the output is another one, so the graph is, too
+    session.run([x], [long])
+    assert long[:4].tolist() == [7, 8, 9, 10]
+    assert len(driver.graphs) == 1
+    del session
+    assert not driver.graphs
+
+
+@pytest.mark.parametrize("kind", [Driver, Old])
+def test_each_launch_is_timed_by_events(kind: type[Driver]) -> None:
+    """On a driver without graphs as well, where all launches are calls."""
+    driver = kind()
+    session = CudaSession(CODE, "sm_90", lambda name: driver)
+    x, y = np.arange(5, dtype=np.float32), np.empty(4, np.float32)
+    session.run([x], [y])
+    assert y.tolist() == [7, 8, 9, 10]
+    assert session.seconds() == pytest.approx([4e-3, 4e-3])
+    assert driver.calls["launch"] == (0 if kind is Driver else 4)
+    assert len(driver.graphs) == (1 if kind is Driver else 0)
 
 
 def test_what_is_missing_is_said() -> None:

@@ -105,3 +105,19 @@ class Session(Protocol):
     def run(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
         """Copy the inputs there, launch everything in order, copy the outputs back. Raises InputError."""
         ...
+
+    def put(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
+        """Copy the inputs there, and make room for outputs like these: what ``launch`` and ``seconds`` run on."""
+        ...
+
+    def launch(self) -> None:
+        """Launch everything in order. It need not be done on return."""
+        ...
+
+    def wait(self) -> None:
+        """Until all that was launched is done."""
+        ...
+
+    def seconds(self) -> list[float]:
+        """What each launch takes in one run, by the device's clock."""
+        ...

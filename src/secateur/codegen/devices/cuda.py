@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from secateur.ir import InputError
 
-from .code import ARENA, TABLES, WEIGHTS, AnyArray, Code
+from .code import ARENA, TABLES, WEIGHTS, AnyArray, Code, Launch
+from .cuda_driver import DRIVER, Driver, Loader
+from .cuda_stream import Stream
 
-DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-
-Loader = Callable[[str], Any]
 
 
 def missing(arch: str, load: Loader = ctypes.CDLL) -> list[str]:
     """What this machine lacks to run code for an architecture such as sm_90; nothing where such a GPU is there."""
     try:
-        driver = load(DRIVER)
+        driver = Driver(load).library
     except OSError:
         return [f"NVIDIA's driver ({DRIVER})"]
     count = ctypes.c_int()
@@ -59,10 +59,10 @@ class CudaSession:
         """Raises InputError where there is no such device, or its memory is too small."""
         if lacking := missing(arch, load):
             raise InputError(f"cannot run a library for cuda:{arch} here: this machine lacks {lacking[0]}")
-        self._driver, self._code = load(DRIVER), code
-        count = ctypes.c_int()
+        self._call, self._code = Driver(load), code
+        driver, count = self._call.library, ctypes.c_int()
         self._call("cuDeviceGetCount", ctypes.byref(count))
-        index = _fitting([capability(self._driver, i) for i in range(count.value)], arch)
+        index = _fitting([capability(driver, i) for i in range(count.value)], arch)
         assert index is not None
         self._context, self._module = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), index)
@@ -70,7 +70,8 @@ class CudaSession:
         self._index = index
         self._memories: dict[str, ctypes.c_uint64] = {}
         self._sizes: dict[str, int] = {}
-        weakref.finalize(self, _release, self._driver, self._context, self._module, self._memories, index)
+        self._stream = Stream(self._call)
+        weakref.finalize(self, _release, driver, self._context, self._module, self._memories, self._stream, index)
         self._call("cuModuleLoadData", ctypes.byref(self._module), code.binary)
         self._functions = {name: self._function(name) for name in code.kernels}
         self._memory(ARENA, 4 * code.arena_words)
@@ -84,14 +85,6 @@ class CudaSession:
         self._call("cuDeviceGetName", text, 128, self._index)
         return text.value.decode(errors="replace")
 
-    def _call(self, name: str, *arguments: Any) -> None:
-        status = int(getattr(self._driver, name)(*arguments))
-        if status:
-            text = ctypes.c_char_p()
-            self._driver.cuGetErrorString(status, ctypes.byref(text))
-            why = (text.value or b"").decode(errors="replace") or f"error {status}"
-            raise InputError(f"the GPU cannot run the library: {name} says '{why}'")
-
     def _function(self, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()
         self._call("cuModuleGetFunction", ctypes.byref(function), self._module, name.encode())
@@ -100,6 +93,7 @@ class CudaSession:
     def _memory(self, name: str, nbytes: int) -> ctypes.c_uint64:
         if self._sizes.get(name) != nbytes:
             if name in self._memories:
+                self._stream.forget()
                 self._call("cuMemFree_v2", self._memories.pop(name))
             pointer = ctypes.c_uint64()
             self._call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(max(nbytes, 4)))
@@ -112,29 +106,52 @@ class CudaSession:
             self._call("cuMemcpyHtoD_v2", memory, ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes))
 
     def run(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
-        """Copy, launch in order on the default stream, copy back."""
-        self._call("cuCtxSetCurrent", self._context)
-        for name, array in zip(self._code.inputs, inputs, strict=True):
-            self._copy_in(name, array)
-        for name, array in zip(self._code.outputs, outputs, strict=True):
-            self._memory(name, array.nbytes)
-        for one in self._code.launches:
-            kernel = self._code.kernels[one.kernel]
-            values = [*(self._memories[memory] for memory, _ in one.arguments),
-                      *(ctypes.c_int32(at) for _, at in one.arguments)]  # fmt: skip
-            pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-            self._call("cuLaunchKernel", self._functions[one.kernel], *kernel.grid, kernel.items, 1, 1, 0, None,
-                       pointers, None)  # fmt: skip
+        """Copy, launch in order, copy back."""
+        self.put(inputs, outputs)
+        self.launch()
         for name, array in zip(self._code.outputs, outputs, strict=True):
             if array.nbytes:
                 self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), self._memories[name],
                            ctypes.c_size_t(array.nbytes))  # fmt: skip
 
+    def put(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
+        """Copy the inputs there, make room for outputs like these."""
+        self._call("cuCtxSetCurrent", self._context)
+        for name, array in zip(self._code.inputs, inputs, strict=True):
+            self._copy_in(name, array)
+        for name, array in zip(self._code.outputs, outputs, strict=True):
+            self._memory(name, array.nbytes)
+
+    def launch(self) -> None:
+        """Everything, in order: replayed as a graph where the driver has graphs."""
+        self._stream.run(self._launch_all)
+
+    def wait(self) -> None:
+        """Until all of it is done."""
+        self._stream.wait()
+
+    def seconds(self) -> list[float]:
+        """Of each launch in one run, by CUDA's events."""
+        return self._stream.seconds([partial(self._launch, one) for one in self._code.launches])
+
+    def _launch_all(self, stream: ctypes.c_void_p) -> None:
+        for one in self._code.launches:
+            self._launch(one, stream)
+
+    def _launch(self, one: Launch, stream: ctypes.c_void_p) -> None:
+        kernel = self._code.kernels[one.kernel]
+        values = [*(self._memories[memory] for memory, _ in one.arguments),
+                  *(ctypes.c_int32(at) for _, at in one.arguments)]  # fmt: skip
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        self._call("cuLaunchKernel", self._functions[one.kernel], *kernel.grid, kernel.items, 1, 1, 0, stream,
+                   pointers, None)  # fmt: skip
+
 
 def _release(driver: Any, context: ctypes.c_void_p, module: ctypes.c_void_p,
-             memories: dict[str, ctypes.c_uint64], index: int) -> None:  # fmt: skip
+             memories: dict[str, ctypes.c_uint64], stream: Stream, index: int) -> None:  # fmt: skip
     """Give back what a session holds."""
     driver.cuCtxSetCurrent(context)
+    stream.close()
     for memory in memories.values():
         driver.cuMemFree_v2(memory)
     if module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -91,22 +92,63 @@ class OpenClSession:
 
     def run(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
         """Copy, launch in order, copy back."""
-        cl, code = self._cl, self._code
-        try:
-            for name, array in [*zip(code.inputs, inputs, strict=True), *zip(code.outputs, outputs, strict=True)]:
-                self._port(name, array.nbytes)
-            for name, array in zip(code.inputs, inputs, strict=True):
+        with self._refusals():
+            self._put(inputs, outputs)
+            self._launch(self._queue)
+            for name, array in zip(self._code.outputs, outputs, strict=True):
                 if array.nbytes:
-                    cl.enqueue_copy(self._queue, self._memories[name], array)
-            for kernel, one in zip(self._kernels, code.launches, strict=True):
-                shape = code.kernels[one.kernel]
-                size = (shape.grid[0] * shape.items, shape.grid[1], shape.grid[2])
-                cl.enqueue_nd_range_kernel(self._queue, kernel, size, (shape.items, 1, 1))
-            for name, array in zip(code.outputs, outputs, strict=True):
-                if array.nbytes:
-                    cl.enqueue_copy(self._queue, array, self._memories[name])
+                    self._cl.enqueue_copy(self._queue, array, self._memories[name])
             self._queue.finish()
-        except cl.Error as error:
+
+    def put(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
+        """Copy the inputs there, make room for outputs like these."""
+        with self._refusals():
+            self._put(inputs, outputs)
+            self._queue.finish()
+
+    def launch(self) -> None:
+        """Everything, in order."""
+        with self._refusals():
+            self._launch(self._queue)
+            self._queue.flush()
+
+    def wait(self) -> None:
+        """Until all of it is done."""
+        with self._refusals():
+            self._queue.finish()
+
+    def seconds(self) -> list[float]:
+        """Of each launch in one run, from its begin to its end by the device's clock."""
+        with self._refusals():
+            properties = self._cl.command_queue_properties.PROFILING_ENABLE
+            queue = self._cl.CommandQueue(self._context, properties=properties)
+            events = self._launch(queue)
+            queue.finish()
+            return [(event.profile.end - event.profile.start) / 1e9 for event in events]
+
+    def _put(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
+        code = self._code
+        for name, array in [*zip(code.inputs, inputs, strict=True), *zip(code.outputs, outputs, strict=True)]:
+            self._port(name, array.nbytes)
+        for name, array in zip(code.inputs, inputs, strict=True):
+            if array.nbytes:
+                self._cl.enqueue_copy(self._queue, self._memories[name], array)
+
+    def _launch(self, queue: Any) -> list[Any]:
+        """The events of all launches."""
+        events = []
+        for kernel, one in zip(self._kernels, self._code.launches, strict=True):
+            shape = self._code.kernels[one.kernel]
+            size = (shape.grid[0] * shape.items, shape.grid[1], shape.grid[2])
+            events.append(self._cl.enqueue_nd_range_kernel(queue, kernel, size, (shape.items, 1, 1)))
+        return events
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What OpenCL refuses, as an InputError."""
+        try:
+            yield
+        except self._cl.Error as error:
             raise InputError(f"{self.device} cannot run the library: {_first_line(error)}") from error
 
 
