@@ -1,19 +1,19 @@
-"""What can be said of kernels for GPUs without a GPU: runs by PoCL, reports of Oclgrind, cubins, and predictions."""
+"""What is said of kernels for GPUs: runs by PoCL, reports of Oclgrind, cubins; speeds, predicted or measured."""
 
 from __future__ import annotations
 
-from bench.lib import common
+from collections.abc import Sequence
 
-FAMILIES = ("conv", "block_sparse", "tf32", "f16", "window", "elementwise", "copies", "all")
+from bench.lib import common
 
 
 def gpu() -> str:
-    """Do they compute what torch does, and what is predicted of their speed?"""
+    """Do they compute what torch does, and what is known or predicted of their speed?"""
     rows = list({(r["kind"], r["case"]): r for r in common.read(common.RESULTS / "gpu.jsonl")}.values())
     if not rows:
         return ""
-    kinds = ("template", "races", "network", "cubin", "prediction")
-    of = {kind: [r for r in rows if r["kind"] == kind] for kind in kinds}
+    of = {kind: [r for r in rows if r["kind"] == kind] for kind in ("template", "races", "network", "cubin")}
+    shown = [r for found in of.values() for r in found]
     right = {kind: f"{sum(r['status'] == 'right' for r in found)} of {len(found)}" for kind, found in of.items()}
     worst = max((r["error"] for r in [*of["template"], *of["network"]]), default=0.0)
     lines = [
@@ -26,27 +26,67 @@ def gpu() -> str:
             f"{r['shared_bytes'] / 1024:.0f} KiB of shared memory, {r['spilled_bytes']} bytes spilled."
             for r in of["cubin"]
         )
-        + f" `python -m bench.reach.gpu`; {common.where(*rows)}."
+        + f" `python -m bench.reach.gpu`; {common.where(*shown)}."
     ]
-    lines += [f"- {r['kind']} {r['case']}: {r['status']}" for r in rows if r["status"] == "wrong"]
-    return "\n".join([*lines, *_table(of["prediction"])])
+    lines += [f"- {r['kind']} {r['case']}: {r['status']}" for r in shown if r["status"] == "wrong"]
+    newest = {(r["kind"], r["case"]): r for r in common.read(common.RESULTS / "gpu_speed.jsonl")}
+    return "\n".join([*lines, speeds(list(newest.values()))])
 
 
-def _table(rows: list[common.Row]) -> list[str]:
-    """Shares of the roofline, a row for each network, board and batch."""
+def speeds(rows: Sequence[common.Row]) -> str:
+    """Shares of the roofline by kind of kernel, and times next to PyTorch's where a GPU was measured."""
+    found = [line for kind in ("prediction", "measurement") for line in _shares(rows, kind)]
+    return "\n".join([*found, *_times([r for r in rows if r["kind"] == "measurement"])])
+
+
+_WHAT = {
+    "prediction": "Predicted, by counting and not measured: ",
+    "measurement": "Measured, by the device's events: ",
+}
+
+
+def _shares(rows: Sequence[common.Row], what: str) -> list[str]:
+    """A row for each network, board and batch."""
+    rows = [r for r in rows if r["kind"] == what]
     if not rows:
         return []
+    kinds = [*dict.fromkeys(f for r in rows for f in r["families"] if f != "all"), "all"]
     lines = [
         "",
-        "Predicted, by counting and not measured: the share of the roofline of a family's kernels together, and "
-        "microseconds of all kernels of a network, 224x224, without launches but those of a call's second kernel; in "
-        "float32 where nothing else is said. Tensor cores are counted at half of the rate that NVIDIA states.",
+        f"{_WHAT[what]}the share of the roofline of all kernels of a kind together, and microseconds of all kernels of "
+        "a network, 224x224, in float32 where nothing else is said. A tile is an implicit matrix product, of 1x1 or "
+        "wider kernels or in groups; *grouped* are narrow groups without shared memory, *sums* layers of up to eight "
+        "pixels. Tensor cores are counted at half of the rate that NVIDIA states, twice that with 2:4 zeros. "
+        "`python -m bench.speed.gpu`.",
         "",
-        f"| network | board | batch | {' | '.join(FAMILIES)} | µs |",
-        f"|---|---|--:|{'--:|' * len(FAMILIES)}--:|",
+        f"| network | board | batch | {' | '.join(kinds)} | µs |",
+        f"|---|---|--:|{'--:|' * len(kinds)}--:|",
     ]
     for r in rows:
-        shares = [f"{r['families'][f]['share']:.0%}" if f in r["families"] else "" for f in FAMILIES]
-        time = r["families"]["all"]["predicted_us"]
-        lines.append(f"| {r['network']} | {r['board']} | {r['batch']} | {' | '.join(shares)} | {time:,.0f} |")
+        shares = [_share(r["families"].get(kind)) for kind in kinds]
+        time = f"{r['families']['all']['us']:,.0f}"
+        lines.append(f"| {r['network']} | {r['board']} | {r['batch']} | {' | '.join([*shares, time])} |")
+    return lines
+
+
+def _share(found: common.Row | None) -> str:
+    return "" if found is None or found["share"] is None else f"{found['share']:.0%}"
+
+
+def _times(rows: Sequence[common.Row]) -> list[str]:
+    """Whole runs next to PyTorch's."""
+    if not rows:
+        return []
+    ways = list(dict.fromkeys(way for r in rows for way in r["us"] if way != "secateur"))
+    lines = [
+        "",
+        "Microseconds of a whole run, inputs on the device, and in brackets how many times ours.",
+        "",
+        f"| network | board | batch | secateur |{''.join(f' {way} |' for way in ways)}",
+        f"|---|---|--:|--:|{'--:|' * len(ways)}",
+    ]
+    for r in rows:
+        theirs = [f"{r['us'][w]['median']:,.0f} ({r['ratios'][w]['median']:.2f})" if w in r["us"] else "" for w in ways]
+        ours = f"{r['us']['secateur']['median']:,.0f}"
+        lines.append(f"| {r['network']} | {r['board']} | {r['batch']} | {' | '.join([ours, *theirs])} |")
     return lines

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,15 @@ def _receive(channel: Connection) -> Any:
         raise WorkerError(DIED) from error
 
 
-def take_turns(workers: Mapping[str, Worker], rounds: int, seed: int) -> dict[str, list[float | None]]:
+class Taker(Protocol):
+    """Who can take turns: a worker, or whatever runs on a device of its own."""
+
+    def turn(self, warm: int = WARM, least: float = LEAST) -> float:
+        """One sample in milliseconds."""
+        ...
+
+
+def take_turns(workers: Mapping[str, Taker], rounds: int, seed: int) -> dict[str, list[float | None]]:
     """Milliseconds of each worker in each round; None where it had no turn. The first worker is the measure of slow.
 
     Two rounds come before: their samples show who is slow, and are not kept. Raises WorkerError.

@@ -15,11 +15,12 @@ compute addresses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bench.speed.gpu_programs import Launched, Timed
 from secateur.codegen.devices.code import Kernel, Resources
 from secateur.codegen.emit.gpu.matrices import DEPTH, LEFT, RIGHT
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice, GpuSparseSpec
@@ -60,41 +61,44 @@ IN_FLIGHT = 2  # numbers that a work item waits for at once
 LAUNCH = 1e-6  # seconds until a kernel begins that needs the one before
 
 
-@dataclass(frozen=True)
-class Launched:
-    """One call: what it computes, how it is tiled, its kernels and what they take."""
-
-    family: str
-    spec: Any
-    choice: Any
-    kernels: Sequence[tuple[Kernel, Resources]]
+def board_of(device: str) -> Board | None:
+    """The board of a device's name, if its peaks are known."""
+    return next((board for title, board in BOARDS.items() if title.split()[-1] in device), None)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Seconds at the roofline and as predicted, and the share of a multiprocessor's warps that are there at once."""
-
-    roofline: float
-    predicted: float
-    occupancy: float
+def least(one: Launched, board: Board) -> tuple[float, str]:
+    """Seconds of one call at the roofline, and what bounds them: "arithmetic" or "bandwidth"."""
+    both = {"arithmetic": work(one.spec) / peak(one.spec, board), "bandwidth": traffic(one.spec) / board.bandwidth}
+    return max((seconds, bound) for bound, seconds in both.items())
 
 
-def predicted(one: Launched, board: Board) -> Prediction:
-    """Of one call."""
+def peak(spec: Any, board: Board) -> float:
+    """Floating-point operations a second, on tensor cores where those compute it."""
+    return board.peak * float(getattr(spec, "rate", 1))
+
+
+def measured(one: Launched, seconds: float, board: Board | None) -> Timed:
+    """One call that took so many seconds, under the roofline of a board if there is one."""
+    if board is None:
+        return Timed(one.label, one.kind, seconds)
+    return Timed(one.label, one.kind, seconds, *least(one, board))
+
+
+def predicted(one: Launched, board: Board) -> Timed:
+    """One call."""
     kernel, used = one.kernels[0]
-    flops, number, parts = work(one.spec), traffic(one.spec), partial(one)
+    number, parts = traffic(one.spec), partial(one)
     share, overhang = multipliers(one.spec, one.choice, board)
     there = at_once(kernel, used, board)
     groups, warps = groups_of(kernel), -(-kernel.items // 32)
     busy = groups / (board.cores * -(-groups // board.cores))
     hiding = min(1.0, there * warps / HIDING)
-    peak = board.peak * getattr(one.spec, "rate", 1)
-    compute = flops * overhang / (peak * share * busy * hiding)
+    compute = work(one.spec) * overhang / (peak(one.spec, board) * share * busy * hiding)
     time = max(compute, moving(kernel, used, board, number + parts))
     for more, taken in one.kernels[1:]:
         time += LAUNCH + moving(more, taken, board, parts + 4.0 * outputs_of(one.spec))
-    least = max(flops / peak, number / board.bandwidth)
-    return Prediction(least, max(time, least), there * warps / board.warps)
+    shortest, bound = least(one, board)
+    return Timed(one.label, one.kind, max(time, shortest), shortest, bound, there * warps / board.warps)
 
 
 def groups_of(kernel: Kernel) -> int:
@@ -200,16 +204,3 @@ def _area(spec: Any) -> int:
                 total *= int(getattr(spec, name))
             return total
     return len(spec.picks) * int(spec.n) * int(spec.h) * int(spec.w)
-
-
-def by_family(launches: Sequence[Launched], board: Board) -> dict[str, dict[str, float]]:
-    """For each family, and for all together: calls, predicted microseconds, share of the roofline, mean occupancy."""
-    found: dict[str, dict[str, float]] = {}
-    for name in [*dict.fromkeys(one.family for one in launches), "all"]:
-        rows = [predicted(one, board) for one in launches if name in (one.family, "all")]
-        time, least = sum(r.predicted for r in rows), sum(r.roofline for r in rows)
-        found[name] = {
-            "calls": len(rows), "predicted_us": round(time * 1e6, 1), "share": round(least / time, 3),
-            "occupancy": round(sum(r.occupancy for r in rows) / len(rows), 3),
-        }  # fmt: skip
-    return found
