@@ -29,7 +29,7 @@ def parted(data: Any, graph: Graph | None = None, holdout: float | str = 0.25, s
     graph = graph or chain()
     found = opened(data, graph, None, holdout, seed, True)
     assert found is not None
-    rows = [[b.inputs["x"][: b.examples] for b in batches(graph, part)] for part in (found.fit, found.judge)]
+    rows = [[b.inputs["x"][: b.examples] for b in batches(graph, part)] for part in (found.known.data, found.judge)]
     return tuple(np.concatenate(part) if part else X[:0] for part in rows)  # type: ignore[return-value]
 
 

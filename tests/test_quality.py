@@ -16,6 +16,7 @@ import secateur
 from secateur.goals import Keep, Near, interval, kept_share, largest_error
 from secateur.ir import Array, BudgetError, Graph, InputError
 from secateur.passes.analysis.cost import totals
+from secateur.passes.sweep import run as swept
 from secateur.quality import FINE, search, smallest, too_slow
 from secateur.report.parts import Deviation, Quality
 from secateur.timing.agreement import measure
@@ -196,6 +197,30 @@ def test_the_whole_way(trained: nn.Module) -> None:
         x, _ = spots(2000, 5)
         agree = float((slim.module()(x).argmax(1) == trained(x).argmax(1)).float().mean())
     assert agree >= 0.92, "and what was judged by is not an accident"
+
+
+@pytest.mark.parametrize("score", ["obs,knapsack{loss=sum,round_to=1}", "taylor,global{round_to=1,rounds=2}"])
+def test_one_sweep_serves_all_trials(trained: nn.Module, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original is swept once; networks between two rounds are others at each budget. The numbers stay the same."""
+    data, seen, run = [spots(64, 1000 + i)[0] for i in range(4)], list[str](), swept.sweep
+
+    def counted(graph: Graph, *given: Any, **more: Any) -> Graph:
+        seen.append("original" if totals(graph).macs == most else "slim")
+        return run(graph, *given, **more)
+
+    asked = {"example_inputs": (data[0][:1],), "calibration": data}
+    most = totals(secateur.trace(trained, (data[0][:1],))).macs
+    monkeypatch.setattr(swept, "sweep", counted)
+    found = secateur.compile(trained, f"{score},slim,refit", keep="90%", **asked)  # type: ignore[arg-type]
+    (told,) = [r for r in found.report.remarks if "had to stay" in r]
+    trials = told.count("% at ")
+    assert trials >= 3
+    assert seen.count("original") == 1
+    assert seen.count("slim") in (0, trials + 1)
+    alone = secateur.compile(trained, found.report.policy, **asked)  # type: ignore[arg-type]
+    assert seen.count("original") == 2
+    for name, weight in alone.graph.weights.items():
+        np.testing.assert_array_equal(weight, found.graph.weights[name])
 
 
 @dataclass(frozen=True)

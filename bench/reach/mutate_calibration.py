@@ -266,7 +266,7 @@ def _used(path: Path, compiled: bool) -> str:
     assert found is not None
     rows: list[Array] = []
     labels: list[int] = []
-    for part in (found.fit, found.judge) if found.held_out else (found.fit,):
+    for part in (found.known.data, found.judge) if found.held_out else (found.known.data,):
         for batch in batches(network(), part):
             rows += list(batch.inputs["x"][: batch.examples])
             labels += [] if batch.labels is None else batch.labels.tolist()

@@ -18,7 +18,7 @@ from secateur.ir.torch_origin import TorchOrigin
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation
 from secateur.passes.allocate.amount import takes_budget
-from secateur.passes.context import Calibration, LatencyModel, in_context
+from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.law import Verification, check, failure
 from secateur.passes.notes import Coupling
@@ -43,7 +43,7 @@ from .arguments import (
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
-from .calibration.load import opened, repeatable
+from .calibration.load import Parted, opened
 from .capture import capture, check_protect, check_weights, fresh, load, protected, trace
 from .checks.reading import check_reading
 from .compiled import Compiled
@@ -70,7 +70,7 @@ def compile(
     policy: Policy | str | Path = "l1",
     *,
     example_inputs: object = None,
-    calibration: Iterable[object] | str | Path | None = None,
+    calibration: Iterable[object] | str | Path | Parted | None = None,
     target: str | None = None,
     seed: int = 0,
     protect: Protect = (),
@@ -118,9 +118,10 @@ def compile(
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
     criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
     ``(x, y)`` or dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes
-    inputs of. Where it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's
-    quality, those with the smallest digests under ``seed``. ``progress`` is told what runs, by its name alone or as
-    ``progress(done, total, what)`` with ``total`` None where nobody knows. With ``target`` "native" both networks are
+    inputs of, or data that were opened before, where several calls are to share one sweep. Where it is scored or fitted
+    on, ``holdout`` (0.25) of its examples are kept apart for the report's quality, those with the smallest digests
+    under ``seed``. ``progress`` is told what runs, by its name alone or as ``progress(done, total, what)`` with
+    ``total`` None where nobody knows. With ``target`` "native" both networks are
     timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and in ONNX
     Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``
     (several have commas between them: the widest), of eight channels without one, if ``round_to`` is "auto".
@@ -148,12 +149,13 @@ def compile(
     if keep is not None or max_error is not None:
         alone = {"params": params, "bytes": bytes, "widths": widths, "drop": drop, "sparsity": sparsity}
         process, goal = process or OnnxProcess(), goal_of(keep, max_error, calibration is not None, alone)
+        dense = capture(model, example_inputs, process, shapes)
+        fitted = policy_of(policy, round_to, {}).uses_data
         again = partial(
-            compile, policy=policy, calibration=repeatable(calibration), target=target, seed=seed, round_to=round_to,
-            trust=trust, progress=progress, preparation=preparation, holdout=holdout, process=process,
+            compile, policy=policy, calibration=opened(calibration, dense, preparation, holdout, seed, fitted),
+            target=target, seed=seed, round_to=round_to, trust=trust, progress=progress, process=process,
             checkpoint=checkpoint,
         )  # fmt: skip
-        dense = capture(model, example_inputs, process, shapes)
         named = protected(model, dense, protect)  # modules of the model, by their names in the graph
         whole = partial(again, model, example_inputs=example_inputs, shapes=shapes, protect=protect, verify=verify)
         dry = partial(again, dense, protect=named, verify=False)
@@ -195,13 +197,13 @@ def compile(
     )
     reading = None
     if verify and not trust:
-        given = None if data is None else data.fit
+        given = None if data is None else data.known.data
         reading = check_reading(model, dense, example_inputs, data=given, process=process, seed=seed, tell=tell)
     start = in_context(dense, progress=tell, checkpoints=checkpoints_of(checkpoint, chosen))
     if hand is None and chosen.timed:
         start = in_context(start, latency=_measured(target, seed, runtime) if table is None else table)
     if data is not None:
-        start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
+        start = in_context(start, calibration=data.known)
     made = restructure(start, chosen.rewrites, collector.see, Runner(keep=2), collector.start)
     slim = Pipeline(steps, (collector.see,), collector.start)(made.graph)
     if chosen.portable and slim.note(Recipe) is not None and any(node.op == "gather" for node in slim.nodes):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from secateur.ir import Array
 from secateur.ir.progress import Listener, listening
 from secateur.passes import Pipeline
-from secateur.passes.context import Calibration, in_context
+from secateur.passes.context import in_context
 from secateur.passes.notes import Coupling, Importance
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.score import Criterion
@@ -49,7 +49,7 @@ def scores(
     data = opened(calibration, dense, preparation, 0.0, seed, policy.uses_data)
     start = in_context(dense, progress=tell)
     if data is not None:
-        start = in_context(start, calibration=Calibration(data.fit, seed, data.examples))
+        start = in_context(start, calibration=data.known)
     scored = Pipeline((Canonicalize(), *policy.scoring(seed)))(start)
     coupling, importance = scored.note(Coupling), scored.note(Importance)
     assert coupling is not None

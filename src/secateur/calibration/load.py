@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.ir import Array, Graph, InputError
+from secateur.passes.context import Calibration
 from secateur.passes.sweep.batches import batches, classes_of
 
 from .arrays import ArrayFile
@@ -16,21 +17,22 @@ from .holdout import FEWEST, Fold, held_out, share_of, survey
 from .images import Images, Preparation
 
 LABELS = ("y", "labels", "label", "targets")
-Given = Iterable[object] | str | Path | None
 
 
 @dataclass(frozen=True, eq=False)
 class Parted:
-    """``fit`` is what scores, fits and tuning see, ``judge`` what the quality is measured on.
+    """``known`` is what scores, fits and tuning see, ``judge`` what the quality is measured on.
 
-    ``held_out``: nothing of ``judge`` is in ``fit``, or nothing was fitted. ``examples`` counts ``fit``.
+    ``held_out``: nothing of ``judge`` is in ``known``, or nothing was fitted.
     """
 
-    fit: Iterable[object]
+    known: Calibration
     judge: Iterable[object]
     held_out: bool
     remarks: tuple[str, ...]
-    examples: int
+
+
+Given = Iterable[object] | str | Path | Parted | None
 
 
 def opened(
@@ -38,9 +40,13 @@ def opened(
 ) -> Parted | None:
     """The data for this network; None without any. ``fitted``: does anything score, fit or tune on them?
 
+    What was opened before comes back as it is, so that several runs share it and what its first sweep found.
+
     All of it is gone through once. ``preparation`` is for a folder of images, ``holdout`` the share (0.25, "25%") that
     is held out. Raises InputError that names what cannot be used.
     """
+    if isinstance(given, Parted):
+        return given
     share = share_of(holdout)
     data, remarks = (None, ()) if given is None else _source(given, graph, preparation)
     if preparation is not None and not isinstance(data, Images):
@@ -53,24 +59,19 @@ def opened(
     found = survey(graph, data, seed)
     total = len(found)
     if not fitted:
-        return Parted(data, data, True, remarks, total)
+        return Parted(Calibration(data, seed, total), data, True, remarks)
     if classes_of(graph) is None:  # no quality is measured, so all may be fitted
-        return Parted(data, data, False, remarks, total)
+        return Parted(Calibration(data, seed, total), data, False, remarks)
     held = held_out(found, share)
     if not held:
         alike = f"{total} examples cannot be parted" if total >= FEWEST else f"{total} examples are too few to part"
         why = alike if share else "nothing was held out, as was asked for"
         said = f"{why}: quality is measured on the examples that were fitted"
-        return Parted(data, data, False, (*remarks, said), total)
+        return Parted(Calibration(data, seed, total), data, False, (*remarks, said))
     count = sum(digest in held for digest in found)
     said = f"{count} of {total} examples were held out: nothing was scored, fitted or tuned on them"
-    parts = [Fold(graph, data, held, inside, n, seed) for inside, n in ((False, total - count), (True, count))]
-    return Parted(parts[0], parts[1], True, (*remarks, said), total - count)
-
-
-def repeatable(given: Iterable[object] | str | Path | None) -> Iterable[object] | str | Path | None:
-    """The same data, for several calls: what can be gone through once alone is kept in a list."""
-    return list(given) if isinstance(given, Iterator) else given
+    rest, judge = (Fold(graph, data, held, inside, n, seed) for inside, n in ((False, total - count), (True, count)))
+    return Parted(Calibration(rest, seed, total - count), judge, True, (*remarks, said))
 
 
 def feeds(graph: Graph, given: Iterable[object], source: str = "given inputs") -> list[Mapping[str, Array]]:

@@ -16,6 +16,7 @@ from secateur.ir import Graph
 from secateur.ir.progress import Progress, quiet
 
 from .analysis.cost import Costs
+from .pipeline import Pass
 
 
 class LatencyModel(Protocol):
@@ -32,12 +33,14 @@ class LatencyModel(Protocol):
 class Calibration:
     """Batches that can be gone through more than once.
 
-    ``seed``: of what passes draw from them. ``examples``: how many there are, None where nobody counted.
+    ``seed``: of what passes draw from them. ``examples``: how many there are, None where nobody counted. ``swept``: the
+    first sweep over them and the graph that it left, for runs that ask the same of the same network (``gather``).
     """
 
     data: Iterable[object] = field(repr=False)
     seed: int = 0
     examples: int | None = None
+    swept: list[tuple[Pass, Graph]] = field(default_factory=list, init=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,14 @@ PICTURES = (1, 3, 4)  # channels of inputs that may be shifted and mirrored
 SHIFT = 8  # pictures are shifted by up to this part of their size
 
 
+def shifts(x: Tensor) -> bool:
+    """Are these pictures, which may be shifted?"""
+    return x.dim() == 4 and x.shape[1] in PICTURES and x.is_floating_point() and min(x.shape[2:]) >= SHIFT
+
+
 def drawn(x: Tensor, random: torch.Generator, mirror: bool) -> Tensor:
     """Pictures shifted, with their border repeated, and half of them mirrored; anything else as it is."""
-    if x.dim() != 4 or x.shape[1] not in PICTURES or not x.is_floating_point() or min(x.shape[2:]) < SHIFT:
+    if not shifts(x):
         return x
     h, w = x.shape[2:]
     down, right = (torch.randint(-(n // SHIFT), n // SHIFT + 1, (len(x), 1), generator=random) for n in (h, w))

@@ -24,8 +24,9 @@ class Distill:
 
     It takes ``steps``, or as many as ``time`` seconds allow. One example in eight is not tuned on: every tenth of the
     way the distance is taken there, and the best weights are kept, those at the beginning included; where the loss is
-    no number any more it ends with them. Processes under ``torchrun`` share each batch. With a folder of checkpoints a
-    run that was killed goes on where it was, and ends as it would have.
+    no number any more it ends with them. Of pictures it is taken on views, as tuning sees them, several of each where
+    there are few, since ``refit`` may have been fitted to the pictures as they are. Processes under ``torchrun`` share
+    each batch. With a folder of checkpoints a run that was killed goes on where it was, and ends as it would have.
 
     Before: ``y = f(x, w)``. After: the same shapes, w such that y is nearer to the original's.
     """

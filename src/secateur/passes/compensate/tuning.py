@@ -24,7 +24,7 @@ from secateur.passes.sweep.parallel import world
 from secateur.passes.train.checkpoint import resumed, save_checkpoint
 from secateur.passes.train.parallel import joint_mean_square, rows, sum_gradients, summed
 
-from .augment import drawn
+from .augment import drawn, shifts
 from .lockstep import pair
 from .original import channel_axis, kept_rows
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .distill import Distill
 
 WATCHED = 8  # of so many examples one is not tuned on
+VIEWS = 256  # pictures that are watched: of fewer examples, several views each
 CHECKS = 10  # times that the distance to the original is taken on those
 LAYERS = 16  # inner layers that follow the original's, evenly spread
 NOTHING = 1e-10  # a distance that is rounding alone
@@ -109,7 +110,7 @@ class Tuning:
         chosen = seen[torch.randint(len(seen), (self.how.batch,), generator=self.random)]
         total = 0.0
         with torch.enable_grad():
-            for feed, count, share in self._mine(chosen, self.how.augment):
+            for feed, count, share in self._mine(chosen, self.random if self.how.augment else None):
                 loss = self._losses(feed, count, self.how.inner).sum() * share / len(chosen)
                 total += float(loss.detach())
                 if math.isfinite(total):
@@ -122,17 +123,24 @@ class Tuning:
 
     @torch.no_grad()
     def _distance(self, examples: Tensor) -> float:
-        """The mean distance of the outputs alone, on pictures as they are."""
-        parts = (float(self._losses(feed, n, 0.0).sum()) * share for feed, n, share in self._mine(examples, False))
+        """The mean distance of the outputs alone, on the same views of pictures whenever it is taken.
+
+        Pictures as they are would favour the weights at the beginning: ``refit`` has fitted these to them.
+        """
+        random: torch.Generator | None = None
+        if self.how.augment and any(map(shifts, self.pool.values())):
+            random = torch.Generator().manual_seed(self.seed)
+            examples = examples.repeat(-(-VIEWS // len(examples)))
+        parts = (float(self._losses(feed, n, 0.0).sum()) * share for feed, n, share in self._mine(examples, random))
         return summed([sum(parts)])[0] / len(examples)
 
-    def _mine(self, examples: Tensor, augment: bool) -> Iterator[tuple[Feed, int, float]]:
+    def _mine(self, examples: Tensor, random: torch.Generator | None) -> Iterator[tuple[Feed, int, float]]:
         """Of each batch this process's examples, and how many count, and for how much.
 
         All processes draw the same. Batches of one size are computed whole, each by one process.
         """
         rank, size = world()
-        for number, (feed, count) in enumerate(self._feeds(examples, augment)):
+        for number, (feed, count) in enumerate(self._feeds(examples, random)):
             if not self.fixed:
                 part, total = rows(count)
                 mine = len(range(*part.indices(count)))
@@ -155,21 +163,21 @@ class Tuning:
         apart = sum(each, torch.zeros(count))
         return loss + inner * apart / (len(found) - outputs)
 
-    def _feeds(self, examples: Tensor, augment: bool) -> Iterator[tuple[Feed, int]]:
-        """Examples in the batches that the network takes, and how many of each count."""
+    def _feeds(self, examples: Tensor, random: torch.Generator | None) -> Iterator[tuple[Feed, int]]:
+        """Examples in the batches that the network takes, and how many of each count; views that ``random`` draws."""
         size = self.fixed or self.how.batch
         for chosen in torch.split(examples, size):
             padded = torch.cat([chosen, chosen[-1:].expand(self.fixed - len(chosen))]) if self.fixed else chosen
             feed = {k: x[padded] for k, x in self.pool.items()}
-            if augment:
-                feed = {k: drawn(x, self.random, self.how.mirror) for k, x in feed.items()}
+            if random is not None:
+                feed = {k: drawn(x, random, self.how.mirror) for k, x in feed.items()}
             yield feed, len(chosen)
 
     def _blame(self) -> None:
         """Raise InputError for the first layer, or output, that is not finite."""
         everything = torch.arange(len(next(iter(self.pool.values()))))
         names = [*self.graph.outputs, *self.inner]
-        for number, (feed, count) in enumerate(self._feeds(everything, False)):
+        for number, (feed, count) in enumerate(self._feeds(everything, None)):
             inputs = [feed[v.name] for v in self.graph.inputs]
             for found in (self.teacher(*inputs), self.student(*inputs)):
                 off = [n for n, x in zip(names, found, strict=True) if not bool(torch.isfinite(x[:count]).all())]
