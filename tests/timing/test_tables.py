@@ -14,6 +14,7 @@ from secateur.codegen import Outcome, Tracker
 from secateur.ir import BudgetError, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.timing import measured_table as measuring
+from secateur.timing import runtimes
 from secateur.timing.measured_table import alone, measured_table
 from secateur.timing.never_slower import latency_model
 from secateur.timing.runtimes import Run
@@ -171,6 +172,34 @@ def test_a_layer_alone_is_a_network(groups: int) -> None:
     assert shape_of(small, small.nodes[0]) == half
     (out,) = evaluate(small, {"x": np.zeros((1, half.inputs, 6, 6), np.float32)})
     assert out.shape == (1, 8, 6, 6)
+
+
+def test_a_block_takes_as_many_runs_as_its_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original and the last network stay prepared; a clock by hand says how long a run takes."""
+    now, prepared, runs = [0.0], list[Graph](), [0]
+
+    def prepare(graph: Graph, feed: object, threads: int) -> Run:
+        prepared.append(graph)
+        seconds = pace * (1 if graph is original else 0.5)
+
+        def run() -> None:
+            runs[0] += 1
+            now[0] += seconds
+
+        return run
+
+    original, small, other = network(), network(), network()
+    monkeypatch.setattr(runtimes.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", prepare)
+    for pace, asked in ((0.001, 2 * 4 * 20), (0.01, 2 * 2 * 8), (1.0, 2 * 2 * 2)):  # turns of 3 runs and 1, of 1 and 1
+        prepared.clear()
+        model = latency_model(0, "onnxruntime")
+        assert model(original)[0] == pytest.approx(1e3 * pace)
+        for graph, new in ((small, 1), (small, 0), (other, 1), (small, 1)):
+            known, runs[0] = len(prepared), 0
+            assert model(original, graph) == pytest.approx((1e3 * pace, 500 * pace))
+            assert len(prepared) - known == new
+            assert runs[0] == asked + 6 * new  # what is new is run before
 
 
 def test_layers_of_another_runtime_are_priced_by_a_table_of_them() -> None:

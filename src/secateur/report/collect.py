@@ -104,7 +104,7 @@ def make_report(
     changed = (slim.note(Rewritten) if slim is not None else None) or Rewritten()
     budget = None
     if done is not None and done.amount is not None:
-        tried = tuple(Trial(t.share, t.ms, t.original_ms, t.taken, t.widths) for t in done.tried)
+        tried = tuple(Trial(t.share, t.ms, t.original_ms, t.taken, t.off, t.widths) for t in done.tried)
         budget = Budget(done.amount.kind, done.amount.value, done.achieved, done.gap, tried)
     before = context_of(dense).baseline or cost(dense)
     after = cost(slim) if slim is not None else None

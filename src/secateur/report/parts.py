@@ -34,6 +34,7 @@ class Trial(Fields):
     ms: float
     original_ms: float
     taken: bool
+    off: float
     widths: Mapping[str, Widths]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .tables import Table
 RUNTIMES = ("secateur", "onnxruntime")  # the first that can run the network is the one that counts
 REPEATS = 20
 WARMUPS = 3
+BLOCK = 0.25  # seconds of measuring that one answer of a latency model takes, in rounds of LEAST to REPEATS
+LEAST = 2
+COUNTED, QUICK = 3, 5  # runs that count in a turn, where QUICK such rounds fit a block; else one
 OFTEN = 0.9  # slower in so many rounds is slower: of two equally fast networks one in 5000 would be
 
 
@@ -59,18 +63,38 @@ def latency_model(seed: int, runtime: str | None = None) -> LatencyModel:
     return _Measuring(here, seed)
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A network that is ready to run, and about how many seconds a run takes."""
+
+    graph: Graph
+    run: Run
+    seconds: float
+
+
 class _Measuring:
-    """A latency model that keeps the network that it was asked for first, which all others are compared with."""
+    """A latency model that keeps the network that it was asked for first, which all others are compared with, and the
+    one that it was asked for last.
+
+    A call is a block of turns of about ``BLOCK`` seconds: whoever wants to know better asks again.
+    """
 
     def __init__(self, runtimes: Sequence[str], seed: int) -> None:
         self._asked, self._runtimes, self._seed = tuple(runtimes), list(runtimes), seed
-        self._first: tuple[Graph, Run] | None = None
+        self._first: _Prepared | None = None
+        self._last: _Prepared | None = None
+        self._blocks = 0
         self._table: Table | None = None
 
     def __call__(self, *graphs: Graph) -> tuple[float, ...]:
         """Raises Unsupported where no runtime can run the first network, or its runtime another one."""
-        runs = {place: self._run(graph) for place, graph in enumerate(graphs)}
-        times = race(runs, REPEATS, WARMUPS, self._seed)
+        prepared = [self._run(graph) for graph in graphs]
+        once = sum(one.seconds for one in prepared)
+        counted = COUNTED if QUICK * (1 + COUNTED) * once <= BLOCK else 1
+        repeats = min(max(round(BLOCK / ((1 + counted) * once)), LEAST), REPEATS)
+        self._blocks += 1
+        runs = {place: one.run for place, one in enumerate(prepared)}
+        times = race(runs, repeats, 0, self._seed + self._blocks, counted=counted)
         return tuple(float(np.median(times[place])) for place in runs)
 
     def layers(self, graph: Graph) -> Mapping[str, float]:
@@ -85,28 +109,33 @@ class _Measuring:
             return layer_times(graph)
         try:
             if self._table is None:
-                first = graph if self._first is None else self._first[0]
+                first = graph if self._first is None else self._first.graph
                 self._table = measured_table(first, self._runtimes[0], get_target("native").lanes, self._seed)
             return self._table.layers(graph)
         except (InputError, Unsupported):  # no target for this machine, or layers that cannot stand alone
             return {}
 
-    def _run(self, graph: Graph) -> Run:
+    def _run(self, graph: Graph) -> _Prepared:
+        for kept in (self._first, self._last):
+            if kept is not None and graph.nodes is kept.graph.nodes:
+                return kept
         if self._first is not None:
-            kept, run = self._first
-            return run if graph.nodes is kept.nodes else self._prepared(graph, self._runtimes[0])
+            self._last = self._prepared(graph, self._runtimes[0])
+            return self._last
         while self._runtimes:
             try:
-                self._first = graph, self._prepared(graph, self._runtimes[0])
-                return self._first[1]
+                self._first = self._prepared(graph, self._runtimes[0])
+                return self._first
             except Unsupported:  # an operator without code
                 self._runtimes.pop(0)
         raise Unsupported(
             f"a budget of time: '{graph.name}' runs in none of {', '.join(self._asked)}; give a budget in macs"
         )
 
-    def _prepared(self, graph: Graph, runtime: str) -> Run:
-        return PREPARE[runtime](graph, random_inputs(graph, self._seed), 1)
+    def _prepared(self, graph: Graph, runtime: str) -> _Prepared:
+        run = PREPARE[runtime](graph, random_inputs(graph, self._seed), 1)
+        times = race({0: run}, WARMUPS, 0, self._seed)[0]
+        return _Prepared(graph, run, max(min(times) / 1e3, 1e-6))
 
 
 def _measure(models: Mapping[str, Graph], repeats: int, seed: int) -> list[Timing]:

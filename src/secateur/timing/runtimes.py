@@ -100,9 +100,9 @@ def _library(library: Library, feed: Mapping[str, Array]) -> Run:
 
 
 def race(
-    runs: Mapping[K, Run], repeats: int, warmups: int, seed: int, progress: Progress = quiet
+    runs: Mapping[K, Run], repeats: int, warmups: int, seed: int, progress: Progress = quiet, counted: int = 1
 ) -> dict[K, list[float]]:
-    """Milliseconds of each run in every round."""
+    """Milliseconds of each run in every round; of ``counted`` runs in a turn, one after the other."""
     for run in runs.values():
         for _ in range(warmups):
             run()
@@ -111,9 +111,10 @@ def race(
     for done in range(repeats):
         for k in rng.permutation(len(keys)):
             runs[keys[k]]()
-            start = time.perf_counter()
-            runs[keys[k]]()
-            times[keys[k]].append((time.perf_counter() - start) * 1e3)
+            for _ in range(counted):
+                start = time.perf_counter()
+                runs[keys[k]]()
+                times[keys[k]].append((time.perf_counter() - start) * 1e3)
         progress(done + 1, repeats, "time")
     return times
 

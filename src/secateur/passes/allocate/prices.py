@@ -16,7 +16,7 @@ from secateur.passes.analysis.cost import MACS
 from secateur.passes.context import LatencyModel
 from secateur.passes.notes import Coupling
 
-from .estimate import Prices, shares_of, weight_of
+from .estimate import Prices, shares_of, weight_of, work_of_weights
 
 NANOSECONDS = 1e6  # in a millisecond
 
@@ -36,6 +36,17 @@ def prices(graph: Graph, coupling: Coupling, latency: LatencyModel, slim: Graph,
     weights = {name: round(b * NANOSECONDS) for name, b in slope.items() if b > 0}
     fixed = sum(whole.values()) * NANOSECONDS - sum(weights.values())
     return Prices(max(0, round(fixed)), MappingProxyType(weights))
+
+
+def halfway(graph: Graph, found: Prices) -> Prices:
+    """Prices of which each is half what was measured, half its layer's share of the multiply-accumulates.
+
+    A layer alone does not take what it takes in a run: runtimes fuse, and caches are warm or cold.
+    """
+    work = work_of_weights(graph, "macs")
+    rate = sum(found.weights.values()) / max(sum(work.values()), 1)
+    weights = {name: round((found.weights.get(name, 0) + rate * macs) / 2) for name, macs in work.items()}
+    return Prices(found.fixed, MappingProxyType(weights))
 
 
 def _by_weight(graph: Graph, times: Mapping[str, float]) -> dict[str, float]:

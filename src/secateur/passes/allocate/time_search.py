@@ -1,0 +1,155 @@
+"""The search for the network that just meets a budget of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from secateur.ir import Array, BudgetError, Graph
+from secateur.passes.analysis.cost import cost
+from secateur.passes.context import context_of
+from secateur.passes.notes import Coupling, KeepMask
+from secateur.passes.pipeline import Pass
+from secateur.passes.recipe.mask import mask_of
+
+from .budget import notes_of
+from .select import axes, climb
+from .side_by_side import NEAR, Measured, SideBySide
+
+NETWORKS = 10  # a search makes about so many, each of which may be measured twice
+ALLOCATIONS = 24  # it asks for at most so many, as several shares may lead to the same widths
+MEASURE = "measure the latency"
+AIM = 0.985  # the next network is made for this share of the budget
+FINE = 0.002  # shares so near to each other are one
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An allocated network, the share it was allocated, its widths, and what was measured."""
+
+    graph: Graph
+    share: float
+    measured: Measured
+    widths: Mapping[str, tuple[int, int]]
+
+    @property
+    def mask(self) -> Array:
+        """What it keeps."""
+        return mask_of(self.graph)
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """An end of the shares that are searched: what is known to be used there, and the network, if one was made."""
+
+    share: float
+    used: float
+    found: Found | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TimeSearch:
+    """Looks for the share of ``what`` that just meets the budget; ``at(share)`` allocates it.
+
+    ``made`` holds the networks of all searches by what they keep. ``tried`` is all that was measured here, ``again``
+    what met the budget and was measured again: the second figure counts, as the best of several noisy ones is too good.
+    """
+
+    graph: Graph
+    at: Callable[[float], Pass]
+    what: str
+    clock: SideBySide
+    made: dict[bytes, Found] = field(repr=False)
+    tried: list[Found] = field(default_factory=list)
+    again: list[Found] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """What was measured, in a line."""
+        return ", ".join(
+            f"{found.share:.0%} of the {self.what} {found.measured.took:.4g} ms against {found.measured.whole:.4g}"
+            for found in self.tried
+        )
+
+    def run(self) -> None:
+        """Bisect shares, then, where no share leads to widths that are near enough, the sets that two networks differ
+        in.
+        """
+        low, high = _End(0.0, 0.0), _End(1.0, self.clock.used(1.0))  # the first a guess
+        for _ in range(ALLOCATIONS):
+            if self._over or high.share - low.share < FINE:
+                break
+            share = low.share + (high.share - low.share) * (AIM - low.used) / max(high.used - low.used, 1e-9)
+            tenth = (high.share - low.share) / 10
+            share = min(max(share, low.share + tenth), high.share - tenth)
+            try:
+                allocated = self.at(share)(self.graph)
+            except BudgetError:  # no network has so little: look above
+                low = _End(share, min(low.used, high.used))
+                continue
+            found = self._judged(share, allocated)
+            end = _End(share, self.used(found), found)
+            low, high = (end, high) if end.used <= 1 else (low, end)
+        if low.found is not None and high.found is not None:
+            self._mix(low.found, high.found)
+
+    def _mix(self, under: Found, over: Found) -> None:
+        """Between the last two networks: some sets of channels at the widths of one, the others at those of the other.
+
+        The units of a domain go together, so whatever binds them holds.
+        """
+        coupling = under.graph.note(Coupling)
+        if coupling is None or coupling is not over.graph.note(Coupling):
+            return  # readers that keep their own channels: the masks are not of the same units
+        domains = np.unique(coupling.domain[under.mask != over.mask])
+        low, high = 0, len(domains)
+        while high - low > 1 and not self._over:
+            middle = (low + high) // 2
+            mask = np.where(np.isin(coupling.domain, domains[:middle]), over.mask, under.mask)
+            if not all(coupling.live(axis, mask).any() for axis in axes(coupling)):
+                return
+            share = under.share + (over.share - under.share) * middle / len(domains)
+            found = self._judged(share, under.graph.with_note(KeepMask(mask)))
+            low, high = (middle, high) if self.used(found) <= 1 else (low, middle)
+
+    @property
+    def met(self) -> list[Found]:
+        """What meets the budget, by all that is known of the original's time by now."""
+        return [found for found in self.again if self.used(found) <= 1]
+
+    @property
+    def _over(self) -> bool:
+        """Was a network found that meets the budget and uses it, or are there enough of them?"""
+        return len(self.tried) >= 2 * NETWORKS - 1 or any(self.used(found) >= NEAR for found in self.met)
+
+    def used(self, found: Found) -> float:
+        """Which share of the budget it uses."""
+        return self.clock.used(found.measured.ratio)
+
+    def _judged(self, share: float, allocated: Graph) -> Found:
+        """Measured next to the original, and again if it met the budget; once for all searches."""
+        from secateur.passes.rewrite.slim import slim
+
+        mask = mask_of(allocated)
+        found = self.made.get(mask.tobytes())
+        if found is None:
+            small = slim(allocated, mask)
+            widths = {row.label: row.widths for row in cost(small).layers if row.widths is not None}
+            for _ in range(2):
+                context_of(self.graph).progress(len(self.tried), 2 * NETWORKS, MEASURE)
+                found = Found(allocated, share, self.clock(small), widths)
+                self.tried.append(found)
+                if self.used(found) > 1:
+                    break
+            assert found is not None
+            self.made[mask.tobytes()] = found
+        if self.used(found) <= 1:
+            self.again.append(found)
+        return found
+
+    def narrowest(self, floor: float) -> Found:
+        """The network in which every layer is as narrow as it may be."""
+        coupling, importance = notes_of(self.graph, "timed")
+        ladder = climb(coupling, np.asarray(importance.scores), floor)
+        return self._judged(0.0, self.graph.with_note(KeepMask(ladder.mask(ladder.least))))
