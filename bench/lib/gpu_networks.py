@@ -21,8 +21,8 @@ SHARES: Mapping[str, float] = MappingProxyType(  # of the multiply-accumulates t
         "tv/regnet_y_400mf": 1.0, "tv/efficientnet_b0": 1.0, "tv/resnet18, half": 0.5, "tv/mobilenet_v2, half": 0.5,
     }
 )  # fmt: skip
-ZEROS: Mapping[str, tuple[float, str]] = MappingProxyType(  # of the weights that are left, and in which pattern
-    {"tv/resnet50, 70 % zeros": (0.7, "32x1")}
+ZEROS: Mapping[str, tuple[float, str]] = MappingProxyType(  # the share of the weights, and in which pattern
+    {"tv/resnet50, 70 % zeros": (0.7, "32x1"), "tv/resnet50, 2:4": (0.5, "2:4"), "tv/resnet50, 1:2": (0.5, "1:2")}
 )
 
 

@@ -33,7 +33,7 @@ from bench.speed.libraries import distance
 from secateur.codegen.gpu_library import GpuLibrary
 
 NETWORKS = ("tv/resnet50", *ZEROS, "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d")
-PRECISIONS = {"tv/resnet50": ("f32", "tf32", "f16")}
+PRECISIONS = {"tv/resnet50": ("f32", "tf32", "f16"), "tv/resnet50, 2:4": ("f16",), "tv/resnet50, 1:2": ("tf32",)}
 BATCHES, SIDE, ROUNDS = (1, 16), 224, 30
 LIMITS = {"f32": 1e-4, "tf32": 2e-2, "f16": 2e-2}  # of the largest output, from float32
 NO_DEVICE = "No CUDA device is here: what follows is PREDICTED by counting, and no measurement has checked it."

@@ -22,12 +22,11 @@ from typing import Any
 
 from bench.speed.gpu_programs import Launched, Timed
 from secateur.codegen.devices.code import Kernel, Resources
-from secateur.codegen.emit.gpu.matrices import DEPTH, LEFT, RIGHT
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice, GpuSparseSpec
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
 from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, slots
 from secateur.codegen.kernels.gpu.matmul import tile_of
-from secateur.codegen.kernels.gpu.mma.spec import MmaChoice, MmaConvSpec
+from secateur.codegen.kernels.gpu.mma.spec import MmaChoice, MmaConvSpec, word_slots
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.targets import GPUS
 
@@ -162,8 +161,7 @@ def of_blocks(spec: GpuSparseSpec, choice: GpuSparseChoice) -> tuple[float, floa
 
 def of_words(spec: MmaConvSpec, choice: MmaChoice) -> tuple[float, float]:
     """The same on tensor cores, of the products that these compute; a warp reads the words of its small matrices."""
-    products = choice.outputs * choice.pixels * spec.joined / spec.rate
-    reads = choice.items * 4 * (choice.rows * LEFT + choice.columns * RIGHT) / DEPTH
+    products, reads = word_slots(spec, choice)
     whole = -(-spec.co // choice.outputs) * choice.outputs * -(-spec.pixels // choice.pixels) * choice.pixels
     return min(1.0, products / reads), whole / (spec.co * spec.pixels)
 
@@ -177,10 +175,7 @@ def traffic(spec: Any) -> float:
     """Bytes of all operands, each once."""
     written, full = outputs_of(spec), sum(p.operand == "full" for p in getattr(spec, "post_ops", ()))
     if isinstance(spec, GpuConvSpec):
-        weights = (
-            spec.kept * spec.height if isinstance(spec, GpuSparseSpec) else spec.groups * spec.co * spec.ci * spec.taps
-        )
-        read = spec.groups * spec.ci * spec.n * spec.size[0] * spec.size[1] + weights
+        read = spec.groups * spec.ci * spec.n * spec.size[0] * spec.size[1] + spec.stored
     elif isinstance(spec, MatmulSpec):
         read = spec.n * spec.h * spec.k * (spec.w + spec.blocks)
     elif hasattr(spec, "size"):

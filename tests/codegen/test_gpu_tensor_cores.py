@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,9 @@ from secateur.ir import Graph
 from secateur.ir.exporters.torch.module import evaluate
 from support import gpu
 from support.network import Net
+from support.tensor_cores import ABLE, EMULATED, ROUNDED, rounded
 
 pytest.importorskip("tvm", reason="code generation needs apache-tvm")
-EMULATED = replace(GPUS["opencl"], tensor_cores=True)
-ABLE = [name for name, target in GPUS.items() if target.tensor_cores]
-
-
-def half(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float16).astype(np.float32)
-
-
-ROUNDED = {"tf32": tf32, "f16": half}
 
 
 def layers() -> Graph:
@@ -39,12 +30,6 @@ def layers() -> Graph:
         net.conv(net.conv("x", 34, 1, groups=34), 6, 3, stride=2),
     ]
     return net.graph(*y)
-
-
-def rounded(graph: Graph, mode: str, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What a network computes that rounds what its dense layers multiply: here the first of each output."""
-    weights = {n: ROUNDED[mode](w) if w.ndim == 4 and w.shape[1] > 1 else w for n, w in graph.weights.items()}
-    return evaluate(replace(graph, weights=weights), {"x": ROUNDED[mode](x)})
 
 
 def test_numbers_are_rounded_as_the_hardware_does() -> None:

@@ -21,14 +21,37 @@ from .block_sparse.spec import GpuSparseChoice, GpuSparseSpec
 from .conv import plan as conv
 from .conv.spec import GpuConvSpec
 from .conv.tiles import GpuConvChoice
-from .mma.plan import TensorCores
-from .mma.spec import F16Choice, F16ConvSpec, Tf32Choice, Tf32ConvSpec
+from .mma.plan import SparseTensorCores, TensorCores
+from .mma.spec import (
+    F16Choice,
+    F16ConvSpec,
+    SparseF16Choice,
+    SparseF16ConvSpec,
+    SparseTf32Choice,
+    SparseTf32ConvSpec,
+    Tf32Choice,
+    Tf32ConvSpec,
+)
 
 GPU_FAMILIES: tuple[Family, ...] = (
     Family("conv", {GpuConvSpec: GpuConvChoice}, conv.HEADS),
     Family("block_sparse", {GpuSparseSpec: GpuSparseChoice}, alternative=block_sparse, sparse=True),
     Family("tf32", {Tf32ConvSpec: Tf32Choice}, alternative=TensorCores(Tf32ConvSpec), dtype="tf32"),
     Family("f16", {F16ConvSpec: F16Choice}, alternative=TensorCores(F16ConvSpec), dtype="f16"),
+    Family(
+        "tf32_sparse",
+        {SparseTf32ConvSpec: SparseTf32Choice},
+        alternative=SparseTensorCores(SparseTf32ConvSpec),
+        sparse=True,
+        dtype="tf32",
+    ),
+    Family(
+        "f16_sparse",
+        {SparseF16ConvSpec: SparseF16Choice},
+        alternative=SparseTensorCores(SparseF16ConvSpec),
+        sparse=True,
+        dtype="f16",
+    ),
     Family("window", {WindowSpec: None}, window.HEADS),
     Family("elementwise", {MapSpec: None, MeanSpec: None}, elementwise.HEADS),
     Family("resize", {ResizeSpec: None}, resize.HEADS),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from secateur.codegen.emit.gpu.builder import GpuBuilder, div, integer, mod
 from secateur.codegen.emit.types import Buffer, Expr
@@ -24,7 +25,7 @@ class Side:
     """An operand of a tile: how wide it is, what is loaded of it, and whether neighbours load along the reduction.
 
     ``joined``: of so many rows that follow each other ``join`` makes one word of shared memory. ``gap``: words that are
-    left free after each row there.
+    left free after each row there. ``rows``: of words in a slice, 0 for as many as a slice is deep.
     """
 
     wide: int
@@ -33,6 +34,7 @@ class Side:
     joined: int = 1
     join: Callable[..., Expr] | None = None
     gap: int = 0
+    rows: int = 0
 
     @property
     def pitch(self) -> int:
@@ -76,9 +78,10 @@ def through(k: GpuBuilder, depth: int, slices: Expr, sides: Sequence[Side], step
     Slices have ``depth`` rows of words.
     """
     items = k.items
-    sizes = [depth * side.pitch for side in sides]
+    heights = [side.rows or depth for side in sides]
+    sizes = [height * side.pitch for height, side in zip(heights, sides, strict=True)]
     halves = [k.shared(2 * size) for size in sizes]
-    counts = [depth * side.wide // items for side in sides]
+    counts = [-(-height * side.wide // items) for height, side in zip(heights, sides, strict=True)]
     waiting = [k.local(count * side.joined) for count, side in zip(counts, sides, strict=True)]
 
     def place(side: Side, i: Expr) -> tuple[Expr, Expr]:
@@ -86,20 +89,31 @@ def through(k: GpuBuilder, depth: int, slices: Expr, sides: Sequence[Side], step
         at = k.item + i * items
         return (mod(at, depth), div(at, depth)) if side.deep else (div(at, side.wide), mod(at, side.wide))
 
+    def if_there(side: Side, i: int, body: Callable[[], None]) -> None:
+        """The last words of a slice may not be enough for all work items."""
+        words = (side.rows or depth) * side.wide
+        k.branch(k.item + i * items < words if (i + 1) * items > words else None, body)
+
+    def load(s: Expr, side: Side, kept: Buffer, i: int) -> None:
+        row, at = place(side, i)
+        for j in range(side.joined):
+            k.store(kept, i * side.joined + j, side.fetch(k.bind(first + s), row * side.joined + j, at))
+
+    def save(side: Side, kept: Buffer, i: int, memory: Buffer, begin: Expr) -> None:
+        row, at = place(side, i)
+        numbers = [k.load(kept, i * side.joined + j) for j in range(side.joined)]
+        word = numbers[0] if side.join is None else side.join(*numbers)
+        k.store(memory, begin + row * side.pitch + at, word)
+
     def fetch(s: Expr) -> None:
         for side, kept, count in zip(sides, waiting, counts, strict=True):
             for i in range(count):
-                row, at = place(side, i)
-                for j in range(side.joined):
-                    k.store(kept, i * side.joined + j, side.fetch(k.bind(first + s), row * side.joined + j, at))
+                if_there(side, i, partial(load, s, side, kept, i))
 
     def keep(half: Expr) -> None:
         for side, kept, memory, size, count in zip(sides, waiting, halves, sizes, counts, strict=True):
             for i in range(count):
-                row, at = place(side, i)
-                numbers = [k.load(kept, i * side.joined + j) for j in range(side.joined)]
-                word = numbers[0] if side.join is None else side.join(*numbers)
-                k.store(memory, half * size + row * side.pitch + at, word)
+                if_there(side, i, partial(save, side, kept, i, memory, half * size))
 
     def products(half: Expr) -> None:
         k.loop(depth // stride, lambda d: step(halves, [half * size for size in sizes], d * stride), "d", unroll=True)

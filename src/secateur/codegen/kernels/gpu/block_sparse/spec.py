@@ -50,6 +50,11 @@ class GpuSparseSpec(GpuConvSpec):
         return self.kept / self.rows
 
     @property
+    def stored(self) -> int:
+        """Numbers of all blocks."""
+        return self.kept * self.height
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates with what is kept."""
         return self.pixels * self.kept * self.height
@@ -105,7 +110,6 @@ def time(spec: GpuSparseSpec, choice: GpuSparseChoice, target: Target) -> float:
     own = blocks / choice.items if together else blocks  # of a work item
     each = (1 + own) * choice.items * slots(height * columns, columns + 1 + -(-height // 4))
     read = blocks * (columns if together else pixels) + blocks * (height + 1)
-    moved = spec.products.moved - spec.co * spec.ci * spec.taps + spec.kept * height
-    moved += choice.parts * spec.outputs if choice.parts > 1 else 0
+    moved = spec.products.moved + (choice.parts * spec.outputs if choice.parts > 1 else 0)
     found = kernel_time(groups, choice.items, height * columns, each, read, moved, target)
     return found + joining(choice.parts, spec.outputs, target)

@@ -111,10 +111,13 @@ class GpuConvSpec:
     @property
     def products(self) -> Products:
         """As an implicit product of matrices."""
-        read = (
-            self.n * self.size[0] * self.size[1] * self.groups * self.ci + self.groups * self.co * self.ci * self.taps
-        )
-        return Products(self.co, self.pixels, self.groups, self.slices, read + self.outputs)
+        read = self.n * self.size[0] * self.size[1] * self.groups * self.ci
+        return Products(self.co, self.pixels, self.groups, self.slices, read + self.stored + self.outputs)
+
+    @property
+    def stored(self) -> int:
+        """Words of weights."""
+        return self.groups * self.co * self.ci * self.taps
 
     def workload(self) -> Self:
         """The same without its epilogue."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from secateur.codegen.emit.gpu.matrices import ROWS
 from secateur.codegen.kernels.gpu.conv.spec import NARROW, GpuConvSpec
 from secateur.codegen.plan.placement import Placement
 from secateur.codegen.plan.program import Argument, Table, Weight
 from secateur.codegen.plan.tensors import Blocked, Floats, Ints
 from secateur.codegen.targets import Target
 
-from .packing import packed
-from .spec import MmaChoice, MmaConvSpec
+from .packing import halved, packed, reduction
+from .spec import MmaChoice, MmaConvSpec, SparseConvSpec
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,19 @@ class TensorCores:
         words = placement.program.weight(packed(weight, spec, choice))
         table: list[Argument] = [Table(tuple(x.offset(int(p)) for p in reads))] if spec.table else []
         return [placement.start if spec.table else x.offset(0), words, bias, *table]
+
+
+@dataclass(frozen=True)
+class SparseTensorCores(TensorCores):
+    """The alternative where half of the weights are zero as tensor cores can leave them out, whoever made them."""
+
+    kind: type[SparseConvSpec]
+
+    def alternatives(self, spec: GpuConvSpec, x: Blocked, reads: Ints, weight: Floats,
+                     target: Target) -> tuple[SparseConvSpec, ...]:  # fmt: skip
+        """The reduction goes tap by tap, or through all taps of each input, whichever fits the zeros."""
+        if not super().alternatives(spec, x, reads, weight, target):
+            return ()
+        by_tap = self.kind.of(spec)
+        orders = [by_tap, replace(by_tap, taps_first=True)] if spec.taps > 1 else [by_tap]
+        return tuple(s for s in orders if halved(reduction(weight, s, ROWS), s.joined))[:1]

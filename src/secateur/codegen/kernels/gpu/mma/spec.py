@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Self
 
-from secateur.codegen.emit.gpu.matrices import COLUMNS, DEPTH, LEFT, RIGHT, ROWS, WARP
+from secateur.codegen.emit.gpu.matrices import COLUMNS, DEPTH, LEFT, PRUNED, RIGHT, ROWS, WARP
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
 from secateur.codegen.kernels.gpu.conv.tiles import PARTS, in_parts, joining, kernel_time
 from secateur.codegen.targets import Target
@@ -41,7 +42,7 @@ class MmaChoice:
 
     @property
     def shared(self) -> int:
-        """Bytes of two slices of both operands."""
+        """Bytes of two slices of both operands, all weights among them."""
         return 2 * 4 * WORDS * (self.outputs + self.pixels + 2 * GAP)
 
 
@@ -56,8 +57,18 @@ class F16Choice(MmaChoice):
 
 
 @dataclass(frozen=True)
+class SparseTf32Choice(MmaChoice):
+    """Of numbers in TF32, each second weight zero."""
+
+
+@dataclass(frozen=True)
+class SparseF16Choice(MmaChoice):
+    """Of numbers in FP16, two weights of four zero."""
+
+
+@dataclass(frozen=True)
 class MmaConvSpec(GpuConvSpec):
-    """A convolution by tiles. ``joined`` numbers make up a word.
+    """A convolution by tiles. ``joined`` numbers make up a word; of ``pruned`` weights one is there.
 
     ``rate``: products in the time of one in float32: half of what NVIDIA states for A100 and H200, since on the latter
     ``mma.sync`` is not the fastest instruction.
@@ -65,6 +76,7 @@ class MmaConvSpec(GpuConvSpec):
 
     joined: int = 1
     rate: int = 4
+    pruned: int = 1
 
     @classmethod
     def of(cls, dense: GpuConvSpec) -> Self:
@@ -77,9 +89,24 @@ class MmaConvSpec(GpuConvSpec):
         return WORDS * self.joined
 
     @property
+    def rows(self) -> int:
+        """Rows of words of a slice of the weights: those that are there, and a row that says which these are."""
+        return WORDS if self.pruned == 1 else WORDS // self.pruned + 1
+
+    @property
+    def stored(self) -> int:
+        """Words of weights."""
+        return super().stored * self.rows // WORDS
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates with the weights that are there."""
+        return super().macs // self.pruned
+
+    @property
     def choice(self) -> type[MmaChoice]:
         """The kind of its choices, by which its type of numbers is known."""
-        return F16Choice if self.joined == 2 else Tf32Choice
+        return CHOICES[self.joined, self.pruned]
 
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates of a multiprocessor in float32, counted."""
@@ -99,6 +126,40 @@ class F16ConvSpec(MmaConvSpec):
     rate: int = 8
 
 
+@dataclass(frozen=True)
+class SparseConvSpec(MmaConvSpec):
+    """Half of the weights are zero, of each chunk that follows each other in the reduction.
+
+    ``taps_first``: the reduction goes through all taps of an input before the next one, as weights lie; else through
+    all inputs of a tap.
+    """
+
+    pruned: int = PRUNED
+    taps_first: bool = False
+
+    def by_tap(self, depth: int) -> bool:
+        """Chunks may not be torn apart: whatever the depth."""
+        return self.taps > 1 and not self.taps_first
+
+
+@dataclass(frozen=True)
+class SparseTf32ConvSpec(SparseConvSpec):
+    """Of numbers rounded to TF32: of two weights one is there."""
+
+
+@dataclass(frozen=True)
+class SparseF16ConvSpec(SparseConvSpec):
+    """Of numbers rounded to FP16: of four weights two are there."""
+
+    joined: int = 2
+    rate: int = 8
+
+
+CHOICES: Mapping[tuple[int, int], type[MmaChoice]] = MappingProxyType(
+    {(1, 1): Tf32Choice, (2, 1): F16Choice, (1, PRUNED): SparseTf32Choice, (2, PRUNED): SparseF16Choice}
+)
+
+
 def space(spec: MmaConvSpec, target: Target) -> Iterator[MmaChoice]:
     """The choices, the default first: each tile with the best number of parts."""
     tiles = (spec.choice(*sizes) for sizes in TILES)
@@ -112,9 +173,16 @@ def time(spec: MmaConvSpec, choice: MmaChoice, target: Target) -> float:
     """As of a tile in float32; a warp reads the words of all its small matrices for each eight of the reduction."""
     groups = spec.groups * -(-spec.co // choice.outputs) * -(-spec.pixels // choice.pixels) * choice.parts
     own = WORDS * -(-spec.slices(spec.depth) // choice.parts)
-    products = choice.outputs * choice.pixels * spec.joined / spec.rate
-    reads = choice.items * 4 * (choice.rows * LEFT + choice.columns * RIGHT) / DEPTH
     moved = spec.products.moved + (choice.parts * spec.outputs if choice.parts > 1 else 0)
-    found = kernel_time(groups, choice.items, choice.rows * choice.columns * 4, (own + WORDS) * max(products, reads),
-                        own * (choice.outputs + choice.pixels * spec.joined), moved, target)  # fmt: skip
+    found = kernel_time(
+        groups, choice.items, choice.rows * choice.columns * 4, (own + WORDS) * max(word_slots(spec, choice)),
+        own * (choice.outputs * spec.rows / WORDS + choice.pixels * spec.joined), moved, target,
+    )  # fmt: skip
     return found + joining(choice.parts, spec.outputs, target)
+
+
+def word_slots(spec: MmaConvSpec, choice: MmaChoice) -> tuple[float, float]:
+    """For a word of the reduction: slots of the multipliers, and those in which warps read shared memory."""
+    products = choice.outputs * choice.pixels * spec.joined / (spec.rate * spec.pruned)
+    left = choice.rows * (LEFT + (spec.pruned > 1)) / spec.pruned
+    return products, choice.items * 4 * (left + choice.columns * RIGHT) / DEPTH
