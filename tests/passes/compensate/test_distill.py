@@ -117,6 +117,23 @@ def test_pictures_are_shifted_and_mirrored_and_nothing_else_is() -> None:
         assert drawn(other, random, True) is other
 
 
+def test_squares_see_what_is_added_to_all_scores_and_the_divergence_does_not() -> None:
+    """Nothing was cut, and every score is one too high: probabilities are as they were, numbers are not."""
+    graph = Couple()(network(16))
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    whole = Slim()(in_context(graph, calibration=Calibration(pictures(0), 5)).with_note(
+        KeepMask(np.ones(coupling.size, bool))))  # fmt: skip
+    bias = str(next(n for n in whole.nodes if n.op == "linear").inputs[2])
+    slim = whole.rewrite(weights={**whole.weights, bias: whole.weights[bias] + np.float32(1)})
+    np.testing.assert_array_equal(Distill(steps=30, inner=0.0)(slim).weights[bias], slim.weights[bias])
+    (x,) = pictures(9, 16)
+    wanted, before, after = (
+        evaluate(g, {"x": x})[0] for g in (graph, slim, Distill(steps=60, rate=0.02, inner=0.0, by="square")(slim))
+    )
+    assert np.abs(after - wanted).mean() < 0.5 * np.abs(before - wanted).mean()
+
+
 def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
     """A network that lost channels it never used has inner distances of zero to begin with."""
     slim = slimmed(network(16), pictures(0))
@@ -130,7 +147,14 @@ def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["distill{time=0}", "distill{steps=-1}", "distill{rate=-1,steps=3}", "distill{batch=0,steps=3}"]
+    "text",
+    [
+        "distill{time=0}",
+        "distill{steps=-1}",
+        "distill{rate=-1,steps=3}",
+        "distill{batch=0,steps=3}",
+        "distill{by=l1,steps=3}",
+    ],
 )
 def test_numbers_that_make_no_sense(text: str) -> None:
     (step,) = parse_spec(text, PASSES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from secateur.ir import Graph, InputError
 
@@ -17,7 +17,8 @@ class Distill:
     Each step takes ``batch`` examples, drawn anew, and moves every weight by at most ``rate`` of the size that its
     tensor has (Adam's direction, along a cosine to zero), so that layers whose batch norm was folded learn at the pace
     of the others. Statistics of batch norms stay. For scores by class the distance is the divergence at temperature 2,
-    else the mean square over that of the original's outputs; layers whose outputs lost channels follow the original's
+    which keeps their order, else, and with ``by`` "square", the mean square over that of the original's outputs, which
+    keeps the numbers; layers whose outputs lost channels follow the original's
     at those that are left, by ``inner`` of the loss. ``augment``: pictures are shifted by up to an eighth of their
     size, which is a crop whose border is repeated, and with ``mirror`` half of them are mirrored (inputs of four axes
     with one, three or four channels); both networks see the same. Text and digits want ``mirror=false``.
@@ -41,6 +42,7 @@ class Distill:
     augment: bool = True
     mirror: bool = True
     examples: int = 4096
+    by: Literal["auto", "square"] = "auto"
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError without data, for numbers that make no sense, and where torch cannot run the network."""
@@ -55,6 +57,8 @@ class Distill:
             )
         if not self.steps and not self.time:
             raise InputError("distill{time=0}: give the time that tuning may take (time=2m) or steps=1000")
+        if self.by not in ("auto", "square"):
+            raise InputError(f"distill{{by={self.by}}}: auto or square")
         return noted(graph.rewrite(weights={**graph.weights, **Tuning(graph, self).run()}), self)
 
     @staticmethod

@@ -155,7 +155,7 @@ class Tuning:
             wanted = self.teacher(*inputs)
         found, outputs = self.student(*inputs), len(self.graph.outputs)
         square = mean_square if self.fixed or world()[1] == 1 else joint_mean_square
-        loss = Objective(distill=1.0).losses(found[:outputs], None, wanted[:outputs], square)[:count]
+        loss = Objective(distill=1.0, by=self.how.by).losses(found[:outputs], None, wanted[:outputs], square)[:count]
         if not inner or len(found) == outputs:
             return loss
         parts = zip(found[outputs:], wanted[outputs:], self.rows, self.axes, strict=True)

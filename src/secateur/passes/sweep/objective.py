@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from secateur.ir import InputError
 
 from .loss import is_classifier, log_probabilities
+
+By = Literal["auto", "square"]
 
 
 def mean_square(x: Tensor) -> Tensor:
@@ -25,12 +28,14 @@ def mean_square(x: Tensor) -> Tensor:
 class Objective:
     """``distill`` of the loss follows the original's outputs, the rest the labels; all of it where there are none.
 
-    For scores by class temperature^2 * KL(original || slim) at this temperature, for anything else half the mean square
-    of the difference over that of the original's outputs.
+    For scores by class temperature^2 * KL(original || slim) at this temperature, for anything else, and for scores too
+    with ``by`` "square", half the mean square of the difference over that of the original's outputs. The divergence
+    does not see a number that is added to all scores of an example.
     """
 
     distill: float = 0.5
     temperature: float = 2.0
+    by: By = "auto"
 
     def __post_init__(self) -> None:
         """Raises InputError for numbers that make no sense."""
@@ -58,7 +63,7 @@ class Objective:
         return found
 
     def _apart(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], square: Callable[[Tensor], Tensor]) -> Tensor:
-        if is_classifier(outputs):
+        if is_classifier(outputs) and self.by == "auto":
             mine, theirs = (
                 F.log_softmax(log_probabilities(o[0].float()) / self.temperature, 1) for o in (outputs, wanted)
             )
