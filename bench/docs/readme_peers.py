@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import statistics
 
+from bench.docs.readme_speed import NAMES, several_threads, short
 from bench.lib import common
-from bench.reach.names import ENGINES, PRUNERS
+from bench.reach.names import ENGINES, PRUNERS, WRONG
 
 
 def portable() -> str:
@@ -28,6 +30,52 @@ def portable() -> str:
     packages = {package: v for r in rows for package, v in r.get("packages", {}).items() if package != "numpy"}
     named = ", ".join(f"{package} {version}" for package, version in packages.items())
     return "\n".join([*lines, "", f"`python -m bench.reach.portable`; {named}; {common.where(rows[-1])}."])
+
+
+def compared() -> dict[tuple[str, int], common.Row]:
+    """The newest row of each network and number of threads next to every engine."""
+    return {(r["network"], r["threads"]): r for r in common.read(common.RESULTS / "latency_engines.jsonl")}
+
+
+def installed() -> str:
+    """Our libraries next to every engine as users install it."""
+    rows = list(compared().values())
+    if not rows:
+        return ""
+    runtimes = [k for k in NAMES if k != "secateur" and any(k in r["ms"] for r in rows)]
+    lines = [
+        "**Every engine as users install it**, each in an environment of its own (`python -m bench.lib.engines`), by "
+        "turns in one run: its time over ours by the wall's clock / by the processor's. *best/ours* is the fastest of "
+        f"those within {WRONG:g} of ONNX Runtime's outputs; † is not, and *OpenVINO, default* may round to bfloat16.",
+    ]
+    for threads in sorted({r["threads"] for r in rows}):
+        lines += [
+            "", f"| {several_threads(threads)} | ours, ms | {' | '.join(NAMES[k] for k in runtimes)} | best/ours |",
+            f"|---|--:|{'--:|' * (len(runtimes) + 1)}",
+        ]  # fmt: skip
+        of = [r for r in rows if r["threads"] == threads]
+        for r in of:
+            cells = [
+                f"{r['ratio'][k]:.2f} / {r['cpu_ratio'][k]:.2f}{'†' * (r['error'].get(k, 0.0) > WRONG)}"
+                if k in r["ratio"] else "" for k in runtimes
+            ]  # fmt: skip
+            best = f"{r['best_peer_ratio']:.2f} / {r['best_cpu_ratio']:.2f}"
+            lines.append(
+                f"| {short(r['network'])} | {r['ms']['secateur']['median']:.2f} | {' | '.join(cells)} | {best} |"
+            )
+        means = [statistics.geometric_mean(r[k] for r in of) for k in ("best_peer_ratio", "best_cpu_ratio")]
+        lines += ["", f"Geometric mean of best/ours: {means[0]:.2f} by the wall, {means[1]:.2f} by the processor."]
+    failed = {
+        f"{NAMES.get(k, k)} failed on {short(r['network'])}: {_short(v)}" for r in rows for k, v in r["failed"].items()
+    }
+    packages = {package: v for r in rows for package, v in r["packages"].items()}
+    named = ", ".join(f"{package} {version}" for package, version in packages.items())
+    right = max(e for r in rows for k, e in r["error"].items() if e <= WRONG and k != "openvino-default")
+    return "\n".join([
+        *lines, "", *(f"- {reason}" for reason in sorted(failed)), *([""] if failed else []),
+        f"Outputs are at most {right:.0e} of their scale from ONNX Runtime's, where no † stands. "
+        f"`python -m bench.speed.latency --runtimes installed`; {named}; {common.where(*rows)}.",
+    ])  # fmt: skip
 
 
 def _error(row: common.Row | None) -> str:

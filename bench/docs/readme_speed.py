@@ -6,13 +6,17 @@ import statistics
 import textwrap
 
 from bench.lib import common
+from bench.reach.names import ENGINES, WRONG
 
-NAMES = {
+COLUMNS = {
     "secateur": "secateur", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch.compile": "torch.compile",
-    "tvm-default": "TVM", "tvm-metaschedule": "MetaSchedule",
+    "tvm-default": "TVM",
 }  # fmt: skip
-WRONG = 1e-2  # of the outputs' scale
-COLUMNS = {k: v for k, v in NAMES.items() if k != "tvm-metaschedule"}  # of which a line says
+# MetaSchedule has a line of its own.
+NAMES = {
+    **ENGINES, **COLUMNS, "tvm-metaschedule": "MetaSchedule", "openvino-default": "OpenVINO, default",
+    "executorch": "ExecuTorch",
+}  # fmt: skip
 
 
 def latency() -> str:
@@ -38,7 +42,8 @@ def latency() -> str:
         "",
         f"`python -m bench.speed.latency`; {common.where(*rows)}, "
         f"ONNX Runtime {first['versions']['onnxruntime']}, OpenVINO "
-        f"{first['versions'].get('openvino', '-')}, TVM {first['versions'].get('apache-tvm', '-')}.",
+        f"{(first['versions'] | first.get('packages', {})).get('openvino', '-')}, TVM "
+        f"{first['versions'].get('apache-tvm', '-')}.",
         *_elsewhere(),
     ])  # fmt: skip
 
@@ -90,7 +95,7 @@ def _elsewhere() -> list[str]:
         newest = _newest(rows, cpu)
         found = {(r["network"], r["threads"]): r for r in newest}
         threads = sorted({n for _, n in found})
-        many = [f"{n} thread{'s' if n > 1 else ''}" for n in threads]
+        many = [several_threads(n) for n in threads]
         lines += [
             "", f"The same on another machine, with the code of then ({common.where(*newest)}):", "",
             f"| best/ours, of its dense time | {' | '.join(f'{t} | of dense' for t in many)} |",
@@ -127,6 +132,11 @@ def short(network: str) -> str:
     return str(network).partition("/")[2].replace("@", " at ")
 
 
+def several_threads(threads: int) -> str:
+    """1 thread, 2 threads."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 def _tuned(rows: list[common.Row]) -> str:
     if {(r["tune"], r["records"]) for r in rows} == {(None, None)}:
         shipped = {r.get("shipped", 0) for r in rows}
@@ -141,7 +151,7 @@ def _speed_table(rows: list[common.Row], threads: int) -> list[str]:
     columns = {k: title for k, title in COLUMNS.items() if any(k in r["ms"] for r in of)}
     lines = [
         "",
-        f"| {threads} thread{'s' if threads > 1 else ''} | {' | '.join(columns.values())} | best/ours | "
+        f"| {several_threads(threads)} | {' | '.join(columns.values())} | best/ours | "
         "of its dense time | memory |" + (" cores |" if threads > 1 else ""),
         f"|---|{'--:|' * (len(columns) + 3 + (threads > 1))}",
     ]

@@ -19,7 +19,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,8 @@ from bench.lib import common
 
 FOLDER = Path.home() / ".cache" / "secateur" / "engines"
 STAMP = "secateur-engine.json"
-RUNNER = Path(__file__).with_name("engine_run.py")
-# DeepSparse and its model zoo report use over the network unless told.
-ENVIRONMENT = {"NM_DISABLE_ANALYTICS": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+# Their processes see this repository's bench/ and nothing else of it. DeepSparse reports use unless told.
+ENVIRONMENT = {"NM_DISABLE_ANALYTICS": "1", "PYTHONPATH": str(common.ROOT)}
 
 PRUNERS = ("torch-pruning==1.6.1", "torch-kirigami==0.2.1")  # pure Python: a folder for the import path will do
 
@@ -40,12 +38,16 @@ class Unprepared(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine needs: its packages with versions, and others by name; ``alone``: without their dependencies."""
+    """What an engine needs: its packages with versions, and others by name; ``alone``: without their dependencies.
+
+    ``also`` names what runs in its environment besides the runtime of its name.
+    """
 
     name: str
     packages: tuple[str, ...]
     python: str = "3.11"
     alone: bool = True
+    also: tuple[str, ...] = ()
 
     def folder(self, root: Path) -> Path:
         """Where its environment lies."""
@@ -56,13 +58,18 @@ class Engine:
         return self.folder(root) / "bin" / "python"
 
 
+OPENVINO = ("openvino-default",)
 ENGINES = (
-    Engine("openvino", ("openvino==2026.4.1", "openvino-telemetry==2025.2.0", "numpy==2.4.6")),
+    Engine(
+        "openvino", ("openvino==2026.4.1", "openvino-telemetry==2025.2.0", "numpy==2.4.6"), also=("openvino-default",)
+    ),
     # pnnx asks for torch, which its program does not use.
     Engine("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", "numpy==2.4.6")),
     Engine("mnn", ("MNN==3.6.1", "numpy==2.4.6")),
     # onnx2tf 2 needs Python 3.12 and neither TensorFlow nor torch.
     Engine("litert", ("onnx2tf==2.6.9",), python="3.12", alone=False),
+    # It reads programs of the project's torch, so it is given the same one.
+    Engine("executorch", ("executorch==1.5.1", "torch==2.13.0"), alone=False),
     Engine("opencv", ("opencv-python-headless==5.0.0.93", "numpy==2.4.6")),
     # Of the time of NumPy 1.
     Engine("deepsparse", ("deepsparse==1.8.0", "numpy==1.26.4", "protobuf==3.20.3"), alone=False),
@@ -71,17 +78,27 @@ ENGINES = (
 
 def prepare(engine: Engine, root: Path = FOLDER) -> Path:
     """The interpreter of the engine's environment, made where it is missing. Raises Unprepared."""
-    folder, wanted = engine.folder(root), json.dumps(dataclasses.asdict(engine))
-    stamp = folder / STAMP
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    folder = engine.folder(root)
+    if ready(engine, root):
         return engine.interpreter(root)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _call([python(engine.python), "-m", "venv", str(folder)])
     pip = [str(engine.interpreter(root)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     _call([*pip, *(["--no-deps"] if engine.alone else []), *engine.packages])
-    stamp.write_text(wanted, encoding="utf-8")
+    (folder / STAMP).write_text(stamp(engine), encoding="utf-8")
     return engine.interpreter(root)
+
+
+def ready(engine: Engine, root: Path = FOLDER) -> bool:
+    """Is its environment there, with these very packages?"""
+    written = engine.folder(root) / STAMP
+    return written.exists() and written.read_text(encoding="utf-8") == stamp(engine)
+
+
+def stamp(engine: Engine) -> str:
+    """What is written into an environment that is ready."""
+    return json.dumps({k: v for k, v in dataclasses.asdict(engine).items() if k != "also"})
 
 
 def python(version: str) -> str:
@@ -118,21 +135,9 @@ def versions(engine: Engine, root: Path = FOLDER) -> dict[str, str]:
     return {name: here[name.lower()] for name in names}
 
 
-def run(engine: Engine, arguments: Sequence[object], timeout: float, root: Path = FOLDER) -> str | None:
-    """Run engine_run.py in the engine's environment; None where it ended well, else what happened."""
-    command = [str(engine.interpreter(root)), str(RUNNER), engine.name, *map(str, arguments)]
-    try:
-        done = subprocess.run(
-            command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, errors="replace",
-            timeout=timeout, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"not finished after {timeout:g} s"
-    if done.returncode == 0:
-        return None
-    if done.returncode < 0:
-        return f"killed by signal {-done.returncode}"
-    return " ".join((done.stderr.strip().splitlines() or ["no message"])[-1].split())[-400:]
+def serving(runtime: str) -> Engine | None:
+    """The engine in whose environment a runtime is; None where it is one of the project's own."""
+    return next((engine for engine in ENGINES if runtime in (engine.name, *engine.also)), None)
 
 
 def _call(command: list[str]) -> None:

@@ -14,7 +14,8 @@ import re
 import sys
 from pathlib import Path
 
-from bench.lib.runtimes import RUNTIMES, Place
+from bench.lib.runtimes import RUNTIMES
+from bench.lib.serving import Place
 
 RUNS = 5
 IMPORTS = {"secateur": "secateur", "onnxruntime": "onnxruntime"}

@@ -3,9 +3,9 @@
     python -m bench.lib.prepare NETWORK FOLDER [--threads 1 2] [--tune 60] \
         [--records FILE] [--round-to auto] [--classes]
 
-FOLDER receives model.onnx, module.pt, input.npy, for each number of threads a library secateur-N.so, and for a pruned
-network the libraries of the unpruned one under dense/. prepared.json says what it took: seconds of building, notes, and
-with --classes what the layer classes cost on one thread.
+FOLDER receives model.onnx, module.pt, program.pt2 (of torch.export), input.npy, for each number of threads a library
+secateur-N.so, and for a pruned network the libraries of the unpruned one under dense/. prepared.json says what it took:
+seconds of building, notes, and with --classes what the layer classes cost on one thread.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def write(network: networks.Network, folder: Path) -> None:
     """The network as the peers read it."""
     (folder / "model.onnx").write_bytes(to_onnx(network.graph).SerializeToString())
     torch.save(network.module, folder / "module.pt")
+    torch.export.save(torch.export.export(network.module, (torch.from_numpy(network.x),)), folder / "program.pt2")
     np.save(folder / "input.npy", network.x)
 
 

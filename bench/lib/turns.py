@@ -16,22 +16,21 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.lib import common
+from bench.lib import common, engines
 
 WARM, LEAST = 2, 0.02  # calls before timing, seconds of timing
 SLOW, SELDOM = 10.0, 5  # who takes that many times as long as the first has a turn every so many rounds, after one call
-DIED = "the process died; its log is next to the network"
 PATIENCE = 1800.0  # seconds: torch.compile may compile for many minutes
 
 
@@ -39,14 +38,22 @@ class WorkerError(Exception):
     """A runtime failed: why."""
 
 
+class Sample(NamedTuple):
+    """Milliseconds of a run: by the wall's clock, and of the processor in all threads."""
+
+    wall: float
+    processor: float
+
+
 class Worker:
-    """A runtime in a process of its own, stopped unless it has its turn."""
+    """A runtime in a process of its own, stopped unless it has its turn. Raises WorkerError if it is not installed."""
 
     def __init__(self, runtime: str, folder: Path, threads: int) -> None:
         self.runtime = runtime
         self.channel, theirs = Pipe()
-        command = [sys.executable, "-m", "bench.lib.runtimes", runtime, str(folder), str(threads)]
-        env = common.environment(threads) | {
+        interpreter, module, extra = _environment(runtime)
+        command = [interpreter, "-m", module, runtime, str(folder), str(threads)]
+        env = common.environment(threads) | extra | {
             "TVM_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         }  # fmt: skip
         with (folder / f"{runtime}-{threads}.log").open("w") as log:
@@ -57,9 +64,9 @@ class Worker:
         self.load_seconds = 0.0
         self.outputs: list[NDArray[Any]] = []
 
-    def ready(self) -> None:
+    def ready(self, patience: float = PATIENCE) -> None:
         """Wait until the network is loaded and has run once; then the process is stopped. Raises WorkerError."""
-        kind, *rest = _receive(self.channel)
+        kind, *rest = self._receive(patience)
         if kind == "failed":
             raise WorkerError(rest[0])
         self.load_seconds, self.outputs = rest
@@ -73,14 +80,14 @@ class Worker:
             self.process.returncode = os.waitstatus_to_exitcode(status)
             raise WorkerError(f"the process ended with {self.process.returncode}")
 
-    def turn(self, warm: int = WARM, least: float = LEAST) -> float:
-        """One sample in milliseconds. Raises WorkerError."""
+    def turn(self, warm: int = WARM, least: float = LEAST) -> Sample:
+        """One sample. Raises WorkerError."""
         self.process.send_signal(signal.SIGCONT)
         try:
             self.channel.send((warm, least))
         except OSError as error:
-            raise WorkerError(DIED) from error
-        sample = float(_receive(self.channel))
+            raise self._died() from error
+        sample = Sample(*self._receive())
         self.pause()
         return sample
 
@@ -90,26 +97,40 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def _receive(self, patience: float = PATIENCE) -> Any:
+        try:
+            if not self.channel.poll(patience):
+                raise WorkerError(f"no answer in {patience:.0f} s")
+            return self.channel.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
 
-def _receive(channel: Connection) -> Any:
-    try:
-        if not channel.poll(PATIENCE):
-            raise WorkerError(f"no answer in {PATIENCE:.0f} s")
-        return channel.recv()
-    except (EOFError, OSError) as error:
-        raise WorkerError(DIED) from error
+    def _died(self) -> WorkerError:
+        code = self.process.wait()
+        how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
+        return WorkerError(f"the process died {how}; its log is next to the network")
+
+
+def _environment(runtime: str) -> tuple[str, str, dict[str, str]]:
+    """The interpreter, the module to run, and what its environment has besides. Raises WorkerError."""
+    engine = engines.serving(runtime)
+    if engine is None:
+        return sys.executable, "bench.lib.runtimes", {}
+    if not engines.ready(engine, engines.FOLDER):
+        raise WorkerError(f"not installed; run python -m bench.lib.engines {engine.name}")
+    return str(engine.interpreter(engines.FOLDER)), "bench.lib.engine_runtimes", engines.ENVIRONMENT
 
 
 class Taker(Protocol):
     """Who can take turns: a worker, or whatever runs on a device of its own."""
 
-    def turn(self, warm: int = WARM, least: float = LEAST) -> float:
-        """One sample in milliseconds."""
+    def turn(self, warm: int = WARM, least: float = LEAST) -> Sample:
+        """One sample."""
         ...
 
 
-def take_turns(workers: Mapping[str, Taker], rounds: int, seed: int) -> dict[str, list[float | None]]:
-    """Milliseconds of each worker in each round; None where it had no turn. The first worker is the measure of slow.
+def take_turns(workers: Mapping[str, Taker], rounds: int, seed: int) -> dict[str, list[Sample | None]]:
+    """What each worker took in each round; None where it had no turn. The first worker is the measure of slow.
 
     Two rounds come before: their samples show who is slow, and are not kept. Raises WorkerError.
     """
@@ -117,8 +138,8 @@ def take_turns(workers: Mapping[str, Taker], rounds: int, seed: int) -> dict[str
     for worker in workers.values():
         worker.turn(WARM, 0.0)
     first = {name: worker.turn(0, 0.0) for name, worker in workers.items()}
-    slow = {name for name in names if first[name] > SLOW * first[names[0]]}
-    samples: dict[str, list[float | None]] = {name: [] for name in names}
+    slow = {name for name in names if first[name].wall > SLOW * first[names[0]].wall}
+    samples: dict[str, list[Sample | None]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in rng.sample(names, len(names)):
             seldom = name in slow
@@ -127,14 +148,26 @@ def take_turns(workers: Mapping[str, Taker], rounds: int, seed: int) -> dict[str
     return samples
 
 
-def kept(samples: Sequence[float | None]) -> list[float]:
+def kept(samples: Sequence[Sample | None]) -> list[Sample]:
     """The samples of the rounds in which there was a turn."""
     return [s for s in samples if s is not None]
 
 
-def ratios(others: Sequence[float | None], mine: Sequence[float | None]) -> list[float]:
+def summary(samples: Mapping[str, Sequence[Sample | None]], first: str) -> dict[str, dict[str, Any]]:
+    """``ms`` and ``cpu_ms`` of each, and as ``ratio`` and ``cpu_ratio`` its median over the first one's in a round."""
+    found: dict[str, dict[str, Any]] = {"ms": {}, "cpu_ms": {}, "ratio": {}, "cpu_ratio": {}}
+    for name, of in samples.items():
+        found["ms"][name], found["cpu_ms"][name] = (spread(column) for column in zip(*kept(of), strict=True))
+        if name != first:
+            over = ratios(of, samples[first])
+            found["ratio"][name], found["cpu_ratio"][name] = map(statistics.median, zip(*over, strict=True))
+    return found
+
+
+def ratios(others: Sequence[Sample | None], mine: Sequence[Sample | None]) -> list[Sample]:
     """Theirs over mine, round by round, where both had a turn."""
-    return [b / a for a, b in zip(mine, others, strict=True) if a is not None and b is not None]
+    both = [(b, a) for a, b in zip(mine, others, strict=True) if a is not None and b is not None]
+    return [Sample(b.wall / a.wall, b.processor / a.processor) for b, a in both]
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:

@@ -11,3 +11,4 @@ PRUNERS = {
     "torch-kirigami-told": "torch-kirigami (told which rows go)",
 }  # fmt: skip
 MODULE_FAULTS = ("refused", "wrong", "crash", "slow")
+WRONG = 1e-2  # of the outputs' scale: who is further off computes something else

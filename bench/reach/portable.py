@@ -25,6 +25,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bench.lib import common, engines
+from bench.lib.turns import Worker, WorkerError
 from bench.nets import networks
 from bench.reach import onnx_reference
 from bench.reach.names import ENGINES
@@ -64,17 +65,21 @@ def elsewhere(
     engine = next(e for e in engines.ENGINES if e.name == name)
     scratch = folder / f"{name}-{path.stem}"
     scratch.mkdir()
-    (scratch / "model.onnx").write_bytes(path.read_bytes())
+    for given, as_named in ((path, "model.onnx"), (folder / "input.npy", "input.npy")):
+        (scratch / as_named).write_bytes(given.read_bytes())
     try:
-        engines.prepare(engine, options.folder)
+        engines.prepare(engine)
     except engines.Unprepared as error:
         return {"status": "not installed", "reason": str(error)}
-    packages = {"packages": engines.versions(engine, options.folder)}
-    arguments = [scratch / "model.onnx", folder / "input.npy", scratch / "output.npy", scratch]
-    failed = engines.run(engine, arguments, options.timeout, options.folder)
-    if failed is not None:
-        return {"status": "failed", "reason": failed.replace(str(scratch), "")} | packages
-    return judged(want, np.load(scratch / "output.npy")) | packages
+    packages = {"packages": engines.versions(engine)}
+    worker = Worker(name, scratch, threads=1)
+    try:
+        worker.ready(options.timeout)
+    except WorkerError as error:
+        return {"status": "failed", "reason": str(error).replace(str(scratch), "")} | packages
+    finally:
+        worker.stop()
+    return judged(want, worker.outputs[0]) | packages
 
 
 def judged(want: NDArray[np.float32], have: NDArray[np.float32]) -> common.Row:
@@ -103,7 +108,6 @@ def main() -> int:
     parser.add_argument("--engines", default=",".join(ENGINES), help="some of the engines")
     parser.add_argument("--macs", default="50%", help="what remains (default 50%%)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for an engine with one file (default 900)")
-    parser.add_argument("--folder", type=Path, default=engines.FOLDER, help="where environments lie")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
     here = common.circumstances(options.seed)

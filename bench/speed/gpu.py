@@ -77,9 +77,11 @@ def measure(library: GpuLibrary, calls: list[Launched], given: Subject, mode: st
     errors = compared(ways, given)
     samples = take_turns(ways, rounds, seed)
     timed = timed_calls(library, calls, board or board_of(library.session.device), rounds)
+    walls = {name: spread([sample.wall for sample in kept(s)]) for name, s in samples.items()}
+    over = {name: [r.wall for r in ratios(s, samples["secateur"])] for name, s in samples.items() if name != "secateur"}
     return {
-        "us": {name: {k: round(1e3 * v, 2) for k, v in spread(kept(s)).items()} for name, s in samples.items()},
-        "ratios": {name: spread(ratios(s, samples["secateur"])) for name, s in samples.items() if name != "secateur"},
+        "us": {name: {k: round(1e3 * v, 2) for k, v in found.items()} for name, found in walls.items()},
+        "ratios": {name: spread(found) for name, found in over.items()},
         "errors": errors, "families": by_kind(timed),
         "calls": [[t.label, t.kind, round(t.seconds * 1e6, 2), t.share and round(t.share, 3), t.bound] for t in timed],
         "status": "right" if max(errors.values()) <= LIMITS[mode] else "wrong",

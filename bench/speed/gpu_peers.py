@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bench.lib.turns import LEAST, WARM
+from bench.lib import serving
+from bench.lib.turns import LEAST, WARM, Sample
 from secateur.codegen.gpu_library import GpuLibrary
 
 WARM_UP = 3  # calls before PyTorch records a graph: cuDNN tries its algorithms in the first
@@ -25,17 +24,9 @@ class OnDevice:
     wait: Callable[[], None]
     outputs: Callable[[], list[Any]]
 
-    def turn(self, warm: int = WARM, least: float = LEAST) -> float:
+    def turn(self, warm: int = WARM, least: float = LEAST) -> Sample:
         """Milliseconds of one run in the median, after ``warm`` that do not count, until ``least`` seconds are over."""
-        for _ in range(warm):
-            self._run()
-        samples: list[float] = []
-        begun = time.perf_counter()
-        while not samples or time.perf_counter() - begun < least:
-            start = time.perf_counter()
-            self._run()
-            samples.append((time.perf_counter() - start) * 1e3)
-        return statistics.median(samples)
+        return Sample(*serving.turn(self._run, warm, least))
 
     def _run(self) -> None:
         self.launch()

@@ -6,17 +6,21 @@
     python -m bench.speed.latency tv/mobilenet_v2 --batch 8          eight pictures a run
     python -m bench.speed.latency --precision bf16                   our libraries in bfloat16, if this machine has it
     python -m bench.speed.latency --resume                           leave out what this commit's rows have already
-    python -m bench.speed.latency --prepare                          only fill the caches of torch.compile and TVM
+    python -m bench.speed.latency --runtimes installed               next to every engine as users install it
+    python -m bench.speed.latency --prepare                          only build, convert and fill caches
 
-Each runtime runs in a process of its own (runtimes.py), and the processes take turns, stopped while others run
-(turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round. Who takes more than
-ten times our time has a turn every fifth round. float32 and one picture, unless asked otherwise: rows of several go to
-latency_batch.jsonl, those in bfloat16 to latency_bf16.jsonl. ``openvino-default`` is OpenVINO as it is installed, which
-may compute in bfloat16 and is not a best peer in float32. MetaSchedule's schedules come from metaschedule.py, which
-must have run on a network before; a runtime that fails or is not prepared stands in the row under ``failed``. ``cores``
-is what the machine gave of its cores before and after (cores.py).
+Each runtime runs in a process of its own (serving.py), and the processes take turns, stopped while others run
+(turns.py). Medians over the rounds are shown, and ratios are medians of the ratios within a round, of the wall's clock
+(``ms``, ``ratio``) and of the processor's (``cpu_ms``, ``cpu_ratio``). Who takes more than ten times our time has a
+turn every fifth round. float32 and one picture, unless asked otherwise: rows of several go to latency_batch.jsonl,
+those in bfloat16 to latency_bf16.jsonl, those with engines of environments of their own (engines.py; made where they
+are missing) to latency_engines.jsonl. Who is further from ONNX Runtime than names.WRONG is not a best peer, nor is
+``openvino-default``, OpenVINO as it is installed, which may compute in bfloat16. MetaSchedule's schedules come from
+metaschedule.py, which must have run on a network before; a runtime that fails or is not prepared stands in the row
+under ``failed``. ``cores`` is what the machine gave of its cores before and after (cores.py).
 
-Everything that is prepared lies in bench/.material/latency. Runtimes besides ONNX Runtime come with the extra `bench`:
+Everything that is prepared lies in bench/.material/latency: libraries are built anew when sources changed, what peers
+convert and compile is kept. Runtimes besides ONNX Runtime come with the extra `bench`, or by engines.py:
 `pip install -c constraints.txt 'secateur[tvm,bench]'`.
 """
 
@@ -24,7 +28,7 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +36,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.lib import common, cores
-from bench.lib.turns import Worker, WorkerError, kept, ratios, spread, take_turns
+from bench.lib import common, cores, engines
+from bench.lib.turns import Worker, WorkerError, kept, summary, take_turns
+from bench.reach.names import WRONG
 from secateur.codegen import get_target
 from secateur.codegen.tune.tuner import SHIPPED
 
@@ -45,8 +50,11 @@ NETWORKS = (
 )  # fmt: skip
 OTHERS = ("openvino-default",)
 PEERS = ("onnxruntime", "openvino", "torch.compile", "tvm-default", "tvm-metaschedule")
+APART = ("ncnn", "mnn", "litert", "executorch", "deepsparse", "opencv")
+INSTALLED = ("onnxruntime", "openvino", *OTHERS, "torch.compile", *APART)
 MEMORY = ("secateur", "onnxruntime")
 MATERIAL = common.MATERIAL / "latency"
+SOURCES = ("src", "bench/nets", "bench/data", "bench/lib")  # what a prepared network depends on
 
 
 def folder_of(name: str, batch: int = 1) -> Path:
@@ -73,21 +81,50 @@ def prepare(name: str, options: Any) -> dict[str, Any]:
     for flag, value in (("--tune", options.tune), ("--records", options.records)):
         arguments += [flag, str(value)] if value is not None else []
     arguments += ["--precision", options.precision, *(["--classes"] if options.classes else [])]
+    file, of = folder_of(name, options.batch) / "prepared.json", [arguments, sources(), common.versions()]
+    if file.exists() and sources() is not None and options.tune is None and options.records is None:
+        found: dict[str, Any] = json.loads(file.read_text())
+        if found.get("of") == of:
+            return found
     done = common.run(preparing(name, arguments, options.batch))
     if done.code != 0:
         raise SystemExit(f"prepare.py {name} ended with {done.code}:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads((folder_of(name, options.batch) / "prepared.json").read_text())
+    found = {**json.loads(file.read_text()), "of": of}
+    file.write_text(json.dumps(found))
     return found
+
+
+def sources() -> str | None:
+    """Names the sources that a prepared network depends on; None where they differ from the commit."""
+    told = [["rev-parse", *(f"HEAD:{path}" for path in SOURCES)], ["status", "--porcelain", "--", *SOURCES]]
+    done = [subprocess.run(["git", *a], cwd=common.ROOT, capture_output=True, text=True, check=False) for a in told]
+    return done[0].stdout if not any(d.returncode for d in done) and not done[1].stdout.strip() else None
+
+
+def installed(runtimes: Sequence[str]) -> dict[str, str]:
+    """The packages of the environments that the runtimes need, which are made where they are missing."""
+    found: dict[str, str] = {}
+    for engine in filter(None, {engines.serving(runtime): None for runtime in runtimes}):
+        try:
+            engines.prepare(engine)
+            found |= engines.versions(engine)
+        except engines.Unprepared as error:
+            print(f"{engine.name}: {error}", flush=True)
+    return {package: version for package, version in found.items() if package not in ("numpy", "torch", "protobuf")}
 
 
 def start(name: str, threads: int, runtimes: Sequence[str], batch: int = 1) -> tuple[dict[str, Worker], dict[str, str]]:
     """Workers by name, loaded and stopped, and why others failed. ``dense`` is our library of the unpruned network."""
     folder = folder_of(name, batch)
-    loading = {runtime: Worker(runtime, folder, threads) for runtime in ("secateur", *runtimes)}
-    if "@" in name:
-        loading["dense"] = Worker("secateur", folder / "dense", threads)
+    loading: dict[str, Worker] = {}
     ready: dict[str, Worker] = {}
     failed: dict[str, str] = {}
+    for runtime in ("secateur", *(["dense"] if "@" in name else []), *runtimes):
+        try:
+            dense = runtime == "dense"
+            loading[runtime] = Worker("secateur" if dense else runtime, folder / ("dense" * dense), threads)
+        except WorkerError as error:
+            failed[runtime] = str(error)
     for runtime, worker in loading.items():
         try:
             worker.ready()
@@ -142,19 +179,20 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
         given = [(cores.share(), cores.handover())]
         samples = take_turns(workers, options.rounds, options.seed)
         given.append((cores.share(), cores.handover()))
-        found = {"error": errors(workers), "load_s": {k: w.load_seconds for k, w in workers.items()}}
+        error, load = errors(workers), {k: w.load_seconds for k, w in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
-    spreads = {k: spread(kept(v)) for k, v in samples.items()}
-    over = {k: statistics.median(ratios(v, samples["secateur"])) for k, v in samples.items() if k != "secateur"}
-    peers = {k: v for k, v in over.items() if k in PEERS}
-    best = min(peers, key=lambda k: peers[k], default=None)
+    found = summary(samples, "secateur")
+    over = found["ratio"]
+    right = [k for k in over if k not in (*OTHERS, "dense") and error.get(k, 0.0) <= WRONG]
+    best = min(right, key=lambda k: over[k], default=None)
     return {
-        "ms": spreads, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "ratio": over, "best_peer": best,
-        "best_peer_ratio": peers[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
-        **found, "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
-        "metaschedule": searched(name) if "tvm-metaschedule" in peers else {},
+        **found, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "best_peer": best,
+        "best_peer_ratio": over[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
+        "best_cpu_ratio": min((found["cpu_ratio"][k] for k in right), default=None), "error": error, "load_s": load,
+        "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
+        "metaschedule": searched(name) if "tvm-metaschedule" in over else {},
         "failed": failed, "memory": memory(name, threads, options.batch) if options.memory else {},
     }  # fmt: skip
 
@@ -163,6 +201,7 @@ def show(row: Mapping[str, Any]) -> None:
     """A row for people."""
     times = "  ".join(f"{k} {v['median']:.2f}" for k, v in row["ms"].items())
     best = f"  best {row['best_peer_ratio']:.2f} ({row['best_peer']})" if row["best_peer"] else ""
+    best += f", of the processor {row['best_cpu_ratio']:.2f}" if row["best_peer"] else ""
     dense = f"  {row['of_dense']:.2f} of dense" if row["of_dense"] is not None else ""
     ratio = row["memory"].get("ratio")
     held = f"  memory {ratio:.2f}" if ratio is not None else ""
@@ -188,7 +227,7 @@ def main() -> int:
     parser.add_argument("--tune", type=float, default=None, help="seconds a library (default: do not tune)")
     parser.add_argument("--records", type=Path, default=None, help="tuning records to use and to extend")
     parser.add_argument("--round-to", default="auto", help="widths of pruned networks: auto or a number")
-    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=(*PEERS, *OTHERS))
+    parser.add_argument("--runtimes", nargs="*", default=list(PEERS), choices=(*PEERS, *OTHERS, *APART, "installed"))
     parser.add_argument("--batch", type=int, default=1, help="pictures a run")
     parser.add_argument("--precision", default="f32", help="of our libraries: f32, bf16 or auto")
     parser.add_argument("--no-classes", dest="classes", action="store_false", help="do not time single kernels")
@@ -196,10 +235,14 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    if (options.batch > 1 or options.precision != "f32") and options.output == parser.get_default("output"):
-        kind = "batch" if options.batch > 1 else "bf16"
+    if options.runtimes == ["installed"]:
+        options.runtimes = list(INSTALLED)
+    kinds = {"batch": options.batch > 1, "bf16": options.precision != "f32", "engines": {*options.runtimes} & {*APART}}
+    kind = next((kind for kind, asked in kinds.items() if asked), None)
+    if kind and options.output == parser.get_default("output"):
         options.output = options.output.with_name(f"latency_{kind}.jsonl")
-    around = {**common.circumstances(options.seed), "shipped": shipped()}
+    packages = installed(options.runtimes)
+    around = {**common.circumstances(options.seed), "shipped": shipped(), "packages": packages}
     here = [r for r in common.read(options.output) if r["git"] == around["git"]] if options.resume else []
     done = {(row["network"], row["threads"]) for row in here if row.get("batch", 1) == options.batch}
     for name in options.networks:

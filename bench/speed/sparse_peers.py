@@ -14,7 +14,6 @@ after them, as their processes start. A row states what failed.
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import secateur
 from bench.lib import common
-from bench.lib.engines import ENGINES, ENVIRONMENT, FOLDER
+from bench.lib.turns import Worker, WorkerError
 from bench.nets.networks import capture
 from bench.speed.sparse import minima
 from secateur import codegen
@@ -43,7 +42,6 @@ SIZES = ((512, 256, 28), (256, 1024, 14), (1024, 256, 14))  # inputs, outputs, r
 NETWORKS = ("ref/mobilenet_v1", "ref/resnet50")
 PATTERNS = {"balanced": "auto", "irregular": "irregular"}  # zeros, and how ``--block`` spells them
 APART = ("openvino", "deepsparse")
-TIMER = Path(__file__).parents[1] / "lib" / "engine_time.py"
 Floats = NDArray[np.float32]
 
 
@@ -77,16 +75,19 @@ def here(path: Path, weight: Floats, x: Floats, lanes: int) -> Iterator[tuple[st
     yield "torch bsr", lambda: blocks @ given
 
 
-def apart(engine: str, path: Path, x: Path, rounds: int) -> float | str:
-    """Seconds in an environment of its own, or why there are none."""
-    known = next(e for e in ENGINES if e.name == engine)
-    if not known.interpreter(FOLDER).exists():
-        return "not prepared: python -m bench.lib.engines"
-    command = [str(known.interpreter(FOLDER)), str(TIMER), engine, str(path), str(x), str(rounds)]
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False,
-                          timeout=300)  # fmt: skip
-    found = [line.partition("=")[2] for line in done.stdout.splitlines() if line.startswith("seconds=")]
-    return float(found[0]) if found else f"ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+def apart(engine: str, folder: Path, rounds: int) -> float | str:
+    """Milliseconds in an environment of its own of the network and input in a folder, or why there are none."""
+    try:
+        worker = Worker(engine, folder, threads=1)
+    except WorkerError as error:
+        return str(error)
+    try:
+        worker.ready()
+        return min(worker.turn(0, 0.0).wall for _ in range(rounds))
+    except WorkerError as error:
+        return str(error)
+    finally:
+        worker.stop()
 
 
 def rows_of(options: Any) -> Iterator[common.Row]:
@@ -100,15 +101,14 @@ def rows_of(options: Any) -> Iterator[common.Row]:
             for name, pattern in (("balanced", Balanced(target.lanes)), ("irregular", Irregular())):
                 weight = np.where(pattern.mask(dense.astype(np.float64) ** 2, 1 - percent / 100), dense, np.float32(0))
                 with tempfile.TemporaryDirectory() as folder:
-                    path, given = Path(folder) / "layer.onnx", Path(folder) / "x.npy"
+                    path = Path(folder) / "model.onnx"
                     onnx.save(model_of(weight, size), path)
-                    np.save(given, x)
+                    np.save(path.with_name("input.npy"), x)
                     calls = dict(here(path, weight, x, target.lanes))
                     times = minima(dict(enumerate(calls.values())), options.rounds)
                     found: dict[str, float | str] = {n: times[i] * 1e3 for i, n in enumerate(calls)}
                     for engine in APART:
-                        taken = apart(engine, path, given, options.rounds)
-                        found[engine] = taken if isinstance(taken, str) else taken * 1e3
+                        found[engine] = apart(engine, path.parent, options.rounds)
                 yield {
                     "layer": f"{ci}>{co} {size}x{size}", "density": percent / 100, "pattern": name, "threads": 1,
                     "ms": found, "load": os.getloadavg()[0],
@@ -124,16 +124,15 @@ def networks(options: Any) -> Iterator[common.Row]:
         for pattern, block in PATTERNS.items():
             sparse = Sparsify(options.sparsity, block, lanes=target.lanes)(network.graph)
             with tempfile.TemporaryDirectory() as folder:
-                path, given = Path(folder) / "network.onnx", Path(folder) / "x.npy"
+                path = Path(folder) / "model.onnx"
                 save(sparse, path)
-                np.save(given, network.x)
+                np.save(path.with_name("input.npy"), network.x)
                 library = codegen.build(sparse, threads=1)
                 calls = {0: partial(dense, network.x), 1: partial(library, network.x)}
                 times = minima(calls, options.rounds)
                 found: dict[str, float | str] = {"secateur": times[1] * 1e3, "secateur dense": times[0] * 1e3}
                 for engine in APART:
-                    taken = apart(engine, path, given, options.rounds)
-                    found[engine] = taken if isinstance(taken, str) else taken * 1e3
+                    found[engine] = apart(engine, path.parent, options.rounds)
             yield {
                 "part": "networks", "network": name, "density": 1 - options.sparsity, "pattern": pattern,
                 "threads": 1, "ms": found, "load": os.getloadavg()[0],

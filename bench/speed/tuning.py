@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.lib import common
-from bench.lib.turns import Worker, kept, ratios, spread, take_turns
+from bench.lib.turns import Worker, summary, take_turns
 
 NETWORKS = ("ref/resnet50=90", "+ref/se_resnet50=90", "tv/mobilenet_v2=120")
 MATERIAL = common.MATERIAL / "tuning"
@@ -84,11 +84,7 @@ def compare(folders: dict[str, Path], threads: int, rounds: int, seed: int) -> d
     finally:
         for worker in workers.values():
             worker.stop()
-    first = next(iter(folders))
-    return {
-        "ms": {name: spread(kept(of)) for name, of in samples.items()},
-        "ratio": {n: statistics.median(ratios(of, samples[first])) for n, of in samples.items() if n != first},
-    }
+    return summary(samples, next(iter(folders)))
 
 
 def first_tuning(name: str, limit: float, options: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_torch_runs_what_the_library_does(small: Subject) -> None:
     ways = torch_ways(small.module, small.x, "f32", "cpu")
     assert list(ways) == ["torch"]
     assert script.compared(ways, small)["torch"] < 1e-6
-    assert ways["torch"].turn(0, 0.0) > 0
+    assert ways["torch"].turn(0, 0.0).wall > 0
 
 
 class TestOnGpus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 
 from bench.data import classes
-from bench.docs import readme, readme_speed
-from bench.lib import common, plots, turns
+from bench.docs import readme, readme_headlines, readme_peers, readme_speed
+from bench.lib import common, engines, plots, serving, turns
 from bench.speed import sparse_peers, tuning, versions
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
@@ -42,7 +43,8 @@ def test_worker_is_stopped_unless_it_has_its_turn(folder: Path) -> None:
         worker.ready()
         np.testing.assert_allclose(worker.outputs[0], np.load(folder / "wanted.npy"), rtol=1e-5)
         assert state(worker) == "T"
-        assert worker.turn(1, 0.0) > 0
+        sample = worker.turn(1, 0.0)
+        assert sample.wall > 0 and sample.processor > 0
         assert state(worker) == "T"
         worker.process.kill()
         os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # its end of the pipe is closed
@@ -61,24 +63,81 @@ def test_worker_that_cannot_load_says_why(folder: Path) -> None:
         worker.stop()
 
 
+def test_an_engine_runs_by_the_python_of_its_own_environment_and_sees_bench_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "FOLDER", tmp_path / "engines")
+    with pytest.raises(turns.WorkerError, match=r"not installed; run python -m bench\.lib\.engines opencv"):
+        turns.Worker("opencv", folder, 1)
+    engine = engines.serving("opencv")
+    assert engine is not None
+    assert engines.serving("onnxruntime") is None
+    own = tmp_path / "engines" / "opencv"
+    library = own / f"lib/python3.{sys.version_info.minor}/site-packages"
+    library.mkdir(parents=True)
+    (own / "bin").mkdir()
+    (own / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    (own / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    (library / "numpy").symlink_to(Path(np.__file__).parent)
+    (library / "numpy.libs").symlink_to(Path(np.__file__).parent.with_name("numpy.libs"))
+    (library / "cv2.py").write_text(
+        "import importlib.util as u, types\n"
+        "assert u.find_spec('secateur') is None and u.find_spec('onnx') is None\n"
+        "setNumThreads = lambda n: None\n"
+        "net = types.SimpleNamespace(setInput=lambda x: setattr(net, 'x', x), forward=lambda: net.x * 2)\n"
+        "dnn = types.SimpleNamespace(readNetFromONNX=lambda path: net)\n"
+    )
+    (own / engines.STAMP).write_text(engines.stamp(engine))
+    worker = turns.Worker("opencv", folder, 1)
+    try:
+        worker.ready()
+        np.testing.assert_array_equal(worker.outputs[0], np.load(folder / "input.npy") * 2)
+    finally:
+        worker.stop()
+
+
+def test_what_is_converted_is_kept_by_content_and_whole(folder: Path) -> None:
+    def make(into: Path) -> None:
+        made.append(into)
+        (into / "model").write_bytes(place.onnx.read_bytes())
+
+    def fail(into: Path) -> None:
+        (into / "half").touch()
+        raise RuntimeError("broken")
+
+    made: list[Path] = []
+    place = serving.Place(folder, 1)
+    with pytest.raises(RuntimeError):
+        place.made("engine", fail)
+    first = place.made("engine", make)
+    assert (place.made("engine", make), len(made)) == (first, 1)
+    assert [file.name for file in first.iterdir()] == ["model"]
+    place.onnx.write_bytes(b"another network")
+    assert place.made("engine", make) != first
+
+
 class Scripted:
     """A worker that takes so many milliseconds, and writes down when."""
 
     def __init__(self, name: str, ms: float, log: list[str]) -> None:
         self.name, self.ms, self.log = name, ms, log
 
-    def turn(self, warm: int = turns.WARM, least: float = turns.LEAST) -> float:
+    def turn(self, warm: int = turns.WARM, least: float = turns.LEAST) -> turns.Sample:
         self.log.append(self.name)
-        return self.ms
+        return turns.Sample(self.ms, self.ms**2)
 
 
 def test_everyone_has_one_turn_a_round_in_a_changing_order_and_the_slow_seldom() -> None:
     log: list[str] = []
     workers = {name: Scripted(name, ms, log) for name, ms in (("ours", 1.0), ("peer", 2.0), ("slow", 11.0))}
     samples = turns.take_turns(workers, 10, seed=0)  # type: ignore[arg-type]
-    assert samples["ours"] == [1.0] * 10
+    assert samples["ours"] == [(1.0, 1.0)] * 10
     assert [s is not None for s in samples["slow"]] == [True, False, False, False, False] * 2
-    assert turns.ratios(samples["slow"], samples["ours"]) == [11.0, 11.0]
+    assert turns.ratios(samples["slow"], samples["ours"]) == [(11.0, 121.0)] * 2
+    found = turns.summary(samples, "ours")
+    assert found["ratio"] == {"peer": 2.0, "slow": 11.0}
+    assert found["cpu_ratio"] == {"peer": 4.0, "slow": 121.0}
+    assert found["cpu_ms"]["peer"] == {"p10": 4.0, "median": 4.0, "p90": 4.0, "min": 4.0}
     quick = [name for name in log[6:] if name != "slow"]
     rounds = [tuple(quick[i : i + 2]) for i in range(0, len(quick), 2)]
     assert all(set(r) == {"ours", "peer"} for r in rounds)
@@ -182,6 +241,26 @@ def test_what_pruning_pays_and_what_libraries_compute(tmp_path: Path, monkeypatc
     assert "**Libraries of 2 networks**" in text
     assert "1 compute what the torch executor computes (largest error 1e-05" in text
     assert "in 0.50 of ONNX Runtime's time" in text
+
+
+def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert readme_peers.installed() == readme_headlines.installed() == ""
+    one = row("ref/one", 1, onnxruntime=3.0, ncnn=2.5, executorch=1.0)
+    one |= {
+        "cpu_ratio": {"onnxruntime": 1.6, "ncnn": 1.2, "executorch": 0.5}, "best_cpu_ratio": 1.2,
+        "best_peer_ratio": 1.25, "error": {"secateur": 2e-6, "ncnn": 1e-6, "executorch": 0.5},
+        "packages": {"ncnn": "1.0"}, "failed": {"mnn": "RuntimeError: no; not at all"},
+    }  # fmt: skip
+    (tmp_path / "latency_engines.jsonl").write_text(json.dumps(one) + "\n")
+    text = readme_peers.installed()
+    assert "| 1 thread | ours, ms | ONNX Runtime | ncnn | ExecuTorch | best/ours |" in text
+    assert "| one | 2.00 | 1.50 / 1.60 | 1.25 / 1.20 | 0.50 / 0.50† | 1.25 / 1.20 |" in text
+    assert "- MNN failed on one: RuntimeError: no\n" in text
+    assert "at most 2e-06 of their scale" in text
+    assert "(ONNX Runtime, ncnn, ExecuTorch) the fastest takes **1.25 times**" in readme_headlines.installed()
 
 
 def test_a_block_without_results_stays() -> None:
