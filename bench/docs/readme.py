@@ -18,6 +18,7 @@ from bench.accuracy import (
     lottery_tables,
     own_tables,
     pretrained_tables,
+    rounds_tables,
     zeros_tables,
 )
 from bench.docs import (
@@ -126,7 +127,7 @@ def main() -> int:
         "pays": readme_speed.pays,
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "repair": lambda: criteria_tables.repair(common.where), "own": lambda: own_tables.own(common.where),
-        "keep": lambda: keep_tables.keep(common.where),
+        "keep": lambda: keep_tables.keep(common.where), "rounds": lambda: rounds_tables.rounds(common.where),
         "pretrained": lambda: pretrained_tables.pretrained(common.where),
         "sweep": lambda: criteria_tables.sweep(common.where), "tuning": readme_speed.tuning, "real": real,
         "boards": readme_boards.boards, "allocation": readme_boards.allocation,

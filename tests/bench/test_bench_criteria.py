@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import secateur
-from bench.accuracy import criteria, criteria_tables, keep_tables, own_tables
+from bench.accuracy import criteria, criteria_tables, keep_tables, own_tables, rounds_tables
 from bench.lib import common
 from bench.nets.criteria_nets import EVERY
 
@@ -80,6 +80,17 @@ def test_own_readers_stand_next_to_tied_ones(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(own_tables, "RESULTS", tmp_path)
     line = "| DenseNet | 30% | 2 | 3.5 | 0.350 → 0.380 | 90.0 | 70.0 | 76.0 | 70.0 | 76.0 | 1.00 | 1.00 |"
     assert line in own_tables.own(lambda *rows: "here").splitlines()
+
+
+def test_rounds_are_compared_on_networks_that_have_all(tmp_path: Path) -> None:
+    def of(network: str, rounds: int, top1: float) -> dict[str, Any]:
+        asked = {"network": network, "seed": 0, "policy": "taylor", "rounds": rounds, "pictures": 256}
+        return WHERE | asked | {"top1": top1, "agreement": top1 + 0.05, "cpu_s": 1.0}
+
+    rows = [of("a", 1, 0.8), of("a", 2, 0.85), of("b", 1, 0.7), of("b", 2, 0.65), of("c", 1, 0.1)]
+    (path := tmp_path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    line = "| `taylor` | 2 | 75.0 ± 7.1 | 80.0 | 75.0 ± 14.1 | 80.0 | 1 of 2 |"
+    assert line in rounds_tables.rounds(lambda *rows: "here", path).splitlines()
 
 
 def test_what_criteria_cost_is_told_in_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

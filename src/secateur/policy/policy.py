@@ -12,13 +12,14 @@ from types import MappingProxyType
 
 from secateur.ir import InputError
 from secateur.ir.files import write_text
+from secateur.passes import COMPENSATION
 from secateur.passes.allocate import Knapsack, Rounds, Timed
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
 from secateur.passes.allocate.own_readers import OwnReaders
 from secateur.passes.allocate.swap import Swap
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.pipeline import Pass, options_of, with_options
+from secateur.passes.pipeline import Pass, keeps_state, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.score import Criterion
@@ -107,7 +108,10 @@ class Policy(Parts):
         return (Couple(protect=self.protect), *gather, score)
 
     def _allocation(self, again: tuple[Pass, ...]) -> Pass:
-        """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores."""
+        """The allocator, in the rounds and with the latency that it asks for; ``again`` couples and scores.
+
+        Between two rounds the network is repaired as it is in the end, but by nothing that takes as long as it may.
+        """
         method = self.allocator()
         if not takes_budget(method):
             return method
@@ -117,7 +121,8 @@ class Policy(Parts):
             own = OwnReaders(tied, per_reader(self))
             at, others = functools.partial(at_share, own), (functools.partial(at_share, tied),)
             return Timed(Amount(*self.budget), at, False, own.lost, once.floor, others) if self.timed else own
-        step = once if method.rounds == 1 else Rounds(method.rounds, once, again)
+        repairs = tuple(s for s in self.compensation() if s.name in COMPENSATION and not keeps_state(type(s)))
+        step = once if method.rounds == 1 else Rounds(method.rounds, once, (*repairs, *again))
         if not self.timed:
             return step
         by_time = isinstance(step, Knapsack) and step.by == "time"

@@ -14,6 +14,8 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Global, Rounds
 from secateur.passes.allocate.rounds import carried
 from secateur.passes.analysis.cost import cost
+from secateur.passes.compensate import Refit
+from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.rewrite.slim import Slim, slim
@@ -56,7 +58,7 @@ def test_every_round_scores_a_smaller_network() -> None:
     assert shares[0] == 1
     for share, most in zip(shares[1:], (0.4 ** (1 / 3), 0.4 ** (2 / 3)), strict=True):
         assert most - 0.15 < share <= most
-    assert cost(done).macs <= 0.4 * cost(graph).macs
+    assert 0.3 * cost(graph).macs < cost(done).macs <= 0.4 * cost(graph).macs
 
 
 def test_one_round_is_the_allocation_itself() -> None:
@@ -79,6 +81,24 @@ def test_two_cuts_are_the_one_they_are_told_as(make: object) -> None:
     assert twice.weights.keys() == once.weights.keys()
     for name, weight in twice.weights.items():
         np.testing.assert_array_equal(weight, once.weights[name])
+
+
+def test_what_is_scored_again_was_repaired_and_the_cut_is_of_the_original() -> None:
+    """``refit`` comes between rounds as it does in the end; ``distill``, which takes as long as it may, does not."""
+    policy = Policy("taylor", "global{rounds=2}", round_to=1, compensate=("refit", "distill{steps=1}"))
+    (step,) = [p for p in policy.passes() if isinstance(p, Rounds)]
+    assert [p.name for p in step.again] == ["refit", "couple", "gather", "taylor"]
+    batch, watched = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32), Watched()
+    graph = in_context(chain(), calibration=Calibration([batch]))
+    again = (Refit(), Couple(), watched)
+    done = Pipeline((Couple(), watched, Rounds(2, Global(macs=0.5, round_to=1), again), Slim()))(graph)
+    _, second = watched.seen
+    first = Pipeline((Couple(), L1(), Global(macs=0.5**0.5, round_to=1), Slim()))(graph)
+    assert {n: w.shape for n, w in first.weights.items()} == {n: w.shape for n, w in second.weights.items()}
+    assert any(not np.array_equal(w, second.weights[n]) for n, w in first.weights.items())
+    assert context_of(done).original is not None
+    for name, weight in done.weights.items():
+        assert np.isin(weight, graph.weights[name]).all(), "no weight of the result was repaired"
 
 
 def test_rounds_score_from_data_again() -> None:

@@ -21,9 +21,9 @@ class Global:
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
     ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so
-    many steps, and score again after each. ``floor``: the share of every set of channels that stays whatever its
-    scores, so that no layer is starved. ``alike``: scores compare within a kind of layers alone, and every kind shrinks
-    in the same proportion (isomorphic pruning, Fang et al., ECCV 2024).
+    many steps, and repair and score again after each. ``floor``: the share of every set of channels that stays whatever
+    its scores, so that no layer is starved. ``alike``: scores compare within a kind of layers alone, and every kind
+    shrinks in the same proportion (isomorphic pruning, Fang et al., ECCV 2024).
     """
 
     name: ClassVar[str] = "global"

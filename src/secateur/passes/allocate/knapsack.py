@@ -40,8 +40,8 @@ class Knapsack(Budgeted):
     A layer costs the product of its two widths; these products enter exactly, or, in networks whose layers read very
     many others (DenseNet), linearised around the last solution, in turns. ``macs``, ``params``, ``bytes``: what
     remains at most; ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least.
-    ``rounds``: prune in so many steps, and score again after each. ``floor``: the share of every set that stays
-    whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
+    ``rounds``: prune in so many steps, and repair and score again after each. ``floor``: the share of every set that
+    stays whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
     network is shared out, where layers can be timed, multiply-accumulates as well, and both in equal parts: of all
     networks that meet the budget as measured, the one that loses least is taken. ``readers`` "own", with
     ``obs``: layers that read the same tensor may each go without other channels of it, where the network then loses

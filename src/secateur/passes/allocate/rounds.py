@@ -1,4 +1,4 @@
-"""Schedules: prune in several rounds, and score again on the slim network in between."""
+"""Schedules: prune in several rounds, and repair and score the slim network in between."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from secateur.ir import Array, Graph, InputError
+from secateur.passes.context import in_context
 from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass, Pipeline, with_options
 
@@ -22,7 +23,8 @@ ALWAYS = 100  # rounds that any network may have
 class Rounds:
     """Meet a budget in ``count`` equal ratios: 50 % in two rounds is 71 %, then 71 % of that, scored anew.
 
-    ``again`` couples and scores a slim network; ``allocator`` has one budget. What goes in the end is told in the
+    ``again`` repairs, couples and scores a slim network; ``allocator`` has one budget. What was repaired in between is
+    scored and no more: the cut is made once, of the original's weights. What goes in the end is told in the
     units of the graph as it came, so that one cut, one recipe and one check of the law against the original follow.
     """
 
@@ -48,15 +50,16 @@ class Rounds:
         target = Amount(kind, value).limit(whole)
         for number in range(1, self.count + 1):
             last = number == self.count
-            limit = value if last else max(1, int(whole * (target / max(whole, 1)) ** (number / self.count)))
-            done = with_options(self.allocator, **{kind: limit})(scored)
+            limit = target if last else int(whole * (target / max(whole, 1)) ** (number / self.count))
+            done = with_options(self.allocator, **{kind: max(1, limit)})(scored)
             keep = keep & carried(done, coupling, keep)
             if not last:
-                scored = Pipeline(self.again)(slim(graph, keep))
+                scored = Pipeline(self.again)(in_context(slim(graph, keep), original=graph))
         found = done.note(Allocation)
         assert found is not None
         reached = counter(graph, kind)(keep)
-        return graph.with_note(KeepMask(keep), dataclasses.replace(found, reached=reached))
+        whole_way = dataclasses.replace(found, amount=Amount(kind, value), before=whole, reached=reached)
+        return graph.with_note(KeepMask(keep), whole_way)
 
 
 def budget_of(allocator: Allocator) -> tuple[str, float | int]:

@@ -18,7 +18,7 @@ class Uniform:
 
     ``macs``, ``params``, ``bytes``: what remains at most (50%, 120M); ``channels``: the share of channels kept;
     ``latency_ms``: how long a run may take; ``speedup``: how many times as fast it is at least. ``rounds``: prune in so
-    many steps, and score again after each.
+    many steps, and repair and score again after each.
     """
 
     name: ClassVar[str] = "uniform"
