@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .emulated_cases import CASES, RGB, Apply, Case, conv, sequence, sparse
+from .emulated_cases import CASES, RGB, Apply, Case, First, conv, sequence, sparse
 
 # By case of ``emulated_cases`` the families that its library has on a GPU.
 SAME: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -25,6 +25,7 @@ SAME: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "block-sparse, stride 2": ("block_sparse",), "shuffle, split, concat": ("conv",),
         "gates and residuals": ("conv", "elementwise"), "transposed": ("conv",),
         "pools": ("window", "elementwise"), "linear layers": ("conv", "rows"), "attention": ("matmul", "rows"),
+        "LSTM": ("recurrent",), "GRU": ("recurrent",),
         "group norm": ("norms",), "instance norm": ("norms",), "resize": ("resize",), "activations": ("elementwise",),
         "moves": ("copies",),
     }
@@ -94,6 +95,8 @@ TINY: Mapping[str, Case] = MappingProxyType(
         "layer norm": Case(lambda: nn.LayerNorm(13), ((1, 3, 13),), ("rows",)),
         "group norm": Case(lambda: nn.GroupNorm(2, 6), ((1, 6, 4, 5),), ("norms",)),
         "product": Case(lambda: Apply(lambda x, y: x @ y), ((2, 5, 17), (2, 17, 4)), ("matmul",)),
+        "LSTM": Case(lambda: First(nn.LSTM(3, 4)), ((3, 2, 3),), ("recurrent",)),
+        "GRU": Case(lambda: First(nn.GRU(3, 35)), ((2, 1, 3),), ("recurrent",)),
         "resize": Case(lambda: nn.Upsample(scale_factor=2, mode="bilinear"), ((1, 2, 3, 4),), ("resize",)),
         "moves": Case(CASES["moves"].make, ((1, 3, 4, 5),), ("copies",)),
         "another order": Case(lambda: Apply(_permuted), ((1, 4, 3, 3),), ("copies",)),

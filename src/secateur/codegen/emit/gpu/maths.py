@@ -37,7 +37,7 @@ def sigmoid(x: Expr) -> Expr:
     return ONE / (ONE + tirx.exp(ZERO - x))
 
 
-def _tanh(k: GpuBuilder, x: Expr) -> Expr:
+def tanh(k: GpuBuilder, x: Expr) -> Expr:
     """1 - 2 / (exp(2x) + 1), bounded so that nothing overflows."""
     return ONE - number(2.0) / (tirx.exp(number(2.0) * clamp(k, x, -15.0, 15.0)) + ONE)
 
@@ -46,7 +46,7 @@ def _gelu(k: GpuBuilder, x: Expr, a: Attrs) -> Expr:
     half = x * HALF
     if a["approximate"] == "tanh":
         inner = (x + x * x * x * number(0.044715)) * number(math.sqrt(2 / math.pi))
-        return half * (ONE + _tanh(k, inner))
+        return half * (ONE + tanh(k, inner))
     return half * (ONE + tirx.erf(x * number(math.sqrt(0.5))))
 
 
@@ -66,7 +66,7 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         "relu": lambda k, x, a: clamp(k, x, 0.0, None),
         "clip": lambda k, x, a: clamp(k, x, a["min"], a["max"]),
         "sigmoid": lambda k, x, a: sigmoid(x),
-        "tanh": lambda k, x, a: _tanh(k, x),
+        "tanh": lambda k, x, a: tanh(k, x),
         "silu": lambda k, x, a: x * sigmoid(x),
         "mish": _mish,
         "erf": lambda k, x, a: tirx.erf(x),

@@ -7,6 +7,7 @@ from secateur.codegen.kernels.elementwise.spec import MapSpec, MeanSpec
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
 from secateur.codegen.kernels.norms import plan as norms
 from secateur.codegen.kernels.norms.spec import GroupNormSpec, MomentSpec
+from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
 from secateur.codegen.kernels.resize import plan as resize
 from secateur.codegen.kernels.resize.spec import ResizeSpec
 from secateur.codegen.kernels.rows import plan as rows
@@ -32,6 +33,7 @@ from .mma.spec import (
     Tf32Choice,
     Tf32ConvSpec,
 )
+from .recurrent import plan as recurrent
 
 GPU_FAMILIES: tuple[Family, ...] = (
     Family("conv", {GpuConvSpec: GpuConvChoice}, conv.HEADS),
@@ -58,5 +60,6 @@ GPU_FAMILIES: tuple[Family, ...] = (
     Family("rows", {RowSpec: None}, rows.HEADS),
     Family("norms", {MomentSpec: None, GroupNormSpec: None}, norms.HEADS),
     Family("matmul", {MatmulSpec: None}),
+    Family("recurrent", {RecurrentSpec: None}, nodes=recurrent.NODES),
     Family("copies", {CopySpec: None, TableCopySpec: None, MoveSpec: None}),
 )

@@ -11,6 +11,7 @@ from . import matmul, pointwise, reductions
 from .block_sparse import template as block_sparse
 from .conv import template as conv
 from .mma import template as mma
+from .recurrent import template as recurrent
 
 GPU_TEMPLATES: Mapping[type, Template] = MappingProxyType(
     {
@@ -20,5 +21,6 @@ GPU_TEMPLATES: Mapping[type, Template] = MappingProxyType(
         **matmul.TEMPLATES,
         **pointwise.TEMPLATES,
         **reductions.TEMPLATES,
+        **recurrent.TEMPLATES,
     }
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -21,6 +21,8 @@ from secateur.ir import Node
 from .packing import Kept, keep
 from .spec import RecurrentSpec
 
+Dense = Callable[[Placement, Blocked, Folded, Blocked, Epilogue], Blocked]
+
 GATES = {"lstm": 4, "gru": 3}
 STATES = {"lstm": 2, "gru": 1}
 
@@ -35,15 +37,18 @@ def is_recurrent(placement: Placement, node: Node) -> bool:
     return all(map(placement.axes.blockable, computed)) and all(n in weights for n in given)
 
 
-def recurrent(placement: Placement, node: Node) -> None:
-    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not."""
+def recurrent(placement: Placement, node: Node, dense: Dense = write_dense) -> None:
+    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not.
+
+    ``dense`` plans the linear layer. On a GPU all weights are kept, and there is no scratch.
+    """
     ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
     results = [
         placement.new_blocked(node.outputs[0].name),
         *(_state(placement, node, ways) for _ in range(STATES[node.op])),
     ]
     for way, reverse in enumerate(ways):
-        _direction(placement, node, way, reverse, results)
+        _direction(placement, node, way, reverse, results, dense)
     placement.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
 
 
@@ -55,7 +60,8 @@ def _state(placement: Placement, node: Node, ways: Sequence[bool]) -> Blocked:
     )
 
 
-def _direction(placement: Placement, node: Node, way: int, reverse: bool, results: Sequence[Blocked]) -> None:
+def _direction(placement: Placement, node: Node, way: int, reverse: bool, results: Sequence[Blocked],
+               dense: Dense) -> None:  # fmt: skip
     program, lanes, hidden = placement.program, placement.lanes, int(node.attrs["hidden"])
     names = [*node.inputs, *[None] * (6 - len(node.inputs))]
     w, r = (placement.graph.weights[n or ""][way] for n in names[1:3])
@@ -69,10 +75,11 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
     wide = _padded(w.reshape(count, hidden, -1), blocks * lanes)
     work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
     gates = placement.new_blocks(Extent(x.extent.n, 1, x.extent.w, 0, lanes), natural_channels(len(wide), lanes))
-    write_dense(placement, x, work, gates, Epilogue((), ()))
+    dense(placement, x, work, gates, Epilogue((), ()))
     like = results[1].extent
     wide_r = _padded(r.reshape(count, hidden, hidden), blocks * lanes)
-    kept = keep(wide_r, count, placement.target) if node.op == "lstm" or after else None
+    gpu = placement.target.gpu
+    kept = keep(wide_r, count, placement.target) if not gpu and (node.op == "lstm" or after) else None
     weights = _recurrent_weights(placement, wide_r, kept, strides(like).block)
     weights.append(program.weight(_padded(bias[1, -1:], blocks * lanes)))
     first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
@@ -84,10 +91,9 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
         "" if kept is None else "rows" if isinstance(kept, Rows) else "blocks",
         kept.powers.powers if isinstance(kept, Rows) else (),
     )  # fmt: skip
+    scratch = [] if gpu else [Address(program.arena.new(max(2, count) * blocks * lanes))]
     program.call(
-        spec, None,
-        [gates.offset(0), *weights, first[0], to[0], to[1], *states,
-         Address(program.arena.new(max(2, count) * blocks * lanes))], node.label,
+        spec, None, [gates.offset(0), *weights, first[0], to[0], to[1], *states, *scratch], node.label
     )  # fmt: skip
 
 

@@ -68,18 +68,18 @@ def conv_transpose(placement: Placement, chain: Chain) -> Blocked:
         part = replace(work, weight=taps, dilation=(down.dilation, across.dilation), pad=(-start[0], -start[1], 0, 0))
         first = (down.first, across.first)
         to = out.sampled(first, stride, (down.count, across.count))
-        _write(placement, x, part, to, epilogue.sampled(first, stride))
+        write_dense(placement, x, part, to, epilogue.sampled(first, stride))
     return out
 
 
 def _whole(placement: Placement, x: Blocked, work: Folded) -> Blocked:
     """A convolution onto fresh planes."""
     out = placement.new_blocked(work.name)
-    return _write(placement, x, work, out, plan_epilogue(placement, work.tail, out))
+    return write_dense(placement, x, work, out, plan_epilogue(placement, work.tail, out))
 
 
-def _write(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
-    """The call."""
+def write_dense(placement: Placement, x: Blocked, work: Folded, out: Blocked, epilogue: Epilogue) -> Blocked:
+    """The call of a convolution onto planes, with what comes after it."""
     co = work.weight.shape[0] // work.groups
     spec = _long(GpuConvSpec(
         out.extent.n, work.groups, work.weight.shape[1], co, out.extent.h, out.extent.w, work.kernel, work.stride,
