@@ -113,6 +113,8 @@ def test_pictures_are_shifted_and_mirrored_and_nothing_else_is() -> None:
     assert len({float(p[0, 3, 3]) for p in found}) > 4
     unmirrored = drawn(x, random, False)[:, 0, 1:-1, 1:-1]
     assert set((unmirrored[:, :, 1:] - unmirrored[:, :, :-1]).unique().tolist()) == {1.0}
+    last = drawn(x.permute(0, 2, 3, 1), torch.Generator().manual_seed(0), True)
+    assert torch.equal(last.permute(0, 3, 1, 2), drawn(x, torch.Generator().manual_seed(0), True))
     for other in (torch.ones(4, 5, 8, 8), torch.ones(4, 3), torch.ones(4, 3, 8, 8, dtype=torch.int64)):
         assert drawn(other, random, True) is other
 
@@ -134,6 +136,18 @@ def test_squares_see_what_is_added_to_all_scores_and_the_divergence_does_not() -
     assert np.abs(after - wanted).mean() < 0.5 * np.abs(before - wanted).mean()
 
 
+def test_the_original_answers_once_what_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outputs are kept while they fit; either way the distances are the same."""
+    for limit, asked in ((tuning.KNOWN, 2), (0, 4)):
+        monkeypatch.setattr(tuning, "KNOWN", limit)
+        run, feeds = tuning.Tuning(slimmed(network(16), pictures(0)), Distill(steps=1, batch=16, augment=False)), []
+        teacher = run.teacher
+        monkeypatch.setattr(run, "_wanted", lambda feed, t=teacher, f=feeds: f.append(feed) or t(feed["x"]))
+        found = [run._distance(torch.arange(32)) for _ in range(2)]
+        assert found[0] == found[1] > 0
+        assert len(feeds) == asked
+
+
 def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
     """A network that lost channels it never used has inner distances of zero to begin with."""
     slim = slimmed(network(16), pictures(0))
@@ -141,7 +155,7 @@ def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
     assert len(run.inner) >= 2
     feed, count = next(iter(run._feeds(torch.arange(8), None)))
     with torch.no_grad():
-        without, inner = run._losses(feed, count, 0.0), run._losses(feed, count, 1.0)
+        without, inner = (run._losses(feed, count, share, run._wanted(feed)) for share in (0.0, 1.0))
     assert without.shape == inner.shape == (count,)
     assert bool((inner > without).all()), "the second layer misses inputs"
 

@@ -11,13 +11,23 @@ SHIFT = 8  # pictures are shifted by up to this part of their size
 
 def shifts(x: Tensor) -> bool:
     """Are these pictures, which may be shifted?"""
+    return _first(x) or _last(x)
+
+
+def _first(x: Tensor) -> bool:
+    """Pictures with channels first."""
     return x.dim() == 4 and x.shape[1] in PICTURES and x.is_floating_point() and min(x.shape[2:]) >= SHIFT
+
+
+def _last(x: Tensor) -> bool:
+    """Pictures with channels last, as TensorFlow has them."""
+    return x.dim() == 4 and x.shape[3] in PICTURES and x.is_floating_point() and min(x.shape[1:3]) >= SHIFT
 
 
 def drawn(x: Tensor, random: torch.Generator, mirror: bool) -> Tensor:
     """Pictures shifted, with their border repeated, and half of them mirrored; anything else as it is."""
-    if not shifts(x):
-        return x
+    if not _first(x):
+        return drawn(x.permute(0, 3, 1, 2), random, mirror).permute(0, 2, 3, 1) if _last(x) else x
     h, w = x.shape[2:]
     down, right = (torch.randint(-(n // SHIFT), n // SHIFT + 1, (len(x), 1), generator=random) for n in (h, w))
     mirrored = (torch.rand(len(x), 1, generator=random) < 0.5) & mirror

@@ -21,7 +21,7 @@ class Distill:
     keeps the numbers; layers whose outputs lost channels follow the original's
     at those that are left, by ``inner`` of the loss. ``augment``: pictures are shifted by up to an eighth of their
     size, which is a crop whose border is repeated, and with ``mirror`` half of them are mirrored (inputs of four axes
-    with one, three or four channels); both networks see the same. Text and digits want ``mirror=false``.
+    with one, three or four channels, first or last); both networks see the same. Text and digits want ``mirror=false``.
 
     It takes ``steps``, or as many as ``time`` seconds allow. One example in eight is not tuned on: every tenth of the
     way the distance is taken there, and the best weights are kept, those at the beginning included; where the loss is

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WATCHED = 8  # of so many examples one is not tuned on
 VIEWS = 256  # pictures that are watched: of fewer examples, several views each
+KNOWN = 2**28  # bytes of the original's outputs for those that are kept from one time to the next
 CHECKS = 10  # times that the distance to the original is taken on those
 LAYERS = 16  # inner layers that follow the original's, evenly spread
 NOTHING = 1e-10  # a distance that is rounding alone
@@ -68,6 +69,7 @@ class Tuning:
             parameter.requires_grad_(True)
         self.number, self.check, self.spent, self.broken = 0, 1, 0.0, False
         self.saved, self.file = time.monotonic(), self._file
+        self.known: list[Sequence[Tensor]] = []  # what the original says of what is watched, batch by batch
 
     def run(self) -> dict[str, Array]:
         """The weights that came nearest to the original, by name. Raises InputError for a damaged checkpoint."""
@@ -111,7 +113,7 @@ class Tuning:
         total = 0.0
         with torch.enable_grad():
             for feed, count, share in self._mine(chosen, self.random if self.how.augment else None):
-                loss = self._losses(feed, count, self.how.inner).sum() * share / len(chosen)
+                loss = self._losses(feed, count, self.how.inner, self._wanted(feed)).sum() * share / len(chosen)
                 total += float(loss.detach())
                 if math.isfinite(total):
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -131,8 +133,13 @@ class Tuning:
         if self.how.augment and any(map(shifts, self.pool.values())):
             random = torch.Generator().manual_seed(self.seed)
             examples = examples.repeat(-(-VIEWS // len(examples)))
-        parts = (float(self._losses(feed, n, 0.0).sum()) * share for feed, n, share in self._mine(examples, random))
-        return summed([sum(parts)])[0] / len(examples)
+        total = 0.0
+        for number, (feed, count, share) in enumerate(self._mine(examples, random)):
+            wanted = self.known[number] if number < len(self.known) else self._wanted(feed)[: len(self.graph.outputs)]
+            if number == len(self.known) and sum(x.nbytes for y in [*self.known, wanted] for x in y) <= KNOWN:
+                self.known.append(wanted)
+            total += float(self._losses(feed, count, 0.0, wanted).sum()) * share
+        return summed([total])[0] / len(examples)
 
     def _mine(self, examples: Tensor, random: torch.Generator | None) -> Iterator[tuple[Feed, int, float]]:
         """Of each batch this process's examples, and how many count, and for how much.
@@ -148,12 +155,15 @@ class Tuning:
             elif number % size == rank:
                 yield feed, count, 1.0
 
-    def _losses(self, feed: Feed, count: int, inner: float) -> Tensor:
-        """f32[count]: the loss of each example that counts."""
-        inputs = [feed[v.name] for v in self.graph.inputs]
+    def _wanted(self, feed: Feed) -> Sequence[Tensor]:
+        """What the original says, and its inner layers."""
         with torch.no_grad():
-            wanted = self.teacher(*inputs)
-        found, outputs = self.student(*inputs), len(self.graph.outputs)
+            said: Sequence[Tensor] = self.teacher(*(feed[v.name] for v in self.graph.inputs))
+        return said
+
+    def _losses(self, feed: Feed, count: int, inner: float, wanted: Sequence[Tensor]) -> Tensor:
+        """f32[count]: the loss of each example that counts."""
+        found, outputs = self.student(*(feed[v.name] for v in self.graph.inputs)), len(self.graph.outputs)
         square = mean_square if self.fixed or world()[1] == 1 else joint_mean_square
         loss = Objective(distill=1.0, by=self.how.by).losses(found[:outputs], None, wanted[:outputs], square)[:count]
         if not inner or len(found) == outputs:
