@@ -15,21 +15,25 @@ from hypothesis import given
 import secateur
 from secateur import codegen
 from secateur.codegen.assembly import show_plan
+from secateur.codegen.backends import backend_for
 from secateur.codegen.kernels.block_sparse.packing import PIECES, by_rows, pack_blocks, piece
 from secateur.codegen.kernels.block_sparse.panels import panel
 from secateur.codegen.kernels.block_sparse.pixels import divided, pixels_of, tilings
 from secateur.codegen.kernels.block_sparse.plan import density
 from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec, UnstructuredSpec
+from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.strides import Strides
-from secateur.codegen.records import workload_of
+from secateur.codegen.records import Records, workload_of
 from secateur.codegen.targets import TARGETS, native
+from secateur.codegen.tune.portable import for_here
+from secateur.codegen.tune.tuner import Tuner
 from secateur.ir import Graph, InputError
 from secateur.passes.train import GroupLasso, attach
 from support.alternatives import always
 from support.kernels import CONTINUOUS, DRAWN, check, conv, outputs
 from support.network import Net
 
-NARROW = TARGETS["x86-avx2"]
+NARROW = for_here(TARGETS["x86-avx2"])
 KINDS = (BlockSparseSpec, PanelSpec, UnstructuredSpec)
 
 
@@ -97,13 +101,20 @@ def test_tiles_cover_all_vectors(vectors: int, most: int) -> None:
     assert all(1 <= size <= most for size, _ in divided(vectors, most))
 
 
-@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 2000), st.integers(1, 4), st.integers(1, 9))
-def test_strips_of_tiles_hold_every_vector_once(h: int, w: int, inputs: int, threads: int, wanted: int) -> None:
+@given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 2000), st.integers(1, 9), st.integers(1, 9))
+def test_workers_hold_every_pixel_once(h: int, w: int, inputs: int, threads: int, wanted: int) -> None:
     spec = PanelSpec(8, 1, inputs, 4, h, w, (1, 1), (1, 1), *[Strides(0, 0, 8 * w, 8)] * 2, False, 50, threads=threads)
     found = pixels_of(spec, NARROW)
-    assert found.wide * found.vectors + found.narrow * found.less == h * found.each
-    assert 1 <= found.strip(wanted, threads) <= wanted
-    assert all(parts * found.part(spec, parts) >= inputs for _, parts in tilings(spec, NARROW))
+    tiles = found.shared(threads)
+    counts = [wide * tiles.vectors + narrow * (tiles.vectors - 1)
+              for wide, narrow in zip(tiles.wide, tiles.narrow, strict=True)]  # fmt: skip
+    assert counts == [tiles.least + (tiles.larger > 0), tiles.least]
+    assert counts[0] * tiles.larger + counts[1] * (threads - tiles.larger) == found.total == h * found.each
+    assert min(*tiles.wide, *tiles.narrow) >= 0
+    assert 1 <= tiles.vectors <= found.vectors
+    assert 1 <= tiles.strip(wanted) <= wanted
+    assert found.each * 8 + found.left >= w
+    assert all(parts * found.part(spec, parts) >= inputs for _, parts in tilings(spec, NARROW, threads))
 
 
 @given(st.integers(1, 40), st.integers(8, 70), st.integers(1, 40), st.integers(2, 3), st.integers(1, 2),
@@ -154,6 +165,24 @@ def test_each_choice(kind: type, kernel: int, threads: int) -> None:
         with always(kind, which) as taken:
             check(outputs(net, y), threads=threads)
         assert taken
+
+
+@pytest.mark.parametrize(
+    ("shape", "left", "threads"), [((1, 5, 5), 1, 1), ((2, 5, 5), 2, 2), ((1, 9, 3), 3, 5), ((1, 14, 14), 4, 2)]
+)
+def test_pixels_that_fill_no_vector(shape: tuple[int, int, int], left: int, threads: int) -> None:
+    """A few after the last vector; of two images, in parts of the inputs, by more threads than vectors too."""
+    n, *size = shape
+    net = Net(n, 304, *size)
+    graph = outputs(net, net.node("hard_swish", conv(net, "x", 24, (1, 1))))
+    sparsify(net, native().lanes, 0.55)
+    for which in (0, 1, -1):
+        with always(PanelSpec, which) as taken:
+            calls = lower(graph, NARROW, threads, Tuner(NARROW, threads, Records()).choose, backend_for(NARROW)).calls
+            assert [call.spec.left for call in calls if isinstance(call.spec, PanelSpec)] == [left]
+            check(graph, NARROW, threads=threads)
+        shared = "blocks" if which == -1 and threads > 1 else "strips"
+        assert {(choice.outer, choice.parts > 1) for choice in taken} == {(shared, which != 1)}
 
 
 def test_linear_layers_are_sparse_too() -> None:

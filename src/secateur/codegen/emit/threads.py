@@ -1,9 +1,9 @@
-"""The steps of a network on several threads: one fork, and a barrier after each step.
+"""The steps of a network on several threads: one fork, a barrier between steps, one join.
 
 A fork and a join for each kernel cost more than a small kernel takes. So threads are forked once for a whole run of
 steps (TVM's ``parallel_launch_point``) and wait at a barrier after each (``parallel_barrier_when_finish``), which costs
-them one look at each other's counters; they are joined after the last. A step for one thread is done by the first,
-while the others wait.
+them one look at each other's counters; after the last they are joined instead. A step for one thread is done by the
+first, while the others wait.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def together(steps: Sequence[Step], stamps: Buffer | None = None) -> Stmt:
 def _launch(steps: Sequence[Step], stamps: Buffer | None) -> Stmt:
     body = []
     for i, step in enumerate(steps, 1):
-        body.append(tirx.AttrStmt(const(0), "pragma_parallel_barrier_when_finish", const(1), step.parallel()))
+        parallel = step.parallel()
+        if i < len(steps) or stamps is not None:
+            parallel = tirx.AttrStmt(const(0), "pragma_parallel_barrier_when_finish", const(1), parallel)
+        body.append(parallel)
         if stamps is not None:
             body.append(_by_worker({0: _stamp(stamps, i)}))
     return tirx.AttrStmt(const(0), "pragma_parallel_launch_point", const(1), sequence(body))

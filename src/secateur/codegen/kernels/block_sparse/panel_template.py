@@ -29,7 +29,7 @@ from .pixel_template import PixelKernel
 from .pixels import divided, in_registers, parts_tried, tilings
 from .spec import PanelChoice, PanelSpec, UnstructuredChoice, UnstructuredSpec
 
-PANEL_REVISION = 7  # raise it with every change of the code or the space: tuning records of before are then not used
+PANEL_REVISION = 8  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
 def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:
@@ -118,7 +118,7 @@ def space(spec: PanelSpec, target: Target) -> Iterator[PanelChoice]:
     vectors = min(vectors, spec.h * -(-spec.w // spec.lanes))
     for outer in ("strips", "blocks") if spec.threads > 1 else ("strips",):
         if spec.kernel == (1, 1):
-            for tiles, parts in tilings(spec, target):
+            for tiles, parts in tilings(spec, target, spec.threads if outer == "strips" else 1):
                 yield kind(rows, vectors, outer, parts, tiles)
         else:
             for parts in parts_tried(spec, vectors, target):

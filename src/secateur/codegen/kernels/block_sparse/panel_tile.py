@@ -15,10 +15,9 @@ from secateur.codegen.kernels.conv.template import y_index
 from secateur.codegen.kernels.post_ops.template import At, apply, operand_pointers
 
 from .packing import PIECES
-from .pixels import LINE
+from .pixels import LINE, UNROLLED
 from .spec import PanelChoice, PanelSpec, UnstructuredSpec
 
-UNROLLED = 4  # kept blocks in a round of the loop
 Span = tuple[Expr, Expr]  # of kept blocks: the first and the end
 
 
@@ -107,12 +106,22 @@ class PanelKernel:
 
     def sums(self, block: Expr, part: Expr, vectors: list[Vector], kept: Expr) -> None:
         """What a part of the inputs adds to a tile."""
-        k, v, size = self.k, self.spec.lanes, PIECES // self.choice.parts
+        every, span = self.kept_of(block, part)
+        self.k.loop(self.spec.lanes // self.choice.rows, lambda p: self.products(
+            part, p, every, span, vectors, kept), name="p")  # fmt: skip
+
+    def kept_of(self, block: Expr, part: Expr) -> tuple[Span, Span]:
+        """All kept blocks of an output block, and those of a part of the inputs."""
+        k, size = self.k, PIECES // self.choice.parts
         place = k.bind(block * PIECES, INT)
-        every = self.number(self.starts, place), self.number(self.starts, place + PIECES)
         at = k.bind(place + part * size, INT)
-        span = self.number(self.starts, at), self.number(self.starts, at + size)
-        k.loop(v // self.choice.rows, lambda p: self.products(part, p, every, span, vectors, kept), name="p")
+        every = self.number(self.starts, place), self.number(self.starts, place + PIECES)
+        return every, (self.number(self.starts, at), self.number(self.starts, at + size))
+
+    def weights_of(self, number: Expr, every: Span) -> Expr:
+        """Where the weights of some outputs of the kept blocks ``every`` would begin with those of block 0."""
+        v, rows, (first, end) = self.spec.lanes, self.choice.rows, every
+        return self.k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
 
     def write(self, image: Expr, block: Expr, vectors: list[Vector], kept: Expr) -> None:
         """Write the sums of a tile."""
@@ -127,11 +136,10 @@ class PanelKernel:
     def products(self, part: Expr, number: Expr, every: Span, span: Span, vectors: list[Vector],
                  kept: Expr) -> None:  # fmt: skip
         """The sums of some outputs of a block over a part of its kept blocks, stored in rows of pixels."""
-        k, v, rows, (first, end) = self.k, self.spec.lanes, self.choice.rows, every
-        weights = k.bind(first * (v - rows) + number * ((end - first) * rows), INT)
+        v, rows, weights = self.spec.lanes, self.choice.rows, self.weights_of(number, every)
         places = [kept + ((number * rows + r) * self.wide) * v for r in range(rows)]
-        with self.summed(part, vectors, places) as sums:
-            self.unrolled(span, lambda i: self.multiply(
+        with self.summed(part, len(vectors), places) as sums:
+            self.unrolled(span, lambda i, _: self.multiply(
                 sums, vectors, self.number(self.offsets, i), weights + i * rows))  # fmt: skip
 
     def group(self, part: Expr, number: Expr, vectors: list[Vector], kept: Expr) -> None:
@@ -147,14 +155,14 @@ class PanelKernel:
                 at = k.bind(i * rows + r, INT)
                 self.multiply(sums[r : r + 1], vectors, self.number(self.offsets, at), at)
 
-        with self.summed(part, vectors, places) as sums:
+        with self.summed(part, len(vectors), places) as sums:
             k.span(*span, step, name="kept")
 
     @contextmanager
-    def summed(self, part: Expr, vectors: list[Vector], places: list[Expr]) -> Iterator[list[list[Buffer]]]:
-        """Sums of pixels of some outputs; they wait at ``places`` from one part of the inputs to the next."""
+    def summed(self, part: Expr, count: int, places: list[Expr]) -> Iterator[list[list[Buffer]]]:
+        """Rows of ``count`` vectors of sums; they wait at ``places`` from one part of the inputs to the next."""
         k, v = self.k, self.spec.lanes
-        sums = [k.accumulators(len(vectors)) for _ in places]
+        sums = [k.accumulators(count) for _ in places]
         flat = [(total, to + j * v) for row, to in zip(sums, places, strict=True) for j, total in enumerate(row)]
 
         def begin() -> None:
@@ -182,14 +190,17 @@ class PanelKernel:
             for total, x in zip(row, xs, strict=True):
                 k.add(total, x * w)
 
-    def unrolled(self, span: Span, body: Callable[[Expr], None]) -> None:
-        """``body`` of all kept blocks, some in each round: the ends of short loops are foreseen, those of long not."""
+    def unrolled(self, span: Span, body: Callable[[Expr, int], None]) -> None:
+        """``body`` of all kept blocks, and their number in a round of some of them.
+
+        The ends of short loops are foreseen, those of long not.
+        """
         k, (first, end) = self.k, span
         rounds = k.bind(tirx.floordiv(end - first, const(UNROLLED)), INT)
 
         def several(number: Expr) -> None:
             for i in range(UNROLLED):
-                body(first + number * UNROLLED + i)
+                body(first + number * UNROLLED + i, i)
 
         k.span(const(0), rounds, several, name="kept")
-        k.span(k.bind(first + rounds * UNROLLED, INT), end, body, name="rest")
+        k.span(k.bind(first + rounds * UNROLLED, INT), end, lambda i: body(i, 0), name="rest")

@@ -1,4 +1,7 @@
-"""How the pixels of a 1x1 convolution lie in panels: tiles of some vectors of pixels, in each channel by channel."""
+"""How the pixels of a 1x1 convolution lie in panels: tiles of some vectors of pixels, in each channel by channel.
+
+A few pixels more than vectors hold lie by themselves: all channels of one, then of the next.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,53 @@ from .packing import PIECES, Packed, piece
 from .spec import APART_VECTORS, PanelSpec, UnstructuredSpec
 
 LINE = 16  # float32 in a cache line
+UNROLLED = 4  # kept blocks in a round of the loop
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The vectors of pixels of each of some workers, in tiles of ``vectors`` of them and then in tiles of one less.
+
+    The first ``larger`` workers have one vector more than the ``least`` that all have. ``wide`` and ``narrow``: how
+    many tiles such a worker has of each, and how many another one.
+    """
+
+    vectors: int
+    larger: int
+    least: int
+    wide: tuple[int, int]
+    narrow: tuple[int, int]
+
+    @property
+    def most(self) -> int:
+        """Tiles that a worker has."""
+        return max(map(sum, zip(self.wide, self.narrow, strict=True)))
+
+    def strip(self, wanted: int) -> int:
+        """Tiles of a strip, at most ``wanted``: of about as many each."""
+        return -(-self.most // -(-self.most // wanted))
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels of an image in tiles: ``wide`` of them of ``vectors`` vectors, then ``narrow`` ones of ``less``.
+    """The pixels of an image: ``each`` vectors of a row of outputs, then ``left`` pixels, which only a single row has.
 
-    A row of outputs takes ``each`` vectors. A tile has room for ``vectors`` of every channel.
+    A tile has room for ``vectors`` of every channel, in whichever way workers share the ``total`` of them.
     """
 
     each: int
+    total: int
     vectors: int
-    wide: int
-    narrow: int
-    less: int
+    left: int
 
-    @property
-    def tiles(self) -> int:
-        """All of them."""
-        return self.wide + self.narrow
-
-    def strip(self, wanted: int, threads: int) -> int:
-        """Tiles of a strip, at most ``wanted``: of about as many each, and as many strips for each thread."""
-        strips = -(-self.tiles // wanted)
-        return -(-self.tiles // min(-(-strips // threads) * threads, self.tiles))
+    def shared(self, workers: int) -> Tiles:
+        """The tiles of each of some workers, which have about as many vectors."""
+        least, larger = divmod(self.total, workers)
+        most = least + (larger > 0)
+        size = divided(most, self.vectors)[0][0]
+        counts = -(-most // size), -(-least // size)
+        less = counts[0] * size - most, counts[1] * size - least
+        return Tiles(size, larger, least, (counts[0] - less[0], counts[1] - less[1]), less)
 
     def part(self, spec: PanelSpec, parts: int) -> int:
         """Blocks of inputs in each of some parts."""
@@ -49,10 +75,20 @@ class Pixels:
         """Floats of the results of an output block of a tile."""
         return spec.lanes * self.vectors * spec.lanes
 
+    def turns(self) -> int:
+        """Sums of each single pixel: enough of all pixels that no multiply-add waits for the one before."""
+        return UNROLLED if self.left <= 2 else UNROLLED // 2
+
+    def sums_left(self, spec: PanelSpec) -> int:
+        """Floats of the sums of an output block of the single pixels."""
+        return self.turns() * self.left * spec.lanes
+
     def room(self, spec: PanelSpec, tiles: int, parts: int) -> int:
         """Floats of a thread: the tiles of a strip, then results; of all output blocks where they wait."""
-        results = self.sums(spec) * (tiles * spec.blocks if waiting(spec, parts) else 1)
-        return tiles * self.packed(spec, parts) + results
+        waits = waiting(spec, parts)
+        results = self.sums(spec) * (tiles * spec.blocks if waits else 1)
+        left = self.left * spec.ci + self.sums_left(spec) * (spec.blocks if waits else 1)
+        return tiles * self.packed(spec, parts) + results + left
 
     def offsets(self, spec: PanelSpec, packed: Packed | Lists, places: Ints) -> Ints:
         """Where each kept block's input is in a tile; ``places``: the lane of each input channel of the weights."""
@@ -62,25 +98,24 @@ class Pixels:
 
 def pixels_of(spec: PanelSpec, target: Target) -> Pixels:
     """The tiles of a 1x1 kernel."""
-    each = -(-spec.w // spec.lanes)
+    each = -(-(spec.w - spec.left) // spec.lanes)
     total, most = spec.h * each, in_registers(spec, target)[1]
-    (vectors, wide), *rest = divided(total, min(most, total))
-    less, narrow = rest[0] if rest else (vectors, 0)
-    return Pixels(each, vectors, wide, narrow, less)
+    return Pixels(each, total, divided(total, min(most, total))[0][0], spec.left)
 
 
-def tilings(spec: PanelSpec, target: Target) -> list[tuple[int, int]]:
-    """Tiles of a strip, and parts of the inputs: what is worth trying, the default first.
+def tilings(spec: PanelSpec, target: Target, workers: int) -> list[tuple[int, int]]:
+    """Tiles of a strip, and parts of the inputs: what is worth trying where ``workers`` share pixels, default first.
 
     Parts such that what the kept blocks of one read of a tile lies in the first cache, or twice as many. All
     tiles in parts are a strip where they and their results fit the second cache: then weights are read once.
     """
     found, tried = pixels_of(spec, target), parts_tried(spec, in_registers(spec, target)[1], target)
+    tiles = found.shared(workers)
     wanted, more = [*((1, parts) for parts in tried), (2, tried[-1])], tried
     if not isinstance(spec, UnstructuredSpec):
         more = [p for p in (max(2, tried[0]), max(4, 2 * tried[0])) if p <= PIECES]
-    whole = [(found.tiles, p) for p in more if 4 * found.room(spec, found.tiles, p) <= target.l2]
-    return list(dict.fromkeys((found.strip(tiles, spec.threads), parts) for tiles, parts in [*wanted, *whole]))
+    whole = [(tiles.most, p) for p in more if 4 * found.room(spec, tiles.most, p) <= target.l2]
+    return list(dict.fromkeys((tiles.strip(number), parts) for number, parts in [*wanted, *whole]))
 
 
 def waiting(spec: PanelSpec, parts: int) -> bool:
@@ -131,5 +166,5 @@ def divided(vectors: int, most: int) -> list[tuple[int, int]]:
 
 def room_of(spec: PanelSpec, target: Target) -> int:
     """Floats of one thread, whatever the choice."""
-    found = pixels_of(spec, target)
-    return max(found.room(spec, tiles, parts) for tiles, parts in tilings(spec, target))
+    found, workers = pixels_of(spec, target), {1, spec.threads}
+    return max(found.room(spec, *tiling) for each in workers for tiling in tilings(spec, target, each))

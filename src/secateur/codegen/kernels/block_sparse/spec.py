@@ -28,6 +28,7 @@ APART_WINDOW = 0.55  # the same of windows, whose vectors lie across cache lines
 APART_RESUME = 4.8  # a sum that is read and written again, and the end of its loop, which is not foreseen
 APART_VECTORS = 6  # of pixels in registers
 PER_BLOCK = 2  # loads and instructions of a kept block that are not for a pixel
+LEFT = 3  # vectors of pixels from which on a few more are computed one by one: fewer vectors would wait for their sums
 
 
 class _Shape(DenseShape, Protocol):
@@ -153,9 +154,16 @@ class PanelSpec(_Kept):
         """Input channels."""
         return self.inputs * self.lanes
 
+    @property
+    def left(self) -> int:
+        """Pixels at the end of a single row that are computed one by one; else a vector overlaps the one before."""
+        few = self.kernel == (1, 1) and self.h == 1 and self.w % self.lanes <= self.lanes // 2
+        return self.w % self.lanes if few and self.w >= LEFT * self.lanes else 0
+
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak: products, weights, and inputs and outputs that are transposed."""
-        whole = -(-self.w // self.lanes) * self.lanes / self.w  # the last vector of a row overlaps the one before
+        # The last vector of a row overlaps the one before; single pixels take three loads and one more each.
+        whole = (-(-(self.w - self.left) // self.lanes) * self.lanes + (3 + self.left) * (self.left > 0)) / self.w
         pixels = self.n * self.h * self.w
         moved = whole * pixels * (TURN * self.ci + WRITE * self.blocks * self.lanes)
         return max(whole * self.macs / REACHED, self.macs / pixels * target.load) + moved
@@ -169,7 +177,8 @@ class PanelSpec(_Kept):
 class PanelChoice:
     """``rows`` outputs by ``vectors`` of pixels in registers, the inputs in ``parts``.
 
-    Threads share the ``outer`` "strips" or "blocks". ``tiles``: of a strip of a 1x1 kernel, at most.
+    Threads share the ``outer`` "strips" (of a 1x1 kernel its vectors of pixels) or "blocks". ``tiles``: of a strip of a
+    1x1 kernel, at most.
     """
 
     rows: int
@@ -182,6 +191,11 @@ class PanelChoice:
 @dataclass(frozen=True)
 class UnstructuredSpec(PanelSpec):
     """The same from panels with zeros anywhere: ``percent`` of the single weights are kept, each with its own input."""
+
+    @property
+    def left(self) -> int:
+        """None: each output would read inputs of its own."""
+        return 0
 
     def estimate(self, target: Target) -> float:
         """Time in multiply-accumulates at the peak, as of panels with blocks; of each weight an offset is read, too.
