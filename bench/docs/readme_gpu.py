@@ -57,7 +57,7 @@ def _shares(rows: Sequence[common.Row], what: str) -> list[str]:
         "a network, 224x224, in float32 where nothing else is said. A tile is an implicit matrix product, of 1x1 or "
         "wider kernels or in groups; *grouped* are narrow groups without shared memory, *sums* layers of up to eight "
         "pixels. Tensor cores are counted at half of the rate that NVIDIA states, twice that with 2:4 zeros. "
-        "`python -m bench.speed.gpu`.",
+        f"`python -m bench.speed.gpu`; {common.where(*rows)}.",
         "",
         f"| network | board | batch | {' | '.join(kinds)} | µs |",
         f"|---|---|--:|{'--:|' * len(kinds)}--:|",

@@ -99,7 +99,8 @@ class TestOnGpus:
 def test_pages_keep_predictions_and_measurements_apart() -> None:
     families = {"1x1 tiles": {"calls": 3, "us": 30.0, "share": 0.5, "occupancy": 0.2},
                 "all": {"calls": 3, "us": 30.0, "share": 0.5, "occupancy": 0.2}}  # fmt: skip
-    common = {"network": "net", "board": "H200", "batch": 1, "families": families}
+    common = {"network": "net", "board": "H200", "batch": 1, "families": families, "git": "abc",
+              "machine": {"cpu": "c", "cores": 2}, "versions": {"python": "3", "torch": "2"}}  # fmt: skip
     times = {"secateur": {"median": 40.0}, "torch": {"median": 80.0}}
     text = speeds([
         {"kind": "prediction", **common},
