@@ -134,7 +134,7 @@ def fresh(name: str, seed: int) -> nn.Module:
 def trained(name: str, seed: int, train: Data, epochs: float = EPOCHS, root: Path = ROOT) -> nn.Module:
     """The network after ``epochs`` on ``train``, from the folder if it was trained before."""
     module = fresh(name, seed)
-    key = hashlib.sha256(f"{module}{len(train.x)}{epochs}{RATE}{BATCH}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{module}{len(train.x)}{epochs:g}{RATE}{BATCH}".encode()).hexdigest()[:8]
     file = root / "trained" / f"{name}-{seed}-{key}.pth"
     if file.exists():
         module.load_state_dict(torch.load(file, weights_only=True))
