@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from secateur.codegen.kernels.block_sparse.panels import panel
 from secateur.codegen.kernels.block_sparse.pixels import divided, pixels_of, tilings
 from secateur.codegen.kernels.block_sparse.plan import density
 from secateur.codegen.kernels.block_sparse.spec import BlockSparseSpec, PanelSpec, UnstructuredSpec
+from secateur.codegen.plan.family import Workload
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.plan.strides import Strides
 from secateur.codegen.records import Records, workload_of
 from secateur.codegen.targets import TARGETS, native
 from secateur.codegen.tune.portable import for_here
-from secateur.codegen.tune.tuner import Tuner
+from secateur.codegen.tune.tuner import Tuner, candidates
 from secateur.ir import Graph, InputError
 from secateur.passes.train import GroupLasso, attach
 from support.alternatives import always
@@ -183,6 +185,20 @@ def test_pixels_that_fill_no_vector(shape: tuple[int, int, int], left: int, thre
             check(graph, NARROW, threads=threads)
         shared = "blocks" if which == -1 and threads > 1 else "strips"
         assert {(choice.outer, choice.parts > 1) for choice in taken} == {(shared, which != 1)}
+
+
+@pytest.mark.parametrize("spec", [
+    BlockSparseSpec(8, 1, 256, 32, 8, 14, 14, (1, 1), (1, 1), (1, 1), *[Strides(0, 0, 112, 8)] * 2, 50),
+    PanelSpec(8, 1, 32, 8, 14, 14, (3, 3), (1, 1), *[Strides(0, 0, 128, 8)] * 2, False, 50),
+    PanelSpec(8, 1, 32, 8, 1, 196, (1, 1), (1, 1), *[Strides(0, 0, 0, 8)] * 2, False, 50),
+])  # fmt: skip
+def test_cores_without_a_second_cache(spec: Workload) -> None:
+    """Their choices are those of a core whose second cache holds no more than the first."""
+    bare, same = replace(NARROW, l2=0), replace(NARROW, l2=NARROW.l1)
+    assert candidates(spec, bare)[:1] == candidates(spec, same)[:1]
+    if isinstance(spec, BlockSparseSpec):
+        assert candidates(spec, bare) == candidates(spec, same)
+        assert max(choice.groups for choice in candidates(spec, bare)) > 1
 
 
 def test_linear_layers_are_sparse_too() -> None:

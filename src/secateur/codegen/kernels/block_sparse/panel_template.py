@@ -29,7 +29,7 @@ from .pixel_template import PixelKernel
 from .pixels import divided, in_registers, parts_tried, tilings
 from .spec import PanelChoice, PanelSpec, UnstructuredChoice, UnstructuredSpec
 
-PANEL_REVISION = 8  # raise it with every change of the code or the space: tuning records of before are then not used
+PANEL_REVISION = 9  # raise it with every change of the code or the space: tuning records of before are then not used
 
 
 def build(spec: PanelSpec, choice: PanelChoice, target: Target) -> Function:

@@ -138,7 +138,19 @@ class PixelKernel(PanelKernel):
                 mine = tirx.all(strip.begin == 0, strip.own[0] <= block, block < strip.own[1])
                 self.k.branch(mine, lambda: self.single(strip, block))
 
-        self.k.span(first, end, all_pixels, name="co")
+        self.in_turn(strip, first, end, all_pixels)
+
+    def in_turn(self, strip: Strip, first: Expr, end: Expr, body: Callable[[Expr], None]) -> None:
+        """``body`` of some output blocks; of all if workers share pixels, each from its own ones on.
+
+        So each reads other weights from memory, and what the others have read from the last cache.
+        """
+        k, blocks = self.k, const(self.spec.blocks)
+        if self.choice.outer != "strips" or self.spec.threads == 1:
+            k.span(first, end, body, name="co")
+            return
+        start = strip.own[0]
+        k.span(start, start + blocks, lambda i: body(k.bind(tirx.Select(i < blocks, i, i - blocks), INT)), name="co")
 
     def copy(self, image: Expr, left: Expr, block: Expr) -> None:
         """One block of inputs of the single pixels."""

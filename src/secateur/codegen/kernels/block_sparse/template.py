@@ -227,9 +227,9 @@ def _parts(spec: BlockSparseSpec, rows: int, columns: int, target: Target) -> li
 
 
 def _groups(spec: BlockSparseSpec, target: Target) -> list[int]:
-    """Such that the weights of a group stay in half of the second cache; and all at once."""
+    """Such that the weights of a group stay in half of the last cache of a core; and all at once."""
     size = 4 * (1 + 1 / spec.lanes) * spec.macs / (spec.n * spec.h * spec.w)
-    wanted = min(max(1, round(size / (target.l2 / 2))), spec.blocks)
+    wanted = min(max(1, round(size / ((target.l2 or target.l1) / 2))), spec.blocks)
     return list(dict.fromkeys([wanted, 1]))
 
 
