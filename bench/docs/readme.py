@@ -123,7 +123,7 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     results = {
         "coverage": coverage, "latency": readme_speed.latency, "several": readme_speed.several,
-        "installed": readme_peers.installed,
+        "installed": readme_peers.installed, "start": readme_peers.start,
         "pays": readme_speed.pays,
         "libraries": readme_speed.libraries, "criteria": lambda: criteria_tables.table(common.where),
         "repair": lambda: criteria_tables.repair(common.where), "own": lambda: own_tables.own(common.where),

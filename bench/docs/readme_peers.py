@@ -78,6 +78,31 @@ def installed() -> str:
     ])  # fmt: skip
 
 
+def start() -> str:
+    """From the start of a process to its first answer."""
+    rows = list({r["network"]: r for r in common.read(common.RESULTS / "start.jsonl")}.values())
+    if not rows:
+        return ""
+    lines = [
+        "**From the start of a process to its first answer**, milliseconds in the median on one thread: Python with "
+        "NumPy and the runtime's package, loading the network, the first run; *all* is their sum, *again* a run after "
+        "it, *peak* the process's memory. Files are in the system's cache.",
+        "",
+        "| network | runtime | file | Python | import | load | first run | all | all/ours | again | peak |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in rows:
+        for runtime, steps in r["ms"].items():
+            ms = [f"{steps[s]['median']:.0f}" for s in ("python", "import", "load", "first", "answer")]
+            over = f"{r['ratio'][runtime]:.2f}" if runtime in r["ratio"] else ""
+            size = r["bytes"]["secateur" if runtime == "secateur" else "onnx"]
+            lines.append(
+                f"| {short(r['network'])} | {NAMES[runtime]} | {size / 1e6:.1f} MB | {' | '.join(ms)} | {over} | "
+                f"{steps['again']['median']:.1f} | {r['peak'][runtime] / 1e6:.0f} MB |"
+            )
+    return "\n".join([*lines, "", f"`python -m bench.speed.start`; {common.where(*rows)}."])
+
+
 def _error(row: common.Row | None) -> str:
     if row is None:
         return ""

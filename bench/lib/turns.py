@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, runtime: str, folder: Path, threads: int) -> None:
         self.runtime = runtime
         self.channel, theirs = Pipe()
-        interpreter, module, extra = _environment(runtime)
+        interpreter, module, extra = environment(runtime)
         command = [interpreter, "-m", module, runtime, str(folder), str(threads)]
         env = common.environment(threads) | extra | {
             "TVM_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
@@ -111,7 +111,7 @@ class Worker:
         return WorkerError(f"the process died {how}; its log is next to the network")
 
 
-def _environment(runtime: str) -> tuple[str, str, dict[str, str]]:
+def environment(runtime: str) -> tuple[str, str, dict[str, str]]:
     """The interpreter, the module to run, and what its environment has besides. Raises WorkerError."""
     engine = engines.serving(runtime)
     if engine is None:

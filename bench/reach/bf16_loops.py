@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from bench.lib import common
-from secateur.codegen.backends import CPU, backend_for
+from secateur.codegen.backends import backend_for
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.dots import DOTS
 from secateur.codegen.emit.builder import segments
 from secateur.codegen.kernels.bf16.spec import Bf16Choice, Bf16ConvSpec

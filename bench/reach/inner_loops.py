@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from bench.lib import common
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.plan.family import family_of
 from secateur.codegen.plan.lower import lower
 from secateur.codegen.records import Records

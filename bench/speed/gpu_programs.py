@@ -52,7 +52,7 @@ class Timed:
 def built(graph: Graph, target: str, mode: str) -> tuple[GpuLibrary, list[Launched]]:
     """A library in a precision, and its calls in order. Raises secateur's errors."""
     from secateur import codegen
-    from secateur.codegen.backends import GPU
+    from secateur.codegen.gpu_backend import GPU
     from secateur.codegen.plan.lower import lower
     from secateur.codegen.plan.precision import Precision
     from secateur.codegen.records import Records
@@ -88,7 +88,7 @@ def calls_of(launches: Sequence[Launch]) -> list[list[Launch]]:
 
 def kind_of(spec: Any, choice: Any) -> str:
     """The kind of a call's kernel: the family of GPU kernels, and of dense convolutions which of the three."""
-    from secateur.codegen.backends import GPU
+    from secateur.codegen.gpu_backend import GPU
     from secateur.codegen.plan.family import family_of
 
     family = family_of(spec, GPU.families)

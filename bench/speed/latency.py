@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.lib import common, cores, engines
+from bench.lib import alone, common, cores, engines
 from bench.lib.turns import Worker, WorkerError, kept, summary, take_turns
 from bench.reach.names import WRONG
 from secateur.codegen import get_target
@@ -137,14 +137,10 @@ def start(name: str, threads: int, runtimes: Sequence[str], batch: int = 1) -> t
 
 def memory(name: str, threads: int, batch: int = 1) -> dict[str, Any]:
     """Bytes at the peak of a process that loads and runs the network, ours over ONNX Runtime's."""
-    found: dict[str, Any] = {}
-    for runtime in MEMORY:
-        done = common.run(
-            [sys.executable, "-m", "bench.lib.memory", runtime, str(folder_of(name, batch)), str(threads)]
-        )
-        if done.code != 0:
-            return {"failed": f"{runtime}: {done.stderr[-300:]}"}
-        found[runtime] = json.loads(done.stdout)
+    try:
+        found = {runtime: alone.measured(runtime, folder_of(name, batch), threads) for runtime in MEMORY}
+    except ValueError as error:
+        return {"failed": str(error)}
     ours, theirs = (found[runtime] for runtime in MEMORY)
     return {**found, "ratio": ours["peak"] / theirs["peak"]}
 

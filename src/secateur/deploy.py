@@ -14,11 +14,6 @@ from secateur.ir.onnx_origin import OnnxOrigin
 from secateur.ir.progress import Progress, quiet
 from secateur.ir.symbolic import resized
 
-from .checks.coarse import refined
-from .checks.library import Check, differs
-from .checks.library_choices import decided
-from .checks.narrow import narrowed
-
 if TYPE_CHECKING:
     from secateur.codegen import Library, Outcome, Target
     from secateur.codegen.records import Records
@@ -56,6 +51,8 @@ def build(
     from secateur import codegen
     from secateur.passes.rewrite.fold_constants import compute_constants
 
+    from .checks.narrow import narrowed
+
     graph = compute_constants(settled(graph if batch is None else at_batch(graph, batch)))
     chosen = codegen.target_for(target, precision)
     opened = codegen.open_records(chosen, records, tune is None)
@@ -80,6 +77,10 @@ def _checked(graph: Graph, library: Library, target: Target, threads: int, recor
     Raises LawError where neither does.
     """
     from secateur import codegen
+
+    from .checks.coarse import refined
+    from .checks.library import Check, differs
+    from .checks.library_choices import decided
 
     def without(part: Graph, layers: Collection[str] | None) -> Library:
         return codegen.build(part, target, None, threads, records, fast=layers is not None, direct=layers or ())

@@ -15,8 +15,8 @@ from torch import nn
 
 from bench.data import classes
 from bench.docs import readme, readme_headlines, readme_peers, readme_speed
-from bench.lib import common, engines, plots, serving, turns
-from bench.speed import sparse_peers, tuning, versions
+from bench.lib import alone, common, engines, plots, serving, turns
+from bench.speed import sparse_peers, start, tuning, versions
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
 
@@ -261,6 +261,28 @@ def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
     assert "- MNN failed on one: RuntimeError: no\n" in text
     assert "at most 2e-06 of their scale" in text
     assert "(ONNX Runtime, ncnn, ExecuTorch) the fastest takes **1.25 times**" in readme_headlines.installed()
+
+
+def test_the_way_to_a_first_answer_is_measured_from_the_start_of_the_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", folder)
+    assert readme_peers.start() == ""
+    process = alone.measured("onnxruntime", folder, 1)
+    assert list(process["seconds"]) == ["python", "import", "load", "first", "again"]
+    assert all(s > 0 for s in process["seconds"].values())
+    assert process["peak"] >= process["imports"] > 1e6
+    (folder / "secateur-1.so").write_bytes(bytes(2_500_000))
+    steps = {"python": 0.1, "import": 0.02, "load": 0.03, "first": 0.01, "again": 0.004}
+    ours, theirs = ({"seconds": steps | {"load": load}, "peak": 5e7, "imports": 1e7} for load in (0.03, 0.11))
+    found = start.row_of({"secateur": [ours] * 3, "onnxruntime": [theirs] * 3}, folder)
+    around = {k: v for k, v in row("ref/one", 1, onnxruntime=3.0).items() if k in ("git", "machine", "versions")}
+    (folder / "start.jsonl").write_text(json.dumps({**around, "network": "ref/one", **found}) + "\n")
+    text = readme_peers.start()
+    assert "| one | secateur | 2.5 MB | 100 | 20 | 30 | 10 | 160 |  | 4.0 | 50 MB |" in text
+    assert "| one | ONNX Runtime | 0.0 MB | 100 | 20 | 110 | 10 | 240 | 1.50 | 4.0 | 50 MB |" in text
+    with pytest.raises(ValueError, match=r"secateur: .*damaged|secateur: .*not a library"):
+        alone.measured("secateur", folder, 1)
 
 
 def test_a_block_without_results_stays() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur.codegen.backends import GPU
 from secateur.codegen.build import port
 from secateur.codegen.devices import nvcc, opencl
 from secateur.codegen.devices.opencl import OpenClSession
+from secateur.codegen.gpu_backend import GPU
 from secateur.codegen.gpu_library import GpuLibrary
 from secateur.codegen.kernels.gpu.block_sparse.spec import GpuSparseChoice
 from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec

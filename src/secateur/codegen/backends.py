@@ -1,123 +1,21 @@
-"""The kinds of machine that code is generated for, by the architecture of a target."""
+"""The kinds of machine that code is generated for, by the architecture of a target.
+
+A backend and its kernels load when they are first asked for: a process that only runs libraries needs none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from secateur.ir import Graph, InputError
+from secateur.ir import InputError
 
-from .devices import nvcc
-from .devices.code import Code
-from .gpu_library import GpuLibrary
-from .kernels.families import FAMILIES
-from .kernels.gpu.families import GPU_FAMILIES
-from .kernels.templates import templates
-from .metadata import Metadata
-from .plan.backend import Backend, Compiled
-from .plan.family import Family, Template, exact_families
-from .plan.placement import Placement
+from .plan.backend import Backend
 from .plan.precision import F32, Precision
-from .plan.program import Choose, Program, TensorSpec
-from .plan.tensors import Arena
 from .targets import Target
 
-
-@dataclass(frozen=True)
-class CpuBackend:
-    """Processors with vectors: values in blocks on one arena, and one function that calls all kernels."""
-
-    families: tuple[Family, ...] = FAMILIES
-    direct: frozenset[str] = frozenset()  # labels of layers that do without inexact families
-    precision: Precision = F32
-
-    @property
-    def templates(self) -> Mapping[type, Template]:
-        """How each kind of spec is written. Raises ValueError where a family lacks a template."""
-        return templates(self.families)
-
-    def exact(self, layers: Collection[str] | None = None) -> CpuBackend:
-        """Without Winograd's and Strassen's algorithms."""
-        if layers is None:
-            return replace(self, families=exact_families(self.families))
-        return replace(self, direct=self.direct | frozenset(layers))
-
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
-        """Values in blocks of ``target.lanes`` channels or row-major, all in one arena."""
-        return Placement(graph, target, threads, choose, self.families, Arena(), self.direct, self.precision)
-
-    def by_library(self, spec: TensorSpec) -> bool:
-        """Everything: what it does not know it refuses itself."""
-        return True
-
-    def assemble(self, program: Program, graph: Graph, target: Target, stamped: bool = False) -> Compiled:
-        """One function on the placed arena, compiled. Raises tvm.error.TVMError for what TVM or LLVM refuses."""
-        from .emit.assemble import compile_program
-
-        return compile_program(program, graph, target, self.templates, stamped)
-
-
-@dataclass(frozen=True, eq=False)
-class GpuCompiled:
-    """Kernels as text, and their launches."""
-
-    code: Code
-    target: Target
-
-    @property
-    def arena_words(self) -> int:
-        """Of the device's memory."""
-        return self.code.arena_words
-
-    def library(self, metadata: Metadata) -> GpuLibrary:
-        """Compiled by nvcc for CUDA; for OpenCL it is the driver's to compile. Raises InputError without nvcc."""
-        code = self.code
-        if self.target.triple == "cuda":
-            binary, resources = nvcc.compile_cubin(code.source, self.target.mcpu)
-            code = replace(code, binary=binary, resources=resources)
-        return GpuLibrary(metadata, code)
-
-
-@dataclass(frozen=True)
-class GpuBackend:
-    """GPUs: values in planes, channel by channel, in one piece of the device's memory, and kernels one after another.
-
-    A plane is a block of one lane, so a concat, a split and a shuffle are lists of planes here as well.
-    """
-
-    families: tuple[Family, ...] = GPU_FAMILIES
-    precision: Precision = F32
-
-    @property
-    def templates(self) -> Mapping[type, Template]:
-        """How each kind of spec is written."""
-        from .kernels.gpu.templates import GPU_TEMPLATES
-
-        return GPU_TEMPLATES
-
-    def exact(self, layers: Collection[str] | None = None) -> GpuBackend:
-        """The same: there is no family whose rounding is coarser."""
-        return self
-
-    def placement(self, graph: Graph, target: Target, threads: int, choose: Choose | None) -> Placement:
-        """Planes in an arena whose buffers begin at the 256 bytes that memory is read by."""
-        return Placement(graph, target, 1, choose, self.families, Arena(64), precision=self.precision)
-
-    def by_library(self, spec: TensorSpec) -> bool:
-        """Copies to the caller's memory alone."""
-        return spec.op == "identity" and spec.outputs[0][1] == "f32"
-
-    def assemble(self, program: Program, graph: Graph, target: Target) -> GpuCompiled:
-        """CUDA or OpenCL. Raises Unsupported where a memory is larger than a kernel can count."""
-        from .emit.gpu.assemble import assemble
-        from .kernels.gpu.pointwise import build_identity
-
-        return GpuCompiled(assemble(program, graph, target, self.templates, build_identity), target)
-
-
-CPU, GPU = CpuBackend(), GpuBackend()
-BACKENDS: Mapping[str, Backend] = MappingProxyType({"x86_64": CPU, "aarch64": CPU, "opencl": GPU, "cuda": GPU})
+KINDS: Mapping[str, str] = MappingProxyType({"x86_64": "cpu", "aarch64": "cpu", "opencl": "gpu", "cuda": "gpu"})
 
 
 def backend_for(target: Target, precision: Precision = F32) -> Backend:
@@ -126,10 +24,14 @@ def backend_for(target: Target, precision: Precision = F32) -> Backend:
     Raises InputError where there is none.
     """
     architecture = target.triple.partition("-")[0]
-    if architecture not in BACKENDS:
+    if architecture not in KINDS:
         raise InputError(
-            f"target {target.name}: no backend generates code for {architecture}; there are {', '.join(BACKENDS)}"
+            f"target {target.name}: no backend generates code for {architecture}; there are {', '.join(KINDS)}"
         )
-    backend = BACKENDS[architecture]
-    assert isinstance(backend, CpuBackend | GpuBackend)
-    return replace(backend, precision=precision)
+    if KINDS[architecture] == "gpu":
+        from .gpu_backend import GPU
+
+        return replace(GPU, precision=precision)
+    from .cpu_backend import CPU
+
+    return replace(CPU, precision=precision)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from secateur.codegen import build
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.conv.plan import _blocks_first
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.grouped.spec import GroupedConvSpec

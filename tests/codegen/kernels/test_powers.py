@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.recurrent.packing import keep
 from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
 from secateur.codegen.kernels.row_sparse.packing import Rows, keep_rows

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.row_sparse import plan
 from secateur.codegen.kernels.row_sparse.spec import RowSparseChoice, RowSparseSpec
 from secateur.codegen.kernels.row_sparse.template import space

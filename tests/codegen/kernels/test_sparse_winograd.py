@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from secateur.codegen.assembly import show_plan
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.sparse_winograd.packing import head, pack_kernels
 from secateur.codegen.kernels.sparse_winograd.spec import SparseWinogradChoice, SparseWinogradSpec
 from secateur.codegen.kernels.winograd.spec import WinogradSpec

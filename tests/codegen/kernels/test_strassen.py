@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from secateur.codegen.backends import CPU
 from secateur.codegen.build import workloads
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.strassen import sums as strassen
 from secateur.codegen.kernels.strassen.spec import StrassenSpec

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from secateur.codegen.backends import CPU, backend_for
+from secateur.codegen.backends import backend_for
 from secateur.codegen.build import workloads
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.conv.spec import ConvSpec
 from secateur.codegen.kernels.winograd import transform as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradChoice, WinogradSpec

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from secateur import codegen
-from secateur.codegen.backends import CPU
+from secateur.codegen.cpu_backend import CPU
 from secateur.codegen.kernels.conv import plan as conv
 from secateur.codegen.kernels.winograd import plan as winograd
 from secateur.codegen.kernels.winograd.spec import WinogradSpec

@@ -45,7 +45,7 @@ def prepare(graph: Graph, target: str | Target, threads: int,
     """The calls of each step, and a function that runs the network once and returns the microseconds of each step."""
     import tvm_ffi
 
-    from secateur.codegen.backends import CPU
+    from secateur.codegen.cpu_backend import CPU
     from secateur.codegen.emit.assemble import ports
     from secateur.codegen.library import aligned
     from secateur.codegen.plan.lower import lower
