@@ -26,6 +26,9 @@ ZEROS: Mapping[str, tuple[float, str]] = MappingProxyType(  # the share of the w
 )
 
 
+LSTM = "LSTM of 256 units, 100 steps"
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A network as a graph and as PyTorch runs it, and an input."""
@@ -36,8 +39,22 @@ class Subject:
     x: Any
 
 
+def recurrent(seed: int, batch: int) -> Subject:
+    """An LSTM of 256 units over 100 steps."""
+    import torch
+
+    from bench.reach.emulated_cases import First
+    from secateur.ir.frontends.torch.trace import trace
+
+    torch.manual_seed(seed)
+    module, x = First(torch.nn.LSTM(80, 256)).eval(), torch.randn(100, batch, 80)
+    return Subject(LSTM, trace(module, (x,), name=LSTM, dynamic_batch=False), module, x.numpy())
+
+
 def subject(name: str, seed: int, side: int, batch: int = 1) -> Subject:
     """A network by name, pruned as it says, on drawn images of ``side`` x ``side``. Raises secateur's errors."""
+    if name == LSTM:
+        return recurrent(seed, batch)
     import torch
 
     import secateur
@@ -48,7 +65,7 @@ def subject(name: str, seed: int, side: int, batch: int = 1) -> Subject:
     kind, _, model = name.partition(",")[0].partition("/")
     module = zoo.build(kind, model, seed)
     x = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
-    if name not in ZEROS and SHARES[name] == 1.0:
+    if name not in ZEROS and SHARES.get(name, 1.0) == 1.0:
         return Subject(name, trace(module, (x,), name=name, dynamic_batch=False), module, x.numpy())
     options: common.Row = {"target": "opencl", "macs": SHARES.get(name, 1.0)}
     if name in ZEROS:

@@ -24,7 +24,7 @@ from itertools import product
 from typing import Any
 
 from bench.lib import common
-from bench.lib.gpu_networks import ZEROS, Subject, subject
+from bench.lib.gpu_networks import LSTM, ZEROS, Subject, subject
 from bench.lib.turns import kept, ratios, spread, take_turns
 from bench.speed.gpu_peers import OnDevice, ours, torch_ways
 from bench.speed.gpu_programs import Launched, Timed, built, by_kind
@@ -32,7 +32,10 @@ from bench.speed.gpu_roofline import BOARDS, Board, board_of, measured, predicte
 from bench.speed.libraries import distance
 from secateur.codegen.gpu_library import GpuLibrary
 
-NETWORKS = ("tv/resnet50", *ZEROS, "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d")
+NETWORKS = (  # among them every kind of kernel
+    "tv/resnet50", *ZEROS, "tv/mobilenet_v2", "tv/shufflenet_v2_x1_0", "tv/resnext50_32x4d", "tv/vit_b_32",
+    "timm/resnet50_gn", "seg/lraspp_mobilenet_v3_large", LSTM,
+)  # fmt: skip
 PRECISIONS = {"tv/resnet50": ("f32", "tf32", "f16"), "tv/resnet50, 2:4": ("f16",), "tv/resnet50, 1:2": ("tf32",)}
 BATCHES, SIDE, ROUNDS = (1, 16), 224, 30
 LIMITS = {"f32": 1e-4, "tf32": 2e-2, "f16": 2e-2}  # of the largest output, from float32

@@ -28,6 +28,8 @@ from secateur.codegen.kernels.gpu.conv.tiles import GpuConvChoice, slots
 from secateur.codegen.kernels.gpu.matmul import tile_of
 from secateur.codegen.kernels.gpu.mma.spec import MmaChoice, MmaConvSpec, word_slots
 from secateur.codegen.kernels.matmul.spec import MatmulSpec
+from secateur.codegen.kernels.recurrent.plan import GATES
+from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
 from secateur.codegen.targets import GPUS
 
 
@@ -141,7 +143,7 @@ def multipliers(spec: Any, choice: Any, board: Board) -> tuple[float, float]:
         outputs, pixels = spec.blocks, spec.w
     elif isinstance(spec, GpuConvSpec):
         outputs, pixels = spec.co, spec.pixels
-    else:
+    else:  # with RecurrentSpec, which reads a weight for each product
         return 0.5, 1.0
     assert isinstance(choice, GpuConvChoice)
     if choice.kind != "tile":
@@ -168,6 +170,8 @@ def of_words(spec: MmaConvSpec, choice: MmaChoice) -> tuple[float, float]:
 
 def work(spec: Any) -> float:
     """Floating-point operations: two a product, and a few a number where nothing is multiplied."""
+    if isinstance(spec, RecurrentSpec):
+        return 2.0 * outputs_of(spec) * GATES[spec.kind] * spec.hidden
     return 2.0 * float(spec.macs) if hasattr(spec, "macs") else 4.0 * outputs_of(spec)
 
 
@@ -178,6 +182,8 @@ def traffic(spec: Any) -> float:
         read = spec.groups * spec.ci * spec.n * spec.size[0] * spec.size[1] + spec.stored
     elif isinstance(spec, MatmulSpec):
         read = spec.n * spec.h * spec.k * (spec.w + spec.blocks)
+    elif isinstance(spec, RecurrentSpec):
+        read = GATES[spec.kind] * (written + spec.hidden * spec.hidden)
     elif hasattr(spec, "size"):
         read = spec.blocks * spec.n * spec.size[0] * spec.size[1]
     else:
@@ -192,7 +198,13 @@ def outputs_of(spec: Any) -> int:
 
 
 def _area(spec: Any) -> int:
-    for fields in (("blocks", "n", "h", "w"), ("channels", "n", "h", "w"), ("outer", "inner"), ("n", "channels")):
+    for fields in (
+        ("blocks", "n", "h", "w"),
+        ("channels", "n", "h", "w"),
+        ("outer", "inner"),
+        ("n", "channels"),
+        ("steps", "batch", "hidden"),
+    ):
         if all(hasattr(spec, name) for name in fields):
             total = 1
             for name in fields:

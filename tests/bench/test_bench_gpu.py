@@ -14,8 +14,10 @@ from bench.lib.gpu_networks import Subject
 from bench.speed import gpu as script
 from bench.speed.gpu_peers import torch_ways
 from bench.speed.gpu_programs import by_kind
-from bench.speed.gpu_roofline import BOARDS, board_of, least, predicted
+from bench.speed.gpu_roofline import BOARDS, board_of, least, predicted, traffic, work
 from secateur.codegen.devices.opencl import OpenClSession
+from secateur.codegen.kernels.recurrent.spec import RecurrentSpec
+from secateur.codegen.plan.strides import Strides
 from secateur.ir.frontends.torch.trace import trace
 from support import gpu
 
@@ -42,6 +44,14 @@ def test_boards_are_known_by_the_names_of_their_devices() -> None:
     assert board_of("NVIDIA H200") is H200
     assert board_of("Orin (nvgpu)") is BOARDS["Jetson AGX Orin"]
     assert board_of("cpu-znver3") is None
+
+
+def test_work_of_a_recurrent_layer_by_hand() -> None:
+    """5 steps of 2 elements of 6 units: 4 gates of 6 products for each; what the input adds, weights and results."""
+    none = Strides(0, 0, 0, 0)
+    spec = RecurrentSpec("lstm", 1, 5, 2, 6, 6, none, none, none, none)
+    assert work(spec) == 2 * 5 * 2 * 6 * 4 * 6
+    assert traffic(spec) == 4 * (4 * 5 * 2 * 6 + 4 * 6 * 6 + 5 * 2 * 6)
 
 
 def test_torch_runs_what_the_library_does(small: Subject) -> None:
