@@ -6,6 +6,7 @@ import statistics
 
 from bench.docs.readme_headlines import newest
 from bench.lib import common
+from bench.speed.allocation import again
 
 KEY = ("network", "runtime", "speedup", "method")
 
@@ -39,8 +40,9 @@ def allocation() -> str:
     ]
     for r in rows:
         kept = "|" if r["agreement"] is None else f"{r['agreement']:.1%} | {r['error']:.3f}"
-        times = r["before_ms"] / r["after_ms"]
-        lines.append(f"| {r['network']} | {r['speedup']:g} | {r['method']} | {times:.2f} | {r['macs']:.0%} | {kept} |")
+        lines.append(
+            f"| {r['network']} | {r['speedup']:g} | {r['method']} | {again(r):.2f} | {r['macs']:.0%} | {kept} |"
+        )
     load = max(r["load"] for r in rows)
     return "\n".join(
         [*lines, "", f"`python -m bench.speed.allocation`; {common.where(*rows)}, load at most {load:.1f}."]

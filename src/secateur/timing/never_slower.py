@@ -21,7 +21,7 @@ RUNTIMES = ("secateur", "onnxruntime")  # the first that can run the network is 
 REPEATS = 20
 WARMUPS = 3
 BLOCK = 0.25  # seconds of measuring that one answer of a latency model takes, in rounds of LEAST to REPEATS
-LEAST = 2
+LEAST = 1
 COUNTED, QUICK = 3, 5  # runs that count in a turn, where QUICK such rounds fit a block; else one
 OFTEN = 0.9  # slower in so many rounds is slower: of two equally fast networks one in 5000 would be
 

@@ -22,6 +22,7 @@ NETWORKS = 10  # a search makes about so many, each of which may be measured twi
 ALLOCATIONS = 24  # it asks for at most so many, as several shares may lead to the same widths
 MEASURE = "measure the latency"
 AIM = 0.985  # the next network is made for this share of the budget
+FIRST = 0.025  # how near to the ends of what is left the first share may lie; each time twice as far
 FINE = 0.002  # shares so near to each other are one
 
 
@@ -77,12 +78,12 @@ class TimeSearch:
         in.
         """
         low, high = _End(0.0, 0.0), _End(1.0, self.clock.used(1.0))  # the first a guess
-        for _ in range(ALLOCATIONS):
+        for number in range(ALLOCATIONS):
             if self._over or high.share - low.share < FINE:
                 break
             share = low.share + (high.share - low.share) * (AIM - low.used) / max(high.used - low.used, 1e-9)
-            tenth = (high.share - low.share) / 10
-            share = min(max(share, low.share + tenth), high.share - tenth)
+            edge = (high.share - low.share) * min(FIRST * 2**number, 0.5)  # time goes in steps: halve in the end
+            share = min(max(share, low.share + edge), high.share - edge)
             try:
                 allocated = self.at(share)(self.graph)
             except BudgetError:  # no network has so little: look above
