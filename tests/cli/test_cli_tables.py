@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from secateur.timing import runtimes
 from support.command import Call
 
 
@@ -43,3 +46,13 @@ def test_boards_are_measured_for_a_table_alone(call: Call, model: Path, tmp_path
 def _work(line: str) -> int:
     _, inputs, outputs, *_ = line.split(",")
     return int(inputs or 0) * int(outputs or 0)
+
+
+def test_a_runtime_that_is_not_here_is_named(
+    call: Call, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "installed", lambda runtime: False)
+    done = call("compile", model, tmp_path / "out.onnx", "--speedup", "2x", "--runtime", "openvino")
+    assert done.code == 2
+    assert "runtime 'openvino' is not installed here; pip install openvino, or leave it out" in done.err
+    assert not (tmp_path / "out.onnx").exists()

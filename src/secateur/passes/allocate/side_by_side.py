@@ -65,6 +65,10 @@ class SideBySide:
         limit = float(self.budget.value)
         return ratio * (self.whole / limit if self.budget.kind == "latency_ms" else limit)
 
+    def meets(self, measured: Measured) -> bool:
+        """Is the budget met for all that is known, that is, by the upper end of the interval?"""
+        return self.used(measured.high) <= 1
+
     def reached(self, ratio: float) -> float:
         """The same in the unit of the budget."""
         return ratio * self.whole if self.budget.kind == "latency_ms" else 1 / ratio

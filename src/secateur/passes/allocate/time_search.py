@@ -21,7 +21,7 @@ from .side_by_side import NEAR, Measured, SideBySide
 NETWORKS = 10  # a search makes about so many, each of which may be measured twice
 ALLOCATIONS = 24  # it asks for at most so many, as several shares may lead to the same widths
 MEASURE = "measure the latency"
-AIM = 0.985  # the next network is made for this share of the budget
+AIM = 0.982  # the next network is made for this share of the budget: between NEAR and what is surely below 1
 FIRST = 0.025  # how near to the ends of what is left the first share may lie; each time twice as far
 FINE = 0.002  # shares so near to each other are one
 
@@ -90,8 +90,8 @@ class TimeSearch:
                 low = _End(share, min(low.used, high.used))
                 continue
             found = self._judged(share, allocated)
-            end = _End(share, self.used(found), found)
-            low, high = (end, high) if end.used <= 1 else (low, end)
+            end = _End(share, self.clock.used(found.measured.ratio), found)
+            low, high = (end, high) if self.clock.meets(found.measured) else (low, end)
         if low.found is not None and high.found is not None:
             self._mix(low.found, high.found)
 
@@ -112,21 +112,18 @@ class TimeSearch:
                 return
             share = under.share + (over.share - under.share) * middle / len(domains)
             found = self._judged(share, under.graph.with_note(KeepMask(mask)))
-            low, high = (middle, high) if self.used(found) <= 1 else (low, middle)
+            low, high = (middle, high) if self.clock.meets(found.measured) else (low, middle)
 
     @property
     def met(self) -> list[Found]:
         """What meets the budget, by all that is known of the original's time by now."""
-        return [found for found in self.again if self.used(found) <= 1]
+        return [found for found in self.again if self.clock.meets(found.measured)]
 
     @property
     def _over(self) -> bool:
         """Was a network found that meets the budget and uses it, or are there enough of them?"""
-        return len(self.tried) >= 2 * NETWORKS - 1 or any(self.used(found) >= NEAR for found in self.met)
-
-    def used(self, found: Found) -> float:
-        """Which share of the budget it uses."""
-        return self.clock.used(found.measured.ratio)
+        enough = len(self.tried) >= 2 * NETWORKS - 1
+        return enough or any(self.clock.used(found.measured.ratio) >= NEAR for found in self.met)
 
     def _judged(self, share: float, allocated: Graph) -> Found:
         """Measured next to the original, and again if it met the budget; once for all searches."""
@@ -141,11 +138,11 @@ class TimeSearch:
                 context_of(self.graph).progress(len(self.tried), 2 * NETWORKS, MEASURE)
                 found = Found(allocated, share, self.clock(small), widths)
                 self.tried.append(found)
-                if self.used(found) > 1:
+                if not self.clock.meets(found.measured):
                     break
             assert found is not None
             self.made[mask.tobytes()] = found
-        if self.used(found) <= 1:
+        if self.clock.meets(found.measured):
             self.again.append(found)
         return found
 
