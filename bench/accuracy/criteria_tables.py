@@ -39,14 +39,16 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 def criteria(found: Sequence[common.Row]) -> list[str]:
-    """The names, best first at 50 % with compensation."""
+    """The names, best first at 50 % with compensation; those of fewer networks, which do not compare, last."""
     names = dict.fromkeys(r["criterion"] for r in found if r["criterion"] != "dense")
 
-    def mean(name: str) -> float:
-        known = values(found, "fashion", name, 0.5, "compensation")
-        return statistics.mean(known) if known else 0.0
+    most = max((len(_networks(found, name)) for name in names), default=0)
 
-    return sorted(names, key=mean, reverse=True)
+    def place(name: str) -> tuple[bool, float]:
+        known = values(found, "fashion", name, 0.5, "compensation")
+        return len(_networks(found, name)) == most, statistics.mean(known) if known else 0.0
+
+    return sorted(names, key=place, reverse=True)
 
 
 def photos(found: Iterable[common.Row], network: str, criterion: str, removed: float = 0.15) -> str:
@@ -85,16 +87,18 @@ def table(where: Where) -> str:
         cells += [photos(found, network, name) for network in LARGE]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     refusals = dict.fromkeys(f"`{r['criterion']}` on {r['network']}: {r['refused']}" for r in found if "refused" in r)
-    fewer = [f"`{name}`" for name in criteria(found) if len(_seeds(found, name)) < seeds]
-    lines += ["", *([f"Of fewer seeds: {', '.join(fewer)}."] if fewer and seeds > 1 else [])]
+    counts = {name: len(_networks(found, name)) for name in criteria(found)}
+    few = [f"`{name}` {n}" for name, n in counts.items() if n < max(counts.values())]
+    lines += ["", *([f"Of fewer networks than {max(counts.values())}: {', '.join(few)}."] if few else [])]
     lines += [*(["Refused: " + "; ".join(refusals) + "."] if refusals else []), _trained(found)]
     last = [r for r in found if r["part"] == "imagenet"][-1:]
     lines.append(f"`python -m bench.accuracy.criteria`; [what to choose when](criteria.md); {where(found[0], *last)}.")
     return "\n".join(line for line in lines if line is not None)
 
 
-def _seeds(found: Iterable[common.Row], criterion: str) -> set[int]:
-    return {r["seed"] for r in found if r["part"] == "fashion" and r["criterion"] == criterion and "top1" in r}
+def _networks(found: Iterable[common.Row], criterion: str) -> set[tuple[str, int]]:
+    of = (r for r in found if r["part"] == "fashion" and r["criterion"] == criterion and "top1" in r)
+    return {(r["network"], r["seed"]) for r in of}
 
 
 def _dense_photos(found: Sequence[common.Row]) -> str:

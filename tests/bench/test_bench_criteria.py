@@ -59,12 +59,13 @@ def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monke
     assert len(found) == len(rows) - 1
     assert criteria_tables.values(found, "fashion", "l1", 0.5, "compensation") == [0.8]
     assert criteria_tables.spread([0.9, 0.7]) == "80.0 ± 14.1"
-    assert criteria_tables.criteria(found) == ["l1", "lasso", "apoz"]
+    assert criteria_tables.criteria(found) == ["lasso", "l1", "apoz"], "of fewer networks comes last"
     assert criteria_tables.photos(found, "mobilenet_v2", "l1") == "16, 18"
     monkeypatch.setattr(criteria_tables, "rows", lambda: found)
     text = criteria_tables.table(lambda *rows: "here")
     assert "| `l1` | – | – | 20.0 | 80.0 | 88.0 |" in text
     assert "no ReLU" in text
+    assert "Of fewer networks than 2: `l1` 1, `apoz` 0." in text
 
 
 def test_own_readers_stand_next_to_tied_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
