@@ -46,7 +46,7 @@ def installed() -> str:
     lines = [
         "**Every engine as users install it**, each in an environment of its own (`python -m bench.lib.engines`), by "
         "turns in one run: its time over ours by the wall's clock / by the processor's. *best/ours* is the fastest of "
-        f"those within {WRONG:g} of ONNX Runtime's outputs; † is not, and *OpenVINO, default* may round to bfloat16.",
+        f"those within {WRONG:g} of ONNX Runtime's outputs; † is not, and *OpenVINO (default)* may round to bfloat16.",
     ]
     for threads in sorted({r["threads"] for r in rows}):
         lines += [

@@ -14,7 +14,7 @@ COLUMNS = {
 }  # fmt: skip
 # MetaSchedule has a line of its own.
 NAMES = {
-    **ENGINES, **COLUMNS, "tvm-metaschedule": "MetaSchedule", "openvino-default": "OpenVINO, default",
+    **ENGINES, **COLUMNS, "tvm-metaschedule": "MetaSchedule", "openvino-default": "OpenVINO (default)",
     "executorch": "ExecuTorch",
 }  # fmt: skip
 
