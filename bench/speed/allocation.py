@@ -8,7 +8,8 @@ by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers
 small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured budget,
 and is timed again next to the original (``again`` times as fast, known to ``off`` up and down). ``agreement`` is the
 share of judged pictures that the slim network answers as the original does, ``error`` the relative error of its logits
-there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and crops of photos that no scores were taken on.
+there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of each of GCompris's photos, of which
+the last ones, that no scores were taken on, judge together with foolbox's twenty.
 Networks of networks.py (``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows
 that this commit has already are not made again, and none is begun after ``--minutes``: the same command goes on from
 there. On a quiet machine a network of small pictures takes one to two minutes, one of large pictures three to seven.
@@ -26,12 +27,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from bench.data.trained_subjects import Subject, crops, subject_of
+from bench.data import gcompris, imagenet
+from bench.data.fashion import Data
+from bench.data.trained_subjects import Subject, subject_of
 from bench.lib import common
 from bench.nets import networks
 from secateur.deploy import at_batch
 from secateur.ir import Array, BudgetError, Graph
 from secateur.ir.exporters.torch.module import to_module
+from secateur.ir.frontends.torch.trace import trace
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Knapsack, Timed, Uniform
 from secateur.passes.allocate.amount import Allocator
@@ -61,8 +65,7 @@ NETWORKS = (
     "fashion/mobile", "fashion/residual", "fashion/resnext", "mobilenet_v2", "ref/resnet50", "ref/resnext50_32x4d"
 )  # fmt: skip
 SCORED, CROPS = 512, 192  # pictures of Fashion-MNIST and crops of photos to score and to repair by
-JUDGED = 120  # crops of photos
-FEW = Refit(ridge=0.1, residual=True)  # what repairs best from crops of few photos (accuracy/pretrained)
+FEW = Refit(ridge="auto", residual=True)  # what repairs best from crops of few photos (accuracy/pretrained)
 
 
 class Batched:
@@ -107,6 +110,17 @@ def cut(graph: Graph, method: str, speedup: float) -> Graph:
     return Timed(Amount("speedup", speedup), at, by_time, lost, getattr(step, "floor", 0.0))(graph)
 
 
+def of_photos(name: str, seed: int) -> Subject:
+    """A network with ImageNet weights: crops of photos to score by, and crops of other photos to judge by."""
+    network, found = imagenet.NETWORKS[name], gcompris.photos(seed=seed)
+    rest = found[CROPS:]
+    train = network.preparation(imagenet.crops(CROPS, seed, found[:CROPS]))
+    test = network.preparation(torch.cat([imagenet.crops(len(rest), seed, rest), imagenet.judged()[0]]))
+    graph = trace(network.make(), (train[:1],))
+    none = torch.zeros(0)
+    return Subject(graph, Data(train, none), Data(none, none), Data(test, none), False)
+
+
 def refitted(graph: Graph, subject: Subject, pictures: Array) -> Graph:
     """Each layer solved for the original's outputs; linear ones where there are more pictures than columns."""
     calibration = Calibration([{subject.graph.inputs[0].name: pictures}], 0, len(pictures))
@@ -119,7 +133,7 @@ def refitted(graph: Graph, subject: Subject, pictures: Array) -> Graph:
 
 def judged(subject: Subject, graph: Graph) -> tuple[float, float]:
     """(agreement with the original, relative error of the logits) on the pictures to judge by."""
-    pictures = subject.test.x if subject.classes else crops(subject.test.x, 1)[:JUDGED]
+    pictures = subject.test.x
     with torch.inference_mode():
         one, other = (
             torch.cat([module(x) for x in torch.split(pictures, 1 if not subject.classes else 100)])
@@ -147,7 +161,7 @@ def rows(
     ]  # fmt: skip
     if not todo:
         return
-    subject = None if name.startswith("ref/") else subject_of(name, seed)
+    subject = None if name.startswith("ref/") else (of_photos if name in imagenet.NETWORKS else subject_of)(name, seed)
     graph = networks.capture(name, seed).graph if subject is None else subject.graph
     latency = Batched(latency_model(seed, runtime))
     many = SCORED if subject is not None and subject.classes else CROPS
