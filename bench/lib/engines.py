@@ -58,7 +58,6 @@ class Engine:
         return self.folder(root) / "bin" / "python"
 
 
-OPENVINO = ("openvino-default",)
 ENGINES = (
     Engine(
         "openvino", ("openvino==2026.4.1", "openvino-telemetry==2025.2.0", "numpy==2.4.6"), also=("openvino-default",)

@@ -24,8 +24,6 @@ SHARES: Mapping[str, float] = MappingProxyType(  # of the multiply-accumulates t
 ZEROS: Mapping[str, tuple[float, str]] = MappingProxyType(  # the share of the weights, and in which pattern
     {"tv/resnet50, 70 % zeros": (0.7, "32x1"), "tv/resnet50, 2:4": (0.5, "2:4"), "tv/resnet50, 1:2": (0.5, "1:2")}
 )
-
-
 LSTM = "LSTM of 256 units, 100 steps"
 
 

@@ -128,8 +128,8 @@ def show(row: Row) -> str:
     """A row for people: times, then calls and shares by kind of kernel."""
     lines = [f"{row['case']}: {row['status']}"]
     for name, times in row.get("us", {}).items():
-        beside = row["ratios"].get(name, {"median": 1.0})["median"]
-        lines.append(f"  {name:26} {times['median']:9.1f} us  {beside:6.2f} x ours  error {row['errors'][name]:.1e}")
+        ratio = row["ratios"].get(name, {"median": 1.0})["median"]
+        lines.append(f"  {name:26} {times['median']:9.1f} us  {ratio:6.2f} x ours  error {row['errors'][name]:.1e}")
     if row.get("calls"):
         lines.append(common.table(("layer", "kernel", "us", "share", "bound"), row["calls"]))
     kinds = [(kind, f["calls"], f["us"], _percent(f["share"]), _percent(f["occupancy"]))

@@ -186,7 +186,7 @@ def measure(name: str, threads: int, options: Any) -> dict[str, Any]:
     return {
         **found, "rounds": {k: len(kept(v)) for k, v in samples.items()}, "best_peer": best,
         "best_peer_ratio": over[best] if best else None, "of_dense": 1 / over["dense"] if "dense" in over else None,
-        "best_cpu_ratio": min((found["cpu_ratio"][k] for k in right), default=None), "error": error, "load_s": load,
+        "best_cpu_ratio": found["cpu_ratio"][best] if best else None, "error": error, "load_s": load,
         "cores": [share for share, _ in given], "handover_us": [us for _, us in given],
         "metaschedule": searched(name) if "tvm-metaschedule" in over else {},
         "failed": failed, "memory": memory(name, threads, options.batch) if options.memory else {},
@@ -231,7 +231,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="leave out rows that the output has from this commit")
     parser.add_argument("--prepare", action="store_true", help="load every runtime once and measure nothing")
     options = parser.parse_args()
-    if options.runtimes == ["installed"]:
+    if "installed" in options.runtimes:
         options.runtimes = list(INSTALLED)
     kinds = {"batch": options.batch > 1, "bf16": options.precision != "f32", "engines": {*options.runtimes} & {*APART}}
     kind = next((kind for kind, asked in kinds.items() if asked), None)

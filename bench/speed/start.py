@@ -71,7 +71,10 @@ def main() -> int:
     compileall.compile_dir(str(common.ROOT / "src"), quiet=1)  # as an installed package is
     around = {**common.circumstances(options.seed), "packages": latency.installed(RUNTIMES)}
     for name in options.networks:
-        common.run(latency.preparing(name, ["--threads", "1", "--seed", str(options.seed)]))
+        done = common.run(latency.preparing(name, ["--threads", "1", "--seed", str(options.seed)]))
+        if done.code:
+            print(f"{name} was not prepared: {done.stderr[-300:]}", file=sys.stderr)
+            return 1
         folder = latency.folder_of(name)
         row = row_of(measured(folder, options.rounds, options.seed), folder)
         common.append(options.output, [{**around, "network": name, "threads": 1, "rounds": options.rounds, **row}])

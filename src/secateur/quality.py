@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from secateur.ir import BudgetError, Graph
+from secateur.passes.allocate.amount import Amount
+from secateur.passes.allocate.side_by_side import SideBySide
 
 from .goals import Goal, Judged
 from .policy.parts import amount
@@ -81,12 +83,12 @@ def share_of_macs(report: Report) -> float:
 
 
 def too_slow(dense: Graph, timed: Mapping[str, float | str | None], model: LatencyModel) -> Callable[[Compiled], float]:
-    """How many times as long as ``latency_ms`` or ``speedup`` allow a network takes, by this model of time."""
-    limits = {kind: float(amount(kind, value)) for kind, value in timed.items() if value is not None}
+    """How many times as long as ``latency_ms`` or ``speedup`` allow a network takes, by all that blocks say of it."""
+    limits = [Amount(kind, amount(kind, value)) for kind, value in timed.items() if value is not None]
+    clocks = [SideBySide(dense, model, limit) for limit in limits]
 
     def over(made: Compiled) -> float:
-        before, after = model(dense, made.graph)
-        return max(after / (limit if kind == "latency_ms" else before / limit) for kind, limit in limits.items())
+        return max(clock.used(clock(made.graph).high) for clock in clocks)
 
     return over
 

@@ -13,7 +13,7 @@ from secateur.passes.context import Calibration
 from secateur.passes.sweep.batches import batches, classes_of
 
 from .arrays import ArrayFile
-from .holdout import FEWEST, Fold, held_out, share_of, survey
+from .holdout import FEWEST, SHARE, Fold, held_out, share_of, survey
 from .images import Images, Preparation
 
 LABELS = ("y", "labels", "label", "targets")
@@ -45,9 +45,13 @@ def opened(
     All of it is gone through once. ``preparation`` is for a folder of images, ``holdout`` the share (0.25, "25%") that
     is held out. Raises InputError that names what cannot be used.
     """
-    if isinstance(given, Parted):
-        return given
     share = share_of(holdout)
+    if isinstance(given, Parted):
+        if preparation is not None or share != SHARE:
+            raise InputError(
+                "calibration: data that were opened before are prepared and parted; leave preparation and holdout out"
+            )
+        return given
     data, remarks = (None, ()) if given is None else _source(given, graph, preparation)
     if preparation is not None and not isinstance(data, Images):
         raise InputError(

@@ -173,7 +173,7 @@ def test_each_choice(kind: type, kernel: int, threads: int) -> None:
     ("shape", "left", "threads"), [((1, 5, 5), 1, 1), ((2, 5, 5), 2, 2), ((1, 9, 3), 3, 5), ((1, 14, 14), 4, 2)]
 )
 def test_pixels_that_fill_no_vector(shape: tuple[int, int, int], left: int, threads: int) -> None:
-    """A few after the last vector; of two images, in parts of the inputs, by more threads than vectors too."""
+    """A few after the last vector; of two images in one row, in parts of the inputs, by more threads than vectors."""
     n, *size = shape
     net = Net(n, 304, *size)
     graph = outputs(net, net.node("hard_swish", conv(net, "x", 24, (1, 1))))
@@ -185,6 +185,19 @@ def test_pixels_that_fill_no_vector(shape: tuple[int, int, int], left: int, thre
             check(graph, NARROW, threads=threads)
         shared = "blocks" if which == -1 and threads > 1 else "strips"
         assert {(choice.outer, choice.parts > 1) for choice in taken} == {(shared, which != 1)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pixels_that_fill_no_vector_of_images_that_lie_apart(threads: int) -> None:
+    """What is written has a halo, so the images are rows of their own."""
+    net = Net(2, 304, 1, 25)
+    y = conv(net, conv(net, "x", 24, (1, 1)), 8, (3, 3), pad=(1,) * 4)
+    sparsify(net, native().lanes, 0.55)
+    graph = outputs(net, y)
+    with always(PanelSpec):
+        calls = lower(graph, NARROW, threads, Tuner(NARROW, threads, Records()).choose, backend_for(NARROW)).calls
+        assert (2, 1) in [(call.spec.n, call.spec.left) for call in calls if isinstance(call.spec, PanelSpec)]
+        check(graph, NARROW, threads=threads)
 
 
 @pytest.mark.parametrize("spec", [

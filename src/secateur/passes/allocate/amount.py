@@ -105,7 +105,7 @@ class Allocator(Pass, Protocol):
 
     @property
     def rounds(self) -> int:
-        """In how many steps to prune, scoring again after each."""
+        """In how many steps to prune, repairing and scoring again after each."""
 
 
 def takes_budget(method: object) -> bool:

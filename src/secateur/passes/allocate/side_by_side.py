@@ -8,6 +8,7 @@ until the interval of their median is narrow, or lies on one side of the budget.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ NEAR = 0.97  # a budget used to this share is used
 SURE = 0.01  # a share of the budget that is known to so much, up and down, is known
 FAR = 0.05  # a network that misses the budget by more in each block is given no more than FEW
 FEW, ENOUGH, MOST = 3, 6, 32  # blocks: of one that is far off, the fewest that have an interval, the most
+LONGEST = 30.0  # seconds of one measurement, of FEW blocks at least: what is known by then is reported
 DOUBT = 0.05  # one minus the confidence of an interval
 
 
@@ -29,7 +31,8 @@ DOUBT = 0.05  # one minus the confidence of an interval
 class Measured:
     """Medians over ``blocks``: milliseconds of the network and of the original, and ``ratio``, of the two in a block.
 
-    ``low`` and ``high`` bound the ratio at 95 %, from 6 blocks on; below they are the least and the largest.
+    ``low`` and ``high`` bound the ratio at a nominal 95 %, from 6 blocks on; below they are the least and the largest.
+    Nominal, since blocks end when the interval pleases.
     """
 
     took: float
@@ -51,6 +54,14 @@ class SideBySide:
     def __init__(self, graph: Graph, latency: LatencyModel, budget: Amount) -> None:
         self.graph, self.latency, self.budget = graph, latency, budget
         self._wholes = [float(latency(graph)[0])]
+        if budget.kind == "latency_ms" and abs(self.used(1.0) - 1) < FAR:  # which side it is on is not known yet
+            self._wholes += [float(latency(graph)[0]) for _ in range(ENOUGH - 1)]
+
+    @property
+    def fast_enough(self) -> bool:
+        """Does the original itself meet the budget, for all that is known?"""
+        whole = interval(self._wholes)[1] if self.budget.kind == "latency_ms" else self.whole
+        return self.used(whole / self.whole) <= 1
 
     @property
     def whole(self) -> float:
@@ -74,14 +85,15 @@ class SideBySide:
         return ratio * self.whole if self.budget.kind == "latency_ms" else 1 / ratio
 
     def __call__(self, small: Graph) -> Measured:
-        """As many blocks as it takes to know."""
+        """As many blocks as it takes to know, or as ``LONGEST`` allows."""
         times: list[tuple[float, float]] = []
+        end = time.monotonic() + LONGEST
         while True:
             whole, took = self.latency(self.graph, small)
             self._wholes.append(whole)
             times.append((took, whole))
             ratios = [one / other for one, other in times]
-            if self._known(ratios):
+            if self._known(ratios) or (len(ratios) >= FEW and time.monotonic() > end):
                 one, other = np.median(times, axis=0)
                 return Measured(float(one), float(other), float(np.median(ratios)), *interval(ratios), len(ratios))
 

@@ -28,9 +28,12 @@ FINE = 0.002  # shares so near to each other are one
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """An allocated network, the share it was allocated, its widths, and what was measured."""
+    """An allocated network, how it was made, the share it was allocated (of a mixture, between those of the two that it
+    is made of), its widths, and what was measured.
+    """
 
     graph: Graph
+    how: str
     share: float
     measured: Measured
     widths: Mapping[str, tuple[int, int]]
@@ -62,15 +65,14 @@ class TimeSearch:
     at: Callable[[float], Pass]
     what: str
     clock: SideBySide
-    made: dict[bytes, Found] = field(repr=False)
+    made: dict[tuple[object, ...], Found] = field(repr=False)
     tried: list[Found] = field(default_factory=list)
     again: list[Found] = field(default_factory=list)
 
     def __str__(self) -> str:
         """What was measured, in a line."""
         return ", ".join(
-            f"{found.share:.0%} of the {self.what} {found.measured.took:.4g} ms against {found.measured.whole:.4g}"
-            for found in self.tried
+            f"{found.how} {found.measured.took:.4g} ms against {found.measured.whole:.4g}" for found in self.tried
         )
 
     def run(self) -> None:
@@ -89,7 +91,7 @@ class TimeSearch:
             except BudgetError:  # no network has so little: look above
                 low = _End(share, min(low.used, high.used))
                 continue
-            found = self._judged(share, allocated)
+            found = self._judged(share, f"{share:.0%} of the {self.what}", allocated)
             end = _End(share, self.clock.used(found.measured.ratio), found)
             low, high = (end, high) if self.clock.meets(found.measured) else (low, end)
         if low.found is not None and high.found is not None:
@@ -111,7 +113,7 @@ class TimeSearch:
             if not all(coupling.live(axis, mask).any() for axis in axes(coupling)):
                 return
             share = under.share + (over.share - under.share) * middle / len(domains)
-            found = self._judged(share, under.graph.with_note(KeepMask(mask)))
+            found = self._judged(share, "widths of two of these", under.graph.with_note(KeepMask(mask)))
             low, high = (middle, high) if self.clock.meets(found.measured) else (low, middle)
 
     @property
@@ -125,23 +127,23 @@ class TimeSearch:
         enough = len(self.tried) >= 2 * NETWORKS - 1
         return enough or any(self.clock.used(found.measured.ratio) >= NEAR for found in self.met)
 
-    def _judged(self, share: float, allocated: Graph) -> Found:
+    def _judged(self, share: float, how: str, allocated: Graph) -> Found:
         """Measured next to the original, and again if it met the budget; once for all searches."""
         from secateur.passes.rewrite.slim import slim
 
-        mask = mask_of(allocated)
-        found = self.made.get(mask.tobytes())
+        mask, kept = mask_of(allocated), _kept(allocated)
+        found = self.made.get(kept)
         if found is None:
             small = slim(allocated, mask)
             widths = {row.label: row.widths for row in cost(small).layers if row.widths is not None}
             for _ in range(2):
-                context_of(self.graph).progress(len(self.tried), 2 * NETWORKS, MEASURE)
-                found = Found(allocated, share, self.clock(small), widths)
+                context_of(self.graph).progress(min(len(self.tried), 2 * NETWORKS), 2 * NETWORKS, MEASURE)
+                found = Found(allocated, how, share, self.clock(small), widths)
                 self.tried.append(found)
                 if not self.clock.meets(found.measured):
                     break
             assert found is not None
-            self.made[mask.tobytes()] = found
+            self.made[kept] = found
         if self.clock.meets(found.measured):
             self.again.append(found)
         return found
@@ -150,4 +152,11 @@ class TimeSearch:
         """The network in which every layer is as narrow as it may be."""
         coupling, importance = notes_of(self.graph, "timed")
         ladder = climb(coupling, np.asarray(importance.scores), floor)
-        return self._judged(0.0, self.graph.with_note(KeepMask(ladder.mask(ladder.least))))
+        return self._judged(0.0, "the narrowest", self.graph.with_note(KeepMask(ladder.mask(ladder.least))))
+
+
+def _kept(allocated: Graph) -> tuple[object, ...]:
+    """What an allocated network keeps, with the readers that have channels of their own: their bits stand last."""
+    coupling = allocated.note(Coupling)
+    own = () if coupling is None else (m for m in coupling.mixing if m.mode == "own")
+    return mask_of(allocated).tobytes(), *((m.node, m.units.tobytes()) for m in own)

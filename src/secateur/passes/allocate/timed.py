@@ -60,11 +60,11 @@ class Timed:
         coupling, _ = notes_of(graph, self.name)
         context.progress(0, 2 * NETWORKS, MEASURE)
         clock = SideBySide(graph, context.latency, self.budget)
-        if clock.used(1.0) <= 1:
+        if clock.fast_enough:
             remark = "the original is fast enough: nothing was removed"
             everything = graph.with_note(KeepMask(np.ones(coupling.size, bool)))
             return everything.with_note(Allocation(self.budget, clock.whole, clock.whole, 1, (remark,)))
-        made: dict[bytes, Found] = {}
+        made: dict[tuple[object, ...], Found] = {}
         ways = self._ways(graph, context.latency)
         searches = [TimeSearch(start, at, what, clock, made) for start, at, what in ways]
         for search in searches:
@@ -81,7 +81,8 @@ class Timed:
         """What was done, with all networks that were measured."""
         done = best.graph.note(Allocation)
         how = getattr(clock.latency, "how", "measured next to the original")
-        remarks = (*(done.remarks if done else ()), *(f"{how}: {search}" for search in searches), *stated(best, clock))
+        measured = (f"{how}: {search}" for search in searches if search.tried)
+        remarks = (*(done.remarks if done else ()), *measured, *stated(best, clock))
         trials = tuple(
             Trial(f.share, f.measured.took, f.measured.whole, f.widths, f is best, f.measured.off)
             for s in searches for f in s.tried
@@ -145,8 +146,8 @@ def stated(found: Found, clock: SideBySide) -> Iterator[str]:
     if measured.off > 0:
         noisy = "the machine is not quiet: " if measured.off > 2 * SURE else ""
         yield (
-            f"{noisy}what is left of the original's time is known to {measured.off:.1%} up and down at 95 %, from "
-            f"{measured.blocks} repeats by turns"
+            f"{noisy}what is left of the original's time is known to {measured.off:.1%} up and down at a nominal 95 %, "
+            f"from {measured.blocks} repeats by turns"
         )
 
 
