@@ -59,7 +59,16 @@ class Cuda : public Device {
     auto function = reinterpret_cast<int (*)(Arguments...)>(dlsym(driver_, name));
     if (!function) throw std::runtime_error(std::string("the driver of this machine is too old: it has no ") + name);
     if (int status = function(arguments...))
-      throw std::runtime_error(std::string(name) + " failed with CUDA's error " + std::to_string(status));
+      throw std::runtime_error("the GPU cannot run the library: " + std::string(name) + " says '" + Words(status) +
+                               "'");
+  }
+
+  // What the driver says of an error.
+  std::string Words(int status) {
+    const char* text = nullptr;
+    auto words = reinterpret_cast<int (*)(int, const char**)>(dlsym(driver_, "cuGetErrorString"));
+    if (words) words(status, &text);
+    return text ? std::string(text) : "error " + std::to_string(status);
   }
 
   // The first GPU for code such as sm_87: of the same major version, and no older.

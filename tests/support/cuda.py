@@ -10,15 +10,24 @@ import numpy as np
 
 from secateur.codegen.devices.code import Code, Kernel, Launch
 
+CONTEXT, NON_BLOCKING = 7, 1
+WORDS = {1: b"invalid argument", 2: b"out of memory", 201: b"invalid device context"}
+SILENT = frozenset({"cuModuleLoadData", "cuModuleGetFunction", "cuModuleUnload", "cuDevicePrimaryCtxRelease"})
+
 
 class Driver:
-    """Memory of ctypes, one device, and a kernel that adds: ``y[i] = x[i] + w[0]`` for the work items of its grid."""
+    """Memory of ctypes, one device, and a kernel that adds: ``y[i] = x[i] + w[0]`` for the work items of its grid.
+
+    It refuses what takes its context while another is current, and to record streams for which the default one waits.
+    """
 
     def __init__(self, version: tuple[int, int] = (9, 0), count: int = 1, memory: int = 1 << 20) -> None:
         self.version, self.count, self.memory = version, count, memory
         self.kept: dict[int, Any] = {}
         self.freed = 0
-        self.recording: list[tuple[Any, ...]] | None = None
+        self.current: int | None = None
+        self.streams: dict[int, int] = {}  # flags
+        self.recording: dict[int, list[tuple[Any, ...]]] = {}  # by stream
         self.graphs: dict[int, list[tuple[Any, ...]]] = {}
         self.calls: Counter[str] = Counter()
         self.clock = 0.0
@@ -38,6 +47,19 @@ class Driver:
     def cuDeviceGetName(self, text: Any, size: int, index: int) -> int:
         text.value = b"a device"
         return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, index: int) -> int:
+        context._obj.value = CONTEXT
+        return 0
+
+    def cuCtxSetCurrent(self, context: ctypes.c_void_p) -> int:
+        self.current = context.value
+        return 0
+
+    @property
+    def status(self) -> int:
+        """Of a call that takes the context: CUDA_ERROR_INVALID_CONTEXT in another one."""
+        return 0 if self.current == CONTEXT else 201
 
     def cuMemAlloc_v2(self, pointer: Any, size: ctypes.c_size_t) -> int:
         if size.value > self.memory:
@@ -64,16 +86,17 @@ class Driver:
         parameters = rest[8]
         memories = [ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_uint64))[0] for i in range(3)]
         at = [ctypes.cast(parameters[i], ctypes.POINTER(ctypes.c_int32))[0] for i in range(3, 6)]
-        return self.done("launch", memories, at, rest[0] * rest[3])
+        return self.done(rest[7], "launch", memories, at, rest[0] * rest[3])
 
-    def done(self, what: str, *values: Any) -> int:
+    def done(self, stream: ctypes.c_void_p, what: str, *values: Any) -> int:
         """Do it, or record it with the values that it has now."""
-        if self.recording is not None:
-            self.recording.append((what, *values))
+        assert stream.value is not None
+        if stream.value in self.recording:
+            self.recording[stream.value].append((what, *values))
         else:
             self.calls[what] += 1
             getattr(self, what)(*values)
-        return 0
+        return self.status
 
     def launch(self, memories: list[int], at: list[int], count: int) -> None:
         self.clock += count  # a millisecond each
@@ -84,12 +107,28 @@ class Driver:
     def mark(self, event: int) -> None:
         self.times[event] = self.clock
 
-    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
-        self.recording = []
+    def cuStreamCreate(self, stream: Any, flags: int) -> int:
+        self.calls["streams"] += 1
+        self.streams[self.calls["streams"]] = flags
+        stream._obj.value = self.calls["streams"]
         return 0
 
+    def cuStreamDestroy_v2(self, stream: ctypes.c_void_p) -> int:
+        assert stream.value is not None
+        del self.streams[stream.value]
+        return 0
+
+    def cuStreamSynchronize(self, stream: Any) -> int:
+        return self.status
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
+        if self.streams[stream.value] != NON_BLOCKING:
+            return 1
+        self.recording[stream.value] = []
+        return self.status
+
     def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
-        graph._obj.value, self.recording = self.named(self.recording or []), None
+        graph._obj.value = self.named(self.recording.pop(stream.value))
         return 0
 
     def cuGraphInstantiateWithFlags(self, replay: Any, graph: Any, flags: Any) -> int:
@@ -102,10 +141,12 @@ class Driver:
         return self.calls["graphs"]
 
     def cuGraphLaunch(self, replay: Any, stream: Any) -> int:
+        if self.streams[stream.value] == NON_BLOCKING:  # the default stream, which copies, would not wait for it
+            return 1
         self.calls["replays"] += 1
         for what, *values in self.graphs[replay.value]:
             getattr(self, what)(*values)
-        return 0
+        return self.status
 
     def cuGraphDestroy(self, graph: Any) -> int:
         del self.graphs[graph.value]
@@ -118,23 +159,31 @@ class Driver:
     def cuEventCreate(self, event: Any, flags: int) -> int:
         self.calls["events"] += 1
         event._obj.value = self.calls["events"]
+        self.times[self.calls["events"]] = 0.0
+        return self.status
+
+    def cuEventDestroy_v2(self, event: ctypes.c_void_p) -> int:
+        assert event.value is not None
+        del self.times[event.value]
         return 0
 
     def cuEventRecord(self, event: Any, stream: Any) -> int:
-        return self.done("mark", event.value)
+        return self.done(stream, "mark", event.value)
 
     def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: int) -> int:
-        return self.done("mark", event.value) if flags == 1 else 1
+        return self.done(stream, "mark", event.value) if flags == 1 else 1
 
     def cuEventElapsedTime(self, milliseconds: Any, first: Any, last: Any) -> int:
         milliseconds._obj.value = self.times[last.value] - self.times[first.value]
         return 0
 
     def cuGetErrorString(self, status: int, text: Any) -> int:
-        text._obj.value = b"out of memory"
+        text._obj.value = WORDS.get(status, b"")
         return 0
 
     def __getattr__(self, name: str) -> Any:
+        if name not in SILENT:
+            raise AttributeError(name)
         return lambda *_: 0
 
 
@@ -145,11 +194,6 @@ class Old(Driver):
         if name.startswith("cuGraph"):
             raise AttributeError(name)
         return super().__getattribute__(name)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("cuGraph"):
-            raise AttributeError(name)
-        return super().__getattr__(name)
 
 
 CODE = Code(

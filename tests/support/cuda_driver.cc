@@ -10,6 +10,7 @@ extern "C" {
 int cuInit(unsigned) { return 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) { return *value = attribute == 75 ? 9 : 0, 0; }
+int cuGetErrorString(int, const char** text) { return *text = "device kernel image is invalid", 0; }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = nullptr, 0; }
 int cuCtxSetCurrent(void*) { return 0; }
 int cuModuleLoadData(void**, const void* code) { return std::memcmp(code, "cubin", 5) ? 200 : 0; }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from secateur.codegen.devices.code import Code
 from secateur.codegen.gpu_library import GpuLibrary
 from secateur.codegen.metadata import Metadata, Port
 from secateur.codegen.targets import GPUS
@@ -31,10 +33,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cuda"
 
 
-def run(program: Path, target: str, folder: Path, driver: str = "driver") -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path, target: str, folder: Path, driver: str = "driver", code: Code = CODE
+) -> subprocess.CompletedProcess[str]:
     """The program on two launches that add 3 each."""
     ports = (Port("x", (5,), "f32"),), (Port("y", (4,), "f32"),)
-    GpuLibrary(Metadata("net", GPUS[target], 1, *ports, CODE.arena_words, {}), CODE).save(folder / "a.lib")
+    GpuLibrary(Metadata("net", GPUS[target], 1, *ports, code.arena_words, {}), code).save(folder / "a.lib")
     np.arange(5, dtype=np.float32).tofile(folder / "x.bin")
     env = {"LD_LIBRARY_PATH": str(program.parent / driver)}
     command = [program, folder / "a.lib", folder / "x.bin", "--output", folder]
@@ -54,3 +58,9 @@ def test_what_is_missing_is_said(program: Path, tmp_path: Path) -> None:
     assert "was built for opencl, not for cuda" in done.stderr
     done = run(program, "cuda:sm_90", tmp_path, "none")
     assert "this machine lacks NVIDIA's driver (libcuda.so.1)" in done.stderr
+
+
+def test_what_the_driver_refuses_is_said_in_its_words(program: Path, tmp_path: Path) -> None:
+    done = run(program, "cuda:sm_90", tmp_path, code=replace(CODE, binary=b"other"))
+    assert done.returncode == 1
+    assert "the GPU cannot run the library: cuModuleLoadData says 'device kernel image is invalid'" in done.stderr

@@ -65,13 +65,13 @@ class CudaSession:
         index = _fitting([capability(driver, i) for i in range(count.value)], arch)
         assert index is not None
         self._context, self._module = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), index)
-        self._call("cuCtxSetCurrent", self._context)
-        self._index = index
+        self._index, self._stream = index, Stream(self._call)
         self._memories: dict[str, ctypes.c_uint64] = {}
         self._sizes: dict[str, int] = {}
-        self._stream = Stream(self._call)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), index)
         weakref.finalize(self, _release, driver, self._context, self._module, self._memories, self._stream, index)
+        self._enter()
+        self._stream.open()
         self._call("cuModuleLoadData", ctypes.byref(self._module), code.binary)
         self._functions = {name: self._function(name) for name in code.kernels}
         self._memory(ARENA, 4 * code.arena_words)
@@ -85,6 +85,10 @@ class CudaSession:
         self._call("cuDeviceGetName", text, 128, self._index)
         return text.value.decode(errors="replace")
 
+    def _enter(self) -> None:
+        """Make its context that of this thread, which may be in the one of another library, or in none."""
+        self._call("cuCtxSetCurrent", self._context)
+
     def _function(self, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()
         self._call("cuModuleGetFunction", ctypes.byref(function), self._module, name.encode())
@@ -94,6 +98,7 @@ class CudaSession:
         if self._sizes.get(name) != nbytes:
             if name in self._memories:
                 self._stream.forget()
+                del self._sizes[name]
                 self._call("cuMemFree_v2", self._memories.pop(name))
             pointer = ctypes.c_uint64()
             self._call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(max(nbytes, 4)))
@@ -116,7 +121,7 @@ class CudaSession:
 
     def put(self, inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
         """Copy the inputs there, make room for outputs like these."""
-        self._call("cuCtxSetCurrent", self._context)
+        self._enter()
         for name, array in zip(self._code.inputs, inputs, strict=True):
             self._copy_in(name, array)
         for name, array in zip(self._code.outputs, outputs, strict=True):
@@ -124,14 +129,17 @@ class CudaSession:
 
     def launch(self) -> None:
         """Everything, in order: replayed as a graph where the driver has graphs."""
+        self._enter()
         self._stream.run(self._launch_all)
 
     def wait(self) -> None:
         """Until all of it is done."""
+        self._enter()
         self._stream.wait()
 
     def seconds(self) -> list[float]:
         """Of each launch in one run, by CUDA's events."""
+        self._enter()
         return self._stream.seconds([partial(self._launch, one) for one in self._code.launches])
 
     def _launch_all(self, stream: ctypes.c_void_p) -> None:

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from .cuda_driver import Driver
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_*: what other threads do is no concern of a recording
 _EXTERNAL = 1  # CU_EVENT_RECORD_EXTERNAL: the replay records the event, too
 _GRAPHS = (
@@ -23,14 +24,23 @@ Step = Callable[[ctypes.c_void_p], None]  # launches something on a stream
 
 
 class Stream:
-    """Of the current context. It and the default stream wait for each other."""
+    """Of the context that is current when it is opened. It and the default stream wait for each other.
+
+    Steps are recorded on another one, for which the default stream does not wait: CUDA forbids all users of the process
+    the default stream while a stream that waits for it is recorded.
+    """
 
     def __init__(self, driver: Driver) -> None:
-        """Raises InputError where the driver refuses, as all methods do."""
+        """It holds nothing before ``open``."""
         self._driver = driver
-        self._handle, self._replay = ctypes.c_void_p(), ctypes.c_void_p()
+        self._handle, self._recorder, self._replay = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         self._graphs = driver.has(_GRAPHS)  # drivers before CUDA 11.4 lack some
-        driver("cuStreamCreate", ctypes.byref(self._handle), 0)
+
+    def open(self) -> None:
+        """Raises InputError where the driver refuses, as all methods do but ``close``."""
+        self._driver("cuStreamCreate", ctypes.byref(self._handle), 0)
+        if self._graphs:
+            self._driver("cuStreamCreate", ctypes.byref(self._recorder), _NON_BLOCKING)
 
     def run(self, step: Step) -> None:
         """A step, recorded the first time and replayed from then on, until ``forget``; launched without graphs."""
@@ -63,13 +73,15 @@ class Stream:
         finally:
             for event in events:
                 if event:
-                    self._driver("cuEventDestroy_v2", event)
+                    self._driver.library.cuEventDestroy_v2(event)
 
     def close(self) -> None:
         """Give back what it holds. A driver that refuses is on its way out."""
         if self._replay:
             self._driver.library.cuGraphExecDestroy(self._replay)
-        self._driver.library.cuStreamDestroy_v2(self._handle)
+        for stream in (self._recorder, self._handle):
+            if stream:
+                self._driver.library.cuStreamDestroy_v2(stream)
 
     def _once(self, steps: Sequence[Step]) -> None:
         """As a graph where there are graphs: else the time of the processor's calls would be measured with it."""
@@ -84,21 +96,29 @@ class Stream:
                 self._driver("cuGraphLaunch", replay, self._handle)
             self.wait()
         finally:
-            self._driver("cuGraphExecDestroy", replay)
+            self._driver.library.cuGraphExecDestroy(replay)
 
     def _recorded(self, steps: Sequence[Step]) -> ctypes.c_void_p:
+        """Steps as what can be replayed. Whatever fails says so itself: giving back is not asked whether it worked."""
         graph, replay = ctypes.c_void_p(), ctypes.c_void_p()
-        self._driver("cuStreamBeginCapture_v2", self._handle, _THREAD_LOCAL)
         try:
-            for step in steps:
-                step(self._handle)
-        finally:
-            self._driver("cuStreamEndCapture", self._handle, ctypes.byref(graph))
-        try:
+            self._record(steps, graph)
             self._driver("cuGraphInstantiateWithFlags", ctypes.byref(replay), graph, ctypes.c_ulonglong(0))
         finally:
-            self._driver("cuGraphDestroy", graph)
+            if graph:
+                self._driver.library.cuGraphDestroy(graph)
         return replay
+
+    def _record(self, steps: Sequence[Step], graph: ctypes.c_void_p) -> None:
+        """Into ``graph``. After a step that failed there may be one as well."""
+        self._driver("cuStreamBeginCapture_v2", self._recorder, _THREAD_LOCAL)
+        try:
+            for step in steps:
+                step(self._recorder)
+        except BaseException:
+            self._driver.library.cuStreamEndCapture(self._recorder, ctypes.byref(graph))
+            raise
+        self._driver("cuStreamEndCapture", self._recorder, ctypes.byref(graph))
 
     def _mark(self, event: ctypes.c_void_p) -> Step:
         def mark(stream: ctypes.c_void_p) -> None:

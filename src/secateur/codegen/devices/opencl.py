@@ -120,6 +120,7 @@ class OpenClSession:
     def seconds(self) -> list[float]:
         """Of each launch in one run, from its begin to its end by the device's clock."""
         with self._refusals():
+            self._queue.finish()  # what was launched before would run at the same time, in the same memory
             properties = self._cl.command_queue_properties.PROFILING_ENABLE
             queue = self._cl.CommandQueue(self._context, properties=properties)
             events = self._launch(queue)
