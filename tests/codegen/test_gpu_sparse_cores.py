@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.speed.gpu_roofline import traffic
 from secateur import codegen
-from secateur.codegen.kernels.gpu.mma.packing import compressed, halved, tf32
+from secateur.codegen.kernels.gpu.conv.spec import GpuConvSpec
+from secateur.codegen.kernels.gpu.mma.packing import compressed, halved, packed, tf32
+from secateur.codegen.kernels.gpu.mma.spec import F16ConvSpec, SparseF16ConvSpec, SparseTf32ConvSpec, Tf32ConvSpec
 from secateur.codegen.plan.program import Choice, Spec
-from secateur.codegen.targets import GPUS
+from secateur.codegen.plan.strides import Strides
+from secateur.codegen.targets import GPUS, Target
 from secateur.ir import Graph
 from secateur.passes.sparsify.blocks import pattern_of
 from support import gpu
@@ -48,9 +53,9 @@ def layers(mode: str, channels: int = 36) -> Graph:
     return net.graph(net.relu(names[0]), *names[1:])
 
 
-def sparse(target: object, number: int = 0) -> object:
+def sparse(target: str | Target, number: int = 0) -> Callable[..., Choice | None]:
     """The sparse kernel wherever it is offered, with all sizes of tiles in turn, whole reductions and shared ones."""
-    every = gpu.every_choice(target, number)  # type: ignore[arg-type]
+    every = gpu.every_choice(target, number)
 
     def choose(spec: Spec, *others: Spec) -> Choice | None:
         return every(next((s for s in (spec, *others) if getattr(s, "pruned", 1) > 1), spec))
@@ -93,12 +98,13 @@ def test_in_tf32_one_of_two_is_there() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(0, 99))
 def test_what_is_packed_says_where_it_was(joined: int, slices: int, seed: int) -> None:
-    """Unpacked by PTX's words for where numbers are, the rounded weights come back."""
+    """Unpacked by PTX's words for where numbers are, the rounded weights come back: half of a chunk, or fewer."""
     rng, chunk, lanes = np.random.default_rng(seed), 2 * joined, 32
     rows = tf32(rng.standard_normal((slices * 16 * joined, lanes)).astype(np.float32))
     rows = rows if joined == 1 else rows.astype(np.float16).astype(np.float32)
     order = rng.permuted(np.broadcast_to(np.arange(chunk)[:, None], (len(rows) // chunk, chunk, lanes)), axis=1)
-    rows[(order < chunk // 2).reshape(rows.shape)] = 0
+    zeros = rng.integers(chunk // 2, chunk + 1, (len(order), 1, lanes))
+    rows[(order < zeros).reshape(rows.shape)] = 0
     found, back = compressed(rows, joined), np.zeros_like(rows)
     where = np.ascontiguousarray(found[:, 8]).view(np.uint32)
     for s in range(slices):
@@ -107,11 +113,27 @@ def test_what_is_packed_says_where_it_was(joined: int, slices: int, seed: int) -
                 bits = int(where[s, o // 16 * 16 + o % 8 * 2 + k // 4]) >> (o % 16 // 8 * 16 + k % 4 * 4) & 15
                 word, at = found[s, k, o : o + 1], (s * 8 + k) * chunk
                 if joined == 1:
-                    back[at + {0b0100: 0, 0b1110: 1}[bits], o] = word[0]
+                    assert bits in (0b0100, 0b1110)
+                    back[at + bits // 0b1110, o] = word[0]
                 else:
-                    assert bits & 3 < bits >> 2
-                    back[at + (bits & 3), o], back[at + (bits >> 2), o] = word.view(np.float16)
+                    first, second = bits & 3, bits >> 2
+                    assert first < second  # two positions, in order
+                    back[at + first, o], back[at + second, o] = word.view(np.float16)
     assert np.array_equal(back, rows)
+
+
+def test_words_of_weights_by_hand() -> None:
+    """64 x 64 of them: a word each in TF32, half of one in FP16; of 16 words 8 are left, and one says which."""
+    plane = Strides(49, 49, 7, 1)
+    dense = GpuConvSpec(1, 1, 64, 64, 7, 7, (1, 1), (1, 1), (1, 1), (0, 0), (7, 7), plane, plane, False)
+    for kind, stored in (
+        (Tf32ConvSpec, 4096), (F16ConvSpec, 2048), (SparseTf32ConvSpec, 2304), (SparseF16ConvSpec, 1152),
+    ):  # fmt: skip
+        spec = kind.of(dense)
+        assert spec.stored == stored
+        assert traffic(spec) == 4 * (64 * 49 + stored + 64 * 49)
+        weight = np.tile(np.array([1, 0, 0, 1], np.float32), (64, 16)).reshape(64, 64, 1, 1)
+        assert packed(weight, spec, spec.choice(64, 64, 2, 4)).size == stored
 
 
 def families(graph: Graph, mode: str, target: str = "cuda:sm_90") -> list[str]:
@@ -157,7 +179,7 @@ class TestOnGpus:
     def test_lanes_have_the_words_that_they_should(self, mode: str) -> None:
         """Next to torch on rounded numbers."""
         graph, x = layers(mode), np.random.default_rng(0).standard_normal((1, 36, 5, 4)).astype(np.float32)
-        library = gpu.built(graph, EMULATED, sparse(EMULATED, 3), mode)  # type: ignore[arg-type]
+        library = gpu.built(graph, EMULATED, sparse(EMULATED, 3), mode)
         assert library.code.source.count(f"mma_sp_{mode}(") > 3
         assert f" mma_{mode}(" not in library.code.source
         for have, want in zip(gpu.run(library, x), rounded(graph, mode, x), strict=True):
@@ -168,7 +190,7 @@ class TestOnGpus:
         name = net.conv("x", 5, 1)
         prune(net.weights[f"{name}.weight"], 4)
         graph, x = net.graph(name), np.random.default_rng(0).standard_normal((1, 37, 3, 3)).astype(np.float32)
-        library = gpu.built(graph, EMULATED, sparse(EMULATED), "f16")  # type: ignore[arg-type]
+        library = gpu.built(graph, EMULATED, sparse(EMULATED), "f16")
         (found,), log = gpu.interpreted(library, tmp_path, x)
         assert not log
         (want,) = rounded(graph, "f16", x)
@@ -177,7 +199,7 @@ class TestOnGpus:
     @pytest.mark.parametrize(("number", "mode"), [(0, "tf32"), (1, "f16"), (2, "f16"), (3, "tf32")])
     def test_cubins_hold_the_instruction_and_keep_numbers_in_registers(self, number: int, mode: str) -> None:
         target = ABLE[number % 3]
-        library = gpu.built(layers(mode), target, sparse(target, 3 * number), mode)  # type: ignore[arg-type]
+        library = gpu.built(layers(mode), target, sparse(target, 3 * number), mode)
         assert f".sync.aligned.{SHAPES[mode]}" in library.code.source
         assert library.code.source.count("mma_sp_") > 3
         for name, used in library.code.resources.items():

@@ -95,8 +95,8 @@ class MmaConvSpec(GpuConvSpec):
 
     @property
     def stored(self) -> int:
-        """Words of weights."""
-        return super().stored * self.rows // WORDS
+        """Words of weights, each of ``joined`` numbers, with those that say which are there."""
+        return super().stored * self.rows // (WORDS * self.joined)
 
     @property
     def macs(self) -> int:
