@@ -49,14 +49,14 @@ def divided(graph: Graph, use: Callable[[tuple[Piece, ...]], T]) -> T:
 
     Raises Unsupported, naming the node, where that does not help.
     """
-    apart: frozenset[str] = frozenset()
+    apart: dict[str, str] = {}
     while True:
         try:
             return use(divide(graph, apart))
         except Unplanned as error:
             name = _own_name(graph, error.name)
             if isinstance(error, NoCode) and name and name not in apart:
-                apart |= {name}
+                apart[name] = error.why
                 continue
             if isinstance(error, NoCode):
                 raise Unsupported(f"'{graph.name}' cannot be compiled: {error}") from error
@@ -65,7 +65,7 @@ def divided(graph: Graph, use: Callable[[tuple[Piece, ...]], T]) -> T:
                     f"'{graph.name}' cannot be compiled: planning {error} failed, which is a fault in code generation; "
                     "run this network in ONNX Runtime"
                 ) from error
-            apart |= {name}
+            apart[name] = ""
 
 
 def _own_name(graph: Graph, name: str) -> str:
@@ -75,14 +75,15 @@ def _own_name(graph: Graph, name: str) -> str:
     return graph.producer[name].name if name else ""
 
 
-def divide(graph: Graph, apart: Set[str] = frozenset()) -> tuple[Piece, ...]:
+def divide(graph: Graph, apart: Mapping[str, str]) -> tuple[Piece, ...]:
     """The parts in order; one alone where everything has code, or where nothing that has code takes time.
 
     Compiled ones are computed in float32 where they multiply in half precision, unless the operators between which that
-    happens want it. ``apart``: nodes for the runtime whatever they are, by name.
+    happens want it. ``apart``: nodes for the runtime whatever they are, by name, and why that is, if it can be said.
     """
     given, graph = graph, _computable(graph)
-    reasons = {n.name: _title(n) for n in graph.nodes if _own_name(given, n.name) in apart} | _without_code(graph)
+    owners = [(n, _own_name(given, n.name)) for n in graph.nodes]
+    reasons = {n.name: _title(n, apart[own]) for n, own in owners if own in apart} | _without_code(graph)
     if not reasons:
         return (Piece(graph),)
     foreign = set(reasons)
@@ -120,9 +121,9 @@ def _sized_by_data(node: Node) -> bool:
     return node.op == "opaque" and str(node.attrs["target"]).rpartition("::")[2] in DATA_SIZED
 
 
-def _title(node: Node) -> str:
+def _title(node: Node, why: str = "") -> str:
     kind = str(node.attrs["target"]).removeprefix("ai.onnx::") if node.op == "opaque" else node.op
-    return f"{kind} '{node.label}'"
+    return f"{kind} '{node.label}'" + (f" ({why})" if why else "")
 
 
 def _levels(graph: Graph, foreign: Set[str]) -> dict[str, int]:

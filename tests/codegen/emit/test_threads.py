@@ -50,15 +50,17 @@ def planned(graph: Graph, threads: int) -> list[Call]:
     return lower(graph, target, threads, Tuner(target, threads, Records()).choose, backend_for(target)).calls
 
 
-def written(calls: list[Call]) -> str:
+def written(calls: list[Call], stamped: bool = False) -> str:
     """What ``main`` does, as TVM shows it."""
     import tvm
+    from tvm import tirx
 
     steps: dict[int, Step] = {}
     for i, call in enumerate(calls):
         function = templates(FAMILIES)[type(call.spec)].build(call.spec, call.choice, native())
         steps.setdefault(call.step, Step()).add(function, tvm.ir.GlobalVar(f"k{i}"), [], call.worker)
-    return str(together(list(steps.values())))
+    stamps = tirx.decl_buffer((const(len(steps) + 1),), "int64", "stamps") if stamped else None
+    return str(together(list(steps.values()), stamps))
 
 
 # --- who computes what ------------------------------------------------------------------------------------------------
@@ -128,6 +130,14 @@ def test_threads_are_forked_once_and_wait_after_every_step_but_the_last() -> Non
     text = written(calls)
     assert text.count("pragma_parallel_launch_point") == 1
     assert text.count("pragma_parallel_barrier_when_finish") == calls[-1].step  # the last one ends with the join
+
+
+def test_where_steps_are_timed_threads_wait_after_the_last_one_too() -> None:
+    calls = planned(unit(), 2)
+    text = written(calls, stamped=True)
+    assert text.count("pragma_parallel_launch_point") == 1
+    assert text.count("pragma_parallel_barrier_when_finish") == calls[-1].step + 1
+    assert text.count("readcyclecounter") == calls[-1].step + 2  # before the first, and after each
 
 
 @pytest.mark.parametrize("kind", [WinogradSpec, StrassenSpec])

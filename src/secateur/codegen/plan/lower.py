@@ -50,7 +50,14 @@ class Unplanned(Exception):
 
 
 class NoCode(Unplanned):
-    """A backend has no kernel for the node of this value: whoever calls may have the runtime compute it."""
+    """A backend has no kernel for the node of this value: whoever calls may have the runtime compute it.
+
+    ``why``: for people, where it has one for other nodes of the same operator.
+    """
+
+    def __init__(self, name: str, text: str, why: str = "") -> None:
+        super().__init__(name, f"{text}: {why}" if why else text)
+        self.why = why
 
 
 @contextmanager

@@ -37,9 +37,10 @@ class _Steps:
         lstm = spec.kind == "lstm"
         self.cells = (k.pointer("c0"), k.pointer("c")) if lstm else None
         self.units = -(-spec.hidden // items)
+        self.cell = k.local(self.units, 0.0) if lstm else None
         self.state = k.shared(spec.hidden)
         self.reset = k.shared(spec.hidden) if not lstm and not spec.reset_after else None  # the state that a gate left
-        self.cell, self.new = k.local(self.units, 0.0), k.local(self.units)
+        self.new = k.local(self.units)
 
     def build(self) -> Function:
         k, spec = self.k, self.spec
