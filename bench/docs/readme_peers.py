@@ -59,7 +59,9 @@ def installed() -> str:
                 f"{r['ratio'][k]:.2f} / {r['cpu_ratio'][k]:.2f}{'†' * (r['error'].get(k, 0.0) > WRONG)}"
                 if k in r["ratio"] else "" for k in runtimes
             ]  # fmt: skip
-            best = f"{r['best_peer_ratio']:.2f} / {r['best_cpu_ratio']:.2f}" if r["best_peer_ratio"] else "none is right"
+            best = (
+                f"{r['best_peer_ratio']:.2f} / {r['best_cpu_ratio']:.2f}" if r["best_peer_ratio"] else "none is right"
+            )
             lines.append(
                 f"| {short(r['network'])} | {r['ms']['secateur']['median']:.2f} | {' | '.join(cells)} | {best} |"
             )
