@@ -14,6 +14,7 @@ import torch
 import secateur
 from secateur.calibration.arrays import ArrayFile
 from secateur.calibration.holdout import share_of
+from secateur.calibration.images import Preparation
 from secateur.calibration.load import load_calibration, opened
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.graph import Sym, Value
@@ -31,6 +32,14 @@ def parted(data: Any, graph: Graph | None = None, holdout: float | str = 0.25, s
     assert found is not None
     rows = [[b.inputs["x"][: b.examples] for b in batches(graph, part)] for part in (found.known.data, found.judge)]
     return tuple(np.concatenate(part) if part else X[:0] for part in rows)  # type: ignore[return-value]
+
+
+def test_what_was_opened_before_comes_back_as_it_is_and_takes_no_options() -> None:
+    first = opened(X, chain(), None, 0.25, 0, True)
+    assert opened(first, chain(), None, "25%", 0, True) is first
+    for preparation, holdout in ((Preparation(), 0.25), (None, 0.5)):
+        with pytest.raises(InputError, match="leave preparation and holdout out"):
+            opened(first, chain(), preparation, holdout, 0, True)
 
 
 def rows_of(x: Array) -> set[bytes]:

@@ -57,12 +57,9 @@ def row(module: nn.Module, policy: str, train: fashion.Data, test: fashion.Data,
 
 def main() -> int:
     """Measure what is missing, network by network."""
-    parser = common.parser(__doc__, "keep.jsonl")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
-    parser.add_argument("--only", default=",".join(NETS), help="networks (default all five)")
+    parser = common.of_networks(__doc__, "keep.jsonl", NETS)
     parser.add_argument("--policies", default=",".join(POLICIES), help="of the table (default all)")
     parser.add_argument("--quick", action="store_true", help="one network of little training, to see that all runs")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     output, seeds, names, epochs = options.output, options.seeds, options.only.split(","), float(fashion.EPOCHS)

@@ -64,10 +64,7 @@ def pair(graph: Graph, wanted: Tensor, test: fashion.Data, left: float) -> Itera
 
 def main() -> int:
     """Measure what is missing, network by network."""
-    parser = common.parser(__doc__, "own_readers.jsonl")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
-    parser.add_argument("--only", default=",".join(NETWORKS), help="networks (default all three)")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser = common.of_networks(__doc__, "own_readers.jsonl", NETWORKS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     done = {(r["network"], r["seed"], r["left"]) for r in common.read(options.output)}

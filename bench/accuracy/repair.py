@@ -98,12 +98,9 @@ def summary(rows: Sequence[common.Row]) -> str:
 
 def main() -> int:
     """Measure what is missing, network by network."""
-    parser = common.parser(__doc__, "repair.jsonl")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
-    parser.add_argument("--only", default=",".join(NETS), help="networks (default all five)")
+    parser = common.of_networks(__doc__, "repair.jsonl", NETS)
     parser.add_argument("--steps", type=int, default=1000, help="steps of tuning (default 1000)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help=f"of the training set (default {PICTURES})")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     done = {repair_cell(r) for r in common.read(options.output)}

@@ -49,11 +49,8 @@ def row(module: nn.Module, policy: str, rounds: int, pictures: list[torch.Tensor
 
 def main() -> int:
     """Measure what is missing, network by network."""
-    parser = common.parser(__doc__, "rounds.jsonl")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
-    parser.add_argument("--only", default=",".join(NETS), help="networks (default all five)")
+    parser = common.of_networks(__doc__, "rounds.jsonl", NETS)
     parser.add_argument("--policies", default=",".join(POLICIES), help="of the table (default all)")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     train, test = fashion.load("train"), fashion.load("t10k")

@@ -66,8 +66,9 @@ def installed() -> str:
                 f"| {short(r['network'])} | {r['ms']['secateur']['median']:.2f} | {' | '.join(cells)} | {best} |"
             )
         judged = [r for r in of if r["best_peer_ratio"]]
-        means = [statistics.geometric_mean(r[k] for r in judged) for k in ("best_peer_ratio", "best_cpu_ratio")]
-        lines += ["", f"Geometric mean of best/ours: {means[0]:.2f} by the wall, {means[1]:.2f} by the processor."]
+        if judged:
+            means = [statistics.geometric_mean(r[k] for r in judged) for k in ("best_peer_ratio", "best_cpu_ratio")]
+            lines += ["", f"Geometric mean of best/ours: {means[0]:.2f} by the wall, {means[1]:.2f} by the processor."]
     failed = {
         f"{NAMES.get(k, k)} failed on {short(r['network'])}: {_short(v)}" for r in rows for k, v in r["failed"].items()
     }

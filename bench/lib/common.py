@@ -35,6 +35,15 @@ def parser(doc: str | None, default_output: str) -> argparse.ArgumentParser:
     return parser
 
 
+def of_networks(doc: str | None, default_output: str, names: Iterable[str]) -> argparse.ArgumentParser:
+    """The same for scripts that go network by network, each trained from several seeds."""
+    found = parser(doc, default_output)
+    found.add_argument("--seeds", type=int, default=3, help="networks of each kind (default 3)")
+    found.add_argument("--only", default=",".join(names), help="networks, with commas (default all)")
+    found.add_argument("--summary", action="store_true", help="run nothing, print the table of the rows that there are")
+    return found
+
+
 def machine() -> Row:
     """The processor's name, how many cores this process may use, and the system.
 

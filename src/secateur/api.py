@@ -43,7 +43,7 @@ from .arguments import (
 from .by_hand import by_hand, passes_by_hand
 from .calibration.holdout import SHARE
 from .calibration.images import Preparation
-from .calibration.load import Parted, opened
+from .calibration.load import Given, opened
 from .capture import capture, check_protect, check_weights, fresh, load, protected, trace
 from .checks.reading import check_reading
 from .compiled import Compiled
@@ -70,7 +70,7 @@ def compile(
     policy: Policy | str | Path = "l1",
     *,
     example_inputs: object = None,
-    calibration: Iterable[object] | str | Path | Parted | None = None,
+    calibration: Given = None,
     target: str | None = None,
     seed: int = 0,
     protect: Protect = (),
@@ -118,10 +118,9 @@ def compile(
     of a budget, by the same names: a layer keeps a share of its output channels (0.5) or so many (32), those that the
     criterion ranks highest, or loses these channels; layers that nobody names keep all. ``calibration``: batches ``x``,
     ``(x, y)`` or dicts by input name, or the path of an .npz file or a folder of images, which ``preparation`` makes
-    inputs of, or data that were opened before, where several calls are to share one sweep. Where it is scored or fitted
-    on, ``holdout`` (0.25) of its examples are kept apart for the report's quality, those with the smallest digests
-    under ``seed``. ``progress`` is told what runs, by its name alone or as ``progress(done, total, what)`` with
-    ``total`` None where nobody knows. With ``target`` "native" both networks are
+    inputs of. Where it is scored or fitted on, ``holdout`` (0.25) of its examples are kept apart for the report's
+    quality, those with the smallest digests under ``seed``. ``progress`` is told what runs, by its name alone or as
+    ``progress(done, total, what)`` with ``total`` None where nobody knows. With ``target`` "native" both networks are
     timed side by side on this machine, on one thread, in code generated for it (if TVM is installed) and in ONNX
     Runtime. ``recipe`` is replayed instead of a policy, as ``apply`` does. Widths follow the vectors of ``target``
     (several have commas between them: the widest), of eight channels without one, if ``round_to`` is "auto".

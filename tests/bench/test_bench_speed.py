@@ -254,8 +254,17 @@ def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
         "best_peer_ratio": 1.25, "error": {"secateur": 2e-6, "ncnn": 1e-6, "executorch": 0.5},
         "packages": {"ncnn": "1.0"}, "failed": {"mnn": "RuntimeError: no; not at all"},
     }  # fmt: skip
-    (tmp_path / "latency_engines.jsonl").write_text(json.dumps(one) + "\n")
+    wrong = row("ref/wrong", 1, ncnn=3.0) | {
+        "cpu_ratio": {"ncnn": 1.5}, "best_cpu_ratio": None, "best_peer_ratio": None, "failed": {},
+        "error": {"secateur": 1e-6, "ncnn": 0.5}, "packages": {},
+    }  # fmt: skip
+    (tmp_path / "latency_engines.jsonl").write_text(json.dumps(wrong) + "\n")
+    assert readme_headlines.installed() == ""
+    assert "Geometric mean" not in readme_peers.installed()
+    (tmp_path / "latency_engines.jsonl").write_text(f"{json.dumps(one)}\n{json.dumps(wrong)}\n")
     text = readme_peers.installed()
+    assert "| wrong | 2.00 |  | 1.50 / 1.50† |  | none is right |" in text
+    assert "Geometric mean of best/ours: 1.25 by the wall, 1.20 by the processor." in text
     assert "| 1 thread | ours, ms | ONNX Runtime | ncnn | ExecuTorch | best/ours |" in text
     assert "| one | 2.00 | 1.50 / 1.60 | 1.25 / 1.20 | 0.50 / 0.50† | 1.25 / 1.20 |" in text
     assert "- MNN failed on one: RuntimeError: no\n" in text

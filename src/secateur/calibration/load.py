@@ -32,6 +32,7 @@ class Parted:
     remarks: tuple[str, ...]
 
 
+# What ``compile`` takes. ``Parted`` is what it opened itself for a search and hands to each trial.
 Given = Iterable[object] | str | Path | Parted | None
 
 

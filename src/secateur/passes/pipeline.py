@@ -30,7 +30,7 @@ class Pass(Protocol):
 
 
 def keeps_state(kind: type[Pass]) -> bool:
-    """Does such a pass keep its state in ``Context.checkpoints`` and go on from there? Its ``keeps_state`` says so."""
+    """Does such a pass, which takes long, keep its state in ``Context.checkpoints``? Its ``keeps_state`` says so."""
     return getattr(kind, "keeps_state", False)
 
 

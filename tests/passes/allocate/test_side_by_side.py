@@ -10,7 +10,7 @@ import pytest
 
 from secateur.ir import Array, Graph
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Amount, Global, Timed
+from secateur.passes.allocate import Allocation, Amount, Global, Timed, side_by_side
 from secateur.passes.allocate.side_by_side import ENOUGH, FEW, MOST, NEAR, SURE, Measured, SideBySide, interval
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.cost import cost
@@ -112,6 +112,16 @@ def test_blocks_end_when_the_answer_is_known() -> None:
     assert blocks(Noisy(graph, 0.02), graph, small, target / 1.3)[0] == FEW  # far under
     most, _, off = blocks(Noisy(graph, 0.2), graph, small, target)
     assert most == MOST and off > 2 * SURE  # it says how little it knows
+
+
+def test_a_measurement_of_a_slow_network_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute is over after the first blocks on a machine that is not quiet: no more follow."""
+    graph = Pipeline((Couple(), L1()))(chain())
+    small = slim(graph, mask_of(at_share(Global(round_to=1), 0.5)(graph)))
+    clock = iter([0.0, 31.0])
+    monkeypatch.setattr(side_by_side.time, "monotonic", lambda: next(clock))
+    many, _, off = blocks(Noisy(graph, 0.02), graph, small, cost(graph).macs / cost(small).macs)
+    assert many == FEW and off > SURE / 2
 
 
 @pytest.mark.parametrize("kind", ["speedup", "latency_ms"])

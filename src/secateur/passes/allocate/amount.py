@@ -37,7 +37,7 @@ class Trial:
     """A network that a budget of time was tried with: the ``share`` it was allocated, and its time.
 
     ``widths``: channels in and out by layer. ``taken``: it is the one that was allocated in the end. ``off``: half of
-    the 95 % interval of its time next to the original's, as a share.
+    the nominal 95 % interval of its time next to the original's, as a share.
     """
 
     share: float

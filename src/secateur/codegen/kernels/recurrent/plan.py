@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +22,19 @@ from secateur.ir import Node
 from .packing import Kept, keep
 from .spec import RecurrentSpec
 
-Dense = Callable[[Placement, Blocked, Folded, Blocked, Epilogue], Blocked]
+
+@dataclass(frozen=True)
+class Steps:
+    """What machines differ in: how the linear layer over all steps is planned, whether zeros in recurrent weights are
+    left out, and whether the kernel of the steps needs scratch memory.
+    """
+
+    dense: Callable[[Placement, Blocked, Folded, Blocked, Epilogue], Blocked] = write_dense
+    sparse: bool = True
+    scratch: bool = True
+
+
+ON_PROCESSORS = Steps()
 
 GATES = {"lstm": 4, "gru": 3}
 STATES = {"lstm": 2, "gru": 1}
@@ -37,18 +50,15 @@ def is_recurrent(placement: Placement, node: Node) -> bool:
     return all(map(placement.axes.blockable, computed)) and all(n in weights for n in given)
 
 
-def recurrent(placement: Placement, node: Node, dense: Dense = write_dense) -> None:
-    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not.
-
-    ``dense`` plans the linear layer. On a GPU all weights are kept, and there is no scratch.
-    """
+def recurrent(placement: Placement, node: Node, steps: Steps = ON_PROCESSORS) -> None:
+    """x [t, b, i] to y [t, directions, b, hidden] and the last states [directions, b, hidden], named or not."""
     ways = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attrs["direction"]]
     results = [
         placement.new_blocked(node.outputs[0].name),
         *(_state(placement, node, ways) for _ in range(STATES[node.op])),
     ]
     for way, reverse in enumerate(ways):
-        _direction(placement, node, way, reverse, results, dense)
+        _direction(placement, node, way, reverse, results, steps)
     placement.blocked.update(zip((v.name for v in node.outputs), results, strict=False))
 
 
@@ -61,7 +71,7 @@ def _state(placement: Placement, node: Node, ways: Sequence[bool]) -> Blocked:
 
 
 def _direction(placement: Placement, node: Node, way: int, reverse: bool, results: Sequence[Blocked],
-               dense: Dense) -> None:  # fmt: skip
+               steps: Steps) -> None:  # fmt: skip
     program, lanes, hidden = placement.program, placement.lanes, int(node.attrs["hidden"])
     names = [*node.inputs, *[None] * (6 - len(node.inputs))]
     w, r = (placement.graph.weights[n or ""][way] for n in names[1:3])
@@ -75,11 +85,10 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
     wide = _padded(w.reshape(count, hidden, -1), blocks * lanes)
     work = Folded(node, node.name, wide[:, :, None, None], _padded(added, blocks * lanes).astype(np.float64), ())
     gates = placement.new_blocks(Extent(x.extent.n, 1, x.extent.w, 0, lanes), natural_channels(len(wide), lanes))
-    dense(placement, x, work, gates, Epilogue((), ()))
+    steps.dense(placement, x, work, gates, Epilogue((), ()))
     like = results[1].extent
     wide_r = _padded(r.reshape(count, hidden, hidden), blocks * lanes)
-    gpu = placement.target.gpu
-    kept = keep(wide_r, count, placement.target) if not gpu and (node.op == "lstm" or after) else None
+    kept = keep(wide_r, count, placement.target) if steps.sparse and (node.op == "lstm" or after) else None
     weights = _recurrent_weights(placement, wide_r, kept, strides(like).block)
     weights.append(program.weight(_padded(bias[1, -1:], blocks * lanes)))
     first = [_first(placement, name, way, blocks, like) for name in names[4 : 4 + STATES[node.op]]]
@@ -91,7 +100,7 @@ def _direction(placement: Placement, node: Node, way: int, reverse: bool, result
         "" if kept is None else "rows" if isinstance(kept, Rows) else "blocks",
         kept.powers.powers if isinstance(kept, Rows) else (),
     )  # fmt: skip
-    scratch = [] if gpu else [Address(program.arena.new(max(2, count) * blocks * lanes))]
+    scratch = [Address(program.arena.new(max(2, count) * blocks * lanes))] if steps.scratch else []
     program.call(
         spec, None, [gates.offset(0), *weights, first[0], to[0], to[1], *states, *scratch], node.label
     )  # fmt: skip

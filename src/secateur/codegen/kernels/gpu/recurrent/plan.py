@@ -12,6 +12,7 @@ from secateur.codegen.plan.lower import NoCode
 from secateur.codegen.plan.placement import Placement
 from secateur.ir import Node
 
+STEPS = plan.Steps(write_dense, sparse=False, scratch=False)
 ITEMS, UNITS = 256, 4  # work items of a group, and hidden units of each, at most: more sums might spill
 
 
@@ -23,7 +24,7 @@ def recurrent(placement: Placement, node: Node) -> None:
             node.outputs[0].name, f"{node.op} '{node.label}' has no code for {placement.target.name}",
             f"it has {hidden} hidden units, and kernels for GPUs take up to {most}: prune it, or build for a processor",
         )  # fmt: skip
-    plan.recurrent(placement, node, write_dense)
+    plan.recurrent(placement, node, STEPS)
 
 
 NODES: Mapping[str, Standalone] = MappingProxyType(dict.fromkeys(plan.GATES, Standalone(plan.is_recurrent, recurrent)))
