@@ -16,7 +16,7 @@ from torch import nn
 from bench.data import classes
 from bench.docs import readme, readme_headlines, readme_peers, readme_speed
 from bench.lib import alone, common, engines, plots, serving, turns
-from bench.speed import sparse_peers, start, tuning, versions
+from bench.speed import latency, sparse_peers, start, tuning, versions
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
 
@@ -270,6 +270,18 @@ def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
     assert "- MNN failed on one: RuntimeError: no\n" in text
     assert "at most 2e-06 of their scale" in text
     assert "(ONNX Runtime, ncnn, ExecuTorch) the fastest takes **1.25 times**" in readme_headlines.installed()
+
+
+def test_the_fastest_peer_is_one_that_is_right_and_computes_in_float32() -> None:
+    over = {"onnxruntime": 1.4, "ncnn": 1.2, "mnn": 1.1, "openvino-default": 1.0, "dense": 0.5}
+    assert latency.fastest(over, {"mnn": 0.5, "ncnn": 1e-6}) == "ncnn"
+    assert latency.fastest({"mnn": 1.1, "dense": 2.0}, {"mnn": 0.5}) is None
+
+
+def test_what_users_install_may_stand_next_to_other_runtimes() -> None:
+    assert latency.expanded(["installed", "ncnn"]) == list(latency.INSTALLED)
+    assert latency.expanded(["tvm", "ncnn"]) == ["tvm", "ncnn"]
+    assert latency.expanded(["tvm", "installed"])[:2] == ["tvm", latency.INSTALLED[0]]
 
 
 def test_the_way_to_a_first_answer_is_measured_from_the_start_of_the_process(

@@ -47,6 +47,21 @@ def test_steps_agree_with_onnx_runtime(
         np.testing.assert_allclose(got, want, rtol=0, atol=5e-6)
 
 
+def test_weights_with_zeros_are_kept_whole(tmp_path: Path) -> None:
+    """On processors these would be left out, by another kernel."""
+    model = layer("LSTM", ["y"], [], 1, 64)
+    for weight in model.graph.initializer:
+        if weight.name == "r":
+            array = onnx.numpy_helper.to_array(weight).copy()
+            array[..., 4:] = 0
+            weight.CopyFrom(onnx.numpy_helper.from_array(array, "r"))
+    graph, feed = read(model, tmp_path)
+    library = codegen.build(graph, "opencl")
+    assert isinstance(library, GpuLibrary)
+    (got,), (want,) = gpu.run(library, *feed.values()), by_runtime(model, feed)
+    np.testing.assert_allclose(got, want, rtol=0, atol=5e-6)
+
+
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_steps_do_not_race(op: str, tmp_path: Path) -> None:
     """In a GRU whose reset gate comes before the weights what the gate leaves of the state is shared as well."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -13,11 +14,12 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Global, Knapsack, Rounds, Timed
 from secateur.passes.allocate.estimate import Prices, work_of_weights
 from secateur.passes.allocate.prices import halfway, prices
+from secateur.passes.allocate.time_search import _kept
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
-from secateur.passes.notes import Coupling, KeepMask
+from secateur.passes.notes import Coupling, KeepMask, Mixing
 from secateur.passes.rewrite.slim import slim
 from secateur.passes.score import L1
 from secateur.timing import never_slower
@@ -129,6 +131,42 @@ def test_what_was_lucky_once_is_measured_again() -> None:
 
     done = allocated(graph, Lucky(graph, floor=4.0), 5.0)
     assert 4.0 * 0.97 < Latency(graph, floor=4.0)(slim(done, done.note(KeepMask).mask))[0] <= 5.0  # type: ignore[union-attr]
+
+
+def test_a_search_that_measured_nothing_of_its_own_is_not_reported() -> None:
+    """Another way that leads to the same networks: they are measured once."""
+    graph = Pipeline((Couple(), L1()))(in_context(residual(), latency=Latency(residual(), floor=2.0)))
+    at = functools.partial(at_share, Global(round_to=1))
+    done = Timed(Amount("latency_ms", 5.0), at, others=(at,))(graph).note(Allocation)
+    assert done is not None
+    assert [r for r in done.remarks if r.startswith("measured")] == [r for r in done.remarks if " ms against " in r]
+    assert len([r for r in done.remarks if " ms against " in r]) == 1
+
+
+def test_a_machine_that_slowed_down_meanwhile_is_searched_for_again() -> None:
+    """It takes 1.3 times as long from the fourth block on, when a network had met the budget."""
+
+    class Slower(Latency):
+        def __call__(self, *graphs: Graph) -> list[float]:
+            return [(1.3 if self.asked > 3 else 1.0) * ms for ms in super().__call__(*graphs)]
+
+    graph = residual()
+    done = allocated(graph, Slower(graph), 5.0)
+    took = 1.3 * Latency(graph)(slim(done, done.note(KeepMask).mask))[0]  # type: ignore[union-attr]
+    assert 0.9 * 5.0 < took <= 5.0
+
+
+def test_networks_that_keep_alike_differ_by_readers_with_channels_of_their_own() -> None:
+    graph = Pipeline((Couple(), L1(), Global(macs=0.5, round_to=1)))(residual())
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    own = [Mixing(node, node, 0, 1, np.arange(2), "own") for node in ("one", "other")]
+    keys = [
+        _kept(graph.with_note(dataclasses.replace(coupling, mixing=(*coupling.mixing, *readers))))
+        for readers in ((), own[:1], own[1:], own)
+    ]
+    assert len({*keys}) == 4
+    assert _kept(graph) == keys[0]
 
 
 @pytest.mark.parametrize("which", [1, 3])
