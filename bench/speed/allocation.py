@@ -4,15 +4,16 @@
         [--methods "uniform,knapsack by time"]
 
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
-by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them. Networks of
-small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured budget,
-and is timed again next to the original (``again`` times as fast, known to ``off`` up and down). ``agreement`` is the
-share of judged pictures that the slim network answers as the original does, ``error`` the relative error of its logits
-there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of each of GCompris's photos, of which
-the last ones, that no scores were taken on, judge together with foolbox's twenty.
-Networks of networks.py (``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows
-that this commit has already are not made again, and none is begun after ``--minutes``: the same command goes on from
-there. On a quiet machine a network of small pictures takes one to two minutes, one of large pictures three to seven.
+by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them; by time the
+networks of several searches are refitted on three quarters of them, and the last quarter says which is taken. Networks
+of small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured
+budget, and is timed again next to the original (``again`` times as fast, known to ``off`` up and down). ``agreement``
+is the share of judged pictures that the slim network answers as the original does, ``error`` the relative error of its
+logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of each of GCompris's photos, of
+which the last ones, that no scores were taken on, judge together with foolbox's twenty. Networks of networks.py
+(``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows that this commit has
+already are not made again, and none is begun after ``--minutes``: the same command goes on from there. On a quiet
+machine a network of small pictures takes one to two minutes, one of large pictures three to seven.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,11 +42,12 @@ from secateur.ir.frontends.torch.trace import trace
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Knapsack, Timed, Uniform
 from secateur.passes.allocate.amount import Allocator
+from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.side_by_side import SideBySide
-from secateur.passes.allocate.timed import at_share
+from secateur.passes.allocate.timed import ALIKE, at_share
 from secateur.passes.analysis.cost import cost
 from secateur.passes.compensate.refit import Refit
-from secateur.passes.context import Calibration, LatencyModel, in_context
+from secateur.passes.context import Calibration, LatencyModel, context_of, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.slim import Slim
@@ -102,12 +106,14 @@ def scored(graph: Graph, latency: LatencyModel, pictures: Array | None) -> Graph
     return Pipeline((Canonicalize(), Couple(), Gather((criterion,)), criterion))(start)
 
 
-def cut(graph: Graph, method: str, speedup: float) -> Graph:
-    """The allocated network, which meets the budget as measured."""
+def cut(graph: Graph, method: str, speedup: float, mended: Mended) -> Graph:
+    """The allocated network, which meets the budget as measured; by time as a policy allocates."""
     step, by_time = METHODS[method]
-    lost = SUM.lost if by_time else None
-    at = functools.partial(at_share, step)
-    return Timed(Amount("speedup", speedup), at, by_time, lost, getattr(step, "floor", 0.0))(graph)
+    budget, at, floor = Amount("speedup", speedup), functools.partial(at_share, step), getattr(step, "floor", 0.0)
+    if not by_time:
+        return Timed(budget, at, floor=floor)(graph)
+    alike = functools.partial(at_share, Uniform())
+    return Timed(budget, at, True, SUM.lost, floor, ((alike, ALIKE),), Repaired((mended,)))(graph)
 
 
 def of_photos(name: str, seed: int) -> Subject:
@@ -121,14 +127,23 @@ def of_photos(name: str, seed: int) -> Subject:
     return Subject(graph, Data(train, none), Data(none, none), Data(test, none), False)
 
 
-def refitted(graph: Graph, subject: Subject, pictures: Array) -> Graph:
-    """Each layer solved for the original's outputs; linear ones where there are more pictures than columns."""
-    calibration = Calibration([{subject.graph.inputs[0].name: pictures}], 0, len(pictures))
-    repair = dataclasses.replace(Refit() if subject.classes else FEW, examples=len(pictures))
-    after = repair(in_context(graph, original=subject.graph, calibration=calibration))
-    wide = [n for n in graph.nodes if n.op == "linear" and len(pictures) < 2 * graph.value(n.inputs[0] or "").shape[-1]]
-    kept = {name for node in wide for name in node.inputs[1:] if name is not None}
-    return after.rewrite(weights={n: graph.weights[n] if n in kept else w for n, w in after.weights.items()})
+@dataclass(frozen=True)
+class Mended:
+    """Each layer solved for the original's outputs; linear ones where there are more pictures than columns.
+
+    ``few``: there are crops of few photos.
+    """
+
+    name: ClassVar[str] = "mended"
+    few: bool
+
+    def __call__(self, graph: Graph) -> Graph:
+        calibration = context_of(graph).calibration
+        pictures = (calibration and calibration.examples) or 0
+        after = dataclasses.replace(FEW if self.few else Refit(), examples=pictures)(graph)
+        wide = [n for n in graph.nodes if n.op == "linear" and pictures < 2 * graph.value(n.inputs[0] or "").shape[-1]]
+        kept = {name for node in wide for name in node.inputs[1:] if name is not None}
+        return after.rewrite(weights={n: graph.weights[n] if n in kept else w for n, w in after.weights.items()})
 
 
 def judged(subject: Subject, graph: Graph) -> tuple[float, float]:
@@ -166,28 +181,34 @@ def rows(
     latency = Batched(latency_model(seed, runtime))
     many = SCORED if subject is not None and subject.classes else CROPS
     pictures = None if subject is None else np.ascontiguousarray(subject.train.x[:many].numpy())
-    start = scored(graph, latency, pictures)
+    start, mended = scored(graph, latency, pictures), Mended(subject is not None and not subject.classes)
     for row in todo:
         if time.monotonic() > end:
             print(f"{name}: {row['method']} at {row['speedup']:g} is left for the next time", flush=True)
             continue
         began = time.monotonic()
         try:
-            allocated = cut(start, row["method"], row["speedup"])
+            allocated = cut(start, row["method"], row["speedup"], mended)
             slim = Slim()(allocated)
         except BudgetError as refusal:
             yield {**row, "refused": str(refusal)}
             continue
-        fitted = slim if subject is None or pictures is None else refitted(slim, subject, pictures)
+        fitted = slim if subject is None else mended(slim)
         agreement, error = (None, None) if subject is None else judged(subject, fitted)
         again = SideBySide(graph, latency, Amount("speedup", row["speedup"]))(fitted)
         done = slim.note(Allocation)
         yield {
             **row, "before_ms": again.whole, "after_ms": again.took, "again": 1 / again.ratio, "off": again.off,
             "seconds": time.monotonic() - began, "reached": done.reached if done else None,
-            "measured": len(done.tried) if done else 0, "lost": SUM.lost(allocated), "load": os.getloadavg()[0],
+            "measured": len(done.tried) if done else 0, "repaired": repaired(done),
+            "lost": SUM.lost(allocated), "load": os.getloadavg()[0],
             "macs": cost(slim).macs / cost(graph).macs, "agreement": agreement, "error": error,
         }  # fmt: skip
+
+
+def repaired(done: Allocation | None) -> str | None:
+    """What the report says of the networks that were repaired to choose among them."""
+    return next((remark for remark in (done.remarks if done else ()) if remark.startswith("repaired")), None)
 
 
 def text(found: list[common.Row]) -> str:

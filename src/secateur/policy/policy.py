@@ -13,11 +13,12 @@ from types import MappingProxyType
 from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes import COMPENSATION
-from secateur.passes.allocate import Knapsack, Rounds, Timed
+from secateur.passes.allocate import Knapsack, Rounds, Timed, Uniform
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
 from secateur.passes.allocate.own_readers import OwnReaders
+from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.swap import Swap
-from secateur.passes.allocate.timed import at_share
+from secateur.passes.allocate.timed import ALIKE, TIED, at_share
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, keeps_state, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -119,16 +120,17 @@ class Policy(Parts):
         if isinstance(once, Knapsack) and once.readers == "own":
             tied = with_options(once, readers="tied")
             own = OwnReaders(tied, per_reader(self))
-            at, others = functools.partial(at_share, own), (functools.partial(at_share, tied),)
+            at, others = functools.partial(at_share, own), ((functools.partial(at_share, tied), TIED),)
             return Timed(Amount(*self.budget), at, False, own.lost, once.floor, others) if self.timed else own
         repairs = tuple(s for s in self.compensation() if s.name in COMPENSATION and not keeps_state(type(s)))
         step = once if method.rounds == 1 else Rounds(method.rounds, once, (*repairs, *again))
         if not self.timed:
             return step
-        by_time = isinstance(step, Knapsack) and step.by == "time"
-        floor = float(getattr(once, "floor", 0.0))
-        lost = step.lost if by_time and isinstance(step, Knapsack) else None
-        return Timed(Amount(*self.budget), functools.partial(at_share, step), by_time, lost, floor)
+        floor, at = float(getattr(once, "floor", 0.0)), functools.partial(at_share, step)
+        if not isinstance(step, Knapsack) or step.by != "time":
+            return Timed(Amount(*self.budget), at, floor=floor)
+        alike = functools.partial(at_share, Uniform(round_to=step.round_to))
+        return Timed(Amount(*self.budget), at, True, step.lost, floor, ((alike, ALIKE),), Repaired(repairs))
 
     @property
     def timed(self) -> bool:

@@ -137,7 +137,7 @@ def test_a_search_that_measured_nothing_of_its_own_is_not_reported() -> None:
     """Another way that leads to the same networks: they are measured once."""
     graph = Pipeline((Couple(), L1()))(in_context(residual(), latency=Latency(residual(), floor=2.0)))
     at = functools.partial(at_share, Global(round_to=1))
-    done = Timed(Amount("latency_ms", 5.0), at, others=(at,))(graph).note(Allocation)
+    done = Timed(Amount("latency_ms", 5.0), at, others=((at, "MACs again"),))(graph).note(Allocation)
     assert done is not None
     assert [r for r in done.remarks if r.startswith("measured")] == [r for r in done.remarks if " ms against " in r]
     assert len([r for r in done.remarks if " ms against " in r]) == 1

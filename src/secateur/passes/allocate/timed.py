@@ -21,12 +21,15 @@ from .estimate import Prices
 from .knapsack import Knapsack
 from .own_readers import OwnReaders
 from .prices import halfway, prices
+from .repaired import Repaired
 from .rounds import Rounds
 from .side_by_side import NEAR, SURE, SideBySide
 from .time_search import MEASURE, NETWORKS, Found, TimeSearch
 
 HALF = 0.5  # of the multiply-accumulates: the second network whose layers are timed
 MACS, TIME, BOTH = "MACs", "time that layers took", "MACs and time in equal parts"
+TIED, ALIKE = "MACs, with tied readers", "MACs, alike in all layers"
+Way = tuple[Callable[[float], Pass], str]  # an allocation that leaves a share, and what the share is of
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Timed:
     ``at(share)`` leaves a share of them; or, ``by_time``, of the nanoseconds that layers took, where they can be timed
     one by one in the network and in one of half its multiply-accumulates (``Prices``). Each network is measured side
     by side with the original (``SideBySide``). With ``lost``, what a mask gives up, there is a search by time, one by
-    multiply-accumulates and one by both in equal parts, and of all that met the budget as measured the network that
-    gives up least is taken: prices are lines, and time goes in steps. Likewise with what ``others`` find, further ways
-    to leave a share. Without ``lost`` it is the network that uses the budget best.
+    multiply-accumulates and one by both in equal parts, as prices are lines and time goes in steps. Likewise with
+    ``others``, further ways to leave a share. Of all that met the budget as measured the network that gives up least
+    is taken; or, with a ``judge`` and data, of the networks that gave up least of each search the one that answers
+    most like the original once it is repaired. Without ``lost`` it is the network that uses the budget best.
     """
 
     name: ClassVar[str] = "timed"
@@ -47,7 +51,8 @@ class Timed:
     by_time: bool = False
     lost: Callable[[Graph], float] | None = field(default=None, repr=False)
     floor: float = 0.0  # the share of every set of channels that the allocation leaves whatever its scores
-    others: tuple[Callable[[float], Pass], ...] = field(default=(), repr=False)
+    others: tuple[Way, ...] = field(default=(), repr=False)  # where there is a judge, searched where there are data
+    judge: Repaired | None = field(default=None, repr=False)
 
     def __call__(self, graph: Graph) -> Graph:
         """Raises InputError where nobody can measure, BudgetError that states the fastest network found."""
@@ -74,15 +79,17 @@ class Timed:
                 search.run()
         if not any(search.met for search in searches):
             self._narrowest(searches, clock)
-        best = self._best([found for search in searches for found in search.met], clock)
-        return best.graph.with_note(self._allocation(best, searches, clock))
+        best, why = self._best(graph, searches, clock)
+        return best.graph.with_note(self._allocation(best, why, searches, clock))
 
-    def _allocation(self, best: Found, searches: Sequence[TimeSearch], clock: SideBySide) -> Allocation:
+    def _allocation(
+        self, best: Found, why: Sequence[str], searches: Sequence[TimeSearch], clock: SideBySide
+    ) -> Allocation:
         """What was done, with all networks that were measured."""
         done = best.graph.note(Allocation)
         how = getattr(clock.latency, "how", "measured next to the original")
         measured = (f"{how}: {search}" for search in searches if search.tried)
-        remarks = (*(done.remarks if done else ()), *measured, *stated(best, clock))
+        remarks = (*(done.remarks if done else ()), *measured, *why, *stated(best, clock))
         trials = tuple(
             Trial(f.share, f.measured.took, f.measured.whole, f.widths, f is best, f.measured.off)
             for s in searches for f in s.tried
@@ -93,7 +100,8 @@ class Timed:
     def _ways(self, graph: Graph, latency: LatencyModel) -> list[tuple[Graph, Callable[[float], Pass], str]]:
         """What to search: a graph with its prices, an allocation, and what its shares are of."""
         found = self._prices(graph, latency) if self.by_time else None
-        ways = [(graph, at, MACS) for at in (self.at, *self.others)]
+        others = self.others if self.judge is None or context_of(graph).calibration is not None else ()
+        ways = [(graph, at, what) for at, what in ((self.at, MACS), *others)]
         if found is None:
             return ways
         by_time = (graph.with_note(found), self.at, TIME)
@@ -115,12 +123,21 @@ class Timed:
             f"takes {least.measured.ratio * clock.whole:.4g} ms. {wanted}, or protect less"
         )
 
-    def _best(self, met: Sequence[Found], clock: SideBySide) -> Found:
-        """The one whose mask gives up least, or that uses the budget best."""
-        lost = self.lost
+    def _best(self, graph: Graph, searches: Sequence[TimeSearch], clock: SideBySide) -> tuple[Found, Sequence[str]]:
+        """The network that is taken of those that met the budget, and a sentence about it if several were repaired."""
+        lost, met = self.lost, [found for search in searches for found in search.met]
         if lost is None:
-            return max(met, key=lambda found: clock.used(found.measured.ratio))
-        return min(met, key=lambda found: lost(found.graph))
+            return max(met, key=lambda found: clock.used(found.measured.ratio)), ()
+        least = [min(search.met, key=lambda found: lost(found.graph)) for search in searches if search.met]
+        rivals = list(dict.fromkeys(least))
+        judged = self.judge(graph, [found.graph for found in rivals]) if self.judge and len(rivals) > 1 else None
+        if judged is None:
+            return min(met, key=lambda found: lost(found.graph)), ()
+        errors = ", ".join(f"{error:.1%} ({found.how})" for found, error in zip(rivals, judged.errors, strict=True))
+        why = (
+            f"repaired and run on {judged.examples} examples kept apart, outputs are off by {errors}; taken: the least"
+        )
+        return rivals[int(np.argmin(judged.errors))], (why,)
 
     def _prices(self, graph: Graph, latency: LatencyModel) -> Prices | None:
         """What layers take, if they can be timed."""

@@ -30,17 +30,15 @@ LEAST = 1e-9  # of the outputs' energy, that units between two shares are worth 
 
 def measured(graph: Graph, coupling: Coupling, statistics: Statistics, scores: Array, ridge: float) -> Array:
     """f64[units]: the scores, scaled so. Errors are squared, as shares of the outputs' mean square."""
-    from secateur.passes.sweep.outputs import Answers, feeds  # which load torch
+    from secateur.passes.sweep.outputs import Answers, apart, feeds  # which load torch
 
     calibration = context_of(graph).calibration
     assert calibration is not None, "there are statistics, so there are data"
     answers, found = Answers(graph, feeds(graph, calibration.data, EXAMPLES)), scores.copy()
     whole = answers({})
-    energy = max(sum(float((y**2).sum()) for y in whole), np.finfo(np.float64).tiny)
 
     def error(gone: Array) -> float:
-        less = answers(without(graph, coupling, statistics, gone, ridge))
-        return sum(float(((a - b) ** 2).sum()) for a, b in zip(whole, less, strict=True)) / energy
+        return apart(answers(without(graph, coupling, statistics, gone, ridge)), whole) ** 2
 
     for _, units in domains(coupling):
         known = units[~np.isnan(scores[units])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from secateur.ir import Array, Graph, InputError
@@ -28,6 +29,13 @@ def feeds(graph: Graph, data: Iterable[object], examples: int) -> list[Batch]:
 def outputs(graph: Graph, fed: Sequence[Batch]) -> list[Array]:
     """f64[..] of every floating output of every batch. Raises InputError where one holds NaN or infinity."""
     return Answers(graph, fed)({})
+
+
+def apart(found: Sequence[Array], wanted: Sequence[Array]) -> float:
+    """The norm of the difference over the norm of what is wanted, of all arrays together."""
+    off = sum(float(((a - b) ** 2).sum()) for a, b in zip(found, wanted, strict=True))
+    energy = sum(float((b**2).sum()) for b in wanted)
+    return float(np.sqrt(off / max(energy, np.finfo(np.float64).tiny)))
 
 
 class Answers:

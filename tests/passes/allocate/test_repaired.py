@@ -1,0 +1,154 @@
+"""Networks that are judged by what they answer once they are repaired, on examples that no repair saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from secateur.ir import Array, Graph
+from secateur.passes import Pipeline
+from secateur.passes.allocate import Allocation, Amount, Timed
+from secateur.passes.allocate.repaired import Repaired
+from secateur.passes.compensate.refit import Refit
+from secateur.passes.context import Calibration, context_of, in_context
+from secateur.passes.coupling.couple import Couple
+from secateur.passes.notes import Coupling, KeepMask
+from secateur.passes.pipeline import Pass
+from secateur.passes.recipe.mask import mask_of
+from secateur.passes.score import L1
+from support.network import Net
+
+X = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
+
+
+def twins() -> Graph:
+    """A layer of four units, of which 0 and 1 compute the same, and 3 little that nobody else does."""
+    net = Net(1, 3, 6, 6)
+    hidden = net.relu(net.conv("x", 4, bias=False))
+    graph = net.graph(net.conv(hidden, 5))
+    first = next(iter(graph.weights))
+    weight = graph.weights[first].copy()
+    weight[1] = weight[0]
+    weight[3] *= 0.2
+    graph = graph.rewrite(weights={**graph.weights, first: weight})
+    return Pipeline((Couple(), L1()))(in_context(graph, calibration=Calibration([X[:24], X[24:]], 0, len(X))))
+
+
+def without(graph: Graph, position: int) -> Graph:
+    """Masked: the hidden layer has no unit of this position."""
+    coupling = graph.note(Coupling)
+    assert coupling is not None
+    units = next(s.units for s in coupling.slots if s.weight == next(iter(graph.weights)) and s.axis == 0)
+    mask = np.ones(coupling.size, bool)
+    mask[units[position]] = False
+    return graph.with_note(KeepMask(mask))
+
+
+def test_what_a_repair_makes_up_for_counts_as_nothing() -> None:
+    graph = twins()
+    masked = [without(graph, 1), without(graph, 3)]
+    bare = Repaired(())(graph, masked)
+    mended = Repaired((Refit(ridge=1e-6, positions=36),))(graph, masked)
+    assert bare is not None and mended is not None
+    assert bare.errors[0] > 0.3 > bare.errors[1] > 0.01  # a large unit is missed more,
+    assert mended.errors[0] < 1e-3 < 0.01 < mended.errors[1] < bare.errors[1]  # but its twin takes its place
+    assert bare.examples == mended.examples == 16
+
+
+class Spy:
+    """A repair that does nothing and keeps what it was shown."""
+
+    name = "spy"
+
+    def __init__(self) -> None:
+        self.seen: list[Array] = []
+        self.examples: int | None = None
+        self.original: Graph | None = None
+
+    def __call__(self, graph: Graph) -> Graph:
+        context = context_of(graph)
+        assert context.calibration is not None
+        self.seen = [part["x"] for part in context.calibration.data]  # type: ignore[index]
+        self.examples, self.original = context.calibration.examples, context.original
+        return graph
+
+
+def test_repairs_see_three_of_four_examples_and_none_that_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur.passes.sweep import outputs
+
+    judged: list[Array] = []
+    feeds = outputs.feeds
+
+    def watched(graph: Graph, data: list[dict[str, Array]], examples: int) -> object:
+        judged.extend(part["x"] for part in data)
+        return feeds(graph, data, examples)
+
+    monkeypatch.setattr(outputs, "feeds", watched)
+    graph, spy = twins(), Spy()
+    Repaired((spy,))(graph, [without(graph, 3)])
+    rows = {x.tobytes() for x in X}
+    fit, judges = ({x.tobytes() for part in parts for x in part} for parts in (spy.seen, judged))
+    assert len(fit) == spy.examples == 48
+    assert not fit & judges
+    assert fit | judges == rows
+    assert spy.original is not None
+    assert [n.name for n in spy.original.nodes] == [n.name for n in graph.nodes]
+
+
+@pytest.mark.parametrize(("count", "judges"), [(7, None), (8, 2), (11, 2)])
+def test_few_examples_judge_nothing(count: int, judges: int | None) -> None:
+    graph = in_context(twins(), calibration=Calibration([X[:count]], 0, count))
+    found = Repaired(())(graph, [without(graph, 3)])
+    assert (found and found.examples) == judges
+    assert Repaired(())(in_context(graph, calibration=None), [without(graph, 3)]) is None
+
+
+class Halving:
+    """Any network that lost a unit takes half of the time."""
+
+    def __call__(self, *graphs: Graph) -> list[float]:
+        return [10.0 if g.weights[next(iter(g.weights))].shape[0] == 4 else 4.9 for g in graphs]
+
+    def layers(self, graph: Graph) -> dict[str, float]:
+        return {}
+
+
+def leaving_out(position: int) -> Callable[[float], Pass]:
+    def step(graph: Graph) -> Graph:
+        return without(graph, position).with_note(Allocation(Amount("macs", 0.5), 1.0, 1.0, 1))
+
+    return lambda share: step  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_of_networks_that_met_the_budget_the_one_that_answers_best_is_taken(judged: bool) -> None:
+    graph = in_context(twins(), latency=Halving())
+    dear, cheap = (mask_of(without(graph, position)) for position in (1, 3))
+
+    def given_up(masked: Graph) -> float:
+        return 2.0 if (mask_of(masked) == dear).all() else 1.0
+
+    judge = Repaired((Refit(ridge=1e-6, positions=36),)) if judged else None
+    timed = Timed(
+        Amount("speedup", 2.0), leaving_out(3), True, given_up, others=((leaving_out(1), "other things"),), judge=judge
+    )
+    done = timed(graph)
+    assert (mask_of(done) == (dear if judged else cheap)).all()
+    note = done.note(Allocation)
+    assert note is not None
+    said = [remark for remark in note.remarks if remark.startswith("repaired and run on 16 examples kept apart")]
+    assert len(said) == judged
+    assert all("of the other things" in remark and "of the MACs" in remark for remark in said)
+    assert [trial.taken for trial in note.tried].count(True) == 1
+
+
+def test_ways_that_only_a_judge_could_prefer_are_left_out_without_data() -> None:
+    graph = in_context(twins(), latency=Halving(), calibration=None)
+    others = ((leaving_out(1), "other things"),)
+    done = Timed(Amount("speedup", 2.0), leaving_out(3), True, lambda g: 1.0, others=others, judge=Repaired(()))(graph)
+    note = done.note(Allocation)
+    assert note is not None
+    assert (mask_of(done) == mask_of(without(graph, 3))).all()
+    assert not [remark for remark in note.remarks if "other things" in remark or "repaired" in remark]
