@@ -14,14 +14,17 @@ from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Global, Knapsack, Rounds, Timed
 from secateur.passes.allocate.estimate import Prices, work_of_weights
 from secateur.passes.allocate.prices import halfway, prices
+from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.time_search import _kept
 from secateur.passes.allocate.timed import at_share
 from secateur.passes.analysis.cost import cost
+from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import LatencyModel, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask, Mixing
 from secateur.passes.rewrite.slim import slim
 from secateur.passes.score import L1
+from secateur.policy import Policy
 from secateur.timing import never_slower
 from support.nets import chain, residual
 from support.network import Net
@@ -264,3 +267,16 @@ def test_compile_measures_and_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_machine_is_not_measured() -> None:
     with pytest.raises(InputError, match="time is measured on this machine"):
         secateur.compile(chain(), latency_ms=5, target="aarch64-neon")
+
+
+def test_compile_judges_networks_by_what_the_policy_repairs_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain()
+    monkeypatch.setattr(never_slower, "latency_model", lambda seed, runtime: ByLayer(graph, ""))
+    x = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
+    policy = "l1,knapsack{loss=sum,by=time},slim,refit,distill{steps=1}"
+    done = secateur.compile(graph, policy, speedup=1.2, round_to=1, calibration=[x], holdout=0)
+    assert done.report.budget is not None
+    assert any("of the MACs, alike in all layers" in remark for remark in done.report.remarks)
+    (allocation,) = (p for p in Policy.parse(policy).with_budget("speedup", 1.2).passes() if isinstance(p, Timed))
+    assert allocation.judge == Repaired((Refit(),))  # distill takes as long as it may, and is left to the end
+    assert [what for _, what in allocation.others] == ["MACs, alike in all layers"]
