@@ -6,7 +6,8 @@ Five small networks trained on Fashion-MNIST (fashion.py), 25, 50 and 70 % of th
 on the first 5,000 test pictures; one epoch of training at 50 % on two of them, next to the same shapes trained from
 nothing, judged on all 10,000; MobileNetV2 and EfficientNet-Lite0 with ImageNet weights, 15, 25 and 50 % removed, judged
 on twenty photos (imagenet.py). One sweep of a network serves all criteria. Compensation is `refit` on the small
-networks and `refit{ridge=10%},reestimate_bn` on the two large ones (crops of ten photos are little to go by).
+networks, then `distill` for a hundred steps, and `refit{ridge=10%},reestimate_bn` on the two large ones (crops of ten
+photos are little to go by).
 
 Networks are measured by so many processes at once, each on one thread; a row's `cpu_s` is what it cost since the row
 before it, loading and the dense network's training included. A run that was stopped goes on where it was: a cell that
@@ -114,7 +115,7 @@ class Bench:
         {"fashion": self._grid, "imagenet": self._grid, "trained": self._train}[job.part](job)
 
     def _grid(self, job: Job) -> None:
-        cells = [(r, m) for r in job.shares for m in ("none", "compensation")]
+        cells = [(r, m) for r in job.shares for m in measured.repairs(job.part)]
         names = [n for n in self.setting.criteria if any(self.missing(job, n, *cell) for cell in cells)]
         if names or self.missing(job, "dense", 0.0, "none"):
             subject = self._subject(job, min(JUDGED, self.setting.test))

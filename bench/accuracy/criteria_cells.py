@@ -30,6 +30,7 @@ from secateur.passes.score import Criterion
 from secateur.passes.sweep.gather import Gather
 
 REPAIR = {"fashion": "refit", "imagenet": "refit{ridge=10%},reestimate_bn"}
+TUNING = {"fashion": "distill{steps=100}"}  # after that; crops of ten photos are too little to tune on
 OBD, ALIKE = "taylor{form=second}", "l2, alike"  # by what the table calls them
 NAMES = (*CRITERIA, OBD, ALIKE)
 Judge = Callable[[nn.Module], common.Row]
@@ -114,20 +115,26 @@ def slim(graph: Graph, name: str, removed: float, repair: str = "") -> Graph:
     return Pipeline((Global(macs=1 - removed, round_to=1, alike=name == ALIKE), Slim(), *mend))(graph)
 
 
+def repairs(kind: str) -> dict[str, str]:
+    """How networks of a kind are mended, one after the other: by the name of the cell, the passes."""
+    tuning = {"distill": TUNING[kind]} if kind in TUNING else {}
+    return {"none": "", "compensation": REPAIR[kind]} | tuning
+
+
 def cells(subject: Subject, name: str, shares: Sequence[float]) -> Iterator[common.Row]:
-    """One row for each share removed, without and with repair."""
+    """One row for each share removed and each repair, which goes on from the one before it."""
     graph, found = scored(subject, name)
     if graph is None:
-        yield from ({"removed": r, "repair": m} | found for r in shares for m in ("none", "compensation"))
+        yield from ({"removed": r, "repair": m} | found for r in shares for m in repairs(subject.kind))
         return
     for removed in shares:
-        cut = slim(graph, name, removed)
-        left = totals(cut).macs / subject.macs
-        start = time.perf_counter()
-        mended = Pipeline(parse_spec(REPAIR[subject.kind], PASSES))(cut)
-        seconds = time.perf_counter() - start
-        for repair, graph_of, more in (("none", cut, {}), ("compensation", mended, {"repair_s": seconds})):
-            judged = subject.judge(to_module(graph_of).eval())
+        network = slim(graph, name, removed)
+        left = totals(network).macs / subject.macs
+        for repair, spec in repairs(subject.kind).items():
+            start = time.perf_counter()
+            network = Pipeline(parse_spec(spec, PASSES))(network) if spec else network
+            more = {"repair_s": time.perf_counter() - start, "spec": spec} if spec else {}
+            judged = subject.judge(to_module(network).eval())
             yield {"removed": removed, "repair": repair, "macs_left": left} | found | more | judged
 
 
