@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import secateur
-from bench.accuracy import criteria, criteria_tables, keep_tables, own_tables, rounds_tables
+from bench.accuracy import criteria, criteria_cells, criteria_tables, keep_tables, own_tables, rounds_tables
 from bench.lib import common
 from bench.nets.criteria_nets import EVERY
 
@@ -39,6 +39,30 @@ def test_the_plan_measures_every_network_before_a_second_seed() -> None:
     assert {(j.part, j.network) for j in jobs[:first]} == {(j.part, j.network) for j in jobs}
     shares = {s for j in jobs if j.part == "imagenet" for s in j.shares}
     assert shares == set(criteria.LARGE_SHARES)
+
+
+def test_each_repair_goes_on_from_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criteria_cells, "TUNING", {"fashion": "distill{steps=2,batch=4}"})
+    torch.manual_seed(0)
+    x, seen = torch.randn(16, 1, 28, 28), []
+
+    def judge(module: torch.nn.Module) -> dict[str, Any]:
+        with torch.inference_mode():
+            seen.append(module(x[:4]))
+        return {"top1": 0.0}
+
+    labels = torch.arange(16) % 10
+    subject = criteria_cells.swept(EVERY["plain"]().eval(), x[:1], [(x, labels)], "fashion", judge, 0)
+    rows = list(criteria_cells.cells(subject, "l1", (0.5,)))
+    assert [(r["repair"], r.get("spec")) for r in rows] == [
+        ("none", None),
+        ("compensation", "refit"),
+        ("distill", "distill{steps=2,batch=4}"),
+    ]
+    assert not torch.equal(seen[0], seen[1])
+    torch.testing.assert_close(seen[2], seen[1], atol=0.2, rtol=0.2)  # two steps away from it
+    assert (seen[2] - seen[1]).norm() < (seen[2] - seen[0]).norm()
+    assert list(criteria_cells.repairs("imagenet")) == ["none", "compensation"]
 
 
 def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

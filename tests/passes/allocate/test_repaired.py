@@ -152,3 +152,30 @@ def test_ways_that_only_a_judge_could_prefer_are_left_out_without_data() -> None
     assert note is not None
     assert (mask_of(done) == mask_of(without(graph, 3))).all()
     assert not [remark for remark in note.remarks if "other things" in remark or "repaired" in remark]
+
+
+def test_of_each_search_the_network_that_gives_up_least_is_repaired() -> None:
+    """One way finds two networks that meet the budget: without both units, and without the small one alone."""
+
+    class Steps(Halving):
+        def __call__(self, *graphs: Graph) -> list[float]:
+            return [{4: 10.0, 3: 4.9, 2: 4.0}[g.weights[next(iter(g.weights))].shape[0]] for g in graphs]
+
+    def given_up(masked: Graph) -> float:
+        return float((~mask_of(masked)).sum())
+
+    def at(share: float) -> Pass:
+        def both(graph: Graph) -> Graph:
+            large = mask_of(without(graph, 1))
+            done = leaving_out(3)(share)(graph)
+            return done if share > 0.6 else done.with_note(KeepMask(mask_of(done) & large))
+
+        return both  # type: ignore[return-value]
+
+    graph = in_context(twins(), latency=Steps())
+    others = ((leaving_out(1), "other things"),)
+    done = Timed(Amount("speedup", 2.0), at, True, given_up, others=others, judge=Repaired(()))(graph)
+    note = done.note(Allocation)
+    assert note is not None
+    assert {trial.ms for trial in note.tried} == {4.9, 4.0}
+    assert (mask_of(done) == mask_of(without(graph, 3))).all()
