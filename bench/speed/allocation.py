@@ -42,9 +42,8 @@ from secateur.ir.frontends.torch.trace import trace
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Knapsack, Timed, Uniform
 from secateur.passes.allocate.amount import Allocator
-from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.side_by_side import SideBySide
-from secateur.passes.allocate.timed import ALIKE, at_share
+from secateur.passes.allocate.timed import at_share, by_time
 from secateur.passes.analysis.cost import cost
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import Calibration, LatencyModel, context_of, in_context
@@ -108,12 +107,11 @@ def scored(graph: Graph, latency: LatencyModel, pictures: Array | None) -> Graph
 
 def cut(graph: Graph, method: str, speedup: float, mended: Mended) -> Graph:
     """The allocated network, which meets the budget as measured; by time as a policy allocates."""
-    step, by_time = METHODS[method]
-    budget, at, floor = Amount("speedup", speedup), functools.partial(at_share, step), getattr(step, "floor", 0.0)
-    if not by_time:
-        return Timed(budget, at, floor=floor)(graph)
-    alike = functools.partial(at_share, Uniform())
-    return Timed(budget, at, True, SUM.lost, floor, ((alike, ALIKE),), Repaired((mended,)))(graph)
+    step, timed = METHODS[method]
+    budget = Amount("speedup", speedup)
+    if timed and isinstance(step, Knapsack):
+        return by_time(step, budget, (mended,))(graph)
+    return Timed(budget, functools.partial(at_share, step), floor=getattr(step, "floor", 0.0))(graph)
 
 
 def of_photos(name: str, seed: int) -> Subject:

@@ -13,12 +13,11 @@ from types import MappingProxyType
 from secateur.ir import InputError
 from secateur.ir.files import write_text
 from secateur.passes import COMPENSATION
-from secateur.passes.allocate import Knapsack, Rounds, Timed, Uniform
+from secateur.passes.allocate import Knapsack, Rounds, Timed
 from secateur.passes.allocate.amount import TIMED, Allocator, Amount, takes_budget
 from secateur.passes.allocate.own_readers import OwnReaders
-from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.swap import Swap
-from secateur.passes.allocate.timed import ALIKE, TIED, at_share
+from secateur.passes.allocate.timed import TIED, at_share, by_time
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, keeps_state, options_of, with_options
 from secateur.passes.rewrite.canonicalize import Canonicalize
@@ -126,11 +125,10 @@ class Policy(Parts):
         step = once if method.rounds == 1 else Rounds(method.rounds, once, (*repairs, *again))
         if not self.timed:
             return step
-        floor, at = float(getattr(once, "floor", 0.0)), functools.partial(at_share, step)
-        if not isinstance(step, Knapsack) or step.by != "time":
-            return Timed(Amount(*self.budget), at, floor=floor)
-        alike = functools.partial(at_share, Uniform(round_to=step.round_to))
-        return Timed(Amount(*self.budget), at, True, step.lost, floor, ((alike, ALIKE),), Repaired(repairs))
+        budget = Amount(*self.budget)
+        if isinstance(step, Knapsack) and step.by == "time":
+            return by_time(step, budget, repairs)
+        return Timed(budget, functools.partial(at_share, step), floor=float(getattr(once, "floor", 0.0)))
 
     @property
     def timed(self) -> bool:

@@ -16,7 +16,7 @@ from secateur.passes.allocate.estimate import Prices, work_of_weights
 from secateur.passes.allocate.prices import halfway, prices
 from secateur.passes.allocate.repaired import Repaired
 from secateur.passes.allocate.time_search import _kept
-from secateur.passes.allocate.timed import at_share
+from secateur.passes.allocate.timed import HALVES, at_share, by_time
 from secateur.passes.analysis.cost import cost
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import LatencyModel, in_context
@@ -182,15 +182,15 @@ def test_the_knapsack_goes_by_what_layers_take(which: int) -> None:
     model = ByLayer(graph, slow)
     graph = in_context(graph, latency=model)
     found = {}
-    for by_time in (False, True):
-        timed = Timed(Amount("speedup", 1.5), functools.partial(at_share, Knapsack(round_to=1)), by_time)
+    for priced in (False, True):
+        timed = Timed(Amount("speedup", 1.5), functools.partial(at_share, Knapsack(round_to=1)), priced)
         done = timed(graph)
         allocation = done.note(Allocation)
         assert allocation is not None
         assert allocation.reached >= 1.5
-        assert ("time that layers took" in " ".join(allocation.remarks)) == by_time
-        found[by_time] = slim(done, done.note(KeepMask).mask)  # type: ignore[union-attr]
-    left = {by_time: {row.label: row.macs for row in cost(small).layers} for by_time, small in found.items()}
+        assert ("time that layers took" in " ".join(allocation.remarks)) == priced
+        found[priced] = slim(done, done.note(KeepMask).mask)  # type: ignore[union-attr]
+    left = {priced: {row.label: row.macs for row in cost(small).layers} for priced, small in found.items()}
     assert left[True][slow] < left[False][slow]  # what takes long goes first,
     assert cost(found[True]).macs > cost(found[False]).macs  # so that more of the rest may stay
 
@@ -279,4 +279,20 @@ def test_compile_judges_networks_by_what_the_policy_repairs_with(monkeypatch: py
     assert any("of the MACs, alike in all layers" in remark for remark in done.report.remarks)
     (allocation,) = (p for p in Policy.parse(policy).with_budget("speedup", 1.2).passes() if isinstance(p, Timed))
     assert allocation.judge == Repaired((Refit(),))  # distill takes as long as it may, and is left to the end
-    assert [what for _, what in allocation.others] == ["MACs, alike in all layers"]
+    assert [what for _, what in allocation.others] == ["MACs, alike in all layers", "MACs, in halves of vectors"]
+
+
+def test_widths_of_half_vectors_are_tried_where_the_target_decides() -> None:
+    net = Net(1, 3, 8, 8)
+    graph = net.graph(net.head(net.relu(net.conv(net.relu(net.conv("x", 32)), 32))))
+    graph = Pipeline((Couple(), L1()))(in_context(graph, lanes=8))
+    way = {what: at for at, what in by_time(Knapsack(), Amount("speedup", 2.0), ()).others}
+    steps = {}
+    for share in (0.3, 0.4, 0.5, 0.6, 0.7):
+        halves, whole = (step(graph).note(Allocation) for step in (way[HALVES](share), at_share(Knapsack(), share)))
+        assert halves is not None and whole is not None
+        steps[share] = halves.round_to, whole.round_to
+        assert halves.reached >= whole.reached * 0.9
+    assert (4, 8) in steps.values()
+    assert all(half <= 4 for half, _ in steps.values())
+    assert HALVES not in [what for _, what in by_time(Knapsack(round_to=1), Amount("speedup", 2.0), ()).others]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -16,7 +17,7 @@ from secateur.passes.pipeline import Pass, with_options
 from secateur.passes.recipe.mask import mask_of
 
 from .amount import Allocation, Allocator, Amount, Trial
-from .budget import notes_of
+from .budget import LANES, notes_of
 from .estimate import Prices
 from .knapsack import Knapsack
 from .own_readers import OwnReaders
@@ -25,10 +26,11 @@ from .repaired import Repaired
 from .rounds import Rounds
 from .side_by_side import NEAR, SURE, SideBySide
 from .time_search import MEASURE, NETWORKS, Found, TimeSearch
+from .uniform import Uniform
 
 HALF = 0.5  # of the multiply-accumulates: the second network whose layers are timed
 MACS, TIME, BOTH = "MACs", "time that layers took", "MACs and time in equal parts"
-TIED, ALIKE = "MACs, with tied readers", "MACs, alike in all layers"
+TIED, ALIKE, HALVES = "MACs, with tied readers", "MACs, alike in all layers", "MACs, in halves of vectors"
 Way = tuple[Callable[[float], Pass], str]  # an allocation that leaves a share, and what the share is of
 
 
@@ -170,16 +172,22 @@ def stated(found: Found, clock: SideBySide) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _OfTime:
-    """An allocation that leaves a share of the time where the graph has prices, else of the multiply-accumulates."""
+    """An allocation that leaves a share of the time where the graph has prices, else of the multiply-accumulates.
+
+    ``halves``: widths are multiples of half of the target's vector, which fill it less and keep more of what counts.
+    """
 
     name: ClassVar[str] = Knapsack.name
     step: Knapsack
     share: float
+    halves: bool = False
 
     def __call__(self, graph: Graph) -> Graph:
+        lanes = context_of(graph).lanes or LANES
+        step = with_options(self.step, round_to=max(1, lanes // 2)) if self.halves else self.step
         if graph.note(Prices) is None:
-            return with_options(self.step, macs=self.share)(graph)
-        return self.step.within(graph, Amount("time", self.share))
+            return with_options(step, macs=self.share)(graph)
+        return step.within(graph, Amount("time", self.share))
 
 
 def at_share(step: Allocator | Rounds | OwnReaders, share: float) -> Pass:
@@ -189,3 +197,12 @@ def at_share(step: Allocator | Rounds | OwnReaders, share: float) -> Pass:
     if isinstance(step, Rounds | OwnReaders):
         return dataclasses.replace(step, allocator=with_options(step.allocator, macs=float(share)))
     return with_options(step, macs=float(share))
+
+
+def by_time(step: Knapsack, budget: Amount, repairs: Sequence[Pass]) -> Timed:
+    """What ``knapsack{by=time}`` does: by time, by multiply-accumulates, and what only a judge could prefer to both."""
+    others: list[Way] = [(functools.partial(at_share, Uniform(round_to=step.round_to)), ALIKE)]
+    if step.round_to == "auto":
+        others.append((functools.partial(_OfTime, step, halves=True), HALVES))
+    at = functools.partial(at_share, step)
+    return Timed(budget, at, True, step.lost, step.floor, tuple(others), Repaired(tuple(repairs)))
