@@ -8,6 +8,7 @@ import statistics
 from bench.docs.readme_speed import NAMES, several_threads, short
 from bench.lib import common
 from bench.reach.names import ENGINES, PRUNERS, WRONG
+from secateur.checks.library import FINE
 
 
 def portable() -> str:
@@ -69,6 +70,7 @@ def installed() -> str:
         if judged:
             means = [statistics.geometric_mean(r[k] for r in judged) for k in ("best_peer_ratio", "best_cpu_ratio")]
             lines += ["", f"Geometric mean of best/ours: {means[0]:.2f} by the wall, {means[1]:.2f} by the processor."]
+            lines += [exact for r in judged if (exact := _exact(r))]
     failed = {
         f"{NAMES.get(k, k)} failed on {short(r['network'])}: {_short(v)}" for r in rows for k, v in r["failed"].items()
     }
@@ -80,6 +82,22 @@ def installed() -> str:
         f"Outputs are at most {right:.0e} of their scale from ONNX Runtime's, where no † stands. "
         f"`python -m bench.speed.latency --runtimes installed`; {named}; {common.where(*rows)}.",
     ])  # fmt: skip
+
+
+def _exact(row: common.Row) -> str:
+    """Who is the fastest of those that are as exact as our libraries have to be, where the best engine is not."""
+    error: dict[str, float] = row["error"]
+    if error.get(row["best_peer"], 0.0) <= FINE:
+        return ""
+    over = {k: v for k, v in row["ratio"].items() if error.get(k, 0.0) <= FINE and k != "openvino-default"}
+    of = f"{NAMES[row['best_peer']]}'s outputs of {short(row['network'])} are {error[row['best_peer']]:.0e} off"
+    if not over:
+        return f"{of}; no other engine is within {FINE:g}, as our libraries have to be."
+    nearest = min(over, key=over.__getitem__)
+    return (
+        f"{of}; of engines within {FINE:g}, as our libraries have to be, the best is {NAMES[nearest]}, "
+        f"{over[nearest]:.2f} by the wall."
+    )
 
 
 def start() -> str:

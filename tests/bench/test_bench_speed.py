@@ -251,7 +251,7 @@ def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
     one = row("ref/one", 1, onnxruntime=3.0, ncnn=2.5, executorch=1.0)
     one |= {
         "cpu_ratio": {"onnxruntime": 1.6, "ncnn": 1.2, "executorch": 0.5}, "best_cpu_ratio": 1.2,
-        "best_peer_ratio": 1.25, "error": {"secateur": 2e-6, "ncnn": 1e-6, "executorch": 0.5},
+        "best_peer": "ncnn", "best_peer_ratio": 1.25, "error": {"secateur": 2e-6, "ncnn": 1e-6, "executorch": 0.5},
         "packages": {"ncnn": "1.0"}, "failed": {"mnn": "RuntimeError: no; not at all"},
     }  # fmt: skip
     wrong = row("ref/wrong", 1, ncnn=3.0) | {
@@ -270,6 +270,20 @@ def test_every_engine_stands_next_to_ours_and_the_wrong_are_marked(
     assert "- MNN failed on one: RuntimeError: no\n" in text
     assert "at most 2e-06 of their scale" in text
     assert "(ONNX Runtime, ncnn, ExecuTorch) the fastest takes **1.25 times**" in readme_headlines.installed()
+    assert " off; " not in text
+    for error, said in (
+        (
+            {"ncnn": 3e-3},
+            "3e-03 off; of engines within 0.0001, as our libraries have to be, the best is ONNX Runtime, 1.50",
+        ),
+        (
+            {"ncnn": 3e-3, "onnxruntime": 2e-3},
+            "3e-03 off; no other engine is within 0.0001, as our libraries have to be.",
+        ),
+    ):
+        rough = one | {"best_peer": "ncnn", "error": {"executorch": 0.5, **error}}
+        (tmp_path / "latency_engines.jsonl").write_text(json.dumps(rough) + "\n")
+        assert f"ncnn's outputs of one are {said}" in readme_peers.installed()
 
 
 def test_the_fastest_peer_is_one_that_is_right_and_computes_in_float32() -> None:
