@@ -88,8 +88,8 @@ def test_tables_take_the_newest_row_and_put_the_best_first(tmp_path: Path, monke
     assert criteria_tables.photos(found, "mobilenet_v2", "l1") == "16, 18"
     monkeypatch.setattr(criteria_tables, "rows", lambda: found)
     text = criteria_tables.table(lambda *rows: "here")
-    assert "| `l1` | – | – | – | 20.0 | 80.0 | 85.0 | 88.0 |" in text
-    assert "without labels (0 to 1 networks);" in text
+    assert "| `l1` | – | – | – | 20.0 | 80.0 | +5.0 | 88.0 |" in text
+    assert "measured (0 to 1 networks);" in text
     assert "no ReLU" in text
     assert "Of fewer networks than 2: `l1` 1, `apoz` 0." in text
 

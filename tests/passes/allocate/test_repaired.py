@@ -10,7 +10,7 @@ import pytest
 from secateur.ir import Array, Graph
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Timed
-from secateur.passes.allocate.repaired import Repaired
+from secateur.passes.allocate.repaired import MOVED, OFF, Repaired
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
@@ -18,6 +18,7 @@ from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass
 from secateur.passes.recipe.mask import mask_of
 from secateur.passes.score import L1
+from secateur.passes.sweep.outputs import moved
 from support.network import Net
 
 X = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
@@ -179,3 +180,31 @@ def test_of_each_search_the_network_that_gives_up_least_is_repaired() -> None:
     assert note is not None
     assert {trial.ms for trial in note.tried} == {4.9, 4.0}
     assert (mask_of(done) == mask_of(without(graph, 3))).all()
+
+
+def test_classes_are_judged_by_the_probability_that_moves() -> None:
+    """By hand: softmax of (0, ln 3) is (1/4, 3/4), of (0, 0) halves: a quarter moves; of (9, 9 + ln 3) nothing does."""
+    scores = np.log([[1.0, 3.0], [1.0, 1.0]])
+    assert moved(scores, scores + 9) == pytest.approx(0)
+    assert moved(scores, scores[::-1]) == pytest.approx(0.25)
+    shares = np.array([[0.25, 0.75], [0.5, 0.5]])  # which are probabilities already
+    assert moved(shares, shares[::-1]) == pytest.approx(0.25)
+    assert moved(np.log([[1.0, 3.0]]), np.array([[2.0, 2.0]])) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_what_scores_classes_is_judged_as_such(classes: bool) -> None:
+    """All scores change by as much where a unit is gone: no answer changes, and every output does."""
+    net = Net(1, 3, 6, 6)
+    hidden = net.relu(net.conv("x", 4, bias=False))
+    graph = net.graph(net.head(hidden, 5) if classes else net.conv(hidden, 5))
+    last = [name for name, w in graph.weights.items() if w.ndim > 1 and w.shape[0] == 5][-1]
+    weight = graph.weights[last].copy()
+    of_first = slice(0, weight.shape[1] // 4)  # flattened, each unit has a column for every place
+    weight[:, of_first] = weight[0, of_first]  # what unit 0 gives is the same for all outputs
+    graph = graph.rewrite(weights={**graph.weights, last: weight})
+    graph = Pipeline((Couple(), L1()))(in_context(graph, calibration=Calibration([X], 0, len(X))))
+    found = Repaired(())(graph, [without(graph, 0)])
+    assert found is not None
+    assert found.what == (MOVED if classes else OFF)
+    assert (found.errors[0] < 1e-6) == classes

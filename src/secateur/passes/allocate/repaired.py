@@ -11,20 +11,22 @@ from secateur.ir import Array, Graph
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.pipeline import Pass, Pipeline
 from secateur.passes.rewrite.slim import Slim
-from secateur.passes.sweep.batches import batches
+from secateur.passes.sweep.batches import batches, classes_of
 
 HELD = 4  # of so many examples one judges
 FEWEST = 2 * HELD  # examples, below which nobody judges
 EXAMPLES = 512  # that are looked at, of both kinds: they are all in memory
+MOVED, OFF = "of the probability goes to other classes", "of the outputs' size is their error"
 Part = Mapping[str, Array]  # some examples, inputs by name
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The relative error of each network's outputs, as norms, and how many examples it was measured on."""
+    """How far each network's outputs are off, on how many examples, and by what (``MOVED``, ``OFF``)."""
 
     errors: tuple[float, ...]
     examples: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Repaired:
     """Judges keep masks by what a user gets: the network is cut, repaired by ``repairs``, and run.
 
     What a mask gives up by its scores foretells badly what is left after a repair. Three of four examples are there to
-    repair by, the fourth judges.
+    repair by, the fourth judges: by the probability that goes to other classes, where the network scores classes, since
+    that foretells better than errors of the scores how many answers stay; else by the relative error of all outputs.
     """
 
     repairs: tuple[Pass, ...]
@@ -42,7 +45,7 @@ class Repaired:
 
         Raises what the repairs raise.
         """
-        from secateur.passes.sweep.outputs import apart, feeds, outputs  # which load torch
+        from secateur.passes.sweep.outputs import apart, feeds, moved, outputs  # which load torch
 
         calibration = context_of(graph).calibration
         if calibration is None:
@@ -53,11 +56,13 @@ class Repaired:
         fed = feeds(graph, judge, EXAMPLES)
         wanted = outputs(graph, fed)
         errors: list[float] = []
+        by_class = len(graph.outputs) == 1 and classes_of(graph) is not None
         for one in masked:
             context_of(graph).progress(len(errors), len(masked), "repair and compare")
             repaired = Pipeline(self.repairs)(in_context(Slim()(one), calibration=known))
-            errors.append(apart(outputs(repaired, fed), wanted))
-        return Judged(tuple(errors), sum(item.examples for item in fed))
+            found = outputs(repaired, fed)
+            errors.append(moved(*map(np.concatenate, (found, wanted))) if by_class else apart(found, wanted))
+        return Judged(tuple(errors), sum(item.examples for item in fed), MOVED if by_class else OFF)
 
 
 def _parted(graph: Graph, calibration: Calibration) -> tuple[Calibration, list[Part]]:

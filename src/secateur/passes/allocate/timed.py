@@ -136,9 +136,7 @@ class Timed:
         if judged is None:
             return min(met, key=lambda found: lost(found.graph)), ()
         errors = ", ".join(f"{error:.1%} ({found.how})" for found, error in zip(rivals, judged.errors, strict=True))
-        why = (
-            f"repaired and run on {judged.examples} examples kept apart, outputs are off by {errors}; taken: the least"
-        )
+        why = f"repaired and run on {judged.examples} examples kept apart: {errors} {judged.what}; taken: the least"
         return rivals[int(np.argmin(judged.errors))], (why,)
 
     def _prices(self, graph: Graph, latency: LatencyModel) -> Prices | None:
