@@ -269,6 +269,23 @@ def test_another_machine_is_not_measured() -> None:
         secateur.compile(chain(), latency_ms=5, target="aarch64-neon")
 
 
+def test_of_networks_that_are_as_fast_the_larger_is_taken() -> None:
+    """Time goes in steps: all networks up to 62 % take 4.9 ms, larger ones 9."""
+
+    class Step(Latency):
+        def __call__(self, *graphs: Graph) -> list[float]:
+            shares = [cost(graph).macs / self.whole for graph in graphs]
+            return [10.0 if share == 1 else 4.9 if share <= 0.62 else 9.0 for share in shares]
+
+    net, x = Net(1, 3, 8, 8), "x"
+    for _ in range(4):
+        x = net.relu(net.conv(x, 24))
+    graph = net.graph(net.head(x))
+    done = allocated(graph, Step(graph), 5.0)
+    left = cost(slim(done, done.note(KeepMask).mask)).macs / cost(graph).macs  # type: ignore[union-attr]
+    assert 0.58 < left <= 0.62
+
+
 def test_compile_judges_networks_by_what_the_policy_repairs_with(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain()
     monkeypatch.setattr(never_slower, "latency_model", lambda seed, runtime: ByLayer(graph, ""))

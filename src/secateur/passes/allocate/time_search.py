@@ -24,6 +24,7 @@ MEASURE = "measure the latency"
 AIM = 0.982  # the next network is made for this share of the budget: between NEAR and what is surely below 1
 FIRST = 0.025  # how near to the ends of what is left the first share may lie; each time twice as far
 FINE = 0.002  # shares so near to each other are one
+FURTHER, LARGER = 2, 1.12  # once the budget is used, so many networks so many times as large, which may be as fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +76,19 @@ class TimeSearch:
             f"{found.how} {found.measured.took:.4g} ms against {found.measured.whole:.4g}" for found in self.tried
         )
 
-    def run(self) -> None:
-        """Bisect shares, then, where no share leads to widths that are near enough, the sets that two networks differ
-        in.
+    def run(self, further: int = FURTHER) -> None:
+        """Bisect shares; then make ``further`` networks that are larger, since time goes in steps; or, where no share
+        leads to widths that are near enough, bisect the sets that two networks differ in.
         """
-        low, high = _End(0.0, 0.0), _End(1.0, self.clock.used(1.0))  # the first a guess
+        low, high, beyond = _End(0.0, 0.0), _End(1.0, self.clock.used(1.0)), 0  # the first a guess
         for number in range(ALLOCATIONS):
-            if self._over or high.share - low.share < FINE:
+            if self._enough or (self._used and beyond == further) or high.share - low.share < FINE:
                 break
             share = low.share + (high.share - low.share) * (AIM - low.used) / max(high.used - low.used, 1e-9)
             edge = (high.share - low.share) * min(FIRST * 2**number, 0.5)  # time goes in steps: halve in the end
             share = min(max(share, low.share + edge), high.share - edge)
+            if self._used:
+                share, beyond = min(LARGER * low.share, (low.share + high.share) / 2), beyond + 1
             try:
                 allocated = self.at(share)(self.graph)
             except BudgetError:  # no network has so little: look above
@@ -107,7 +110,7 @@ class TimeSearch:
             return  # readers that keep their own channels: the masks are not of the same units
         domains = np.unique(coupling.domain[under.mask != over.mask])
         low, high = 0, len(domains)
-        while high - low > 1 and not self._over:
+        while high - low > 1 and not (self._enough or self._used):
             middle = (low + high) // 2
             mask = np.where(np.isin(coupling.domain, domains[:middle]), over.mask, under.mask)
             if not all(coupling.live(axis, mask).any() for axis in axes(coupling)):
@@ -122,10 +125,14 @@ class TimeSearch:
         return [found for found in self.again if self.clock.meets(found.measured)]
 
     @property
-    def _over(self) -> bool:
-        """Was a network found that meets the budget and uses it, or are there enough of them?"""
-        enough = len(self.tried) >= 2 * NETWORKS - 1
-        return enough or any(self.clock.used(found.measured.ratio) >= NEAR for found in self.met)
+    def _enough(self) -> bool:
+        """Were enough networks measured?"""
+        return len(self.tried) >= 2 * NETWORKS - 1
+
+    @property
+    def _used(self) -> bool:
+        """Was a network found that meets the budget and uses it?"""
+        return any(self.clock.used(found.measured.ratio) >= NEAR for found in self.met)
 
     def _judged(self, share: float, how: str, allocated: Graph) -> Found:
         """Measured next to the original, and again if it met the budget; once for all searches."""

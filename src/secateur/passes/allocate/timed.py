@@ -44,7 +44,7 @@ class Timed:
     multiply-accumulates and one by both in equal parts, as prices are lines and time goes in steps. Likewise with
     ``others``, further ways to leave a share. Of all that met the budget as measured the network that gives up least
     is taken; or, with a ``judge`` and data, of the networks that gave up least of each search the one that answers
-    most like the original once it is repaired. Without ``lost`` it is the network that uses the budget best.
+    most like the original once it is repaired. Without ``lost`` it is the largest network that uses the budget.
     """
 
     name: ClassVar[str] = "timed"
@@ -78,7 +78,7 @@ class Timed:
             search.run()
         if any(search.again for search in searches) and not any(search.met for search in searches):
             for search in searches:  # the machine has slowed down since
-                search.run()
+                search.run(further=0)
         if not any(search.met for search in searches):
             self._narrowest(searches, clock)
         best, why = self._best(graph, searches, clock)
@@ -129,7 +129,7 @@ class Timed:
         """The network that is taken of those that met the budget, and a sentence about it if several were repaired."""
         lost, met = self.lost, [found for search in searches for found in search.met]
         if lost is None:
-            return max(met, key=lambda found: clock.used(found.measured.ratio)), ()
+            return max(met, key=lambda found: _fullness(found, clock)), ()
         least = [min(search.met, key=lambda found: lost(found.graph)) for search in searches if search.met]
         rivals = list(dict.fromkeys(least))
         judged = self.judge(graph, [found.graph for found in rivals]) if self.judge and len(rivals) > 1 else None
@@ -153,6 +153,12 @@ class Timed:
     @property
     def _spelt(self) -> str:
         return f"{self.budget.kind}={self.budget.value:g}"
+
+
+def _fullness(found: Found, clock: SideBySide) -> tuple[bool, float]:
+    """What is more of two networks that meet the budget: the larger where both use it, else how much they use."""
+    used = clock.used(found.measured.ratio)
+    return used >= NEAR, found.share if used >= NEAR else used
 
 
 def stated(found: Found, clock: SideBySide) -> Iterator[str]:
