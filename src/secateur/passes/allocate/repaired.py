@@ -22,14 +22,9 @@ Part = Mapping[str, Array]  # some examples, inputs by name
 
 @dataclass(frozen=True)
 class Judged:
-    """How far each network's outputs are off, on how many examples, and by what (``MOVED``, ``OFF``).
-
-    ``alike``: networks that so few examples cannot tell from the best, in so far as their error is less than a standard
-    error of the difference above its.
-    """
+    """How far each network's outputs are off, on how many examples, and by what (``MOVED``, ``OFF``)."""
 
     errors: tuple[float, ...]
-    alike: tuple[bool, ...]
     examples: int
     what: str
 
@@ -50,7 +45,7 @@ class Repaired:
 
         Raises what the repairs raise.
         """
-        from secateur.passes.sweep.outputs import feeds, moved, outputs  # which load torch
+        from secateur.passes.sweep.outputs import apart, feeds, moved, outputs  # which load torch
 
         calibration = context_of(graph).calibration
         if calibration is None:
@@ -60,26 +55,14 @@ class Repaired:
             return None
         fed = feeds(graph, judge, EXAMPLES)
         wanted = outputs(graph, fed)
+        errors: list[float] = []
         by_class = len(graph.outputs) == 1 and classes_of(graph) is not None
-        errors: list[Array] = []
         for one in masked:
             context_of(graph).progress(len(errors), len(masked), "repair and compare")
             repaired = Pipeline(self.repairs)(in_context(Slim()(one), calibration=known))
             found = outputs(repaired, fed)
-            errors.append(moved(*map(np.concatenate, (found, wanted))) if by_class else _off(found, wanted, len(fed)))
-        means = [float(np.mean(each)) for each in errors]
-        least = errors[int(np.argmin(means))]
-        examples = sum(item.examples for item in fed)
-        alike = tuple(bool(np.mean(e - least) <= np.std(e - least) / np.sqrt(len(e))) for e in errors)
-        return Judged(tuple(means), alike, examples, MOVED if by_class else OFF)
-
-
-def _off(found: Sequence[Array], wanted: Sequence[Array], count: int) -> Array:
-    """The relative error of the outputs of each of so many batches."""
-    from secateur.passes.sweep.outputs import apart
-
-    step = len(wanted) // count
-    return np.array([apart(found[i : i + step], wanted[i : i + step]) for i in range(0, len(wanted), step)])
+            errors.append(moved(*map(np.concatenate, (found, wanted))) if by_class else apart(found, wanted))
+        return Judged(tuple(errors), sum(item.examples for item in fed), MOVED if by_class else OFF)
 
 
 def _parted(graph: Graph, calibration: Calibration) -> tuple[Calibration, list[Part]]:

@@ -44,8 +44,7 @@ class Timed:
     multiply-accumulates and one by both in equal parts, as prices are lines and time goes in steps. Likewise with
     ``others``, further ways to leave a share. Of all that met the budget as measured the network that gives up least
     is taken; or, with a ``judge`` and data, of the networks that gave up least of each search the one that answers
-    most like the original once it is repaired, or of several that are too alike to tell the one that gives up least.
-    Without ``lost`` it is the largest network that uses the budget.
+    most like the original once it is repaired. Without ``lost`` it is the largest network that uses the budget.
     """
 
     name: ClassVar[str] = "timed"
@@ -137,11 +136,8 @@ class Timed:
         if judged is None:
             return min(met, key=lambda found: lost(found.graph)), ()
         errors = ", ".join(f"{error:.1%} ({found.how})" for found, error in zip(rivals, judged.errors, strict=True))
-        near = [found for found, alike in zip(rivals, judged.alike, strict=True) if alike]
-        best = min(near, key=lambda found: lost(found.graph))
-        why = f"repaired and run on {judged.examples} examples kept apart: {errors} {judged.what}; "
-        how = "the least" if len(near) == 1 else f"of {len(near)} that these do not tell apart the one that loses least"
-        return best, (f"{why}taken: {how} ({best.how})",)
+        why = f"repaired and run on {judged.examples} examples kept apart: {errors} {judged.what}; taken: the least"
+        return rivals[int(np.argmin(judged.errors))], (why,)
 
     def _prices(self, graph: Graph, latency: LatencyModel) -> Prices | None:
         """What layers take, if they can be timed."""

@@ -38,15 +38,14 @@ def apart(found: Sequence[Array], wanted: Sequence[Array]) -> float:
     return float(np.sqrt(off / max(energy, np.finfo(np.float64).tiny)))
 
 
-def moved(found: Array, wanted: Array) -> Array:
-    """f64[examples]: the share of the probability that goes to other classes, the total variation distance.
+def moved(found: Array, wanted: Array) -> float:
+    """The share of the probability that goes to other classes: the total variation distance, in the mean of examples.
 
     Both are f64[examples, classes], scores, or probabilities where those that are wanted are.
     """
     given = bool((wanted >= 0).all()) and np.allclose(wanted.sum(1), 1, atol=1e-3)
     one, other = (rows if given else _softmax(rows) for rows in (found, wanted))
-    result: Array = 0.5 * np.abs(one - other).sum(1)
-    return result
+    return float(0.5 * np.abs(one - other).sum(1).mean())
 
 
 def _softmax(scores: Array) -> Array:
