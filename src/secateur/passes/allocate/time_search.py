@@ -76,13 +76,13 @@ class TimeSearch:
             f"{found.how} {found.measured.took:.4g} ms against {found.measured.whole:.4g}" for found in self.tried
         )
 
-    def run(self, further: int = FURTHER) -> None:
-        """Bisect shares; then make ``further`` networks that are larger, since time goes in steps; or, where no share
+    def run(self) -> None:
+        """Bisect shares; then make a few networks that are larger, since time goes in steps; or, where no share
         leads to widths that are near enough, bisect the sets that two networks differ in.
         """
         low, high, beyond = _End(0.0, 0.0), _End(1.0, self.clock.used(1.0)), 0  # the first a guess
         for number in range(ALLOCATIONS):
-            if self._enough or (self._used and beyond == further) or high.share - low.share < FINE:
+            if self._enough or (self._used and beyond == FURTHER) or high.share - low.share < FINE:
                 break
             share = low.share + (high.share - low.share) * (AIM - low.used) / max(high.used - low.used, 1e-9)
             edge = (high.share - low.share) * min(FIRST * 2**number, 0.5)  # time goes in steps: halve in the end

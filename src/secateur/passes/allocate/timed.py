@@ -78,7 +78,7 @@ class Timed:
             search.run()
         if any(search.again for search in searches) and not any(search.met for search in searches):
             for search in searches:  # the machine has slowed down since
-                search.run(further=0)
+                search.run()
         if not any(search.met for search in searches):
             self._narrowest(searches, clock)
         best, why = self._best(graph, searches, clock)
