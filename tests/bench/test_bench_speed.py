@@ -16,7 +16,7 @@ from torch import nn
 from bench.data import classes
 from bench.docs import readme, readme_headlines, readme_peers, readme_speed
 from bench.lib import alone, common, engines, plots, serving, turns
-from bench.speed import latency, sparse_peers, start, tuning, versions
+from bench.speed import latency, sparse_peers, start, tuning
 from secateur.ir.exporters.onnx.write import to_onnx
 from secateur.ir.frontends.torch.trace import trace
 
@@ -336,28 +336,3 @@ def test_peers_of_sparse_layers_compute_the_same(tmp_path: Path) -> None:
         found = run()
         np.testing.assert_allclose(np.asarray(found[0]).reshape(16, 25) if name == "onnxruntime" else
                                    np.asarray(found).reshape(16, 25), want, rtol=1e-4, atol=1e-5)  # fmt: skip
-
-
-def test_suites_are_compared_by_the_tests_that_both_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cases = '<testcase classname="tests.test_a" name="{}" time="{}"/>'
-    failed = '<testcase classname="tests.test_a" name="test_fails" time="9"><failure/></testcase>'
-    twice = cases.format("test_twice", 1.0) * 2
-    reports = {
-        "before": cases.format("test_kept[1]", 2.0) + cases.format("test_gone", 4.0) + failed + twice,
-        "now": cases.format("test_kept[1]", 0.5) + cases.format("test_kept[2]", 8.0) + twice,
-    }
-    runs = {
-        name: versions.Suite(wall, versions.named(f"<testsuites><testsuite>{text}</testsuite></testsuites>"))
-        for (name, text), wall in zip(reports.items(), (10.0, 20.0), strict=True)
-    }
-    monkeypatch.setattr(versions, "suite", lambda tree, workers: runs[tree.name])
-    found = dict(versions.suites({name: tmp_path / name for name in runs}, 1))
-    assert found["the suite, by each README's command"] == {"before": [10.0], "now": [20.0]}
-    assert found["the tests that both have, by each README's command"] == {"before": [2.0], "now": [0.5]}
-
-
-def test_a_suite_is_run_as_the_readme_says() -> None:
-    assert versions.documented("```\nbash setup && .venv/bin/python -m pytest -q -n 2\n```\n") == ["-q", "-n", "2"]
-    assert versions.documented((common.ROOT / "README.md").read_text(encoding="utf-8")) == ["-q", "-n", "2"]
-    with pytest.raises(SystemExit, match="no command"):
-        versions.documented("pytest")
