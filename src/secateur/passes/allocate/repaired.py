@@ -35,7 +35,7 @@ class Repaired:
 
     What a mask gives up by its scores foretells badly what is left after a repair. Three of four examples are there to
     repair by, the fourth judges: by the probability that goes to other classes, where the network scores classes, since
-    that foretells better than errors of the scores how many answers stay; else by the relative error of all outputs.
+    scores that are wrong where no answer depends on them cost nothing; else by the relative error of all outputs.
     """
 
     repairs: tuple[Pass, ...]

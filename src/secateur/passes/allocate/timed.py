@@ -91,7 +91,7 @@ class Timed:
         done = best.graph.note(Allocation)
         how = getattr(clock.latency, "how", "measured next to the original")
         measured = (f"{how}: {search}" for search in searches if search.tried)
-        remarks = (*(done.remarks if done else ()), *measured, *why, *stated(best, clock))
+        remarks = (*(done.remarks if done else ()), *measured, *why, *stated(best, searches, clock))
         trials = tuple(
             Trial(f.share, f.measured.took, f.measured.whole, f.widths, f is best, f.measured.off)
             for s in searches for f in s.tried
@@ -161,11 +161,13 @@ def _fullness(found: Found, clock: SideBySide) -> tuple[bool, float]:
     return used >= NEAR, found.share if used >= NEAR else used
 
 
-def stated(found: Found, clock: SideBySide) -> Iterator[str]:
+def stated(found: Found, searches: Sequence[TimeSearch], clock: SideBySide) -> Iterator[str]:
     """How well a network's time is known, and why it uses less of its budget than there is."""
     used, measured = clock.used(found.measured.ratio), found.measured
     if used < NEAR:
-        yield f"the budget is used to {used:.1%}: no widths that were tried come nearer to it"
+        nearer = any(clock.used(other.measured.ratio) >= NEAR for search in searches for other in search.met)
+        why = "what uses more of it was judged worse" if nearer else "no widths that were tried come nearer to it"
+        yield f"the budget is used to {used:.1%}: {why}"
     if measured.off > 0:
         noisy = "the machine is not quiet: " if measured.off > 2 * SURE else ""
         yield (
