@@ -5,8 +5,8 @@
 
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
 by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them; by time the
-networks of several searches are refitted on three quarters of them, and the last quarter says which is taken. Networks
-of small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured
+networks of several searches are refitted on three quarters of them and run on the last, each quarter in turn, which
+says which is taken. Networks of small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured
 budget, and is timed again next to the original (``again`` times as fast, known to ``off`` up and down). ``agreement``
 is the share of judged pictures that the slim network answers as the original does, ``error`` the relative error of its
 logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of each of GCompris's photos, of
@@ -67,7 +67,7 @@ TOGETHER, SMALL = 32, 64  # pictures in a batch, where they have fewer than so m
 NETWORKS = (
     "fashion/mobile", "fashion/residual", "fashion/resnext", "mobilenet_v2", "ref/resnet50", "ref/resnext50_32x4d"
 )  # fmt: skip
-SCORED, CROPS = 512, 192  # pictures of Fashion-MNIST and crops of photos to score and to repair by
+SCORED, CROPS = 1024, 192  # pictures of Fashion-MNIST and crops of photos to score and to repair by
 FEW = Refit(ridge="auto", residual=True)  # what repairs best from crops of few photos (accuracy/pretrained)
 
 

@@ -10,7 +10,7 @@ import pytest
 from secateur.ir import Array, Graph
 from secateur.passes import Pipeline
 from secateur.passes.allocate import Allocation, Amount, Timed
-from secateur.passes.allocate.repaired import MOVED, OFF, Repaired
+from secateur.passes.allocate.repaired import MOVED, OFF, Repaired, _rivals
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
@@ -18,7 +18,7 @@ from secateur.passes.notes import Coupling, KeepMask
 from secateur.passes.pipeline import Pass
 from secateur.passes.recipe.mask import mask_of
 from secateur.passes.score import L1
-from secateur.passes.sweep.outputs import moved
+from secateur.passes.sweep.outputs import moved, squares
 from support.network import Net
 
 X = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
@@ -55,7 +55,7 @@ def test_what_a_repair_makes_up_for_counts_as_nothing() -> None:
     assert bare is not None and mended is not None
     assert bare.errors[0] > 0.3 > bare.errors[1] > 0.01  # a large unit is missed more,
     assert mended.errors[0] < 1e-3 < 0.01 < mended.errors[1] < bare.errors[1]  # but its twin takes its place
-    assert bare.examples == mended.examples == 16
+    assert (bare.best, mended.best) == (1, 0)
 
 
 class Spy:
@@ -64,45 +64,82 @@ class Spy:
     name = "spy"
 
     def __init__(self) -> None:
-        self.seen: list[Array] = []
-        self.examples: int | None = None
+        self.seen: list[set[bytes]] = []
+        self.examples: list[int | None] = []
         self.original: Graph | None = None
 
     def __call__(self, graph: Graph) -> Graph:
         context = context_of(graph)
         assert context.calibration is not None
-        self.seen = [part["x"] for part in context.calibration.data]  # type: ignore[index]
-        self.examples, self.original = context.calibration.examples, context.original
+        self.seen.append({x.tobytes() for part in context.calibration.data for x in part["x"]})  # type: ignore[index]
+        self.examples.append(context.calibration.examples)
+        self.original = context.original
         return graph
 
 
-def test_repairs_see_three_of_four_examples_and_none_that_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_example_judges_once_and_never_what_it_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     from secateur.passes.sweep import outputs
 
-    judged: list[Array] = []
+    judged: list[set[bytes]] = []
     feeds = outputs.feeds
 
     def watched(graph: Graph, data: list[dict[str, Array]], examples: int) -> object:
-        judged.extend(part["x"] for part in data)
+        judged.append({x.tobytes() for part in data for x in part["x"]})
         return feeds(graph, data, examples)
 
     monkeypatch.setattr(outputs, "feeds", watched)
     graph, spy = twins(), Spy()
-    Repaired((spy,))(graph, [without(graph, 3)])
+    same = [without(graph, 3)] * 2  # neither is worse
+    found = Repaired((spy,))(graph, same)
     rows = {x.tobytes() for x in X}
-    fit, judges = ({x.tobytes() for part in parts for x in part} for parts in (spy.seen, judged))
-    assert len(fit) == spy.examples == 48
-    assert not fit & judges
-    assert fit | judges == rows
+    assert [len(part) for part in judged] == [16] * 4
+    assert set().union(*judged) == rows
+    fits = list(zip(spy.seen[::2], spy.seen[1::2], judged, strict=True))
+    assert all(fit == other == rows - part for fit, other, part in fits)
+    assert spy.examples == [48] * 8
+    assert found is not None
+    assert found.examples == (64, 64)
     assert spy.original is not None
     assert [n.name for n in spy.original.nodes] == [n.name for n in graph.nodes]
 
 
-@pytest.mark.parametrize(("count", "judges"), [(7, None), (8, 2), (11, 2)])
-def test_few_examples_judge_nothing(count: int, judges: int | None) -> None:
+def test_what_is_clearly_worse_is_repaired_no_more() -> None:
+    """Without any repair the large unit is missed most; of the others nobody is worse than its like."""
+    graph, spy = twins(), Spy()
+    found = Repaired((spy,))(graph, [without(graph, 3), without(graph, 1), without(graph, 3)])
+    assert found is not None
+    assert found.examples == (64, 32, 64)  # two parts of sixteen: fewer would say too little
+    assert len(spy.seen) == 3 + 3 + 2 + 2
+    alone = Repaired((spy,))(graph, [without(graph, 1), without(graph, 3)])
+    assert alone is not None
+    assert alone.examples == (32, 32)  # then nobody is left to compare with
+    assert alone.best == 1
+
+
+def test_what_scatters_more_than_it_differs_is_not_given_up() -> None:
+    """By hand: mean 0.1 with a standard deviation of 1 in 100 examples is one standard error, and 0.3 is three."""
+    ones = np.tile([1.0, -1.0], 50)
+    best, near, far = np.zeros(100), 0.1 + ones, 0.3 + ones
+    assert _rivals([4, 5, 7], [best, near, far]) == [4, 5]
+    assert _rivals([4, 7], [best[:30], far[:30] + 9]) == [4, 7]
+
+
+def test_squares_of_errors_count_example_by_example() -> None:
+    """Two batches of a network with two outputs, by hand: errors 1 and 2 of the first example, a square of 4 shared."""
+    wanted = [np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([2.0, 2.0]), np.array([[3.0, 3.0]]), np.array([0.0])]
+    found = [np.array([[2.0, 1.0], [1.0, 1.0]]), np.array([4.0, 2.0]), np.array([[3.0, 3.0]]), np.array([1.0])]
+    mean = (4 * 1 + 2 * 4 + 2 * 9) / 3
+    assert squares(found, wanted, [2, 1]) == pytest.approx(np.array([5, 0, 1]) / mean)
+    shared = squares([np.array([2.0])], [np.array([0.0])], [2])  # one number for both examples
+    assert shared[0] == shared[1] > 1e100
+
+
+@pytest.mark.parametrize(("count", "judges"), [(7, None), (8, (8, 8)), (11, (11, 11))])
+def test_few_examples_judge_nothing(count: int, judges: tuple[int, int] | None) -> None:
     graph = in_context(twins(), calibration=Calibration([X[:count]], 0, count))
-    found = Repaired(())(graph, [without(graph, 3)])
-    assert (found and found.examples) == judges
+    masked = [without(graph, 3), without(graph, 1)]
+    found = Repaired(())(graph, masked)
+    assert (found and found.examples) == judges  # too few to give one of them up
     assert Repaired(())(in_context(graph, calibration=None), [without(graph, 3)]) is None
 
 
@@ -139,7 +176,9 @@ def test_of_networks_that_met_the_budget_the_one_that_answers_best_is_taken(judg
     assert (mask_of(done) == (dear if judged else cheap)).all()
     note = done.note(Allocation)
     assert note is not None
-    said = [remark for remark in note.remarks if remark.startswith("repaired and run on 16 examples kept apart")]
+    said = [
+        remark for remark in note.remarks if remark.startswith("repaired and run on 32 examples that no repair saw: ")
+    ]
     assert len(said) == judged
     assert all("of the other things" in remark and "of the MACs" in remark for remark in said)
     assert [trial.taken for trial in note.tried].count(True) == 1
@@ -185,11 +224,11 @@ def test_of_each_search_the_network_that_gives_up_least_is_repaired() -> None:
 def test_classes_are_judged_by_the_probability_that_moves() -> None:
     """By hand: softmax of (0, ln 3) is (1/4, 3/4), of (0, 0) halves: a quarter moves; of (9, 9 + ln 3) nothing does."""
     scores = np.log([[1.0, 3.0], [1.0, 1.0]])
-    assert moved(scores, scores + 9) == pytest.approx(0)
-    assert moved(scores, scores[::-1]) == pytest.approx(0.25)
+    assert moved(scores, scores + 9) == pytest.approx([0, 0])
+    assert moved(scores, scores[::-1]) == pytest.approx([0.25, 0.25])
     shares = np.array([[0.25, 0.75], [0.5, 0.5]])  # which are probabilities already
-    assert moved(shares, shares[::-1]) == pytest.approx(0.25)
-    assert moved(np.log([[1.0, 3.0]]), np.array([[2.0, 2.0]])) == pytest.approx(0.25)
+    assert moved(shares, shares[::-1]) == pytest.approx([0.25, 0.25])
+    assert moved(np.log([[1.0, 3.0]]), np.array([[2.0, 2.0]])) == pytest.approx([0.25])
 
 
 @pytest.mark.parametrize("classes", [True, False])

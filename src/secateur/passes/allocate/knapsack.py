@@ -44,8 +44,8 @@ class Knapsack(Budgeted):
     stays whatever its scores. ``by`` "time": under a budget of time what each layer took in a run of the
     network is shared out, where layers can be timed, multiply-accumulates as well, both in equal parts, and with
     calibration data one share of all layers and, with ``round_to`` "auto", widths of half vectors: of the networks
-    that meet the budget as measured, the one is taken that answers most like the original on data kept apart once it
-    is repaired, or without data the one that loses least. ``readers`` "own", with
+    that meet the budget as measured, the one is taken that answers most like the original once it is repaired, on
+    data that its repair did not see, or without data the one that loses least. ``readers`` "own", with
     ``obs``: layers that read the same tensor may each go without other channels of it, where the network then loses
     less (UPSCALE, ICML 2023; ``OwnReaders``).
     """

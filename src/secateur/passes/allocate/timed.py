@@ -22,7 +22,7 @@ from .estimate import Prices
 from .knapsack import Knapsack
 from .own_readers import OwnReaders
 from .prices import halfway, prices
-from .repaired import Repaired
+from .repaired import Judged, Repaired
 from .rounds import Rounds
 from .side_by_side import NEAR, SURE, SideBySide
 from .time_search import MEASURE, NETWORKS, Found, TimeSearch
@@ -135,9 +135,7 @@ class Timed:
         judged = self.judge(graph, [found.graph for found in rivals]) if self.judge and len(rivals) > 1 else None
         if judged is None:
             return min(met, key=lambda found: lost(found.graph)), ()
-        errors = ", ".join(f"{error:.1%} ({found.how})" for found, error in zip(rivals, judged.errors, strict=True))
-        why = f"repaired and run on {judged.examples} examples kept apart: {errors} {judged.what}; taken: the least"
-        return rivals[int(np.argmin(judged.errors))], (why,)
+        return rivals[judged.best], (_said(rivals, judged),)
 
     def _prices(self, graph: Graph, latency: LatencyModel) -> Prices | None:
         """What layers take, if they can be timed."""
@@ -159,6 +157,16 @@ def _fullness(found: Found, clock: SideBySide) -> tuple[bool, float]:
     """What is more of two networks that meet the budget: the larger where both use it, else how much they use."""
     used = clock.used(found.measured.ratio)
     return used >= NEAR, found.share if used >= NEAR else used
+
+
+def _said(rivals: Sequence[Found], judged: Judged) -> str:
+    """What each network answers once it is repaired, and by how many examples those were judged that were given up."""
+    most = max(judged.examples)
+    errors = ", ".join(
+        f"{error:.1%} ({found.how}{f', given up after {count}' if count < most else ''})"
+        for found, error, count in zip(rivals, judged.errors, judged.examples, strict=True)
+    )
+    return f"repaired and run on {most} examples that no repair saw: {errors} {judged.what}; taken: the least"
 
 
 def stated(found: Found, searches: Sequence[TimeSearch], clock: SideBySide) -> Iterator[str]:

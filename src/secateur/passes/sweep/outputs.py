@@ -38,14 +38,30 @@ def apart(found: Sequence[Array], wanted: Sequence[Array]) -> float:
     return float(np.sqrt(off / max(energy, np.finfo(np.float64).tiny)))
 
 
-def moved(found: Array, wanted: Array) -> float:
-    """The share of the probability that goes to other classes: the total variation distance, in the mean of examples.
+def squares(found: Sequence[Array], wanted: Sequence[Array], counts: Sequence[int]) -> Array:
+    """f64[examples]: of each, the square of all outputs' error over the mean square of the wanted outputs.
+
+    The arrays of batches of ``counts`` examples follow each other; what has no row for each example is shared out.
+    """
+    offs = [np.zeros(count) for count in counts]
+    outs = len(found) // len(counts)
+    for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        off, square = offs[number // outs], (a - b) ** 2
+        off += square.reshape(len(off), -1).sum(1) if len(square) == len(off) else square.sum() / len(off)
+    energy = sum(float((b**2).sum()) for b in wanted) / sum(counts)
+    result: Array = np.concatenate(offs) / max(energy, np.finfo(np.float64).tiny)
+    return result
+
+
+def moved(found: Array, wanted: Array) -> Array:
+    """f64[examples]: the share of the probability that goes to other classes, which is the total variation distance.
 
     Both are f64[examples, classes], scores, or probabilities where those that are wanted are.
     """
     given = bool((wanted >= 0).all()) and np.allclose(wanted.sum(1), 1, atol=1e-3)
     one, other = (rows if given else _softmax(rows) for rows in (found, wanted))
-    return float(0.5 * np.abs(one - other).sum(1).mean())
+    result: Array = 0.5 * np.abs(one - other).sum(1)
+    return result
 
 
 def _softmax(scores: Array) -> Array:
