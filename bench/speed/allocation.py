@@ -6,14 +6,14 @@
 A network is cut to be so many times as fast on this machine and one thread (2: half of the original's time, 1.43: 70 %)
 by OBS scores of unlabelled pictures (``of=outputs``), whose sums compare layers, and refitted on them; by time the
 networks of several searches are refitted on three quarters of them and run on the last, each quarter in turn, which
-says which is taken. Networks of small pictures run in batches of 32, or calls would be all that they take. Each method meets the same measured
-budget, and is timed again next to the original (``again`` times as fast, known to ``off`` up and down). ``agreement``
-is the share of judged pictures that the slim network answers as the original does, ``error`` the relative error of its
-logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of each of GCompris's photos, of
-which the last ones, that no scores were taken on, judge together with foolbox's twenty. Networks of networks.py
-(``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows that this commit has
-already are not made again, and none is begun after ``--minutes``: the same command goes on from there. On a quiet
-machine a network of small pictures takes one to two minutes, one of large pictures three to seven.
+says which is taken. Networks of small pictures run in batches of 32, or calls would be all that they take. Each method
+meets the same measured budget, and is timed again next to the original (``again`` times as fast, known to ``off`` up
+and down). ``agreement`` is the share of judged pictures that the slim network answers as the original does, ``error``
+the relative error of its logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of
+each of GCompris's photos, of which the last ones, that no scores were taken on, judge together with foolbox's twenty.
+Networks of networks.py (``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows
+that this commit has already are not made again, and none is begun after ``--minutes``: the same command goes on from
+there. On a quiet machine a network of small pictures takes two to four minutes, one of large pictures three to seven.
 """
 
 from __future__ import annotations
