@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from secateur.ir import Array, Graph
 from secateur.passes import Pipeline
-from secateur.passes.allocate import Allocation, Amount, Timed
+from secateur.passes.allocate import Allocation, Amount, Timed, repaired
 from secateur.passes.allocate.repaired import MOVED, OFF, Repaired, _rivals
+from secateur.passes.allocate.timed import _said
 from secateur.passes.compensate.refit import Refit
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
@@ -24,9 +26,9 @@ from support.network import Net
 X = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
 
 
-def twins() -> Graph:
+def twins(batch: int = 1) -> Graph:
     """A layer of four units, of which 0 and 1 compute the same, and 3 little that nobody else does."""
-    net = Net(1, 3, 6, 6)
+    net = Net(batch, 3, 6, 6)
     hidden = net.relu(net.conv("x", 4, bias=False))
     graph = net.graph(net.conv(hidden, 5))
     first = next(iter(graph.weights))
@@ -122,6 +124,32 @@ def test_what_scatters_more_than_it_differs_is_not_given_up() -> None:
     best, near, far = np.zeros(100), 0.1 + ones, 0.3 + ones
     assert _rivals([4, 5, 7], [best, near, far]) == [4, 5]
     assert _rivals([4, 7], [best[:30], far[:30] + 9]) == [4, 7]
+
+
+def test_what_was_given_up_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was better on the easy examples that it saw than the others are on all."""
+    easy, hard = [np.full(16, x) for x in (0.1, 0.2, 0.1)], [np.full(16, 0.8)] * 2
+    rounds = iter([easy, easy, hard, hard])
+    monkeypatch.setattr(Repaired, "_offs", lambda *_: next(rounds))
+    graph = twins()
+    found = Repaired(())(graph, [without(graph, 1)] * 3)
+    assert found is not None
+    assert found.examples == (64, 32, 64)
+    assert found.best == 0
+    assert found.errors == pytest.approx([x**0.5 for x in (0.45, 0.2, 0.45)])
+    networks = [SimpleNamespace(how=how) for how in ("one", "two", "three")]
+    assert _said(networks, found) == (  # type: ignore[arg-type]
+        "repaired and run on 64 examples that no repair saw: 67.1% (one), 44.7% (two, given up after 32), 67.1% "
+        "(three) of the outputs' size is their error; taken: the least"
+    )
+
+
+def test_only_the_first_examples_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repaired, "EXAMPLES", 26)  # two of the seventh batch
+    graph = twins(batch=4)
+    found = Repaired(())(graph, [without(graph, 3)] * 2)
+    assert found is not None
+    assert found.examples == (26, 26)
 
 
 def test_squares_of_errors_count_example_by_example() -> None:
