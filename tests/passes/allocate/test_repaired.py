@@ -140,7 +140,7 @@ def test_what_was_given_up_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> No
     networks = [SimpleNamespace(how=how) for how in ("one", "two", "three")]
     assert _said(networks, found) == (  # type: ignore[arg-type]
         "repaired and run on 64 examples that no repair saw: 67.1% (one), 44.7% (two, given up after 32), 67.1% "
-        "(three) of the outputs' size is their error; taken: the least"
+        "(three) of the outputs' size is their error; taken: the least of those not given up"
     )
 
 

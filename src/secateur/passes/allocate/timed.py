@@ -166,7 +166,8 @@ def _said(rivals: Sequence[Found], judged: Judged) -> str:
         f"{error:.1%} ({found.how}{f', given up after {count}' if count < most else ''})"
         for found, error, count in zip(rivals, judged.errors, judged.examples, strict=True)
     )
-    return f"repaired and run on {most} examples that no repair saw: {errors} {judged.what}; taken: the least"
+    found = f"{errors} {judged.what}; taken: the least of those not given up"
+    return f"repaired and run on {most} examples that no repair saw: {found}"
 
 
 def stated(found: Found, searches: Sequence[TimeSearch], clock: SideBySide) -> Iterator[str]:
