@@ -9,11 +9,11 @@ networks of several searches are refitted on three quarters of them and run on t
 says which is taken. Networks of small pictures run in batches of 32, or calls would be all that they take. Each method
 meets the same measured budget, and is timed again next to the original (``again`` times as fast, known to ``off`` up
 and down). ``agreement`` is the share of judged pictures that the slim network answers as the original does, ``error``
-the relative error of its logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and a crop of
-each of GCompris's photos, of which the last ones, that no scores were taken on, judge together with foolbox's twenty.
+the relative error of its logits there, ``lost`` what the allocation went by. Pictures: Fashion-MNIST, and crops of
+GCompris's photos, of which the last ones, that no scores were taken on, judge together with foolbox's twenty.
 Networks of networks.py (``ref/resnet50``) have random weights and L1 scores, and say something of times alone. Rows
 that this commit has already are not made again, and none is begun after ``--minutes``: the same command goes on from
-there. On a quiet machine a network of small pictures takes two to four minutes, one of large pictures three to seven.
+there. On a quiet machine a network of small pictures takes five to ten minutes, one of large pictures half an hour.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ TOGETHER, SMALL = 32, 64  # pictures in a batch, where they have fewer than so m
 NETWORKS = (
     "fashion/mobile", "fashion/residual", "fashion/resnext", "mobilenet_v2", "ref/resnet50", "ref/resnext50_32x4d"
 )  # fmt: skip
-SCORED, CROPS = 1024, 192  # pictures of Fashion-MNIST and crops of photos to score and to repair by
+SCORED, PHOTOS = 1024, 192  # pictures of Fashion-MNIST, and photos, to score and to repair by
+CROPS, JUDGED = 3, 4  # of each photo to score and to repair by, and of each of those that judge
 FEW = Refit(ridge="auto", residual=True)  # what repairs best from crops of few photos (accuracy/pretrained)
 
 
@@ -115,11 +116,14 @@ def cut(graph: Graph, method: str, speedup: float, mended: Mended) -> Graph:
 
 
 def of_photos(name: str, seed: int) -> Subject:
-    """A network with ImageNet weights: crops of photos to score by, and crops of other photos to judge by."""
+    """A network with ImageNet weights: crops of photos to score by, and crops of other photos to judge by.
+
+    Photos come by turns, so that whoever holds out every fourth picture holds out all crops of a photo.
+    """
     network, found = imagenet.NETWORKS[name], gcompris.photos(seed=seed)
-    rest = found[CROPS:]
-    train = network.preparation(imagenet.crops(CROPS, seed, found[:CROPS]))
-    test = network.preparation(torch.cat([imagenet.crops(len(rest), seed, rest), imagenet.judged()[0]]))
+    few, rest = found[:PHOTOS], found[PHOTOS:]
+    train = network.preparation(imagenet.crops(CROPS * PHOTOS, seed, few))
+    test = network.preparation(torch.cat([imagenet.crops(JUDGED * len(rest), seed, rest), imagenet.judged()[0]]))
     graph = trace(network.make(), (train[:1],))
     none = torch.zeros(0)
     return Subject(graph, Data(train, none), Data(none, none), Data(test, none), False)
@@ -177,7 +181,7 @@ def rows(
     subject = None if name.startswith("ref/") else (of_photos if name in imagenet.NETWORKS else subject_of)(name, seed)
     graph = networks.capture(name, seed).graph if subject is None else subject.graph
     latency = Batched(latency_model(seed, runtime))
-    many = SCORED if subject is not None and subject.classes else CROPS
+    many = SCORED if subject is not None and subject.classes else CROPS * PHOTOS
     pictures = None if subject is None else np.ascontiguousarray(subject.train.x[:many].numpy())
     start, mended = scored(graph, latency, pictures), Mended(subject is not None and not subject.classes)
     for row in todo:
@@ -201,6 +205,7 @@ def rows(
             "measured": len(done.tried) if done else 0, "repaired": repaired(done),
             "lost": SUM.lost(allocated), "load": os.getloadavg()[0],
             "macs": cost(slim).macs / cost(graph).macs, "agreement": agreement, "error": error,
+            "pictures": None if subject is None else [many, len(subject.test.x)],
         }  # fmt: skip
 
 
