@@ -10,8 +10,8 @@ from secateur.ir.numeric import random_inputs, relative_error
 from secateur.passes import PASSES, REWRITES, Pipeline, parse_spec
 from secateur.passes.allocate.amount import TIMED, Amount
 from secateur.passes.analysis.cost import cost
-from secateur.passes.context import context_of
-from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass
+from secateur.passes.context import context_of, in_context
+from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass, reorders
 from secateur.passes.rewrite.layers import Rewritten
 
 from .run import Runner
@@ -31,16 +31,22 @@ class Restructured:
 def restructure(
     graph: Graph, steps: Sequence[Pass], observer: Observer, run: Runner, announce: Announce | None = None
 ) -> Restructured:
-    """Run the rewrites, and compare outputs before and after on random inputs."""
+    """Run the rewrites, and compare outputs before and after on random inputs.
+
+    Repairs are to follow the network as it was given, or as it was after the last rewrite that reorders channels.
+    """
     if not steps:
         return Restructured(graph)
     done: list[Pass] = []
+    given = graph
 
     def record(ran: Ran) -> None:
+        nonlocal given
         observer(ran)
         done.append(_as_run(ran))
+        given = ran.after if reorders(type(ran.step)) else given
 
-    after = Pipeline(tuple(steps), (record,), announce)(graph)
+    after = in_context(Pipeline(tuple(steps), (record,), announce)(graph), given=given)
     feed = random_inputs(graph, 0)
     error = max(relative_error(a, b) for a, b in zip(run(graph, feed), run(after, feed), strict=True))
     note = after.note(Rewritten) or Rewritten()

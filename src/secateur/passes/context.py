@@ -49,8 +49,10 @@ class Context:
 
     ``baseline``: what shares of a budget refer to, the cost of the model as it was given. ``lanes``: channels in a
     vector of the target, which ``round_to=auto`` follows. ``latency``: measures graphs. ``calibration``: data.
-    ``original``: the network that ``slim`` cut, which compensation compares with. ``checkpoints``: a folder in which
-    passes that take long keep what they need to go on from. ``progress``: who is told what runs.
+    ``original``: the network that ``slim`` cut, which compensation compares with. ``given``: the network before the
+    rewrites, where values of the same name still mean the same, which repairs follow that can make up for rewrites.
+    ``checkpoints``: a folder in which passes that take long keep what they need to go on from. ``progress``: who is
+    told what runs.
     """
 
     outlives_rewrites: ClassVar[bool] = True
@@ -59,6 +61,7 @@ class Context:
     latency: LatencyModel | None = field(default=None, repr=False)
     calibration: Calibration | None = None
     original: Graph | None = field(default=None, repr=False)
+    given: Graph | None = field(default=None, repr=False)
     checkpoints: Path | None = field(default=None, repr=False)
     progress: Progress = field(default=quiet, repr=False)
 
@@ -69,6 +72,7 @@ class _Known(TypedDict, total=False):
     latency: LatencyModel | None
     calibration: Calibration | None
     original: Graph | None
+    given: Graph | None
     checkpoints: Path | None
     progress: Progress
 

@@ -34,6 +34,11 @@ def keeps_state(kind: type[Pass]) -> bool:
     return getattr(kind, "keeps_state", False)
 
 
+def reorders(kind: type[Pass]) -> bool:
+    """May such a pass put the channels of a value that keeps its name into another order? Its ``reorders`` says so."""
+    return getattr(kind, "reorders", False)
+
+
 P = TypeVar("P", bound=Pass)
 
 

@@ -145,8 +145,8 @@ class Policy(Parts):
         return repairs or any(getattr(step, "data", False) for step in steps)
 
     def compensation(self) -> tuple[Pass, ...]:
-        """What repairs the slim network, after the law was checked on it."""
-        return self.compensate if self.criterion is not None else ()
+        """What repairs the network that was cut or rewritten, after the law was checked on it."""
+        return self.compensate if self.changes else ()
 
     def with_budget(self, kind: str, value: object) -> Policy:
         """The same policy under another budget; ``value`` may be text such as ``50%`` or ``120M``.

@@ -45,6 +45,8 @@ def read_spec(text: str) -> Parts:
             portable = step.on
         elif not isinstance(step, Slim | Canonicalize):
             raise InputError(_misplaced(text, step))
+    if criterion is None and rewrites and allocator is None and not protect:
+        return Parts(None, compensate=tuple(compensate), rewrites=rewrites, portable=portable)
     if criterion is None:
         raise InputError(f"policy '{text}' names no criterion; start with one of {', '.join(CRITERIA)}")
     if allocator is None:
@@ -58,9 +60,9 @@ def read_spec(text: str) -> Parts:
 
 
 def write_spec(parts: Parts) -> str:
-    """The spec line; rewrites alone, or ``none``."""
+    """The spec line; rewrites and what repairs them alone, or ``none``."""
     if parts.criterion is None:
-        return print_spec(parts.rewrites) or "none"
+        return print_spec((*parts.rewrites, *parts.compensate)) or "none"
     protect = (Couple(protect=parts.protect),) if parts.protect else ()
     order = () if parts.portable else (Portable(on=False),)
     return print_spec(

@@ -39,12 +39,12 @@ def read_toml(text: str) -> Parts:
     if criterion == "none":
         for kind, value in sections["budget"].items():
             raise InputError(UNMET.format(what='criterion = "none"', budget=f"[budget] {kind} = {value!r}"))
-        for name in compensate:
+        for name in () if rewrites else compensate:
             raise InputError(
                 f'[compensate] {name} repairs a pruned network, but criterion = "none" prunes nothing; name a '
                 'criterion such as "l1", or leave [compensate] out'
             )
-        return Parts(None, rewrites=rewrites, targets=targets)
+        return Parts(None, compensate=_repairs(compensate), rewrites=rewrites, targets=targets)
     budgets = sections["budget"]
     if len(budgets) > 1:
         raise InputError(f"[budget] names {len(budgets)} budgets ({', '.join(budgets)}); give one")
@@ -57,21 +57,27 @@ def read_toml(text: str) -> Parts:
         next(((kind, amount(kind, value)) for kind, value in budgets.items()), default.budget),
         _round_to(round_to),
         protect,
-        tuple(
-            parse_pass(value if isinstance(value, str) else name, PASSES) for name, value in compensate.items() if value
-        ),
+        _repairs(compensate),
         rewrites,
         portable,
         targets,
     )
 
 
+def _repairs(section: Mapping[str, object]) -> tuple[Pass, ...]:
+    """The passes of [compensate] that are not off."""
+    return tuple(parse_pass(v if isinstance(v, str) else name, PASSES) for name, v in section.items() if v)
+
+
 def write_toml(parts: Parts) -> str:
     """The policy file. Raises InputError for a criterion of the user's own, which a file cannot hold."""
     rewrites = ["[rewrite]", f"passes = {_toml(tuple(map(print_pass, parts.rewrites)))}", ""] if parts.rewrites else []
     deploy = ["", "[deploy]", f"targets = {_toml(parts.targets)}"] if parts.targets else []
+    texts = ((step.name, print_pass(step)) for step in parts.compensate)
+    repairs = [f"{name} = {'true' if text == name else _toml(text)}" for name, text in texts]
+    repairs = ["", "[compensate]", *repairs] if repairs else []
     if parts.criterion is None:
-        return "\n".join([*rewrites, "[score]", 'criterion = "none"', *deploy]) + "\n"
+        return "\n".join([*rewrites, "[score]", 'criterion = "none"', *repairs, *deploy]) + "\n"
     if type(parts.criterion) is not CRITERIA.get(parts.criterion.name):
         raise InputError(
             f"policy: the criterion '{parts.criterion.name}' is code of your own, which no file can hold; keep the "
@@ -85,11 +91,7 @@ def write_toml(parts: Parts) -> str:
     lines += ["", "[protect]", f"layers = {_toml(parts.protect)}"]
     if not parts.portable:
         lines += ["", "[slim]", "portable = false"]
-    if parts.compensate:
-        lines += ["", "[compensate]"]
-        texts = ((step.name, print_pass(step)) for step in parts.compensate)
-        lines += [f"{name} = {'true' if text == name else _toml(text)}" for name, text in texts]
-    return "\n".join([*lines, *deploy]) + "\n"
+    return "\n".join([*lines, *repairs, *deploy]) + "\n"
 
 
 def _section(data: Section, name: str) -> Section:

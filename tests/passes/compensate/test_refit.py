@@ -103,7 +103,8 @@ def test_the_ridge_with_the_least_error_on_other_examples_is_taken() -> None:
             gap = judge[1] @ (weight + change[0]).T + bias + shift - judge[2]
             errors.append(float((gap**2).sum()))
             assert judge[0].error(change, shift) == pytest.approx(errors[-1], rel=1e-5)
-        picked.append(chosen(fit, judge[0], True))
+        now = np.zeros_like(fit.weight)
+        picked.append(chosen(judge[0], now, lambda ridge, fit=fit: fit.change(ridge, True)))  # type: ignore[misc]
         assert picked[-1] == (RIDGES[int(np.argmin(errors))] if min(errors) < judge[0].gap else None)
     assert picked[0] is None
     assert (picked[1] or 0) > 10 * (picked[2] or 0) > 0

@@ -104,6 +104,17 @@ def test_what_says_exact_is_the_identity(drawn: tuple[list[Callable[[Net, str], 
     assert difference(graph, run(graph, spec)) < EXACT
 
 
+def test_a_shuffle_that_is_an_output_goes_into_the_layer_before_it() -> None:
+    """The output keeps its name, and what else reads the shuffled channels reads the same."""
+    net = Net(2, 4, 6, 6)
+    shuffled = net.shuffle(net.conv("x", 8), 2)
+    graph = net.graph(shuffled, net.relu(shuffled))
+    after = run(graph, "fold_shuffle")
+    assert after.outputs == graph.outputs
+    assert [n.op for n in after.nodes] == ["conv", "identity", "relu"]
+    assert difference(graph, after) < EXACT
+
+
 @given(NETS, st.integers(1, 8))
 @settings(max_examples=25)
 def test_squeeze_excite_changes_no_bit(drawn: tuple[list[Callable[[Net, str], str]], int], reduction: int) -> None:

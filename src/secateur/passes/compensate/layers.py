@@ -17,15 +17,18 @@ def bias_of(node: Node) -> str | None:
     return node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def solvable(graph: Graph, node: Node) -> bool:
-    """A convolution or linear layer with weights of its own that mixes channels (a depthwise one cannot make up)."""
+def solvable(graph: Graph, node: Node, depthwise: bool = False) -> bool:
+    """A convolution or linear layer with weights of its own that mixes channels (a depthwise one cannot make up).
+
+    ``depthwise``: or one that does not mix them.
+    """
     if node.op not in ("conv", "linear") or node.inputs[1] not in graph.weights:
         return False
     weight = graph.weights[node.inputs[1] or ""]
     own = all(len(graph.users[n]) == 1 for n in node.inputs[1:] if n is not None)
     given = all(n is None or n in graph.weights for n in node.inputs[1:])
-    depthwise = node.op == "conv" and weight.shape[1] == 1 and node.attrs["groups"] > 1
-    return own and given and not depthwise and weight.dtype.kind == "f"
+    mixes = depthwise or node.op != "conv" or weight.shape[1] > 1 or node.attrs["groups"] == 1
+    return own and given and mixes and weight.dtype.kind == "f"
 
 
 def sink(graph: Graph, node: Node) -> list[tuple[str, float]]:

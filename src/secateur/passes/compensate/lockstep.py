@@ -88,6 +88,11 @@ class Step:
         values = self.dense.values[0].get(name), self.slim.values[0].get(name)
         return values[0] is not None and values[1] is not None and values[0].dim() == values[1].dim()
 
+    @property
+    def dense_node(self) -> Node:
+        """The same layer of the original."""
+        return self.dense.graph.producer[self.node.name]
+
     def original(self, name: str) -> Iterator[Tensor]:
         """A value of the original alone, as ``pairs``."""
         yield from self._of(self.dense, name)
@@ -104,23 +109,34 @@ class Step:
 
 
 def lockstep(
-    graph: Graph, name: str, examples: int, wanted: Callable[[Node], bool], held: Mapping[str, str] = NOTHING
+    graph: Graph,
+    name: str,
+    examples: int,
+    wanted: Callable[[Node], bool],
+    held: Mapping[str, str] = NOTHING,
+    before: Mapping[str, str] = NOTHING,
+    given: bool = False,
 ) -> Iterator[Step]:
     """Stop at every node of the slim graph that is ``wanted`` and stands in the original under the same name.
 
     At a stop the node's inputs are there in both networks; the original has computed the node too. ``held``: of a node
-    by its name, another value that should be there, if it was computed before. Weights that are
-    changed at a stop are used from then on. Raises PassError where there is no original, InputError where there are
-    no data.
+    by its name, another value that should be there, if it was computed before. ``before``: of a node, an earlier one
+    that the slim network has not passed at its stop. ``given``: the original is the network before its rewrites.
+    Weights that are changed at a stop are used from then on. Raises PassError where there is no original, InputError
+    where there are no data.
     """
-    original, fed, counts = pair(graph, name, examples)
+    original, fed, counts = pair(graph, name, examples, given)
     known = {n.name: i for i, n in enumerate(original.nodes)}
+    at_node = {node.name: number for number, node in enumerate(graph.nodes)}
     dense, slim = Stepper(original, [dict(f) for f in fed]), Stepper(graph, fed)
-    stops = [(n, node) for n, node in enumerate(graph.nodes) if node.name in known and wanted(node)]
+    wants = [node for node in graph.nodes if node.name in known and wanted(node)]
+    stops = sorted(((at_node[before.get(n.name, n.name)], n) for n in wants), key=lambda stop: stop[0])
+    reached = 0
     for _, node in stops:  # what the original's layer reads and writes must still be there when it is looked at
         at = known[node.name]
+        reached = max(reached, at + 1)
         for name in (node.name, original.nodes[at].inputs[0] or "", *([held[node.name]] if node.name in held else [])):
-            dense.last[name] = max(dense.last.get(name, 0), at + 1)
+            dense.last[name] = max(dense.last.get(name, 0), reached)
     for number, node in stops:
         slim.reach(number)
         dense.reach(max(known[node.name] + 1, dense.at))
@@ -128,9 +144,12 @@ def lockstep(
             yield Step(node, dense, slim, tuple(counts))
 
 
-def pair(graph: Graph, name: str, examples: int) -> tuple[Graph, list[dict[str, Tensor]], list[int]]:
+def pair(
+    graph: Graph, name: str, examples: int, given: bool = False
+) -> tuple[Graph, list[dict[str, Tensor]], list[int]]:
     """(the original, so many examples of the data in batches, how many of each batch count). Raises as ``lockstep``."""
-    original, calibration = context_of(graph).original, context_of(graph).calibration
+    context, calibration = context_of(graph), context_of(graph).calibration
+    original = (context.given or context.original) if given else (context.original or context.given)
     if original is None:
         raise PassError(f"'{name}' repairs a slim network by its original: put it after slim")
     if calibration is None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from secateur.ir import Array, Graph, InputError
+from secateur.passes.context import context_of
 from secateur.passes.recipe import Recipe
 
 from .layers import Join, bias_of, join_of, sink, solvable
 from .original import EXAMPLES, channel_axis, kept_rows, noted, refuse_both
-from .sums import Sums, chosen
+from .pairs import Pair, Product, could_pair, pair_of
+from .sums import Form, Single, Sums, chosen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +41,9 @@ class Refit:
     batch norm that alone reads it. ``residual``: where a layer's output is added to something that was computed
     before, it is solved for the original's *sum*, so that it makes up for what the other branch gets wrong.
 
+    The original is the network before its rewrites. Two layers that ``low_rank``, ``grouped`` or ``separable`` made of
+    one are solved together (``pairs``): asymmetrically, as Zhang et al. (TPAMI 2016, section 3.2) have it.
+
     Before: ``y = conv(x', w')`` with w' cut from w. After: the same shapes, w' such that y is nearest to conv(x, w).
     """
 
@@ -63,10 +68,16 @@ class Refit:
         from .lockstep import lockstep
 
         recipe, weights = graph.note(Recipe), dict(graph.weights)
-        joins = {n.name: join_of(graph, n) for n in graph.nodes if self.residual and solvable(graph, n)}
+        layers = [n for n in graph.nodes if solvable(graph, n)]
+        joins = {n.name: join_of(graph, n) for n in layers if self.residual}
         held = {name: join.other for name, join in joins.items() if join is not None}
-        for step in lockstep(graph, self.name, self.examples, lambda n: solvable(graph, n), held):
-            for name, value in self._solved(graph, step, recipe, joins.get(step.node.name)).items():
+        found = {n.name: pair_of(graph, n, context_of(graph).given) for n in layers}
+        pairs = {name: pair for name, pair in found.items() if pair is not None}
+        before, names = {name: pair.first.name for name, pair in pairs.items()}, set(found)
+        steps = lockstep(graph, self.name, self.examples, lambda n: n.name in names, held, before, given=True)
+        for step in steps:
+            made = self._solved(graph, step, recipe, joins.get(step.node.name), pairs.get(step.node.name))
+            for name, value in made.items():
                 weights[name] = step.slim.weights[name] = value
         return noted(graph.rewrite(weights=weights), self)
 
@@ -74,39 +85,45 @@ class Refit:
     def may_change(graph: Graph) -> frozenset[str]:
         """Weights of the layers that are solved, and where their intercepts go."""
         layers = [node for node in graph.nodes if solvable(graph, node)]
-        return frozenset({str(n.inputs[1]) for n in layers} | {name for n in layers for name, _ in sink(graph, n)})
+        firsts = [first for n in layers if (first := could_pair(graph, n)) is not None]
+        weights = {str(n.inputs[1]) for n in (*layers, *firsts)}
+        return frozenset(weights | {name for n in layers for name, _ in sink(graph, n)})
 
-    def _solved(self, graph: Graph, step: Step, recipe: Recipe | None, join: Join | None) -> dict[str, Array]:
+    def _solved(
+        self, graph: Graph, step: Step, recipe: Recipe | None, join: Join | None, pair: Pair | None
+    ) -> dict[str, Array]:
         """The layer's new weight and what takes its intercept; nothing where it computes what it did already."""
-        node, weights = step.node, step.slim.weights
-        name, places = str(node.inputs[1]), sink(graph, node) if self.intercepts else []
+        weights = step.slim.weights
+        node = step.node if pair is None else pair.whole
+        name, places = str(step.node.inputs[1]), sink(graph, step.node) if self.intercepts else []
         bias = weights[bias_of(node) or ""] if bias_of(node) else None
-        fit, judge = (Sums(node, weights[name], self.positions) for _ in range(2))
+        like = weights[name] if pair is None else pair.wanted(step, recipe)
+        fit, judge = (Sums(node, like, self.positions) for _ in range(2))
         auto = self.ridge == AUTO and sum(step.counts) >= LEAST
         seen = 0
-        for number, (target, x) in enumerate(self._pairs(step, recipe, join)):
+        for number, (target, x) in enumerate(self._pairs(step, node.inputs[0] or "", recipe, join)):
             apart = [i for i in range(len(x)) if auto and (seen + i) % HELD == HELD - 1]
             here = [i for i in range(len(x)) if i not in set(apart)]
             for sums, rows in ((fit, here), (judge, apart)):
                 if rows:
                     sums.add(number, x[rows], target[rows], None, bias)
             seen += len(x)
+        form: Form = Single(name) if pair is None else Product(pair, pair.factors(weights))
         ridge = RIDGE if isinstance(self.ridge, str) else self.ridge
         if auto:
-            best = chosen(fit, judge, bool(places))
+            best = chosen(judge, form.now(fit), lambda ridge: form.solved(fit, ridge, bool(places))[:2])
             if best is None:
                 return {}
             ridge = best
             fit.join(judge)
-        change, shift = fit.change(ridge, bool(places))
+        change, shift, written = form.solved(fit, ridge, bool(places))
         if change is None:
             return {}
         moved = {place: weights[place] + sign * shift.reshape(weights[place].shape) for place, sign in places}
-        solved = fit.shaped(fit.rows_of(weights[name]) + change, weights[name])
-        return {name: solved, **{place: value.astype(weights[place].dtype) for place, value in moved.items()}}
+        return {**written(weights), **{place: value.astype(weights[place].dtype) for place, value in moved.items()}}
 
     @staticmethod
-    def _pairs(step: Step, recipe: Recipe | None, join: Join | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(step: Step, read: str, recipe: Recipe | None, join: Join | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch, what the layer is to put out and what it reads."""
         import torch
 
@@ -117,7 +134,7 @@ class Refit:
         if join is not None and step.holds(join.other):
             other = step.pairs(join.other, join.other)
             scale = None if join.norm is None else torch.from_numpy(join.scale(step.slim.weights))
-        for target, x in step.pairs(node.name, node.inputs[0] or ""):
+        for target, x in step.pairs(node.name, read):
             wanted = target if taken is None else target.index_select(axis, taken)
             if other is not None:
                 theirs, mine = next(other)

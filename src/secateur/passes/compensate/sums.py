@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # that are tried where held-out examples choose
+SAME = 1e-10  # of the outputs' squares: a gap that is rounding alone
+Written = Callable[[Mapping[str, Array]], dict[str, Array]]  # a network's weights, to those that a solution changes
+Solution = tuple[Array | None, Array, Written]  # changes of a layer's weight and bias, None where nothing lacks
 
 
 class Sums:
@@ -81,7 +86,7 @@ class Sums:
     def change(self, ridge: float, with_bias: bool) -> tuple[Array | None, Array]:
         """(change of the weights [groups, outputs, columns], of the bias [groups * outputs]); None if nothing lacks."""
         shift = np.zeros(self.lacking.size)
-        if self.gap <= 1e-10 * self.size or not self.count:
+        if self.gap <= SAME * self.size or not self.count:
             return None, shift
         damped, product, first, lacking = self.normal(ridge, with_bias)
         change = np.linalg.solve(damped, product).transpose(0, 2, 1)
@@ -106,12 +111,45 @@ class Sums:
         return damped, product, first, lacking
 
 
-def chosen(fit: Sums, judge: Sums, with_bias: bool) -> float | None:
-    """The ridge whose solution on ``fit`` errs least on ``judge``; None where none errs less than no change."""
+class Form(Protocol):
+    """What the weight of a layer is made of, and so how sums are solved for it."""
+
+    def now(self, sums: Sums) -> Array:
+        """f64[groups, outputs, columns]: by how much the weights as they are differ from those of the sums."""
+        ...
+
+    def solved(self, sums: Sums, ridge: float, with_bias: bool) -> Solution:
+        """The changes from the weights of the sums, and what they are in the network."""
+        ...
+
+
+@dataclass(frozen=True)
+class Single:
+    """A weight of this name, which is free."""
+
+    name: str
+
+    def now(self, sums: Sums) -> Array:
+        """The sums are of these weights."""
+        return np.zeros_like(sums.weight)
+
+    def solved(self, sums: Sums, ridge: float, with_bias: bool) -> Solution:
+        """As ``Sums.change``."""
+        change, shift = sums.change(ridge, with_bias)
+
+        def written(weights: Mapping[str, Array]) -> dict[str, Array]:
+            like = weights[self.name]
+            return {} if change is None else {self.name: sums.shaped(sums.rows_of(like) + change, like)}
+
+        return change, shift, written
+
+
+def chosen(judge: Sums, now: Array, solved: Callable[[float], tuple[Array | None, Array]]) -> float | None:
+    """The ridge whose solution errs least on ``judge``; None where none errs less than the change ``now``."""
     best: float | None = None
-    least = judge.error(np.zeros_like(fit.weight), np.zeros(fit.lacking.size))
+    least = judge.error(now, np.zeros(judge.lacking.size))
     for ridge in RIDGES:
-        change, shift = fit.change(ridge, with_bias)
+        change, shift = solved(ridge)
         if change is not None and (error := judge.error(change, shift)) < least:
             best, least = ridge, error
     return best

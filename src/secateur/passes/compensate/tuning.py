@@ -47,7 +47,7 @@ class Tuning:
     """One run of ``distill`` on one slim graph. Raises what ``lockstep`` raises, and Unsupported as ``to_module``."""
 
     def __init__(self, graph: Graph, how: Distill) -> None:
-        original, fed, counts = pair(graph, how.name, how.examples)
+        original, fed, counts = pair(graph, how.name, how.examples, given=True)
         self.how, self.graph = how, graph
         context = context_of(graph)
         self.seed = context.calibration.seed if context.calibration is not None else 0

@@ -42,6 +42,7 @@ class FoldShuffle:
     """
 
     name: ClassVar[str] = "fold_shuffle"
+    reorders: ClassVar[bool] = True
 
     def __call__(self, graph: Graph) -> Graph:
         """Never refuses: a permutation that must stay is named in the report with the reason."""
@@ -91,13 +92,13 @@ class _Move:
     weights: dict[str, Array] = field(default_factory=dict)
 
     def without(self, gather: Node) -> Graph:
-        """The graph with the new weights, and the gather's readers reading what it read."""
+        """The graph with the new weights, and the gather's readers reading what it read; an output keeps its name."""
         source = gather.inputs[0]
-        nodes = [
-            dataclasses.replace(n, inputs=tuple(source if i == gather.name else i for i in n.inputs))
-            for n in self.graph.nodes
-            if n is not gather
-        ]
+        named = [Node("identity", (source,), gather.outputs, {}, gather.source)]
+        nodes: list[Node] = []
+        for n in self.graph.nodes:
+            moved = dataclasses.replace(n, inputs=tuple(source if i == gather.name else i for i in n.inputs))
+            nodes += [moved] if n is not gather else named if gather.name in self.graph.outputs else []
         return prune_dead(self.graph.rewrite(nodes=nodes, weights={**self.graph.weights, **self.weights}))
 
     def take(self, weight: str | None, order: Array, axis: int = 0) -> str | None:

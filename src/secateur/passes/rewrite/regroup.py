@@ -42,6 +42,7 @@ class Regroup:
     """
 
     name: ClassVar[str] = "regroup"
+    reorders: ClassVar[bool] = True
     groups: int = 2
     share: float = 0.0
     seed: int = 0
