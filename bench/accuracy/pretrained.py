@@ -2,7 +2,7 @@
 
     python -m bench.accuracy.pretrained [--only mobilenet_v2,open_nsfw,ppocr_rec] [--examples 256]
     python -m bench.accuracy.pretrained --only ppocr_rec --policy SPEC [--left 0.7]
-        another policy than those of CELLS
+        another policy than those of CELLS; one that only rewrites says itself what is left (low_rank{macs=70%},refit)
     python -m bench.accuracy.pretrained --photos scikit-image
         calibrate with crops of ten photos in place of GCompris's
 
@@ -32,6 +32,7 @@ from bench.data import gcompris, imagenet, lines, material
 from bench.data.trained_subjects import bgr, open_nsfw
 from bench.lib import common
 from secateur.ir import Array, Graph
+from secateur.policy import from_spec
 
 EXAMPLES, JUDGED, TOGETHER = 256, 200, 16
 RESIDUAL = "group_lasso,slim,refit{ridge=auto,residual=true}"
@@ -98,10 +99,11 @@ CELLS: Mapping[str, tuple[tuple[float, ...], tuple[str, ...]]] = MappingProxyTyp
 def row(subject: Subject, policy: str, left: float) -> common.Row:
     """Prune, mend and judge."""
     batches = [subject.examples[i : i + TOGETHER] for i in range(0, len(subject.examples), TOGETHER)]
+    pruned = from_spec(policy).criterion is not None
     start = time.process_time()
     slim = secateur.compile(
         subject.model, policy, example_inputs=(torch.from_numpy(subject.examples[:1]),), calibration=batches,
-        macs=None if policy == DENSE else left, round_to=None if policy == DENSE else 1, holdout=0,
+        macs=left if pruned else None, round_to=1 if pruned else None, holdout=0,
     )  # fmt: skip
     spent, report = time.process_time() - start, slim.report
     left_of = 1.0 if report.after is None else report.after.macs / report.before.macs
