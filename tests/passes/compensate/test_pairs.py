@@ -68,6 +68,7 @@ def test_a_window_in_groups_and_its_1x1_are_solved_in_turns(spec: str) -> None:
     after = rewritten(graph, spec, x)
     fitted = Refit(ridge=0.0, positions=1000)(after)
     window = after.nodes[0].name
+    assert {str(n.inputs[1]) for n in after.nodes} <= Refit.may_change(after)
     z = evaluate(after.rewrite(outputs=[window]), {"x": x})[0].transpose(0, 2, 3, 1).reshape(16 * 36, -1)
     y = evaluate(graph, {"x": x})[0].transpose(0, 2, 3, 1).reshape(16 * 36, -1)
     ones = np.c_[z, np.ones(len(z))].astype(np.float64)

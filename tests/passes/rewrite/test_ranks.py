@@ -48,6 +48,15 @@ def test_ranks_meet_the_budget_and_are_near_the_best(drawn: list[tuple[list[floa
     assert not fits or lost <= min(sum(g for _, g in c) for c in fits) + 1e-9
 
 
+def test_ranks_by_hand() -> None:
+    """a gives up 0, 1, 2 at costs of 7, 6, 3: 2 for 4 saved, where b gives up 2.4; with 6 left rank 2 fits."""
+    a, b = spectrum([1, 1, 1], 7, 3), spectrum([3, 2.4], 10, 6)
+    assert a.hull(1) == [(0.5, 3, 1)]
+    assert ranks_within({"a": a, "b": b}, 13, 1, "test") == {"a": 1}
+    assert ranks_within({"a": a}, 6, 1, "test") == {"a": 2}
+    assert ranks_within({"a": a}, 7, 1, "test") == {}
+
+
 def test_a_budget_below_the_least_ranks_is_refused() -> None:
     with pytest.raises(InputError, match="the least ranks leave 3 multiply-accumulates of 2; ask for more"):
         ranks_within({"a": spectrum([1.0, 2.0], 10, 3)}, 2, 1, "low_rank{macs=1%}")

@@ -135,7 +135,7 @@ def pair_of(graph: Graph, node: Node, given: Graph | None) -> Pair | None:
     """The pair that ends in a layer, where the network before the rewrites has that one alone; None for others."""
     first = could_pair(graph, node)
     known = None if given is None else given.producer.get(node.name)
-    if first is None or given is None or known is None or first.name in given.producer:
+    if first is None or known is None:
         return None
     return Pair(first, node) if known.inputs[0] == first.inputs[0] and known.op == node.op else None
 
