@@ -92,6 +92,13 @@ def test_with_data_a_layer_that_reaches_the_outputs_keeps_more() -> None:
     assert np.abs(evaluate(after, {"x": x})[0] - evaluate(graph, {"x": x})[0]).max() < 0.1
 
 
+def test_the_budget_is_of_the_whole_network() -> None:
+    """70 % of two alike layers, of which one may change: 40 % of that one."""
+    graph, first, _ = two()
+    after = LowRank(macs=0.7, layers=(first,))(graph)
+    assert 0.65 * cost(graph).macs < cost(after).macs <= 0.7 * cost(graph).macs
+
+
 def test_what_a_rank_gives_up_is_what_its_responses_lack() -> None:
     """Oracle: with the output itself as the response every channel reaches alike, and the tail is of its covariance."""
     net = Net(64, 6, 5, 5)
