@@ -36,7 +36,7 @@ def test_ranks_meet_the_budget_and_are_near_the_best(drawn: list[tuple[list[floa
     ]
     least, most = (sum(f(c for c, _ in options) for options in choices) for f in (min, max))
     limit = int(least + share * (most - least))
-    found = ranks_within(spectra, limit, 1, "test")
+    found = ranks_within(spectra, limit, 1)
     spent = sum(spectra[n].each * found[n] if n in found else s.whole for n, s in spectra.items())
     lost = sum(float(spectra[n].lost[r]) for n, r in found.items())
     assert spent <= limit
@@ -52,14 +52,16 @@ def test_ranks_by_hand() -> None:
     """a gives up 0, 1, 2 at costs of 7, 6, 3: 2 for 4 saved, where b gives up 2.4; with 6 left rank 2 fits."""
     a, b = spectrum([1, 1, 1], 7, 3), spectrum([3, 2.4], 10, 6)
     assert a.hull(1) == [(0.5, 3, 1)]
-    assert ranks_within({"a": a, "b": b}, 13, 1, "test") == {"a": 1}
-    assert ranks_within({"a": a}, 6, 1, "test") == {"a": 2}
-    assert ranks_within({"a": a}, 7, 1, "test") == {}
+    assert ranks_within({"a": a, "b": b}, 13, 1) == {"a": 1}
+    assert ranks_within({"a": a}, 6, 1) == {"a": 2}
+    assert ranks_within({"a": a}, 7, 1) == {}
 
 
 def test_a_budget_below_the_least_ranks_is_refused() -> None:
-    with pytest.raises(InputError, match="the least ranks leave 3 multiply-accumulates of 2; ask for more"):
-        ranks_within({"a": spectrum([1.0, 2.0], 10, 3)}, 2, 1, "low_rank{macs=1%}")
+    with pytest.raises(
+        InputError, match=r"macs=10%.*: the least ranks leave 13.9% of the multiply-accumulates; ask fo"
+    ):
+        LowRank(macs=0.1)(two()[0])
     with pytest.raises(InputError, match="macs is the share that remains"):
         LowRank(macs=1.5)(two()[0])
     with pytest.raises(InputError, match="2 ranks for 1 layers"):
@@ -96,7 +98,7 @@ def test_the_budget_is_of_the_whole_network() -> None:
     """70 % of two alike layers, of which one may change: 40 % of that one."""
     graph, first, _ = two()
     after = LowRank(macs=0.7, layers=(first,))(graph)
-    assert 0.65 * cost(graph).macs < cost(after).macs <= 0.7 * cost(graph).macs
+    assert 0.6 * cost(graph).macs < cost(after).macs <= 0.7 * cost(graph).macs
 
 
 def test_what_a_rank_gives_up_is_what_its_responses_lack() -> None:

@@ -23,7 +23,7 @@ from secateur.passes.pipeline import print_pass
 
 from .factor import check_rank, factored, full_rank
 from .layers import Edit, Names, Row, chosen, noted, obstacle, price, rewrite_layers
-from .ranks import ranks_within, spectra_of
+from .ranks import least, ranks_within, spectra_of
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,13 @@ class LowRank:
         costs = {n.name: self._costs(graph, n) for n in free}
         total = cost(graph).macs
         fixed = total - sum(whole for whole, _ in costs.values())
-        limit = int(share * total) - fixed
-        ranks = ranks_within(spectra_of(graph, free, costs), limit, self.round_to, print_pass(self))
+        limit, spectra = int(share * total) - fixed, spectra_of(graph, free, costs)
+        if (narrow := least(spectra, self.round_to)) > limit:
+            raise InputError(
+                f"{print_pass(self)}: the least ranks leave {(fixed + narrow) / max(total, 1):.1%} of the "
+                "multiply-accumulates; ask for more than that, or for other layers"
+            )
+        ranks = ranks_within(spectra, limit, self.round_to)
         taken = [n for n in free if n.name in ranks]
         once = dataclasses.replace(
             self, macs=None, round_to=1, layers=tuple(n.label for n in taken), ranks=tuple(ranks[n.name] for n in taken)

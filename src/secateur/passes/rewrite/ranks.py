@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.ir import Array, Graph, InputError, Node
+from secateur.ir import Array, Graph, Node
 from secateur.passes.context import context_of
 
 EXAMPLES = 256  # that responses are looked at on
@@ -51,16 +51,19 @@ def _slope(a: tuple[int, float, int | None], b: tuple[int, float, int | None]) -
     return (b[1] - a[1]) / max(a[0] - b[0], 1)
 
 
-def ranks_within(spectra: Mapping[str, Spectrum], limit: int, multiple: int, what: str) -> dict[str, int]:
-    """The rank of each layer that does not stay whole. Raises InputError where rank 1 everywhere costs too much."""
+def least(spectra: Mapping[str, Spectrum], multiple: int) -> int:
+    """What all layers cost at their least ranks."""
+    return sum(s.hull(multiple)[-1][1] if s.hull(multiple) else s.whole for s in spectra.values())
+
+
+def ranks_within(spectra: Mapping[str, Spectrum], limit: int, multiple: int) -> dict[str, int]:
+    """The rank of each layer that does not stay whole, under a limit that is no less than ``least``."""
     left = {name: spectrum.hull(multiple)[::-1] for name, spectrum in spectra.items()}
     now = {name: spectrum.whole for name, spectrum in spectra.items()}
     total, ranks = sum(now.values()), dict[str, int]()
     heap = [(steps[-1][0], name) for name, steps in left.items() if steps]
     heapq.heapify(heap)
     while total > limit:
-        if not heap:
-            raise InputError(f"{what}: the least ranks leave {total} multiply-accumulates of {limit}; ask for more")
         _, name = heapq.heappop(heap)
         _, costs, rank = left[name].pop()
         assert rank is not None
