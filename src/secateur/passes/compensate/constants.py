@@ -73,7 +73,7 @@ class FoldConstants:
         axis_in, axis_out = (0, 1) if transposed else (1, 0)
         if kept is None or axis_in not in kept:
             return None
-        original = next(n for n in step.dense.graph.nodes if n.name == step.node.name)
+        original = step.dense_node
         weight = step.dense.graph.weights[name].astype(np.float64)
         matrix = weight.T if transposed else weight
         groups = int(step.node.attrs.get("groups", 1))

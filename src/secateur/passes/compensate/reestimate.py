@@ -103,8 +103,7 @@ def _moments(
     """(mean, variance) per channel of the original's value, at the channels that were kept, and of the slim one's."""
     import torch
 
-    original = next((n for n in step.dense.graph.nodes if n.name == step.node.name), step.node)
-    source = dense if slim is not None else original.inputs[0] or ""
+    source = dense if slim is not None else step.dense_node.inputs[0] or ""
     if source not in step.dense.values[0]:
         return None, None
     sums = np.zeros(1)
