@@ -10,7 +10,8 @@ from secateur.ir import Array, Graph
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import REWRITES, Pipeline
 from secateur.passes.compensate import Refit
-from secateur.passes.compensate.pairs import Factors, Pair, could_pair, pair_of
+from secateur.passes.compensate.lockstep import lockstep
+from secateur.passes.compensate.pairs import Matrices, Pair, could_pair, pair_of
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
@@ -85,12 +86,12 @@ def test_a_window_in_groups_and_its_1x1_are_solved_in_turns(spec: str) -> None:
 def test_factors_that_fit_exactly_are_found_again() -> None:
     """A planted product of groups, begun from factors that are off."""
     first, second = RNG.standard_normal((4, 2, 9)), RNG.standard_normal((10, 8))
-    planted = Factors(first, second).product()
-    start = Factors(first + 0.3 * RNG.standard_normal(first.shape), second)
+    planted = Matrices(first, second).product()
+    start = Matrices(first + 0.3 * RNG.standard_normal(first.shape), second)
     u = RNG.standard_normal((400, 36))
     moments = u.T @ u / len(u)
 
-    def off(found: Factors) -> float:
+    def off(found: Matrices) -> float:
         gap = found.product() - planted
         return float(np.einsum("oc,cd,od->", gap, moments, gap) / np.einsum("oc,cd,od->", planted, moments, planted))
 
@@ -114,17 +115,23 @@ def test_of_a_cut_layer_the_columns_and_rows_that_are_left_are_wanted() -> None:
     node = slim.producer[layer]
     pair = pair_of(slim, node, context_of(slim).given)
     assert pair == Pair(slim.producer[f"{layer}.window"], node)
-    seen: list[Array] = []
-
-    class Step:
-        pass
-
-    step = Step()
-    step.slim, step.dense_node = slim, graph.producer[layer]  # type: ignore[attr-defined]
-    step.dense = type("Dense", (), {"graph": graph})  # type: ignore[attr-defined]
-    seen.append(pair.wanted(step, slim.note(Recipe)))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(seen[0], graph.weights[f"{layer}.weight"][[1, 2]][:, [0, 2]])
+    before = {layer: pair.first.name}
+    (step,) = lockstep(slim, "refit", 32, lambda n: n.name == layer, before=before, given=True)
+    np.testing.assert_array_equal(
+        pair.wanted(step, slim.note(Recipe)), graph.weights[f"{layer}.weight"][[1, 2]][:, [0, 2]]
+    )
     assert error(graph, Refit(positions=1000)(slim), x) < error(graph, slim, x)
+
+
+def test_layers_that_the_two_networks_compute_in_another_order_are_all_reached() -> None:
+    """The original has computed both when the first of them is looked at; the second's values are still there."""
+    x = fed(8, 4, 5, 5)
+    net = Net(8, 4, 5, 5)
+    one, two = net.conv("x", 4), net.conv("x", 4)
+    graph = net.graph(str(net.node("add", one, two)))
+    turned = graph.rewrite(nodes=[graph.nodes[1], graph.nodes[0], graph.nodes[2]])
+    held = in_context(turned, calibration=Calibration([x]), given=graph)
+    assert [s.node.name for s in lockstep(held, "refit", 8, lambda n: n.op == "conv", given=True)] == [two, one]
 
 
 def test_layers_that_no_rewrite_made_are_no_pair() -> None:

@@ -66,6 +66,28 @@ def test_a_budget_below_the_least_ranks_is_refused() -> None:
         LowRank(macs=1.5)(two()[0])
     with pytest.raises(InputError, match="2 ranks for 1 layers"):
         LowRank(ranks=(1, 2))(two()[0])
+    with pytest.raises(InputError, match=r"low_rank\{rank=2,macs=50%\}: rank, ranks and macs each say"):
+        LowRank(rank=2, macs=0.5)(two()[0])
+
+
+def test_ranks_go_by_patterns_as_layers_do() -> None:
+    graph, first, _ = two()
+    after = LowRank(layers=("*", first), ranks=(2, 3))(graph)
+    assert [n.out.shape[1] for n in after.nodes if n.op == "conv"] == [3, 8, 2, 8]
+
+
+def test_examples_that_fill_a_fixed_batch_up_count_for_nothing() -> None:
+    """Nine examples in batches of eight: the last batch holds one that counts."""
+    net = Net(8, 6, 5, 5)
+    layer = net.conv("x", 5, 1)
+    graph = net.graph(layer)
+    x = np.random.default_rng(0).standard_normal((9, 6, 5, 5)).astype(np.float32)
+    x[8] *= 10
+    found = spectra_of(in_context(graph, calibration=Calibration([x])), graph.nodes, {layer: (10, 1)})[layer].lost
+    y = np.concatenate([evaluate(graph, {"x": x[:8]})[0], evaluate(graph, {"x": x[1:]})[0][-1:]])
+    variances = y.transpose(1, 0, 2, 3).reshape(5, -1).var(1).sum()
+    padded = np.concatenate([y, *[y[-1:]] * 7]).transpose(1, 0, 2, 3).reshape(5, -1).var(1).sum()
+    assert abs(found[0] * (y**2).mean() * 5 / variances - 1) < 0.5 < padded / variances - 1
 
 
 def two() -> tuple[Graph, str, str]:

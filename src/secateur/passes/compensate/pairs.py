@@ -46,13 +46,13 @@ class Pair:
         attrs = {**self.first.attrs, "groups": 1} if self.first.op == "conv" else {}
         return dataclasses.replace(self.second, inputs=(self.first.inputs[0], *self.second.inputs[1:]), attrs=attrs)
 
-    def factors(self, weights: Mapping[str, Array]) -> Factors:
+    def factors(self, weights: Mapping[str, Array]) -> Matrices:
         """The two weights as matrices."""
         one, two = (_upright(weights[str(n.inputs[1])].astype(np.float64), n) for n in (self.first, self.second))
         groups = int(self.first.attrs.get("groups", 1))
-        return Factors(one.reshape(groups, len(one) // groups, -1), two.reshape(len(two), -1))
+        return Matrices(one.reshape(groups, len(one) // groups, -1), two.reshape(len(two), -1))
 
-    def weights_of(self, found: Factors, like: Mapping[str, Array]) -> dict[str, Array]:
+    def weights_of(self, found: Matrices, like: Mapping[str, Array]) -> dict[str, Array]:
         """The matrices as the two weights, of the types that these have."""
         made = {}
         for node, matrix in ((self.first, found.first), (self.second, found.second)):
@@ -83,8 +83,8 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Factors:
-    """``first`` f64[groups, rank, columns of a group], ``second`` f64[outputs, groups * rank]."""
+class Matrices:
+    """Factors as matrices: ``first`` f64[groups, rank, columns of a group], ``second`` f64[outputs, groups * rank]."""
 
     first: Array
     second: Array
@@ -96,7 +96,7 @@ class Factors:
         result: Array = np.einsum("ogr,grc->ogc", parts, self.first, optimize=True).reshape(len(self.second), -1)
         return result
 
-    def nearest(self, wanted: Array, second: Array) -> Factors:
+    def nearest(self, wanted: Array, second: Array) -> Matrices:
         """The factors of these sizes whose product errs least from the weights ``wanted``.
 
         ``second`` f64[columns, columns]: the moments of the inputs, by which errors of the weights count.
@@ -110,7 +110,7 @@ class Product:
     """A weight that is the product of a pair's two, which are ``factors`` as they are (``sums.Form``)."""
 
     pair: Pair
-    factors: Factors
+    factors: Matrices
 
     def now(self, sums: Sums) -> Array:
         """By how much the product as it is differs from the weight of the sums."""
@@ -161,16 +161,16 @@ def _upright(weight: Array, node: Node) -> Array:
     return weight.T if node.attrs.get("transposed", False) else weight
 
 
-def _truncated(wanted: Array, second: Array, rank: int) -> Factors:
+def _truncated(wanted: Array, second: Array, rank: int) -> Matrices:
     """The closed form of one group. Both factors get half of each direction's size, so that steps have one scale."""
     _, vectors = np.linalg.eigh(wanted @ second @ wanted.T)
     basis = vectors[:, ::-1][:, :rank]
     first = basis.T @ wanted
     root = np.sqrt(np.maximum(np.linalg.norm(first, axis=1), np.finfo(np.float64).tiny))
-    return Factors((first / root[:, None])[None], basis * root)
+    return Matrices((first / root[:, None])[None], basis * root)
 
 
-def _in_turns(start: Factors, wanted: Array, second: Array) -> Factors:
+def _in_turns(start: Matrices, wanted: Array, second: Array) -> Matrices:
     """Alternating least squares from ``start``."""
     groups, rank, columns = start.first.shape
     moments = second.reshape(groups, columns, -1)
@@ -199,7 +199,7 @@ def _in_turns(start: Factors, wanted: Array, second: Array) -> Factors:
         mix = np.linalg.solve(gram + damp * np.eye(len(gram)), crossed @ wanted.T).T
         square = mix.T @ mix
         first = _descended(first, own(mix.T @ aims), partial(times, square))
-    return Factors(first, mix)
+    return Matrices(first, mix)
 
 
 def _descended(x: Array, aim: Array, times: Callable[[Array], Array]) -> Array:

@@ -23,14 +23,14 @@ from secateur.passes.pipeline import print_pass
 
 from .factor import check_rank, factored, full_rank
 from .layers import Edit, Names, Row, chosen, noted, obstacle, price, rewrite_layers
-from .ranks import least, ranks_within, spectra_of
+from .ranks import ranks_within, spectra_of
 
 
 @dataclass(frozen=True)
 class LowRank:
     """Convolutions and linear layers as two thinner ones by truncated SVD (Zhang et al. 2016).
 
-    The rank is ``rank``, or ``ratio`` times the full rank, or that of ``ranks`` for each of ``layers``. Full rank is
+    The rank is ``rank``, or ``ratio`` times the full rank, or for each of ``layers`` its own of ``ranks``. Full rank is
     min(O, I*k); there the pair computes what the layer did. A layer that would cost more afterwards is left alone,
     unless ``always``. With ``macs`` ranks are chosen for all layers together so that at most this share of the
     network's multiply-accumulates is left: by what responses lack then, as far as that reaches the outputs, where there
@@ -58,11 +58,14 @@ class LowRank:
             raise InputError(f"low_rank{{ratio={self.ratio:g}}}: the ratio is a share of the full rank; give 0 to 100%")
         if self.ranks and len(self.ranks) != len(self.layers):
             raise InputError(f"low_rank: {len(self.ranks)} ranks for {len(self.layers)} layers; give one for each")
+        if sum((self.rank is not None, self.macs is not None, bool(self.ranks))) > 1:
+            raise InputError(f"{print_pass(self)}: rank, ranks and macs each say what ranks are; give one of them")
         return self._rewritten(graph) if self.macs is None else self._within(graph, self.macs)
 
     def _rewritten(self, graph: Graph) -> Graph:
         """The layers at ranks that are given."""
-        names, ranks = Names(graph), dict(zip(self.layers, self.ranks, strict=False))
+        names, own = Names(graph), zip(self.layers, self.ranks, strict=False)
+        ranks = {n.name: rank for pattern, rank in own for n in chosen(graph, self, (pattern,))}
 
         def edit(node: Node) -> Edit | str:
             why = _obstacle(graph, node)
@@ -70,7 +73,7 @@ class LowRank:
                 return why
             full = _full(graph, node)
             rank = max(1, round(self.ratio * full)) if self.rank is None else self.rank
-            rank = ranks.get(node.label, rank)
+            rank = ranks.get(node.name, rank)
             check_rank(rank, full, f"a layer of full rank {full}")
             return factored(graph, node, names, 1, rank, ("window", "mix"), norm=False)
 
@@ -85,13 +88,17 @@ class LowRank:
         costs = {n.name: self._costs(graph, n) for n in free}
         total = cost(graph).macs
         fixed = total - sum(whole for whole, _ in costs.values())
-        limit, spectra = int(share * total) - fixed, spectra_of(graph, free, costs)
-        if (narrow := least(spectra, self.round_to)) > limit:
+        limit = int(share * total) - fixed
+        narrow = sum(
+            min(whole, self.round_to * each) if self.round_to <= _full(graph, n) else whole
+            for n, (whole, each) in ((n, costs[n.name]) for n in free)
+        )
+        if narrow > limit:
             raise InputError(
                 f"{print_pass(self)}: the least ranks leave {(fixed + narrow) / max(total, 1):.1%} of the "
                 "multiply-accumulates; ask for more than that, or for other layers"
             )
-        ranks = ranks_within(spectra, limit, self.round_to)
+        ranks = ranks_within(spectra_of(graph, free, costs), limit, self.round_to)
         taken = [n for n in free if n.name in ranks]
         once = dataclasses.replace(
             self, macs=None, round_to=1, layers=tuple(n.label for n in taken), ranks=tuple(ranks[n.name] for n in taken)

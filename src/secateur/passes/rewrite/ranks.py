@@ -31,13 +31,17 @@ class Spectrum:
     each: int
     lost: Array
 
+    @property
+    def most(self) -> int:
+        """The highest rank that costs less than the layer whole."""
+        return min(len(self.lost) - 1, (self.whole - 1) // max(self.each, 1))
+
     def hull(self, multiple: int) -> list[tuple[float, int, int | None]]:
         """(what is given up for each multiply-accumulate saved, cost, rank) of the steps from whole to the least rank.
 
         Ranks are multiples; the first step begins at ``whole``.
         """
-        most = min(len(self.lost) - 1, (self.whole - 1) // max(self.each, 1))
-        ranks = [*range(multiple, most + 1, multiple)][::-1]
+        ranks = [*range(multiple, self.most + 1, multiple)][::-1]
         points: list[tuple[int, float, int | None]] = [(self.whole, 0.0, None)]
         for rank in ranks:
             point = (self.each * rank, float(self.lost[rank]), rank)
@@ -51,13 +55,8 @@ def _slope(a: tuple[int, float, int | None], b: tuple[int, float, int | None]) -
     return (b[1] - a[1]) / max(a[0] - b[0], 1)
 
 
-def least(spectra: Mapping[str, Spectrum], multiple: int) -> int:
-    """What all layers cost at their least ranks."""
-    return sum(s.hull(multiple)[-1][1] if s.hull(multiple) else s.whole for s in spectra.values())
-
-
 def ranks_within(spectra: Mapping[str, Spectrum], limit: int, multiple: int) -> dict[str, int]:
-    """The rank of each layer that does not stay whole, under a limit that is no less than ``least``."""
+    """The rank of each layer that does not stay whole, under a limit that all together meet at their least ranks."""
     left = {name: spectrum.hull(multiple)[::-1] for name, spectrum in spectra.items()}
     now = {name: spectrum.whole for name, spectrum in spectra.items()}
     total, ranks = sum(now.values()), dict[str, int]()
@@ -80,7 +79,7 @@ def _filled(spectra: Mapping[str, Spectrum], ranks: dict[str, int], slack: int, 
         for name, rank in ranks.items():
             spectrum, higher = spectra[name], rank + multiple
             dear = multiple * spectrum.each
-            if dear <= slack and higher < len(spectrum.lost) and higher * spectrum.each < spectrum.whole:
+            if dear <= slack and higher <= spectrum.most:
                 fits.append(((spectrum.lost[rank] - spectrum.lost[higher]) / max(dear, 1), name))
         if not fits:
             return ranks
@@ -94,7 +93,8 @@ def spectra_of(graph: Graph, nodes: Sequence[Node], costs: Mapping[str, tuple[in
     found = {}
     for node in nodes:
         weight = graph.weights[str(node.inputs[1])].astype(np.float64)
-        matrix = (weight.T if node.attrs.get("transposed", False) else weight).reshape(node_outputs(graph, node), -1)
+        weight = weight.T if node.attrs.get("transposed", False) else weight
+        matrix = weight.reshape(len(weight), -1)
         if seen is None:
             energies = np.linalg.svd(matrix, compute_uv=False) ** 2
             energies = energies / max(float(energies.sum()), np.finfo(np.float64).tiny)
@@ -103,12 +103,6 @@ def spectra_of(graph: Graph, nodes: Sequence[Node], costs: Mapping[str, tuple[in
         lost = np.append(energies[::-1].cumsum()[::-1], 0.0)
         found[node.name] = Spectrum(*costs[node.name], lost)
     return found
-
-
-def node_outputs(graph: Graph, node: Node) -> int:
-    """How many channels a layer puts out."""
-    shape = graph.weights[str(node.inputs[1])].shape
-    return int(shape[1] if node.attrs.get("transposed", False) else shape[0])
 
 
 def _responses(graph: Graph, nodes: Sequence[Node]) -> dict[str, Array] | None:
@@ -121,31 +115,31 @@ def _responses(graph: Graph, nodes: Sequence[Node]) -> dict[str, Array] | None:
     from secateur.ir.exporters.torch.module import flat_module
     from secateur.ir.frontends.torch.arrays import to_torch
     from secateur.passes.coupling.couple import Couple
-    from secateur.passes.sweep.batches import batches
+    from secateur.passes.sweep.batches import Batch, batches
     from secateur.passes.sweep.needs import Reach, Statistics
+    from secateur.passes.sweep.read_sites import channel_axis
     from secateur.passes.sweep.run import sweep
 
     calibration = context_of(graph).calibration
     if calibration is None or not nodes:
         return None
-    data: list[dict[str, Array]] = []
-    seen = 0
+    items: list[Batch] = []
     for item in batches(graph, calibration.data, TOGETHER):
-        data.append(dict(item.inputs))
-        seen += item.examples
-        if seen >= EXAMPLES:
+        items.append(item)
+        if sum(x.examples for x in items) >= EXAMPLES:
             break
+    data = [{name: x[: item.examples] if x.ndim else x for name, x in item.inputs.items()} for item in items]
     swept = sweep(Couple()(graph), data, [Reach(n.name) for n in nodes], seed=calibration.seed, batch=TOGETHER)
     statistics = swept.note(Statistics)
     assert statistics is not None
     module = flat_module(graph.rewrite(outputs=[n.name for n in nodes]))[0]
     sums: dict[str, tuple[Array, Array, int]] = {}
-    for feed in data:
+    for item in items:
         with torch.inference_mode():
-            outs = module(*(to_torch(feed[v.name]) for v in graph.inputs))
+            outs = module(*(to_torch(item.inputs[v.name]) for v in graph.inputs))
         for node, out in zip(nodes, outs, strict=True):
-            axis = 1 if node.op == "conv" else out.dim() - 1
-            y = out.float().movedim(axis, -1).reshape(-1, out.shape[axis]).numpy()
+            axis = channel_axis(graph, node.name)
+            y = out[: item.examples].float().movedim(axis, -1).reshape(-1, out.shape[axis]).numpy()
             second, first, count = sums.get(node.name, (np.zeros((y.shape[1],) * 2), np.zeros(y.shape[1]), 0))
             sums[node.name] = (second + y.T @ y, first + y.sum(0, np.float64), count + len(y))
     found = {}
