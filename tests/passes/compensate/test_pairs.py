@@ -127,9 +127,10 @@ def test_layers_that_the_two_networks_compute_in_another_order_are_all_reached()
     """The original has computed both when the first of them is looked at; the second's values are still there."""
     x = fed(8, 4, 5, 5)
     net = Net(8, 4, 5, 5)
-    one, two = net.conv("x", 4), net.conv("x", 4)
-    graph = net.graph(str(net.node("add", one, two)))
-    turned = graph.rewrite(nodes=[graph.nodes[1], graph.nodes[0], graph.nodes[2]])
+    one = net.conv("x", 4)
+    active, two = net.relu(one), net.conv("x", 4)
+    graph = net.graph(str(net.node("add", active, two)))
+    turned = graph.rewrite(nodes=[graph.nodes[i] for i in (2, 0, 1, 3)])
     held = in_context(turned, calibration=Calibration([x]), given=graph)
     assert [s.node.name for s in lockstep(held, "refit", 8, lambda n: n.op == "conv", given=True)] == [two, one]
 
