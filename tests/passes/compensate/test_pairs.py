@@ -60,6 +60,19 @@ def test_a_low_rank_layer_gets_the_best_product_of_its_rank(transposed: bool) ->
     assert error(graph, after, x) > 3 * best
 
 
+def test_a_batch_norm_that_was_folded_first_is_part_of_what_the_pair_computes() -> None:
+    """The same oracle: outputs of the batch norm."""
+    x = fed(40, 8, 4, 4)
+    net = Net(40, 8, 4, 4)
+    graph = net.graph(net.bn(net.conv("x", 6, 1)))
+    steps = tuple(parse_pass(text, REWRITES) for text in ("fold_bn", "low_rank{rank=2}"))
+    start = in_context(graph, calibration=Calibration([x]))
+    fitted = Refit(ridge=0.0, positions=1000)(restructure(start, steps, lambda ran: None, Runner()).graph)
+    y = evaluate(graph, {"x": x})[0].astype(np.float64).transpose(0, 2, 3, 1).reshape(-1, 6)
+    best = float((np.linalg.svd(y - y.mean(0), compute_uv=False)[2:] ** 2).sum())
+    assert error(graph, fitted, x) == pytest.approx(best, rel=1e-3)
+
+
 @pytest.mark.parametrize("spec", ["separable{rank=1}", "grouped{groups=4,width=50%}"])
 def test_a_window_in_groups_and_its_1x1_are_solved_in_turns(spec: str) -> None:
     """Nearer than the window of the weights with the best 1x1 after it, and steps of neither factor help any more."""
@@ -142,6 +155,7 @@ def test_layers_that_no_rewrite_made_are_no_pair() -> None:
     graph = net.graph(net.conv(first, 4, 1))
     assert could_pair(graph, graph.nodes[1]) == graph.nodes[0]
     assert pair_of(graph, graph.nodes[1], graph) is None
+    assert pair_of(graph, graph.nodes[1], graph.rewrite(nodes=graph.nodes[:1], outputs=[first])) is None
     assert pair_of(graph, graph.nodes[1], None) is None
 
 
@@ -165,7 +179,7 @@ def test_repairs_follow_the_network_before_its_rewrites() -> None:
 def test_values_that_keep_their_name_keep_their_meaning(spec: str) -> None:
     """What repairs rely on: of rewrites that are exact, every value of the same name is the same."""
     net = Net(2, 4, 6, 6)
-    y = net.relu(net.bn(net.conv(net.relu(net.bn(net.conv("x", 8, bias=False))), 8, 1)))
+    y = net.relu(net.bn(net.conv(net.shuffle(net.relu(net.bn(net.conv("x", 8, bias=False))), 4), 8, 1, groups=2)))
     graph = net.graph(net.head(str(net.node("add", y, net.conv(y, 8)))))
     after = Pipeline((parse_pass(spec, REWRITES),))(graph)
     shared = [n.name for n in graph.nodes if n.name in after.producer]

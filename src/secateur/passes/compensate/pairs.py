@@ -1,11 +1,11 @@
 """Two layers that a rewrite made of one, solved as their product: what no layer by itself can make up for.
 
 ``low_rank``, ``grouped`` and ``separable`` leave a window and a 1x1 after it, and the best first factor of the weights
-is not the best for what flows through (Zhang et al., "Accelerating Very Deep Convolutional Networks", TPAMI 2016,
-section 3.2). With second moments A of the inputs and the weights W that would compute the outputs best, the product of
-rank r that errs least is P P' W, P the first r eigenvectors of W A W': their equation 9, asymmetric as the inputs are
-the slim network's. Where the window has groups there is no closed form: each factor is solved in turns, the second
-exactly, the first by conjugate gradients.
+is not the best for what flows through (Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification
+and Detection", TPAMI 2016). With second moments A of the inputs and the weights W that would compute the outputs best,
+the product of rank r that errs least is P P' W, P the first r eigenvectors of W A W': their asymmetric reconstruction
+without the ReLU, asymmetric as the inputs are the slim network's and the outputs the original's. Where the window has
+groups there is no closed form: each factor is solved in turns, the second exactly, the first by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Pair:
     def wanted(self, step: Step, recipe: Recipe | None) -> Array:
         """[O, I, *k]: the weight of the layer that the two were made of, at the channels that are left.
 
-        Where these are not known, of groups, the product of the two as they are.
+        Where that is not known (groups that were cut, a batch norm that was folded first), the product as it is.
         """
         weights, before = step.slim.weights, step.dense_node
         found = self.factors(weights)
         kernel = weights[str(self.first.inputs[1])].shape[2:]
         shape = (len(found.second), found.first.shape[0] * found.first.shape[2] // max(1, math.prod(kernel)), *kernel)
         old = step.dense.graph.weights.get(before.inputs[1] or "")
-        if old is not None and before.attrs.get("groups", 1) == 1:
+        if old is not None and before.op == self.second.op and before.attrs.get("groups", 1) == 1:
             old = _upright(old, before)
             for axis, node in ((0, self.second), (1, self.first)):
                 turned = bool(node.attrs.get("transposed", False))
@@ -134,10 +134,9 @@ class Product:
 def pair_of(graph: Graph, node: Node, given: Graph | None) -> Pair | None:
     """The pair that ends in a layer, where the network before the rewrites has that one alone; None for others."""
     first = could_pair(graph, node)
-    known = None if given is None else given.producer.get(node.name)
-    if first is None or known is None:
+    if first is None or given is None or node.name not in given.producer or first.name in given.producer:
         return None
-    return Pair(first, node) if known.inputs[0] == first.inputs[0] and known.op == node.op else None
+    return Pair(first, node)
 
 
 def could_pair(graph: Graph, node: Node) -> Node | None:

@@ -42,7 +42,7 @@ class Refit:
     before, it is solved for the original's *sum*, so that it makes up for what the other branch gets wrong.
 
     The original is the network before its rewrites. Two layers that ``low_rank``, ``grouped`` or ``separable`` made of
-    one are solved together (``pairs``): asymmetrically, as Zhang et al. (TPAMI 2016, section 3.2) have it.
+    one are solved together (``pairs``), as in the asymmetric reconstruction of Zhang et al. (TPAMI 2016).
 
     Before: ``y = conv(x', w')`` with w' cut from w. After: the same shapes, w' such that y is nearest to conv(x, w).
     """

@@ -1,10 +1,10 @@
 """The ranks of all layers together: what each gives up, and which share of the multiply-accumulates may remain.
 
-Zhang et al. (TPAMI 2016, section 3.3) take the ranks whose kept energies have the greatest product. Here what a layer
-gives up at a rank is what its responses then lack, channel by channel as far as errors there move the network's outputs
-(``Reach``), so that layers compare and their losses add up; without data, the share of the weights' energy. Each layer
-walks down the lower hull of its losses over its costs, from whole to rank 1, and the step that gives up least for what
-it saves is taken next, until the budget is met.
+Zhang et al. (TPAMI 2016, rank selection for a whole model) take ranks whose kept energies have a great product. Here
+what a layer gives up at a rank is what its responses then lack, channel by channel as far as errors there move the
+network's outputs (``Reach``), so that layers compare and their losses add up; without data, the share of the weights'
+energy. Each layer walks down the lower hull of its losses over its costs, from whole to rank 1, and the step that
+gives up least for what it saves is taken next, until the budget is met.
 """
 
 from __future__ import annotations
