@@ -92,7 +92,7 @@ def checkpoints_of(folder: str | Path | None, policy: Policy) -> Path | None:
     """
     if folder is None:
         return None
-    if not any(keeps_state(type(step)) for step in policy.compensation()):
+    if not any(keeps_state(type(step)) for step in (*policy.rewrites, *policy.compensation())):
         able = ", ".join(name for name, kind in COMPENSATION.items() if keeps_state(kind))
         raise InputError(
             f"checkpoint={str(folder)!r} is where passes that take long keep their state ({able}), and policy "

@@ -21,6 +21,7 @@ from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.portable import Portable
 from secateur.passes.rewrite.slim import Slim
 from secateur.passes.sparsify.zeros import notes_of
+from secateur.passes.tables import repairs_of, rewrites_of
 
 from .capture import capture, check_weights, fresh
 from .checks.reading import check_reading
@@ -45,7 +46,7 @@ def apply(
     """Replay a recipe on a model of the same network, whatever its weights are now, and check the law.
 
     Rewrites before the cut are repeated on these weights, and zeros by magnitude after it. What a recipe says of
-    weights that were repaired after the cut is not: that needs data, and a remark in the report says so. Raises
+    weights that were repaired is not: that needs data, and a remark in the report says so. Raises
     InputError where the recipe does not fit, and LawError.
     """
     tell = listening(progress)
@@ -58,14 +59,14 @@ def apply(
     reading = None if trust else check_reading(model, dense, example_inputs, process=process, seed=seed, tell=tell)
     process.stop()
     collector = Collector(tell)
-    made = restructure(dense, known.steps.before, collector.see, Runner(keep=2))
+    made = restructure(dense, rewrites_of(known.steps.before), collector.see, Runner(keep=2))
     slim = Pipeline((Canonicalize(), Couple(), Replay(known), Slim()), (collector.see,))(made.graph)
     if known.portable:
         slim = Pipeline((Portable(),), (collector.see,))(slim)
     in_order(known, slim)
     again = tuple(step for step in known.steps.after if not getattr(step, "data", not isinstance(step, Portable)))
     zeros = tuple(step for step in again if not isinstance(step, Portable))
-    repair = tuple(step for step in known.steps.after if step not in again)
+    repair = (*repairs_of(known.steps.before), *(step for step in known.steps.after if step not in again))
     cut = slim
     slim = Pipeline(zeros, (collector.see,))(slim) if zeros else slim
     found = dataclasses.replace(
@@ -89,7 +90,7 @@ def apply(
 
 def rewritten(recipe: Recipe, graph: Graph) -> Graph:
     """The graph after what the recipe did before its cut: what the law compares with."""
-    return Pipeline(recipe.steps.before)(graph)
+    return Pipeline(rewrites_of(recipe.steps.before))(graph)
 
 
 def with_baseline(graph: Graph) -> Graph:

@@ -1,4 +1,4 @@
-"""Rewrites before pruning: run, measured against the network as it was given, and repeated from a recipe."""
+"""Rewrites before pruning, and what repairs them: run, and measured against the network as it was given."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of, in_context
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass, reorders
 from secateur.passes.rewrite.layers import Rewritten
+from secateur.passes.tables import repairs_of
 
 from .run import Runner
 
@@ -31,9 +32,9 @@ class Restructured:
 def restructure(
     graph: Graph, steps: Sequence[Pass], observer: Observer, run: Runner, announce: Announce | None = None
 ) -> Restructured:
-    """Run the rewrites, and compare outputs before and after on random inputs.
+    """Run the rewrites and what repairs them, and compare outputs before and after on random inputs.
 
-    Repairs are to follow the network as it was given, or as it was after the last rewrite that reorders channels.
+    Repairs follow the network as it was given, or as it was after the last rewrite that reorders channels.
     """
     if not steps:
         return Restructured(graph)
@@ -46,13 +47,17 @@ def restructure(
         done.append(_as_run(ran))
         given = ran.after if reorders(type(ran.step)) else given
 
-    after = in_context(Pipeline(tuple(steps), (record,), announce)(graph), given=given)
+    after = graph
+    for step in steps:
+        after = in_context(Pipeline((step,), (record,), announce)(after), given=given)
     feed = random_inputs(graph, 0)
     error = max(relative_error(a, b) for a, b in zip(run(graph, feed), run(after, feed), strict=True))
     note = after.note(Rewritten) or Rewritten()
     changed = sum(row.reason is None for row in note.rows)
     said = f"rewrites: {changed} layers changed, {len(note.rows) - changed} left alone"
-    return Restructured(after, tuple(done), (f"{said}; outputs differ by {error:.1e} (relative, random inputs)",))
+    mended = ", ".join(dict.fromkeys(step.name for step in repairs_of(steps)))
+    differ = f"outputs differ by {error:.1e}{f' after {mended}' if mended else ''} (relative, random inputs)"
+    return Restructured(after, tuple(done), (f"{said}; {differ}",))
 
 
 def _as_run(ran: Ran) -> Pass:

@@ -26,7 +26,7 @@ from secateur.passes.recipe.digests import digest, fingerprint, same
 from secateur.passes.recipe.mask import check_names
 from secateur.passes.replay import replayed
 from secateur.passes.rewrite.canonicalize import Canonicalize
-from secateur.passes.tables import may_change
+from secateur.passes.tables import may_change, repairs_of
 
 from .calibration.load import feeds
 from .capture import capture, check_weights, fresh, reread
@@ -104,7 +104,7 @@ def bind(known: Recipe, dense: Graph, start: Graph, cut: Graph, small: Graph, ex
     if found.difference is not None:
         return Bound(found.difference)
     made = {name for name, w in start.weights.items() if not same(w, dense.weights.get(name))}
-    allowed = may_change(known.steps.after, cut)
+    allowed = may_change((*repairs_of(known.steps.before), *known.steps.after), cut)
     equal, recorded, loose, changed, wrong = 0, list[str](), list[str](), list[str](), list[str]()
     for name, other in found.weights:
         mine, theirs = cut.weights[name], small.weights[other]
@@ -187,7 +187,8 @@ def _elsewhere(known: Recipe, difference: str) -> str:
 
 
 def _after(known: Recipe) -> list[str]:
-    return [step.name for step in known.steps.after if step.name in AFTER_CUT]
+    after = (step for step in known.steps.after if step.name in AFTER_CUT)
+    return list(dict.fromkeys(step.name for step in (*repairs_of(known.steps.before), *after)))
 
 
 def _same_interface(dense: Graph, small: Graph) -> Graph:

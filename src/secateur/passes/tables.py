@@ -32,6 +32,8 @@ COMPENSATION: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in AL
 REWRITES: Mapping[str, type[Pass]] = MappingProxyType(
     {p.name: p for p in ALL_REWRITES} | {FoldConstants.name: FoldConstants}
 )
+# What may stand before the cut: rewrites, and what repairs the weights that these made.
+BEFORE_CUT: Mapping[str, type[Pass]] = MappingProxyType(dict(COMPENSATION) | dict(REWRITES))
 SPARSITY: Mapping[str, type[Pass]] = MappingProxyType({Sparsify.name: Sparsify})
 # What may change weights after the cut; and that, or their order.
 AFTER_CUT: Mapping[str, type[Pass]] = MappingProxyType(dict(COMPENSATION) | dict(SPARSITY))
@@ -45,7 +47,17 @@ PASSES: Mapping[str, type[Pass]] = MappingProxyType(
 )
 
 
+def rewrites_of(before: Iterable[Pass]) -> tuple[Pass, ...]:
+    """Of the passes before the cut those that restructure, which anybody can repeat."""
+    return tuple(step for step in before if step.name in REWRITES)
+
+
+def repairs_of(before: Iterable[Pass]) -> tuple[Pass, ...]:
+    """Of the passes before the cut those that repair what the rewrites made, which take data."""
+    return tuple(step for step in before if step.name not in REWRITES)
+
+
 def may_change(steps: Iterable[Pass], graph: Graph) -> frozenset[str]:
-    """The weights of a slim graph that these passes after the cut may change: what each of them declares."""
+    """The weights of a slim graph that these passes may change: what each of them declares."""
     kinds = {kind.name: kind for kind in (*ALL_COMPENSATION, Sparsify)}
     return frozenset(name for step in steps if step.name in kinds for name in kinds[step.name].may_change(graph))

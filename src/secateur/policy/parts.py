@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from secateur.ir import InputError
 from secateur.ir.near import did_you_mean
-from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES, REWRITES
+from secateur.passes import AFTER_CUT, ALLOCATORS, BEFORE_CUT, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate import Global
 from secateur.passes.allocate.amount import TIMED, Allocator, check_amount, takes_budget
 from secateur.passes.pipeline import Pass, build, check_numbers, number, options_of, parse_pass, with_options
@@ -33,6 +33,8 @@ ALREADY = (
 @dataclass(frozen=True)
 class Parts:
     """A criterion, an allocation under one budget, layers to leave alone, rewrites before and compensation after.
+
+    Among the rewrites stands what repairs their weights before anything is scored.
 
     ``method`` has no budget of its own. See ``Policy`` for the fields.
     """
@@ -67,7 +69,12 @@ def check_parts(parts: Parts) -> None:
         if getattr(parts.method, "readers", None) == "own":
             per_reader(parts)
     for step in parts.rewrites:
-        _of_kind(step, REWRITES, "rewrite")
+        _of_kind(step, BEFORE_CUT, "rewrite")
+    if parts.rewrites and parts.rewrites[0].name not in REWRITES:
+        raise InputError(
+            f"'{parts.rewrites[0].name}' comes before any rewrite, where it has nothing to repair; put it after one "
+            f"({', '.join(REWRITES)}), or after slim"
+        )
     for step in parts.compensate:
         _of_kind(step, AFTER_CUT, "compensation")
 

@@ -52,10 +52,11 @@ class Policy(Parts):
     ``criterion=None`` prunes nothing. ``budget`` is one of macs, params, bytes, channels and what remains of it: a
     share (0.5) or an absolute whole number; or latency_ms, or speedup (2.0). ``protect`` are globs of layer names,
     ``rewrites`` passes that restructure the network first, in this order (``"separable{rank=1}"``), also where
-    ``criterion`` is None, and ``compensate`` passes that repair the result from calibration data (``"refit"``,
-    ``"reestimate_bn"``). With ``portable`` channels are put into an order in which shuffles can be written without an
-    index, which some runtimes get wrong. ``targets`` are what libraries are built for (``"aarch64:cortex-a76"``),
-    and whose vectors widths fill, unless ``compile`` is told another target.
+    ``criterion`` is None, and after any of them what repairs its weights before channels are scored (``"refit"``);
+    ``compensate`` passes that repair the result from calibration data (``"refit"``, ``"reestimate_bn"``). With
+    ``portable`` channels are put into an order in which shuffles can be written without an index, which some runtimes
+    get wrong. ``targets`` are what libraries are built for (``"aarch64:cortex-a76"``), and whose vectors widths fill,
+    unless ``compile`` is told another target.
     """
 
     def __init__(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from secateur.ir import InputError
-from secateur.passes import AFTER_CUT, ALLOCATORS, CRITERIA, PASSES, REWRITES
+from secateur.passes import AFTER_CUT, ALLOCATORS, BEFORE_CUT, CRITERIA, PASSES, REWRITES
 from secateur.passes.allocate.amount import Allocator
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.pipeline import Pass, parse_spec, print_spec
@@ -22,7 +24,7 @@ def read_spec(text: str) -> Parts:
     if text.strip() == "none":
         return NOTHING
     steps = list(parse_spec(text, PASSES))
-    first = next((i for i, step in enumerate(steps) if step.name not in REWRITES), len(steps))
+    first = _first_after(steps)
     # canonicalize runs before every analysis in any case
     rewrites = tuple(step for step in steps[:first] if not isinstance(step, Canonicalize))
     if first == len(steps):
@@ -39,7 +41,7 @@ def read_spec(text: str) -> Parts:
             allocator = step
         elif isinstance(step, Couple):
             protect = step.protect
-        elif step.name in AFTER_CUT:
+        elif step.name in AFTER_CUT and (criterion is not None or not any(map(_scores, steps))):
             compensate.append(step)
         elif isinstance(step, Portable):
             portable = step.on
@@ -70,6 +72,15 @@ def write_spec(parts: Parts) -> str:
     )
 
 
+def _first_after(steps: Sequence[Pass]) -> int:
+    """Where the rewrites end, and what repairs them: the last of these in a policy that scores nothing follows them."""
+    before = list(itertools.takewhile(lambda step: step.name in BEFORE_CUT, steps))
+    if len(before) == len(steps):
+        while before and before[-1].name not in REWRITES:
+            before.pop()
+    return len(before)
+
+
 def _scores(step: Pass) -> TypeGuard[Criterion]:
     return step.name in CRITERIA
 
@@ -83,6 +94,11 @@ def _misplaced(text: str, step: Pass) -> str:
         return (
             f"policy '{text}': '{step.name}' stands after other passes; rewrites come first, so that what they make "
             "is scored and pruned"
+        )
+    if step.name in AFTER_CUT:
+        return (
+            f"policy '{text}': '{step.name}' stands before the criterion; there only rewrites have a place, and what "
+            "repairs them right after them; what follows the cut comes after slim"
         )
     return (
         f"policy '{text}': '{step.name}' does not fit; a policy is rewrites ({', '.join(REWRITES)}), a criterion "

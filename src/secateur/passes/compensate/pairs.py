@@ -161,9 +161,13 @@ def _upright(weight: Array, node: Node) -> Array:
 
 
 def _truncated(wanted: Array, second: Array, rank: int) -> Matrices:
-    """The closed form of one group. Both factors get half of each direction's size, so that steps have one scale."""
+    """The closed form of one group. Both factors get half of each direction's size, so that steps have one scale.
+
+    Where a cut left fewer outputs than the rank, the directions beyond them are zero.
+    """
     _, vectors = np.linalg.eigh(wanted @ second @ wanted.T)
     basis = vectors[:, ::-1][:, :rank]
+    basis = np.pad(basis, ((0, 0), (0, rank - basis.shape[1])))
     first = basis.T @ wanted
     root = np.sqrt(np.maximum(np.linalg.norm(first, axis=1), np.finfo(np.float64).tiny))
     return Matrices((first / root[:, None])[None], basis * root)

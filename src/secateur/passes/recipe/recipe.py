@@ -54,13 +54,13 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Steps:
-    """The rewrites before the cut, in order, and the passes that changed weights after it."""
+    """The rewrites before the cut, what repaired them, in order, and the passes that changed weights after it."""
 
     before: tuple[Pass, ...] = ()
     after: tuple[Pass, ...] = ()
 
     def texts(self) -> tuple[str, ...]:
-        """As a file lists them: rewrites and ``slim``, if there are rewrites, and compensation."""
+        """As a file lists them: what comes before the cut and ``slim``, if anything does, and compensation."""
         before = (*map(print_pass, self.before), CUT) if self.before else ()
         return (*before, *map(print_pass, self.after))
 

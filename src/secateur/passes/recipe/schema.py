@@ -16,7 +16,7 @@ import msgspec
 
 from secateur.ir import InputError
 from secateur.passes.pipeline import check_numbers, parse_spec
-from secateur.passes.tables import AFTER, REWRITES
+from secateur.passes.tables import AFTER, BEFORE_CUT
 
 from .recipe import CUT, REORDER, SCHEMA, Indices, Kept, Mixed, Recipe, Steps, groups_of
 
@@ -90,11 +90,11 @@ def read_steps(texts: Sequence[str], where: str = "recipe") -> Steps:
     at = texts.index(CUT) if CUT in texts else -1
     try:
         return Steps(
-            tuple(check_numbers(step) for text in texts[: max(at, 0)] for step in parse_spec(text, REWRITES)),
+            tuple(check_numbers(step) for text in texts[: max(at, 0)] for step in parse_spec(text, BEFORE_CUT)),
             tuple(check_numbers(step) for text in texts[at + 1 :] for step in parse_spec(text, AFTER)),
         )
     except InputError as error:
-        kinds = f"rewrites, '{CUT}', and what follows it ({', '.join(AFTER)})"
+        kinds = f"rewrites and what repairs them, '{CUT}', and what follows it ({', '.join(AFTER)})"
         raise InputError(f"{where}: 'rewrites' lists {kinds} in this order: {error}") from error
 
 

@@ -1,0 +1,145 @@
+"""Repairs between rewrites and scoring: what a policy with them does, leaves in the recipe, and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import secateur
+from secateur.ir import Array, Graph, InputError
+from secateur.ir.exporters.torch.module import evaluate
+from secateur.passes.compensate import Refit
+from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.low_rank import LowRank
+from secateur.policy import from_spec, from_toml
+from support.network import Net
+
+RNG = np.random.default_rng(0)
+MIXED = RNG.standard_normal((4, 4)) * np.geomspace(3, 0.05, 4)
+X = np.einsum("nchw,cd->ndhw", RNG.standard_normal((64, 4, 6, 6)) + 0.5, MIXED).astype(np.float32)
+REPAIRED = "low_rank{rank=3,layers=[0]},refit{positions=1000},l1,uniform{macs=90%,round_to=1},slim"
+
+
+def network() -> tuple[Graph, str]:
+    """Two 3x3 layers and a head, and the name of the second layer."""
+    net = Net(64, 4, 6, 6)
+    second = net.conv(net.relu(net.conv("x", 12)), 12)
+    return net.graph(net.head(net.relu(second))), second
+
+
+def compiled(graph: Graph, policy: str) -> secateur.Compiled:
+    return secateur.compile(graph, policy, calibration=[X], holdout=0)
+
+
+def error(one: Graph, two: Graph) -> float:
+    """The squared error of the first output."""
+    return float(((evaluate(one, {"x": X})[0] - evaluate(two, {"x": X})[0]).astype(np.float64) ** 2).sum())
+
+
+def policy_for(layer: str, repaired: bool = True) -> str:
+    text = REPAIRED.replace("[0]", f"[{layer}]")
+    return text if repaired else text.replace("refit{positions=1000},", "")
+
+
+def test_a_policy_reads_and_writes_repairs_where_they_stand() -> None:
+    policy = from_spec("low_rank{rank=3},refit,l1,slim,refit{ridge=auto}")
+    assert policy.rewrites == (LowRank(rank=3), Refit())
+    assert policy.compensate == (Refit(ridge="auto"),)
+    assert from_spec(policy.spec) == policy
+    assert from_toml(policy.to_toml()) == policy
+    assert policy.uses_data
+    alone = from_spec("low_rank{rank=3},refit,grouped{groups=2},refit{ridge=auto},reestimate_bn")
+    assert [step.name for step in alone.rewrites] == ["low_rank", "refit", "grouped"]
+    assert [step.name for step in alone.compensate] == ["refit", "reestimate_bn"]
+    assert from_spec(alone.spec) == from_toml(alone.to_toml()) == alone
+
+
+def test_channels_are_scored_in_the_network_that_was_repaired() -> None:
+    """What remains computes what it does with the weights that the repair solved, cut: nothing else changed them."""
+    graph, layer = network()
+    repaired = compiled(graph, policy_for(layer).partition(",l1")[0]).graph
+    done = compiled(graph, policy_for(layer))
+    kept = done.recipe.weights
+    for name, weight in done.graph.weights.items():
+        whole = repaired.weights[name]
+        for axis, indices in kept.get(name, {}).items():
+            whole = whole.take(np.asarray(indices), axis)
+        np.testing.assert_array_equal(weight, whole, err_msg=name)
+    bare = compiled(graph, policy_for(layer, repaired=False))
+    assert error(graph, done.graph) < 0.8 * error(graph, bare.graph)
+    assert done.report.verification is not None
+    assert done.report.verification["passed"]
+    assert "after refit" in done.report.remarks[0]
+
+
+def test_the_recipe_says_where_the_repair_was_and_is_verified(tmp_path: Path) -> None:
+    graph, layer = network()
+    done = compiled(graph, f"{policy_for(layer)},refit")
+    low = f"low_rank{{rank=3,layers=[{layer}]}}"
+    assert done.recipe.rewrites == (low, "refit{positions=1000}", "slim", "refit")
+    done.recipe.save(tmp_path / "slim.json")
+    known = Recipe.load(tmp_path / "slim.json")
+    assert known.steps == done.recipe.steps
+    found = secateur.verify(graph, done.graph, known)
+    assert found.passed
+    assert "that refit may change by their digests" in found.compared
+    assert set(found.changed) == set(done.recipe.digests)
+    replayed = secateur.apply(known, graph)
+    assert replayed.recipe.rewrites == (low, "slim")
+    assert any("not repeated, since it needs data: refit{positions=1000},refit" in r for r in replayed.report.remarks)
+    assert secateur.verify(graph, replayed.graph, replayed.recipe).passed
+
+
+@pytest.mark.parametrize("end", ["", ",refit"])
+def test_a_repaired_weight_that_was_touched_since_is_found(end: str) -> None:
+    """Also where the repair before the cut was the last: its weights are known by their digests."""
+    graph, layer = network()
+    done = compiled(graph, policy_for(layer) + end)
+    assert secateur.verify(graph, done.graph, done.recipe).passed
+    for name in done.recipe.digests:
+        weight: Array = done.graph.weights[name].copy()
+        weight.reshape(-1)[0] += 0.01
+        wrong = done.graph.rewrite(weights={**done.graph.weights, name: weight})
+        found = secateur.verify(graph, wrong, done.recipe)
+        assert not found.passed
+        assert found.reason is not None
+        assert f"weight '{name}' differs" in found.reason
+
+
+def test_a_pair_whose_outputs_were_cut_below_its_rank_is_solved() -> None:
+    """Ten directions where four outputs are left: as many as there are outputs suffice, so these are the original's."""
+    net = Net(64, 4, 6, 6)
+    layer = net.conv("x", 12)
+    graph = net.graph(net.head(net.relu(layer)))
+    rank = f"low_rank{{rank=10,layers=[{layer}],always=true}}"
+    done = secateur.compile(
+        graph, f"{rank},l1,slim,refit{{positions=1000,ridge=0}}", calibration=[X], holdout=0, widths={layer: 4}
+    )
+    kept = done.recipe.weights[str(done.graph.producer[layer].inputs[1])][0]
+    assert len(kept) == 4
+    given, left = (evaluate(g.rewrite(outputs=[layer]), {"x": X})[0] for g in (graph, done.graph))
+    np.testing.assert_allclose(left, given[:, np.asarray(kept)], atol=1e-3 * float(np.abs(given).max()))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("refit,low_rank,l1", "'refit' comes before any rewrite, where it has nothing to repair"),
+        ("refit,l1", "'refit' comes before any rewrite"),
+        ("low_rank,sparsify,l1", "'sparsify' stands before the criterion"),
+        ("low_rank,couple,refit,l1", "'refit' stands before the criterion"),
+        ("low_rank,refit,l1,low_rank", "'low_rank' stands after other passes"),
+    ],
+)
+def test_what_cannot_stand_there(text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        from_spec(text)
+    assert words in str(caught.value)
+
+
+def test_a_repair_before_the_cut_asks_for_data() -> None:
+    graph, layer = network()
+    with pytest.raises(InputError, match="'refit' compares the slim network with the original on data"):
+        secateur.compile(graph, policy_for(layer))
