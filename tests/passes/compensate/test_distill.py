@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from secateur.ir import Array, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import PASSES, parse_spec
 from secateur.passes.compensate import Distill, Refit, tuning
-from secateur.passes.compensate.augment import drawn
+from secateur.passes.compensate.augment import drawn, mixed
 from secateur.passes.context import Calibration, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
@@ -58,6 +59,9 @@ def test_it_comes_nearer_on_other_data_too_and_gives_the_same_again() -> None:
     again = Distill(steps=60, rate=0.02, batch=16)(slim)
     for name, weight in tuned.weights.items():
         np.testing.assert_array_equal(weight, again.weights[name])
+    of_mixtures = Distill(steps=60, rate=0.02, batch=16, mix=True)(slim)
+    assert apart(of_mixtures, graph, fresh) < 0.9 * apart(slim, graph, fresh)
+    assert any(not np.array_equal(weight, tuned.weights[name]) for name, weight in of_mixtures.weights.items())
     changed = {n for n, w in tuned.weights.items() if not np.array_equal(w, slim.weights[n])}
     assert changed
     assert changed <= Distill.may_change(slim)
@@ -160,6 +164,51 @@ def test_inner_layers_follow_at_the_channels_that_are_left() -> None:
     assert bool((inner > without).all()), "the second layer misses inputs"
 
 
+def test_mixtures_lie_between_two_examples_at_one_share_of_all_inputs() -> None:
+    ones = {"a": torch.ones(64, 3, 4, 4), "b": torch.ones(64, 5)}
+    others = {name: -x for name, x in ones.items()}
+    found = mixed(ones, others, torch.Generator().manual_seed(0))
+    share = found["b"][:, 0]
+    for x in found.values():
+        torch.testing.assert_close(x.flatten(1), share[:, None].expand_as(x.flatten(1)))
+    assert -1 <= float(share.min()) < -0.8, "evenly from one example to the other"
+    assert 0.8 < float(share.max()) <= 1
+    assert abs(float(share.mean())) < 0.25
+
+
+@pytest.mark.parametrize("batch", [1, 16, None])
+def test_steps_see_mixtures_and_what_is_watched_stays_as_it_is(batch: int | None) -> None:
+    """Of networks that take one example at a time, too: others are drawn of the whole step's."""
+    run = tuning.Tuning(slimmed(network(batch), pictures(0)), Distill(steps=1, batch=16, augment=False, mix=True))
+    chosen = torch.arange(16)
+    plain, steps = ([feed["x"] for feed, _ in run._feeds(chosen, None, mix)] for mix in (False, True))
+    torch.testing.assert_close(torch.cat(plain), run.pool["x"][:16])
+    differ = (torch.cat(steps) != torch.cat(plain)).flatten(1).any(1)
+    assert int(differ.sum()) >= 12, "few are mixed with themselves"
+    distance = run._distance(chosen)
+    assert run._distance(chosen) == distance
+
+
+def test_whole_numbers_have_no_mixtures() -> None:
+    class Words(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vectors, self.conv, self.last = (
+                torch.nn.Embedding(20, 8),
+                torch.nn.Conv1d(8, 12, 3),
+                torch.nn.Linear(12, 4),
+            )
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(self.vectors(words).transpose(1, 2)).relu().mean(2))
+
+    data = [torch.randint(20, (16, 10), generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    for text, refused in (("distill{steps=2}", False), ("distill{steps=2,mix=true}", True)):
+        policy = f"l1,uniform{{macs=60%,round_to=1}},slim,{text}"
+        with pytest.raises(InputError, match="whole numbers have no mixtures") if refused else nullcontext():
+            secateur.compile(Words().eval(), policy, example_inputs=(data[0],), calibration=data)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -194,10 +243,13 @@ def test_the_whole_way_in_a_policy() -> None:
     assert [p["spec"] for p in slim.report.passes][-1] == "distill{steps=5}"
 
 
-def test_a_run_that_was_killed_ends_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mix", [False, True])
+def test_a_run_that_was_killed_ends_as_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mix: bool
+) -> None:
     """Killed between two states that were written, so that steps are taken again; a run that has ended takes none."""
     slim = slimmed(network(), pictures(0))
-    how = Distill(steps=12, rate=0.02, batch=16)
+    how = Distill(steps=12, rate=0.02, batch=16, mix=mix)
     whole = how(slim)
     steps: list[int] = []
 

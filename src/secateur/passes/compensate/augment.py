@@ -1,6 +1,8 @@
-"""Pictures as they might have been: crops and mirror images, the same for both networks."""
+"""Examples as they might have been: crops, mirror images and mixtures, the same for both networks."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -37,3 +39,9 @@ def drawn(x: Tensor, random: torch.Generator, mirror: bool) -> Tensor:
     # convolutions (1x1, stride 2, 7 to 17 channels), which ends the process.
     examples, channels = torch.arange(len(x))[:, None, None, None], torch.arange(x.shape[1])[:, None, None]
     return x[examples, channels, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def mixed(ones: Mapping[str, Tensor], others: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+    """Each example and another one, by a share that is drawn evenly from 0 to 1 (mixup)."""
+    share = torch.rand(len(next(iter(ones.values()))), generator=random)
+    return {name: torch.lerp(others[name], x, share.reshape(-1, *[1] * (x.dim() - 1))) for name, x in ones.items()}

@@ -18,10 +18,12 @@ class Distill:
     tensor has (Adam's direction, along a cosine to zero), so that layers whose batch norm was folded learn at the pace
     of the others. Statistics of batch norms stay. For scores by class the distance is the divergence at temperature 2,
     which keeps their order, else, and with ``by`` "square", the mean square over that of the original's outputs, which
-    keeps the numbers; layers whose outputs lost channels follow the original's
-    at those that are left, by ``inner`` of the loss. ``augment``: pictures are shifted by up to an eighth of their
-    size, which is a crop whose border is repeated, and with ``mirror`` half of them are mirrored (inputs of four axes
-    with one, three or four channels, first or last); both networks see the same. Text and digits want ``mirror=false``.
+    keeps the numbers; layers whose outputs lost channels follow the original's at those that are left, by ``inner`` of
+    the loss. ``augment``: pictures are shifted by up to an eighth of their size, which is a crop whose border is
+    repeated, and with ``mirror`` half of them are mirrored (inputs of four axes with one, three or four channels, first
+    or last); both networks see the same. Text and digits want ``mirror=false``. ``mix``: each step sees mixtures of two
+    examples (mixup, Zhang et al., ICLR 2018), so that few say more where there are many steps (Beyer et al., CVPR
+    2022).
 
     It takes ``steps``, or as many as ``time`` seconds allow. One example in eight is not tuned on: every tenth of the
     way the distance is taken there, and the best weights are kept, those at the beginning included; where the loss is
@@ -41,6 +43,7 @@ class Distill:
     inner: float = 0.5
     augment: bool = True
     mirror: bool = True
+    mix: bool = False
     examples: int = 4096
     by: Literal["auto", "square"] = "auto"
 

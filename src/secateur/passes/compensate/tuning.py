@@ -24,7 +24,7 @@ from secateur.passes.sweep.parallel import world
 from secateur.passes.train.checkpoint import resumed, save_checkpoint
 from secateur.passes.train.parallel import joint_mean_square, rows, sum_gradients, summed
 
-from .augment import drawn, shifts
+from .augment import drawn, mixed, shifts
 from .lockstep import pair
 from .original import channel_axis, kept_rows
 
@@ -54,6 +54,8 @@ class Tuning:
         self.tell, self.random = context.progress, torch.Generator().manual_seed(self.seed)
         self.pool = {k: torch.cat([x[k][:n] for x, n in zip(fed, counts, strict=True)]) for k in fed[0]}
         self.fixed = next((int(v.shape[0]) for v in graph.inputs if v.shape and not isinstance(v.shape[0], Sym)), 0)
+        if how.mix and not all(x.is_floating_point() for x in self.pool.values()):
+            raise InputError(f"{print_pass(how)}: inputs of whole numbers have no mixtures; leave mix=true out")
         layers = _followed(graph, original)
         self.rows = [kept_rows(graph.note(Recipe), str(n.inputs[1])) for n in layers]
         self.axes = [channel_axis(n) for n in layers]
@@ -112,7 +114,7 @@ class Tuning:
         chosen = seen[torch.randint(len(seen), (self.how.batch,), generator=self.random)]
         total = 0.0
         with torch.enable_grad():
-            for feed, count, share in self._mine(chosen, self.random if self.how.augment else None):
+            for feed, count, share in self._mine(chosen, self.random if self.how.augment else None, self.how.mix):
                 loss = self._losses(feed, count, self.how.inner, self._wanted(feed)).sum() * share / len(chosen)
                 total += float(loss.detach())
                 if math.isfinite(total):
@@ -141,13 +143,15 @@ class Tuning:
             total += float(self._losses(feed, count, 0.0, wanted).sum()) * share
         return summed([total])[0] / len(examples)
 
-    def _mine(self, examples: Tensor, random: torch.Generator | None) -> Iterator[tuple[Feed, int, float]]:
+    def _mine(
+        self, examples: Tensor, random: torch.Generator | None, mix: bool = False
+    ) -> Iterator[tuple[Feed, int, float]]:
         """Of each batch this process's examples, and how many count, and for how much.
 
         All processes draw the same. Batches of one size are computed whole, each by one process.
         """
         rank, size = world()
-        for number, (feed, count) in enumerate(self._feeds(examples, random)):
+        for number, (feed, count) in enumerate(self._feeds(examples, random, mix)):
             if not self.fixed:
                 part, total = rows(count)
                 mine = len(range(*part.indices(count)))
@@ -173,15 +177,19 @@ class Tuning:
         apart = sum(each, torch.zeros(count))
         return loss + inner * apart / (len(found) - outputs)
 
-    def _feeds(self, examples: Tensor, random: torch.Generator | None) -> Iterator[tuple[Feed, int]]:
+    def _feeds(self, examples: Tensor, random: torch.Generator | None, mix: bool = False) -> Iterator[tuple[Feed, int]]:
         """Examples in the batches that the network takes, and how many of each count; views that ``random`` draws."""
         size = self.fixed or self.how.batch
-        for chosen in torch.split(examples, size):
-            padded = torch.cat([chosen, chosen[-1:].expand(self.fixed - len(chosen))]) if self.fixed else chosen
-            feed = {k: x[padded] for k, x in self.pool.items()}
-            if random is not None:
-                feed = {k: drawn(x, random, self.how.mirror) for k, x in feed.items()}
-            yield feed, len(chosen)
+        others = examples[torch.randperm(len(examples), generator=self.random)] if mix else examples
+        for chosen, other in zip(torch.split(examples, size), torch.split(others, size), strict=True):
+            feed = self._fed(chosen, random)
+            yield (mixed(feed, self._fed(other, random), self.random) if mix else feed), len(chosen)
+
+    def _fed(self, chosen: Tensor, random: torch.Generator | None) -> Feed:
+        """These examples, in as many rows as the network takes; views that ``random`` draws."""
+        padded = torch.cat([chosen, chosen[-1:].expand(self.fixed - len(chosen))]) if self.fixed else chosen
+        feed = {k: x[padded] for k, x in self.pool.items()}
+        return feed if random is None else {k: drawn(x, random, self.how.mirror) for k, x in feed.items()}
 
     def _blame(self) -> None:
         """Raise InputError for the first layer, or output, that is not finite."""
