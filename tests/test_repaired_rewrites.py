@@ -97,7 +97,9 @@ def test_a_repaired_weight_that_was_touched_since_is_found(end: str) -> None:
     """Also where the repair before the cut was the last: its weights are known by their digests."""
     graph, layer = network()
     done = compiled(graph, policy_for(layer) + end)
-    assert secateur.verify(graph, done.graph, done.recipe).passed
+    found = secateur.verify(graph, done.graph, done.recipe)
+    assert found.passed
+    assert f"{len(found.changed)} that refit may change by their digests" in found.compared
     for name in done.recipe.digests:
         weight: Array = done.graph.weights[name].copy()
         weight.reshape(-1)[0] += 0.01
@@ -143,3 +145,17 @@ def test_a_repair_before_the_cut_asks_for_data() -> None:
     graph, layer = network()
     with pytest.raises(InputError, match="'refit' compares the slim network with the original on data"):
         secateur.compile(graph, policy_for(layer))
+
+
+def test_a_long_repair_before_the_cut_keeps_its_state(tmp_path: Path) -> None:
+    """``distill`` after a rewrite: a folder of checkpoints serves it, and the same call ends with the same weights."""
+    graph, layer = network()
+    policy = policy_for(layer).replace("refit{positions=1000}", "distill{steps=3}")
+    runs = [
+        secateur.compile(graph, policy, calibration=[X], holdout=0, checkpoint=folder)
+        for folder in (None, tmp_path / "kept", tmp_path / "kept")
+    ]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    for again in runs[1:]:
+        for name, weight in runs[0].graph.weights.items():
+            np.testing.assert_array_equal(again.graph.weights[name], weight)
