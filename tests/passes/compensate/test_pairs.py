@@ -11,7 +11,7 @@ from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes import REWRITES, Pipeline
 from secateur.passes.compensate import Refit
 from secateur.passes.compensate.lockstep import lockstep
-from secateur.passes.compensate.pairs import Matrices, Pair, could_pair, pair_of
+from secateur.passes.compensate.pairs import Matrices, Pair, _directions, could_pair, pair_of
 from secateur.passes.context import Calibration, context_of, in_context
 from secateur.passes.coupling.couple import Couple
 from secateur.passes.notes import Coupling, KeepMask
@@ -146,6 +146,20 @@ def test_layers_that_the_two_networks_compute_in_another_order_are_all_reached()
     turned = graph.rewrite(nodes=[graph.nodes[i] for i in (2, 0, 1, 3)])
     held = in_context(turned, calibration=Calibration([x]), given=graph)
     assert [s.node.name for s in lockstep(held, "refit", 8, lambda n: n.op == "conv", given=True)] == [two, one]
+
+
+@pytest.mark.parametrize(("outputs", "columns", "known"), [(24, 6, 6), (24, 6, 4), (6, 24, 6), (8, 8, 8)])
+def test_the_directions_of_few_inputs_are_those_of_the_outputs(outputs: int, columns: int, known: int) -> None:
+    """Oracle: the eigenvectors of W A W', which is as large as the outputs; beyond ``known`` there is none."""
+    wanted = RNG.standard_normal((outputs, known)) @ RNG.standard_normal((known, columns))
+    x = RNG.standard_normal((200, columns)) * np.geomspace(1, 0.01, columns)
+    second = x.T @ x
+    _, vectors = np.linalg.eigh(wanted @ second @ wanted.T)
+    found = _directions(wanted, second)
+    for rank in range(1, known + 1):
+        mine, theirs = (v @ v.T for v in (found[:, :rank], vectors[:, ::-1][:, :rank]))
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    np.testing.assert_allclose(found.T @ found, np.diag([1.0] * known + [0.0] * (found.shape[1] - known)), atol=1e-6)
 
 
 def test_layers_that_no_rewrite_made_are_no_pair() -> None:

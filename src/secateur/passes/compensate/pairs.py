@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .lockstep import Step
 
 TURNS, STEPS = 6, 24  # each factor is solved so many times, the first in so many steps of conjugate gradients
+NO_DIRECTION = 1e-6  # of the largest: below that the square, which is what is solved for, is rounding
 NO_SPREAD = 1e-12  # of the mean moment: what is added where a factor's own moments are solved
 
 
@@ -165,12 +166,27 @@ def _truncated(wanted: Array, second: Array, rank: int) -> Matrices:
 
     Where a cut left fewer outputs than the rank, the directions beyond them are zero.
     """
-    _, vectors = np.linalg.eigh(wanted @ second @ wanted.T)
-    basis = vectors[:, ::-1][:, :rank]
+    basis = _directions(wanted, second)[:, :rank]
     basis = np.pad(basis, ((0, 0), (0, rank - basis.shape[1])))
     first = basis.T @ wanted
     root = np.sqrt(np.maximum(np.linalg.norm(first, axis=1), np.finfo(np.float64).tiny))
     return Matrices((first / root[:, None])[None], basis * root)
+
+
+def _directions(wanted: Array, second: Array) -> Array:
+    """f64[outputs, n]: the eigenvectors of W A W', the largest first.
+
+    With fewer columns than outputs they follow from L' W' W L, A = L L', which is as small as the inputs: s^2 its
+    values and V its vectors, they are W L V / s. Where s is rounding alone there is no direction.
+    """
+    if len(second) >= len(wanted):
+        return np.linalg.eigh(wanted @ second @ wanted.T)[1][:, ::-1]
+    half = wanted @ np.linalg.cholesky(second)
+    squares, vectors = np.linalg.eigh(half.T @ half)
+    sizes = np.sqrt(np.maximum(squares[::-1], 0.0))
+    known = sizes > NO_DIRECTION * max(float(sizes[0]), np.finfo(np.float64).tiny)
+    result: Array = half @ vectors[:, ::-1] * np.divide(1.0, sizes, out=np.zeros_like(sizes), where=known)
+    return result
 
 
 def _in_turns(start: Matrices, wanted: Array, second: Array) -> Matrices:

@@ -21,6 +21,7 @@ from secateur.passes.context import context_of
 
 EXAMPLES = 256  # that responses are looked at on
 TOGETHER = 8  # examples that are run at a time
+POSITIONS = 64  # places of each example's output, drawn anew for each batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +120,7 @@ def _responses(graph: Graph, nodes: Sequence[Node]) -> dict[str, Array] | None:
     from secateur.passes.sweep.needs import Reach, Statistics
     from secateur.passes.sweep.read_sites import channel_axis
     from secateur.passes.sweep.run import sweep
+    from secateur.passes.sweep.unfold import draw_places, points
 
     calibration = context_of(graph).calibration
     if calibration is None or not nodes:
@@ -134,12 +136,14 @@ def _responses(graph: Graph, nodes: Sequence[Node]) -> dict[str, Array] | None:
     assert statistics is not None
     module = flat_module(graph.rewrite(outputs=[n.name for n in nodes]))[0]
     sums: dict[str, tuple[Array, Array, int]] = {}
-    for item in items:
+    for number, item in enumerate(items):
         with torch.inference_mode():
             outs = module(*(to_torch(item.inputs[v.name]) for v in graph.inputs))
         for node, out in zip(nodes, outs, strict=True):
             axis = channel_axis(graph, node.name)
-            y = out[: item.examples].float().movedim(axis, -1).reshape(-1, out.shape[axis]).numpy()
+            sizes = tuple(size for a, size in enumerate(out.shape) if a not in (0, axis))
+            places = draw_places(sizes, POSITIONS, np.random.default_rng(number))
+            y = points(out[: item.examples], axis, places).numpy()
             second, first, count = sums.get(node.name, (np.zeros((y.shape[1],) * 2), np.zeros(y.shape[1]), 0))
             sums[node.name] = (second + y.T @ y, first + y.sum(0, np.float64), count + len(y))
     found = {}
