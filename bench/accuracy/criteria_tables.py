@@ -228,7 +228,9 @@ def repair(where: Where) -> str:
     for (pictures, criterion, left, mended), of in kinds.items():
         top1, kept = (spread([r[name] for r in of]) for name in ("top1", "agreement"))
         steps = max(r.get("steps", 0) for r in of)
-        mending = {"distill": f"`refit`, `distill{{steps={steps}}}`", "refit": "`refit`"}.get(mended, mended)
+        tuning = {"distill": "", "mixed": ",mix=true"}
+        named = f"`refit`, `distill{{steps={steps}{tuning.get(mended, '')}}}`"
+        mending = named if mended in tuning else {"refit": "`refit`"}.get(mended, mended)
         chosen = "`obs`, `knapsack{loss=sum}`" if criterion == "obs" else f"`{criterion}`, `global`"
         spent = statistics.fmean(r["cpu_s"] for r in of)
         lines.append(

@@ -67,22 +67,29 @@ def cells(
     done: set[tuple[object, ...]],
     key: tuple[int, str, int],
 ) -> Iterator[common.Row]:
-    """Rows of one network (``key``: pictures, name, seed) that are missing: after the cut, ``refit``, ``distill``."""
-    repairs = (("none", ""), ("refit", f"refit{{examples={key[0]}}}"), ("distill", f"distill{{steps={steps}}}"))
+    """Rows of one network (``key``: pictures, name, seed) that are missing: after the cut, ``refit``, ``distill``.
+
+    ``distill`` starts from what ``refit`` left, once with pictures as they are and once with mixtures.
+    """
+    repairs = (("none", ""), ("refit", f"refit{{examples={key[0]}}}"))
+    tunings = (("distill", f"distill{{steps={steps}}}"), ("mixed", f"distill{{steps={steps},mix=true}}"))
     for criterion, allocation in CHOICES.items():
         for left in LEFT:
-            mending = repairs if criterion == TUNED else repairs[:2]
-            if all((*key, criterion, left, repair) in done for repair, _ in mending):
+            tuned = [t for t in tunings if criterion == TUNED and (*key, criterion, left, t[0]) not in done]
+            if not tuned and all((*key, criterion, left, repair) in done for repair, _ in repairs):
                 continue
             start = time.process_time()
             scored = CRITERIA[criterion]()(graph)
             network = Pipeline((*parse_spec(allocation.format(left=left), PASSES), Slim()))(scored)
-            for repair, spec in mending:
-                network = Pipeline(parse_spec(spec, PASSES))(network) if spec else network
+            for repair, spec in (*repairs, *tuned):
+                mended = Pipeline(parse_spec(spec, PASSES))(network) if spec else network
                 spent, start = time.process_time() - start, time.process_time()
                 if (*key, criterion, left, repair) not in done:
                     row = {"criterion": criterion, "left": left, "repair": repair, "cpu_s": round(spent, 1)}
-                    yield row | ({"steps": steps} if repair == "distill" else {}) | judged(network, test, wanted)
+                    tuning = (repair, spec) in tuned
+                    yield row | ({"steps": steps} if tuning else {}) | judged(mended, test, wanted)
+                    start = time.process_time()
+                network = mended if (repair, spec) in repairs else network
 
 
 def summary(rows: Sequence[common.Row]) -> str:
