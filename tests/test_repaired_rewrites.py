@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import secateur
 from secateur.ir import Array, Graph, InputError
@@ -159,3 +161,25 @@ def test_a_long_repair_before_the_cut_keeps_its_state(tmp_path: Path) -> None:
     for again in runs[1:]:
         for name, weight in runs[0].graph.weights.items():
             np.testing.assert_array_equal(again.graph.weights[name], weight)
+
+
+class Shuffled(nn.Module):
+    """A shuffle that was captured with one example: its view says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(4, 12, 3, padding=1), nn.Conv2d(12, 12, 3, groups=2), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.one(x).relu()
+        y = y.view(y.shape[0], 2, 6, y.shape[2], y.shape[3]).transpose(1, 2).reshape(y.shape)
+        return self.last(self.two(y).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("policy", ["low_rank{rank=3},refit", f"{REPAIRED},refit,distill{{steps=2}}"])
+def test_repairs_of_a_network_with_shuffles_take_batches_of_any_size(policy: str) -> None:
+    policy = policy.replace("layers=[0]", "layers=[one]")
+    module = Shuffled().eval()
+    done = secateur.compile(module, policy, example_inputs=(torch.from_numpy(X[:1]),), calibration=[X], holdout=0)
+    assert done.report.verification is not None
+    assert done.report.verification["passed"]

@@ -12,6 +12,7 @@ from secateur.passes.allocate.amount import TIMED, Amount
 from secateur.passes.analysis.cost import cost
 from secateur.passes.context import context_of, in_context
 from secateur.passes.pipeline import Announce, Observer, Pass, Ran, parse_pass, reorders
+from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.layers import Rewritten
 from secateur.passes.tables import repairs_of
 
@@ -34,21 +35,23 @@ def restructure(
 ) -> Restructured:
     """Run the rewrites and what repairs them, and compare outputs before and after on random inputs.
 
-    Repairs follow the network as it was given, or as it was after the last rewrite that reorders channels.
+    Repairs follow the network as it was given, or as it was after the last rewrite that reorders channels; both are
+    canonical by then, so that examples run through them in batches of any size.
     """
     if not steps:
         return Restructured(graph)
     done: list[Pass] = []
-    given = graph
+    given = Canonicalize()(graph)
 
     def record(ran: Ran) -> None:
         nonlocal given
         observer(ran)
         done.append(_as_run(ran))
-        given = ran.after if reorders(type(ran.step)) else given
+        given = Canonicalize()(ran.after) if reorders(type(ran.step)) else given
 
     after = graph
     for step in steps:
+        after = Canonicalize()(after) if repairs_of((step,)) else after
         after = in_context(Pipeline((step,), (record,), announce)(after), given=given)
     feed = random_inputs(graph, 0)
     error = max(relative_error(a, b) for a, b in zip(run(graph, feed), run(after, feed), strict=True))
