@@ -22,8 +22,7 @@ class Distill:
     the loss. ``augment``: pictures are shifted by up to an eighth of their size, which is a crop whose border is
     repeated, and with ``mirror`` half of them are mirrored (inputs of four axes with one, three or four channels, first
     or last); both networks see the same. Text and digits want ``mirror=false``. ``mix``: each step sees mixtures of two
-    examples (mixup, Zhang et al., ICLR 2018), so that few say more where there are many steps (Beyer et al., CVPR
-    2022).
+    examples (mixup, Zhang et al., ICLR 2018), which long runs on few examples may want (Beyer et al., CVPR 2022).
 
     It takes ``steps``, or as many as ``time`` seconds allow. One example in eight is not tuned on: every tenth of the
     way the distance is taken there, and the best weights are kept, those at the beginning included; where the loss is
