@@ -1,4 +1,4 @@
-"""Repairs between rewrites and scoring: what a policy with them does, leaves in the recipe, and refuses."""
+"""Repairs between rewrites and scoring: what a policy with them does, and leaves in the recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.network import Net
 RNG = np.random.default_rng(0)
 MIXED = RNG.standard_normal((4, 4)) * np.geomspace(3, 0.05, 4)
 X = np.einsum("nchw,cd->ndhw", RNG.standard_normal((64, 4, 6, 6)) + 0.5, MIXED).astype(np.float32)
-REPAIRED = "low_rank{rank=3,layers=[0]},refit{positions=1000},l1,uniform{macs=90%,round_to=1},slim"
+REPAIRED = "low_rank{rank=3,layers=[0]},refit{positions=1000},l1,uniform{macs=30%,round_to=1},slim"
 
 
 def network() -> tuple[Graph, str]:
@@ -64,12 +64,14 @@ def test_channels_are_scored_in_the_network_that_was_repaired() -> None:
     repaired = compiled(graph, policy_for(layer).partition(",l1")[0]).graph
     done = compiled(graph, policy_for(layer))
     kept = done.recipe.weights
+    assert kept, "the rewrite alone does not meet the budget"
     for name, weight in done.graph.weights.items():
         whole = repaired.weights[name]
         for axis, indices in kept.get(name, {}).items():
             whole = whole.take(np.asarray(indices), axis)
         np.testing.assert_array_equal(weight, whole, err_msg=name)
     bare = compiled(graph, policy_for(layer, repaired=False))
+    assert bare.recipe.weights != kept, "other channels are the least in the network by weights alone"
     assert error(graph, done.graph) < 0.8 * error(graph, bare.graph)
     assert done.report.verification is not None
     assert done.report.verification["passed"]
@@ -127,22 +129,6 @@ def test_a_pair_whose_outputs_were_cut_below_its_rank_is_solved() -> None:
     np.testing.assert_allclose(left, given[:, np.asarray(kept)], atol=1e-3 * float(np.abs(given).max()))
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("refit,low_rank,l1", "'refit' comes before any rewrite, where it has nothing to repair"),
-        ("refit,l1", "'refit' comes before any rewrite"),
-        ("low_rank,sparsify,l1", "'sparsify' stands before the criterion"),
-        ("low_rank,couple,refit,l1", "'refit' stands before the criterion"),
-        ("low_rank,refit,l1,low_rank", "'low_rank' stands after other passes"),
-    ],
-)
-def test_what_cannot_stand_there(text: str, words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        from_spec(text)
-    assert words in str(caught.value)
-
-
 def test_a_repair_before_the_cut_asks_for_data() -> None:
     graph, layer = network()
     with pytest.raises(InputError, match="'refit' compares the slim network with the original on data"):
@@ -168,18 +154,29 @@ class Shuffled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.two, self.last = nn.Conv2d(4, 12, 3, padding=1), nn.Conv2d(12, 12, 3, groups=2), nn.Linear(12, 4)
+        self.one, self.two = nn.Conv2d(4, 12, 3, padding=1), nn.Conv2d(12, 12, 3, groups=2)
+        self.three, self.last = nn.Conv2d(12, 12, 3, padding=1), nn.Linear(12, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.one(x).relu()
         y = y.view(y.shape[0], 2, 6, y.shape[2], y.shape[3]).transpose(1, 2).reshape(y.shape)
-        return self.last(self.two(y).relu().mean((2, 3)))
+        return self.last(self.three(self.two(y).relu()).relu().mean((2, 3)))
 
 
-@pytest.mark.parametrize("policy", ["low_rank{rank=3},refit", f"{REPAIRED},refit,distill{{steps=2}}"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "low_rank{rank=3},refit",
+        f"{REPAIRED},refit,distill{{steps=2}}",
+        "low_rank{rank=3,layers=[one]},refit,grouped{groups=2,layers=[three]},refit,l1,uniform{macs=25%,round_to=1},slim",
+        "low_rank{rank=3,layers=[three]},refit,fold_shuffle,refit,l1,uniform{macs=40%,round_to=1},slim,refit",
+    ],
+)
 def test_repairs_of_a_network_with_shuffles_take_batches_of_any_size(policy: str) -> None:
-    policy = policy.replace("layers=[0]", "layers=[one]")
-    module = Shuffled().eval()
-    done = secateur.compile(module, policy, example_inputs=(torch.from_numpy(X[:1]),), calibration=[X], holdout=0)
+    """Also several, between rewrites: who verifies runs these without what the repairs saw, and comes to the same."""
+    policy, module, one = policy.replace("layers=[0]", "layers=[one]"), Shuffled().eval(), torch.from_numpy(X[:1])
+    done = secateur.compile(module, policy, example_inputs=(one,), calibration=[X], holdout=0)
     assert done.report.verification is not None
     assert done.report.verification["passed"]
+    assert bool(done.recipe.weights) == ("uniform" in policy), "the rewrites alone do not meet the budget"
+    assert secateur.verify(module, done.graph, done.recipe, example_inputs=(one,)).passed

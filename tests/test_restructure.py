@@ -112,6 +112,11 @@ def test_policy_forms() -> None:
     ("text", "words"),
     [
         ("l1,slim,separable", "'separable' stands after other passes; rewrites come first"),
+        ("low_rank,refit,l1,low_rank", "'low_rank' stands after other passes"),
+        ("refit,low_rank,l1", "'refit' comes before any rewrite, where it has nothing to repair"),
+        ("refit,l1", "'refit' comes before any rewrite"),
+        ("low_rank,sparsify,l1", "'sparsify' stands before the criterion"),
+        ("low_rank,couple,refit,l1", "'refit' stands before the criterion"),
         ("separable,global{macs=50%}", "names no criterion"),
         ("separable{ranks=1},l1", "no option 'ranks' (did you mean rank"),
         ("seperable,l1", "did you mean separable"),

@@ -73,7 +73,7 @@ def write_spec(parts: Parts) -> str:
 
 
 def _first_after(steps: Sequence[Pass]) -> int:
-    """Where the rewrites end, and what repairs them: the last of these in a policy that scores nothing follows them."""
+    """Where rewrites and their repairs end. Of a policy that scores nothing the last repairs are its compensation."""
     before = list(itertools.takewhile(lambda step: step.name in BEFORE_CUT, steps))
     if len(before) == len(steps):
         while before and before[-1].name not in REWRITES:
