@@ -13,9 +13,13 @@ import secateur
 from secateur.ir import Array, Graph, InputError
 from secateur.ir.exporters.torch.module import evaluate
 from secateur.passes.compensate import Refit
+from secateur.passes.context import Calibration, in_context
 from secateur.passes.recipe import Recipe
+from secateur.passes.rewrite.canonicalize import Canonicalize
 from secateur.passes.rewrite.low_rank import LowRank
 from secateur.policy import from_spec, from_toml
+from secateur.restructure import restructure
+from secateur.run import Runner
 from support.network import Net
 
 RNG = np.random.default_rng(0)
@@ -180,3 +184,12 @@ def test_repairs_of_a_network_with_shuffles_take_batches_of_any_size(policy: str
     assert done.report.verification["passed"]
     assert bool(done.recipe.weights) == ("uniform" in policy), "the rewrites alone do not meet the budget"
     assert secateur.verify(module, done.graph, done.recipe, example_inputs=(one,)).passed
+
+
+def test_a_repair_between_rewrites_sees_a_canonical_network() -> None:
+    """A shuffle that says one example's sizes would have it run example by example."""
+    seen: list[Graph] = []
+    graph = in_context(secateur.trace(Shuffled().eval(), (torch.from_numpy(X[:1]),)), calibration=Calibration([X]))
+    steps = from_spec("low_rank{rank=3,layers=[one]},refit,fold_bn").rewrites
+    restructure(graph, steps, lambda ran: seen.append(ran.before), Runner())
+    assert [before.nodes == Canonicalize()(before).nodes for before in seen[:2]] == [False, True]
