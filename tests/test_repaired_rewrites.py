@@ -164,7 +164,8 @@ class Shuffled(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.one(x).relu()
         y = y.view(y.shape[0], 2, 6, y.shape[2], y.shape[3]).transpose(1, 2).reshape(y.shape)
-        return self.last(self.three(self.two(y).relu()).relu().mean((2, 3)))
+        scores: torch.Tensor = self.last(self.three(self.two(y).relu()).relu().mean((2, 3)))
+        return scores
 
 
 @pytest.mark.parametrize(
